@@ -1,0 +1,21 @@
+"""The nouns that every other floor shares."""
+
+from nexus.core.config import AgentConfig
+from nexus.core.errors import ConfigError, NexusError, RunError, nearest
+from nexus.core.module import NexusModule
+from nexus.core.period import Period
+from nexus.core.types import Batch, LossOutput, QOutput, Transitions
+
+__all__ = [
+    "AgentConfig",
+    "Batch",
+    "ConfigError",
+    "LossOutput",
+    "NexusError",
+    "NexusModule",
+    "Period",
+    "QOutput",
+    "RunError",
+    "Transitions",
+    "nearest",
+]

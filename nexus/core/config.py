@@ -1,0 +1,147 @@
+"""Frozen configs that check themselves: an unknown key, a wrong type or an impossible value is one clear error."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from nexus.core.errors import ConfigError, nearest
+from nexus.core.period import Period
+
+__all__ = ["AgentConfig", "CheckedConfig"]
+
+
+@dataclass(frozen=True)
+class CheckedConfig:
+    """A frozen dataclass whose fields are checked against their annotations when it is made."""
+
+    def __post_init__(self) -> None:
+        for name, kind in type_hints(type(self)).items():
+            object.__setattr__(self, name, convert(name, getattr(self, name), kind))
+        self.check()
+
+    def check(self) -> None:
+        """Raise `ConfigError` if the values are impossible, alone or together."""
+
+    def require(self, possible: bool, name: str, needs: str) -> None:
+        """Raise `ConfigError` that names the field, what it got and what it needs, unless `possible`."""
+        if not possible:
+            raise ConfigError(f"{name} = {show(getattr(self, name))}: needs {needs}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build from plain values, as read from JSON.
+
+        Raises:
+            ConfigError: a key is unknown (with the nearest known ones), or a value has the wrong type.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"unknown setting {key!r}{nearest(str(key), known)}")
+        return cls(**values)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain values that `from_mapping` reads back, ready for JSON."""
+        return {
+            name: str(getattr(self, name)) if isinstance(getattr(self, name), Period) else value
+            for name, value in asdict(self).items()
+        }
+
+
+@cache
+def type_hints(cls: type) -> dict[str, Any]:
+    """Return the annotation of each field of a config class."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
+def convert(name: str, value: Any, kind: Any) -> Any:
+    """Return `value` as `kind`, where that loses nothing.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if value is None and NoneType in options:
+        return None
+    for option in options:
+        if get_origin(option) is Literal:
+            if value in get_args(option):
+                return value
+        elif option is Period:
+            try:
+                return Period.parse(value)
+            except ConfigError as error:
+                raise ConfigError(f"{name} = {show(value)}: {error}") from None
+        elif option is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        elif option is int and isinstance(value, float) and value.is_integer():
+            return int(value)
+        elif option is not NoneType and isinstance(value, option):
+            if not (option is int and isinstance(value, bool)):
+                return value
+    raise ConfigError(f"{name} = {show(value)}: needs {describe(options)}")
+
+
+def describe(options: tuple[Any, ...]) -> str:
+    """Name types as a user would."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "none"}
+    return " or ".join(
+        "one of " + ", ".join(map(str, get_args(option))) if get_origin(option) is Literal else words[option]
+        for option in options
+    )
+
+
+def show(value: Any) -> str:
+    """Print a value as it would stand in a config file."""
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+@dataclass(frozen=True)
+class AgentConfig(CheckedConfig):
+    """What an agent needs besides the shapes of its environment."""
+
+    hidden_dim: int = 128
+    """Units of each hidden layer."""
+    hidden_layers: int = 2
+    """Hidden layers of the network."""
+    gamma: float = 0.99
+    """Discount factor γ."""
+    learning_rate: float = 0.001
+    """Step size of Adam."""
+    adam_epsilon: float = 1e-8
+    """Adam's ε, added to the root of the second moment."""
+    loss: Literal["huber", "squared"] = "huber"
+    """Loss of the TD error; huber grows linearly beyond 1."""
+    max_grad_norm: float | None = 10.0
+    """Clip the gradient to this norm; none for no clipping."""
+    tau: float = 1.0
+    """Target update θ⁻ ← τθ + (1-τ)θ⁻; 1 copies the network."""
+    epsilon: float = 1.0
+    """Probability of a random action at the start."""
+    epsilon_min: float = 0.01
+    """Smallest probability of a random action while training."""
+    epsilon_decay: float = 0.995
+    """Factor by which ε shrinks per episode; an agent used alone applies it once per update."""
+    seed: int = 0
+    """Seed of every random stream."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps; auto takes a GPU for images only."""
+    compile: bool = False
+    """Compile the update with torch.compile: about 10 s to start, then faster."""
+
+    def check(self) -> None:
+        """Raise `ConfigError` if a value is impossible."""
+        self.require(self.hidden_dim >= 1, "hidden_dim", "at least 1 unit")
+        self.require(self.hidden_layers >= 1, "hidden_layers", "at least 1 layer")
+        self.require(0 <= self.gamma <= 1, "gamma", "a discount in [0, 1]")
+        self.require(self.learning_rate > 0, "learning_rate", "a step size above 0")
+        self.require(self.adam_epsilon > 0, "adam_epsilon", "a number above 0")
+        self.require(self.max_grad_norm is None or self.max_grad_norm > 0, "max_grad_norm", "a norm above 0")
+        self.require(0 < self.tau <= 1, "tau", "a fraction in (0, 1]")
+        self.require(0 <= self.epsilon <= 1, "epsilon", "a probability in [0, 1]")
+        self.require(0 <= self.epsilon_min <= self.epsilon, "epsilon_min", f"[0, epsilon = {self.epsilon}]")
+        self.require(0 < self.epsilon_decay <= 1, "epsilon_decay", "a factor in (0, 1]")
+        self.require(self.seed >= 0, "seed", "a whole number from 0")

@@ -1,0 +1,25 @@
+"""Errors that a user can act on: one line that says what, where, what it got and what it needs."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["ConfigError", "NexusError", "RunError", "nearest"]
+
+
+class NexusError(Exception):
+    """The user can mend this. The command line prints its one line and exits with code 2."""
+
+
+class ConfigError(NexusError, ValueError):
+    """A setting is unknown, impossible, or does not fit the environment."""
+
+
+class RunError(NexusError):
+    """A run folder is missing, incomplete or damaged, or can't be written."""
+
+
+def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
+    """Return `"; did you mean a, b?"` with the names closest to `word`, or `""` if none is close."""
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), by_lower, n=count, cutoff=0.55)
+    return f"; did you mean {', '.join(by_lower[name] for name in close)}?" if close else ""

@@ -1,0 +1,62 @@
+"""What flows along the line: transitions into the replay, batches out of it, Q-values and losses.
+
+Shapes: `B` batch, `E` environments, `A` actions, `N` atoms or quantiles.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Array", "Batch", "LossOutput", "QOutput", "Transitions"]
+
+Array: TypeAlias = NDArray[Any]
+
+Batch: TypeAlias = Mapping[str, Tensor]
+"""A sample from the replay, one row a transition:
+
+| key | shape | meaning |
+|---|---|---|
+| `states`, `next_states` | `[B, *obs]` | in the environment's own dtype |
+| `actions` | `[B]` int64 | what was done |
+| `rewards` | `[B]` float32 | the folded n-step reward |
+| `discounts` | `[B]` float32 | what multiplies the bootstrap: γ^k, or 0 after a termination |
+| `weights` | `[B]` float32 | importance weights, 1 under uniform sampling |
+| `indices` | `[B]` int64 | rows of the replay, for new priorities |
+
+A batch from a replay that was filled by `push` has the seed's `dones` in place of `discounts`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Transitions:
+    """Folded experience on its way into the replay; `K` rows, from any of the environments."""
+
+    states: Array  # [K, *obs]
+    actions: Array  # [K] int64
+    rewards: Array  # [K] float32, Σ γ^i r_{t+i}
+    discounts: Array  # [K] float32, γ^k or 0
+    next_states: Array  # [K, *obs]
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+@dataclass(frozen=True, slots=True)
+class QOutput:
+    """What a network says of its states. Acting reads `q_values` and nothing else."""
+
+    q_values: Tensor  # [B, A]
+    distribution: Tensor  # [B, A, N], as the head gave it; N = 1 for a scalar head
+
+
+@dataclass(frozen=True, slots=True)
+class LossOutput:
+    """One loss and one priority per item, so that the agent weights and reduces in one place."""
+
+    loss: Tensor  # [B], with gradient
+    priorities: Tensor  # [B], no gradient
+    q_values: Tensor  # [B, A], no gradient, for the log
+    targets: Tensor  # [B], no gradient, for the log

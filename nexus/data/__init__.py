@@ -1,0 +1,1 @@
+"""Experience: folding steps, storing and sampling them."""

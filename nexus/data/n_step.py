@@ -1,0 +1,90 @@
+"""Folding steps into n-step transitions, batched over environments."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nexus.core.types import Array, Transitions
+
+__all__ = ["NStepAccumulator"]
+
+
+class NStepAccumulator:
+    """Turn single steps into transitions that look `n` steps ahead (Sutton 1988; Mnih et al. 2016).
+
+    Each environment has its own window. A step opens a slot; every later step of the same episode adds
+    γ^i r to it; the slot leaves after `n` steps, or with fewer when its episode ends. Then its discount is
+    the γ^k of its true length: 0 after a termination, kept after a truncation. No transition ever spans
+    two episodes, and none of the last n - 1 of an episode is lost.
+
+    Args:
+        num_envs: environments `E`.
+        n: how many rewards to fold, at least 1.
+        gamma: the discount γ. It is read here and in no loss.
+    """
+
+    def __init__(self, num_envs: int, n: int, gamma: float) -> None:
+        self.n = n
+        self.gamma = gamma
+        self._cursor = 0
+        self._open = np.zeros((n, num_envs), bool)
+        self._actions = np.zeros((n, num_envs), np.int64)
+        self._rewards = np.zeros((n, num_envs), np.float32)
+        self._discounts = np.zeros((n, num_envs), np.float32)
+        self._states: Array | None = None  # [n, E, *obs], allocated when the first state shows its dtype
+
+    def push(
+        self,
+        states: Array,
+        actions: Array,
+        rewards: Array,
+        next_states: Array,
+        terminated: Array,
+        truncated: Array,
+        valid: NDArray[np.bool_],
+    ) -> Transitions:
+        """Take one vector step and return the transitions that it completed, oldest first.
+
+        Args:
+            states: `[E, *obs]`, what was acted on.
+            actions: `[E]`.
+            rewards: `[E]`, as the agent is to learn them (clipped, if they are).
+            next_states: `[E, *obs]`, the true ones, also where an episode ended.
+            terminated: `[E]`, the episode ended in a terminal state.
+            truncated: `[E]`, the episode was cut off and keeps its bootstrap.
+            valid: `[E]`, False where the environment only reset itself and nothing was decided.
+        """
+        if self._states is None:
+            self._states = np.zeros((self.n, *states.shape), states.dtype)
+        slot = self._cursor
+        self._states[slot] = states
+        self._actions[slot] = actions
+        self._rewards[slot] = 0.0
+        self._discounts[slot] = 1.0
+        self._open[slot] = valid
+
+        self._rewards += self._open * self._discounts * rewards.astype(np.float32)
+        self._discounts *= np.float32(self.gamma)
+        self._discounts[:, terminated] = 0.0
+
+        self._cursor = (slot + 1) % self.n
+        leaving = self._open & (terminated | truncated)  # [n, E]
+        leaving[self._cursor] |= self._open[self._cursor]  # its n steps are over
+        self._open &= ~leaving
+        return self._collect(leaving, next_states)
+
+    def _collect(self, leaving: NDArray[np.bool_], next_states: Array) -> Transitions:
+        """Copy the marked slots out, oldest first."""
+        assert self._states is not None
+        oldest_first = (self._cursor + np.arange(self.n)) % self.n
+        order, envs = np.nonzero(leaving[oldest_first])
+        slots = oldest_first[order]
+        picked: Any = (slots, envs)
+        return Transitions(
+            states=self._states[picked],
+            actions=self._actions[picked],
+            rewards=self._rewards[picked],
+            discounts=self._discounts[picked],
+            next_states=next_states[envs],
+        )

@@ -1,0 +1,198 @@
+"""Uniform experience replay (Lin 1992; Mnih et al. 2015) in preallocated arrays."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+
+from nexus.core.errors import ConfigError
+from nexus.core.types import Array, Batch, Transitions
+
+__all__ = ["ReplayBuffer", "available_memory", "replay_bytes"]
+
+Row = tuple[Array, int, float, Array, bool]
+
+
+def replay_bytes(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> int:
+    """Return what a full replay takes, in bytes: two states, an action, a reward and a discount per row."""
+    state = int(np.prod(state_shape, dtype=np.int64)) * np.dtype(state_dtype).itemsize
+    return capacity * (2 * state + 8 + 4 + 4)
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that are free for use, or None where the system does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+class ReplayBuffer:
+    """The last `capacity` transitions, sampled uniformly with replacement.
+
+    Filled either by `push`, one seed-style transition at a time with its `done` flag, or by `add`, many
+    folded transitions with their discounts; never by both.
+
+    Args:
+        capacity: transitions kept; the oldest is overwritten.
+        seed: of the sampling, or the generator itself.
+
+    Raises:
+        ConfigError: the capacity is below 1, or (at the first transition, when the shape of a state is
+            known) the arrays would not fit into memory.
+    """
+
+    def __init__(self, capacity: int, seed: int | np.random.Generator = 0) -> None:
+        if capacity < 1:
+            raise ConfigError(f"replay capacity = {capacity}: needs at least 1 transition")
+        self.capacity = capacity
+        self._rng = np.random.default_rng(seed)
+        self._size = 0
+        self._cursor = 0
+        self._holds_dones: bool | None = None  # known from the first write on
+
+    def __len__(self) -> int:
+        return self._size
+
+    def push(self, state: Any, action: int, reward: float, next_state: Any, done: bool) -> None:
+        """Store one transition as it comes from `env.step`.
+
+        `done` means terminated: what follows is worth nothing. A truncated episode still has a future, so
+        pass False there. The batch then holds `dones`, and the agent brings its own γ.
+        """
+        row = Transitions(
+            states=np.asarray(state)[None],
+            actions=np.asarray([action], np.int64),
+            rewards=np.asarray([reward], np.float32),
+            discounts=np.asarray([0.0 if done else 1.0], np.float32),
+            next_states=np.asarray(next_state)[None],
+        )
+        self._write(row, holds_dones=True)
+
+    def add(self, transitions: Transitions) -> None:
+        """Store folded transitions, `K` rows at once; of more than `capacity` rows the last ones stay."""
+        if len(transitions):
+            self._write(transitions, holds_dones=False)
+
+    def sample(self, batch_size: int) -> Batch:
+        """Return `batch_size` transitions as tensors, drawn uniformly with replacement (see `Batch`).
+
+        Raises:
+            ConfigError: the replay is empty.
+        """
+        if self._size == 0:
+            raise ConfigError("can't sample from an empty replay: push a transition first")
+        indices = self._rng.integers(self._size, size=batch_size)
+        discounts = torch.from_numpy(self._discounts.take(indices))
+        return {
+            "states": torch.from_numpy(self._states.take(indices, axis=0)),
+            "actions": torch.from_numpy(self._actions.take(indices)),
+            "rewards": torch.from_numpy(self._rewards.take(indices)),
+            "next_states": torch.from_numpy(self._next_states.take(indices, axis=0)),
+            **({"dones": 1.0 - discounts} if self._holds_dones else {"discounts": discounts}),
+            "weights": torch.ones(batch_size),
+            "indices": torch.from_numpy(indices),
+        }
+
+    def update_priorities(self, indices: torch.Tensor, priorities: torch.Tensor) -> None:
+        """Do nothing: a uniform replay has no priorities. The method is here so that the loop need not ask."""
+
+    @property
+    def buffer(self) -> "Rows":
+        """The stored transitions, oldest first, as `(state, action, reward, next_state, done)` rows."""
+        return Rows(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the arrays take, 0 before the first transition."""
+        if self._holds_dones is None:
+            return 0
+        return replay_bytes(self.capacity, self._states.shape[1:], self._states.dtype)
+
+    def reward_summary(self) -> dict[str, float]:
+        """Return the minimum, mean and maximum of the stored (folded) rewards; empty if there are none."""
+        if self._size == 0:
+            return {}
+        rewards = self._rewards[: self._size]
+        return {"min": float(rewards.min()), "mean": float(rewards.mean()), "max": float(rewards.max())}
+
+    def _write(self, rows: Transitions, *, holds_dones: bool) -> None:
+        if self._holds_dones is None:
+            self._allocate(rows.states.shape[1:], rows.states.dtype)
+            self._holds_dones = holds_dones
+        if holds_dones != self._holds_dones:
+            raise ConfigError("a replay is filled either by push or by add, not by both: their discounts differ")
+        if rows.states.shape[1:] != self._states.shape[1:]:
+            raise ConfigError(
+                f"this replay holds states of shape {self._states.shape[1:]}, got {rows.states.shape[1:]}"
+            )
+        count = len(rows)
+        kept = min(count, self.capacity)
+        at = (self._cursor + np.arange(count - kept, count)) % self.capacity
+        last = slice(count - kept, count)
+        self._states[at] = rows.states[last]
+        self._actions[at] = rows.actions[last]
+        self._rewards[at] = rows.rewards[last]
+        self._discounts[at] = rows.discounts[last]
+        self._next_states[at] = rows.next_states[last]
+        self._cursor = (self._cursor + count) % self.capacity
+        self._size = min(self._size + count, self.capacity)
+
+    def _allocate(self, state_shape: tuple[int, ...], state_dtype: np.dtype[Any]) -> None:
+        require_memory(self.capacity, state_shape, state_dtype)
+        self._states = np.empty((self.capacity, *state_shape), state_dtype)
+        self._next_states = np.empty((self.capacity, *state_shape), state_dtype)
+        self._actions = np.empty(self.capacity, np.int64)
+        self._rewards = np.empty(self.capacity, np.float32)
+        self._discounts = np.empty(self.capacity, np.float32)
+
+
+def require_memory(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> None:
+    """Raise `ConfigError` if a replay of this size can't fit, and say which would."""
+    needed, free = replay_bytes(capacity, state_shape, state_dtype), available_memory()
+    if free is not None and needed > free:
+        row = replay_bytes(1, state_shape, state_dtype)
+        raise ConfigError(
+            f"replay_capacity = {capacity} needs {needed / 1e6:,.0f} MB for states of shape {state_shape}, "
+            f"{free / 1e6:,.0f} MB are free: at most {free // row} transitions fit"
+        )
+
+
+class Rows(Sequence[Row]):
+    """A view of a replay as rows, so that `zip(*replay_buffer.buffer)` gives five columns. It copies nothing."""
+
+    def __init__(self, replay: ReplayBuffer) -> None:
+        self._replay = replay
+
+    def __len__(self) -> int:
+        return len(self._replay)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        positions: NDArray[Any] = np.arange(len(self))[index]
+        if isinstance(index, slice):
+            return [self._row(int(position)) for position in positions]
+        return self._row(int(positions))
+
+    def _row(self, position: int) -> Row:
+        replay = self._replay
+        oldest = replay._cursor if len(replay) == replay.capacity else 0
+        at = (oldest + position) % replay.capacity
+        return (
+            replay._states[at],
+            int(replay._actions[at]),
+            float(replay._rewards[at]),
+            replay._next_states[at],
+            bool(replay._discounts[at] == 0.0),
+        )

@@ -1,0 +1,1 @@
+"""Environments: making them, and the one place that knows how they reset themselves."""

@@ -1,0 +1,38 @@
+"""Wrappers that Gymnasium lacks."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+__all__ = ["FrameSkip"]
+
+
+class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
+    """Repeat each action and sum the rewards; of images show the maximum of the last two raw frames.
+
+    The maximum undoes the flicker of consoles that draw some sprites on every other frame (Mnih et al. 2015).
+
+    Args:
+        env: the environment.
+        skip: times each action is repeated; fewer where the episode ends.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], skip: int) -> None:
+        super().__init__(env)
+        self.skip = skip
+        space = env.observation_space
+        self.max_of_two = space.dtype == np.uint8 and len(space.shape or ()) >= 2
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Repeat `action` up to `skip` times."""
+        total, previous, observation = 0.0, None, None
+        for _ in range(self.skip):
+            previous = observation
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        if self.max_of_two and previous is not None:
+            observation = np.maximum(previous, observation)
+        return observation, total, terminated, truncated, info

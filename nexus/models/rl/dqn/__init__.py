@@ -1,0 +1,5 @@
+"""The DQN family."""
+
+from nexus.models.rl.dqn.dqn import DQNAgent, DQNNetwork
+
+__all__ = ["DQNAgent", "DQNNetwork"]

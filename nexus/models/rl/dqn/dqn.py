@@ -1,0 +1,295 @@
+"""Deep Q-learning: the network, the loss and the agent.
+
+Mnih et al. 2013, https://arxiv.org/abs/1312.5602, and 2015, https://doi.org/10.1038/nature14236.
+`docs/dqn.md` lists every deviation.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nexus.core import AgentConfig, Batch, ConfigError, LossOutput, NexusModule, QOutput
+from nexus.core.seeding import generator, seed_of
+from nexus.core.types import Array
+from nexus.models.layers import Head, MLPTorso, flatten_parameters
+from nexus.ops.exploration import epsilon_greedy
+from nexus.ops.losses import huber, squared
+from nexus.ops.target_update import hard_update, soft_update
+from nexus.ops.td import td_target, values_of_actions
+
+__all__ = ["DQNAgent", "DQNLoss", "DQNNetwork", "Update", "greedy_on_target"]
+
+
+class DQNNetwork(NexusModule):
+    """Q(s, ·; θ) as three parts in a row: torso `[B, *obs] -> [B, D]`, head `-> [B, A, N]`, readout.
+
+    Args:
+        state_dim: numbers in a state, or the shape of one.
+        action_dim: actions `A`.
+        hidden_dim: units of each hidden layer.
+        torso: another torso; its features are as many as `head` takes.
+        head: another head.
+        readout: from the head's `[B, A, N]` to a `QOutput`.
+    """
+
+    def __init__(
+        self,
+        state_dim: int | tuple[int, ...],
+        action_dim: int,
+        hidden_dim: int = 128,
+        *,
+        torso: nn.Module | None = None,
+        head: nn.Module | None = None,
+        readout: "Callable[[Tensor], QOutput] | None" = None,
+    ) -> None:
+        super().__init__()
+        self.state_shape = (state_dim,) if isinstance(state_dim, int) else tuple(state_dim)
+        self.action_dim = action_dim
+        self.torso = MLPTorso(self.state_shape, hidden_dim) if torso is None else torso
+        self.head = Head(hidden_dim, action_dim) if head is None else head
+        self.readout = scalar_readout if readout is None else readout
+
+    def output(self, states: Tensor) -> QOutput:
+        """Everything the network says of `[B, *obs]`."""
+        return self.readout(self.head(self.torso(states)))
+
+    def forward(self, states: Tensor | Array) -> Tensor:
+        """Q(s, ·) of one state `[*obs] -> [A]` or of many `[B, *obs] -> [B, A]`; arrays are taken too."""
+        return self.output(torch.as_tensor(states, device=self.device)).q_values
+
+
+def scalar_readout(out: Tensor) -> QOutput:
+    """`[B, A, 1] -> [B, A]`: the number is the Q-value."""
+    return QOutput(q_values=out.squeeze(-1), distribution=out)
+
+
+NextAction = Callable[[DQNNetwork, QOutput, Tensor], Tensor]
+"""Who picks a': from the online network, the target network's output at s' and s' to actions `[B]`."""
+
+
+def greedy_on_target(q_network: DQNNetwork, target_output: QOutput, next_states: Tensor) -> Tensor:
+    """a' = argmax_a Q(s', a; θ⁻): the target network picks and values the next action (DQN)."""
+    return target_output.q_values.argmax(1)
+
+
+class Loss(Protocol):
+    """From a batch to one loss per item. The target network and `next_action` are used without gradient."""
+
+    def __call__(
+        self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
+    ) -> LossOutput: ...
+
+
+@dataclass(frozen=True)
+class DQNLoss:
+    """The error of Q(s, a; θ) against y = r + d · Q(s', a'; θ⁻).
+
+    Args:
+        of_error: loss per item from predictions and targets, `huber` or `squared`.
+    """
+
+    of_error: Callable[[Tensor, Tensor], Tensor] = huber
+
+    def __call__(
+        self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
+    ) -> LossOutput:
+        """Return loss `[B]`, priorities |y - Q(s, a)| `[B]`, and what the log shows."""
+        q_values = q_network.output(batch["states"]).q_values  # [B, A]
+        predictions = values_of_actions(q_values, batch["actions"])  # [B]
+        with torch.no_grad():
+            next_output = target_network.output(batch["next_states"])
+            next_actions = next_action(q_network, next_output, batch["next_states"])  # [B]
+            next_values = values_of_actions(next_output.q_values, next_actions)  # [B]
+            targets = td_target(batch["rewards"], batch["discounts"], next_values)  # [B]
+            td_errors = targets - predictions
+        return LossOutput(self.of_error(predictions, targets), td_errors.abs(), q_values.detach(), targets)
+
+
+class Gradient(NamedTuple):
+    """What the update computes, tensors only, so that it can be compiled or captured as a whole."""
+
+    gradient: Tensor  # [P], of the weighted mean loss, clipped
+    norm: Tensor  # scalar, before clipping
+    loss: Tensor  # scalar
+    priorities: Tensor  # [B]
+    q_values: Tensor  # [B, A]
+    targets: Tensor  # [B]
+
+
+class Update(Mapping[str, Tensor]):
+    """What one update did. Metrics are reduced when asked for and stay tensors: no update waits for them."""
+
+    def __init__(self, gradient: Gradient) -> None:
+        self.priorities = gradient.priorities  # [B], for the replay
+        self._metrics: dict[str, Callable[[], Tensor]] = {
+            "loss": lambda: gradient.loss,
+            "td_error": gradient.priorities.mean,
+            "q_mean": gradient.q_values.mean,
+            "q_max": gradient.q_values.max,
+            "target_mean": gradient.targets.mean,
+            "grad_norm": lambda: gradient.norm,
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._metrics[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._metrics)
+
+    def __len__(self) -> int:
+        return len(self._metrics)
+
+
+class DQNAgent(NexusModule):
+    """Acts ε-greedily on `q_network` and trains it towards targets from `target_network`.
+
+    Args:
+        config: `state_dim` (a number or a shape) and `action_dim`, and any field of `AgentConfig`.
+        network: another network, already made; its copy becomes the target network.
+        loss: another loss object.
+        next_action: another choice of the next action.
+
+    Raises:
+        ConfigError: a key is missing, unknown or impossible.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        network: DQNNetwork | None = None,
+        loss: Loss | None = None,
+        next_action: NextAction = greedy_on_target,
+    ) -> None:
+        super().__init__(config)
+        settings = dict(config)
+        self.state_shape, self.action_dim = pop_dims(settings)
+        self.settings = AgentConfig.from_mapping(settings)
+        self.gamma = self.settings.gamma
+        self.epsilon = self.settings.epsilon
+        self.epsilon_min = self.settings.epsilon_min
+        self.epsilon_decay = self.settings.epsilon_decay
+        self.loss = DQNLoss(huber if self.settings.loss == "huber" else squared) if loss is None else loss
+        self.next_action = next_action
+        self._rng = generator(self.settings.seed, "exploration")
+
+        device = resolve_device(self.settings.device, self.state_shape)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed_of(self.settings.seed, "initialisation"))
+            self.q_network = (self.default_network() if network is None else network).to(device)
+        self.target_network = deepcopy(self.q_network).requires_grad_(False)
+        self._theta = flatten_parameters(self.q_network)  # [P], θ
+        self._theta_target = flatten_parameters(self.target_network)  # [P], θ⁻
+        self._parameters_of_theta = list(self.q_network.parameters())
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+            [self._theta], lr=self.settings.learning_rate, eps=self.settings.adam_epsilon, fused=True
+        )
+        self._gradient_of = compiled(self._gradient) if self.settings.compile else self._gradient
+
+    def default_network(self) -> DQNNetwork:
+        """Return the fully connected network that the settings describe."""
+        hidden_dim = self.settings.hidden_dim
+        torso = MLPTorso(self.state_shape, hidden_dim, self.settings.hidden_layers)
+        return DQNNetwork(self.state_shape, self.action_dim, hidden_dim, torso=torso)
+
+    def select_action(self, state: Any, training: bool = True) -> int:
+        """Return one action for one state `[*obs]`: ε-greedy while training, else greedy."""
+        return int(self.act(np.asarray(state)[None], self.epsilon if training else 0.0)[0])
+
+    def act(self, states: Array, epsilon: float) -> Array:
+        """Return an action for each of `[E, *obs]`, each environment with its own coin."""
+        with torch.inference_mode():
+            q_values = self.q_network(states)  # [E, A]
+            greedy_actions: Array = q_values.argmax(1).cpu().numpy()
+        if epsilon == 0.0:
+            return greedy_actions
+        return epsilon_greedy(greedy_actions, self.action_dim, epsilon, self._rng)
+
+    def predict(
+        self, observation: Any, state: None = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Any, None]:
+        """Return `(action, None)` for one observation, or `(actions, None)` for many, as other libraries do."""
+        states = np.asarray(observation)
+        one = states.ndim == len(self.state_shape)
+        actions = self.act(states[None] if one else states, 0.0 if deterministic else self.epsilon)
+        return (actions[0] if one else actions), None
+
+    def update(self, batch: Batch) -> Update:
+        """Learn from a batch and decay ε once: ε ← max(ε_min, ε · decay), as the seed's pseudocode does."""
+        result = self.learn(batch)
+        self.epsilon = max(self.epsilon_min, self.epsilon * self.epsilon_decay)
+        return result
+
+    def learn(self, batch: Batch) -> Update:
+        """Take one optimizer step on a batch; ε stays as it is."""
+        result: Gradient = self._gradient_of(self._prepare(batch))
+        self._theta.grad = result.gradient
+        self.optimizer.step()
+        return Update(result)
+
+    def _gradient(self, batch: Batch) -> Gradient:
+        """Return ∇θ of the weighted mean loss; it changes nothing."""
+        out = self.loss(self.q_network, self.target_network, self.next_action, batch)
+        loss = (batch["weights"] * out.loss).mean()  # the one place that weights and reduces
+        gradients = torch.autograd.grad(loss, self._parameters_of_theta)
+        gradient = torch.cat([part.reshape(-1) for part in gradients])
+        norm = torch.linalg.vector_norm(gradient)
+        if self.settings.max_grad_norm is not None:
+            gradient = gradient * (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        return Gradient(gradient, norm, loss.detach(), out.priorities, out.q_values, out.targets)
+
+    def _prepare(self, batch: Batch) -> dict[str, Tensor]:
+        """Move a batch to the device; here, and nowhere else, the seed's `dones` become discounts."""
+        ready = {key: batch[key] for key in ("states", "actions", "rewards", "next_states")}
+        ready["discounts"] = batch["discounts"] if "discounts" in batch else self.gamma * (1.0 - batch["dones"])
+        ready["weights"] = batch["weights"] if "weights" in batch else torch.ones_like(ready["rewards"])
+        if self._theta.is_cpu:
+            return ready
+        return {key: value.to(self._theta.device, non_blocking=True) for key, value in ready.items()}
+
+    def update_target_network(self) -> None:
+        """θ⁻ ← τθ + (1-τ)θ⁻; with the default τ = 1 a plain copy."""
+        if self.settings.tau == 1.0:
+            hard_update(self._theta_target, self._theta)
+        else:
+            soft_update(self._theta_target, self._theta, self.settings.tau)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile forward and backward into one graph.
+
+    Raises:
+        ConfigError: this torch can't take a gradient inside a compiled graph.
+    """
+    import torch._dynamo as dynamo  # costs a second, so only who compiles pays
+
+    if not hasattr(dynamo.config, "trace_autograd_ops"):
+        raise ConfigError(f"compile = True needs torch 2.13 or newer, found {torch.__version__}")
+    dynamo.config.trace_autograd_ops = True
+    return torch.compile(function, fullgraph=True)
+
+
+def pop_dims(settings: dict[str, Any]) -> tuple[tuple[int, ...], int]:
+    """Take `state_dim` and `action_dim` out of an agent's config."""
+    for key in ("state_dim", "action_dim"):
+        if key not in settings:
+            raise ConfigError(f"an agent's config needs {key!r}, got only {', '.join(settings) or 'an empty one'}")
+    state_dim, action_dim = settings.pop("state_dim"), settings.pop("action_dim")
+    return (state_dim,) if isinstance(state_dim, int) else tuple(state_dim), int(action_dim)
+
+
+def resolve_device(name: str, state_shape: tuple[int, ...]) -> torch.device:
+    """Return the device; `auto` is the CPU for vectors (a small network waits more than it computes on a GPU)."""
+    if name == "auto":
+        return torch.device("cuda" if len(state_shape) >= 3 and torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise ConfigError(f"device = {name!r} is not to be had here: try auto, cpu, cuda or mps") from None
+    return device

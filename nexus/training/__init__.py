@@ -1,0 +1,1 @@
+"""The loop, evaluation, run folders, logs and presets; agents arrive by Protocol."""

@@ -1,0 +1,113 @@
+"""Everything that shapes a training run, in one frozen config."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nexus.core.config import AgentConfig
+from nexus.core.period import Period
+from nexus.ops import schedules
+
+__all__ = ["TrainConfig"]
+
+
+@dataclass(frozen=True)
+class TrainConfig(AgentConfig):
+    """A training run: the agent's settings and how it meets its environment.
+
+    Units: a step is one decision of the agent, summed over all environments; an update is one optimizer step.
+    """
+
+    total_steps: int = 100_000
+    """Steps to train for."""
+    num_envs: int = 8
+    """Copies of the environment that are stepped together."""
+    vectorization: Literal["auto", "sync", "async"] = "auto"
+    """auto: the environment's own vector form or in turn; sync: in turn; async: a process each."""
+    frame_skip: int = 1
+    """Times each action is repeated; images show the maximum of the last two frames."""
+    frame_stack: int = 1
+    """Observations shown to the agent at once."""
+    reward_clip: float | None = None
+    """Learn from rewards clipped to this size; reported returns are never clipped. None for no clipping."""
+    n_step: int = 1
+    """Rewards folded into one transition before the bootstrap."""
+    replay_capacity: int = 100_000
+    """Transitions kept for replay."""
+    batch_size: int = 64
+    """Transitions per update."""
+    learning_starts: int = 1_000
+    """Steps before the first update; ε-greedy schedules by steps start here too."""
+    update_every: Period = Period(4, "steps")
+    """How often to learn, in steps or episodes."""
+    updates_each: int = 1
+    """Updates each time."""
+    target_update_every: Period = Period(500, "updates")
+    """How often the target network follows, in steps, updates or episodes."""
+    epsilon_schedule: Literal["linear", "per_step", "per_episode", "constant"] = "linear"
+    """linear over epsilon_steps, or multiplied by epsilon_decay per step or per episode."""
+    epsilon_steps: int = 20_000
+    """Steps over which a linear schedule goes from epsilon to epsilon_min."""
+    learning_rate_schedule: Literal["constant", "step", "linear", "cosine"] = "constant"
+    """step multiplies by learning_rate_factor; linear and cosine reach learning_rate_end with the last step."""
+    learning_rate_end: float = 0.0
+    """Where a linear or cosine schedule ends."""
+    learning_rate_step: int = 100_000
+    """Updates between two cuts of a step schedule."""
+    learning_rate_factor: float = 0.5
+    """What a step schedule multiplies by."""
+    log_every: Period = Period(1_000, "steps")
+    """How often a line is logged."""
+    eval_every: Period | None = None
+    """How often to evaluate while training; none for only at the end."""
+    eval_episodes: int = 100
+    """Episodes of an evaluation."""
+    target_return: float | None = None
+    """Stop once an evaluation's mean return reaches this; needs eval_every."""
+    threads: int | None = None
+    """Threads for torch; none for one with vector states, where more only get in each other's way."""
+
+    def check(self) -> None:
+        """Raise `ConfigError` if a value is impossible, alone or with another."""
+        super().check()
+        for name in ("total_steps", "num_envs", "frame_skip", "frame_stack", "n_step", "replay_capacity"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("batch_size", "updates_each", "epsilon_steps", "learning_rate_step", "eval_episodes"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        self.require(self.learning_starts >= 0, "learning_starts", "0 or more steps")
+        self.require(self.reward_clip is None or self.reward_clip > 0, "reward_clip", "a size above 0, or none")
+        self.require(0 <= self.learning_rate_end, "learning_rate_end", "0 or more")
+        self.require(0 < self.learning_rate_factor <= 1, "learning_rate_factor", "a factor in (0, 1]")
+        self.require(self.threads is None or self.threads >= 1, "threads", "at least 1, or none")
+        self.require(self.update_every.unit != "updates", "update_every", "steps or episodes")
+        self.require(
+            self.batch_size <= self.replay_capacity, "batch_size", f"at most replay_capacity = {self.replay_capacity}"
+        )
+        self.require(
+            self.learning_starts < self.total_steps,
+            "learning_starts",
+            f"fewer than total_steps = {self.total_steps}, or nothing is learned",
+        )
+        self.require(
+            self.target_return is None or self.eval_every is not None, "target_return", "eval_every to be set too"
+        )
+
+    def epsilon_at(self, steps: int, episodes: int) -> float:
+        """Return ε after so many steps and finished episodes."""
+        since_start = max(0, steps - self.learning_starts)
+        if self.epsilon_schedule == "linear":
+            return schedules.linear(self.epsilon, self.epsilon_min, self.epsilon_steps, since_start)
+        if self.epsilon_schedule == "constant":
+            return self.epsilon
+        count = episodes if self.epsilon_schedule == "per_episode" else since_start
+        return schedules.exponential(self.epsilon, self.epsilon_min, self.epsilon_decay, count)
+
+    def learning_rate_at(self, steps: int, updates: int) -> float:
+        """Return the learning rate after so many steps and updates."""
+        start, end = self.learning_rate, self.learning_rate_end
+        if self.learning_rate_schedule == "linear":
+            return schedules.linear(start, end, self.total_steps, steps)
+        if self.learning_rate_schedule == "cosine":
+            return schedules.cosine(start, end, self.total_steps, steps)
+        if self.learning_rate_schedule == "step":
+            return schedules.step_decay(start, self.learning_rate_factor, self.learning_rate_step, updates)
+        return start

@@ -1,0 +1,120 @@
+"""Evaluation: how good an agent is, under a protocol that is said with every score."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from nexus.core.types import Array
+from nexus.envs.factory import EnvSpec, make_vector_env, name_of
+from nexus.envs.stream import TransitionStream
+
+__all__ = ["Evaluation", "EvaluationProtocol", "confidence_interval", "evaluate"]
+
+
+class Actor(Protocol):
+    """What an evaluation needs of an agent."""
+
+    def act(self, states: Array, epsilon: float) -> Array:
+        """Return actions `[E]` for states `[E, *obs]`."""
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """How the episodes were played; scores under different protocols can't be compared."""
+
+    env: str
+    episodes: int
+    epsilon: float
+    seed: int
+    max_episode_steps: int
+    frame_skip: int
+    frame_stack: int
+
+    def __str__(self) -> str:
+        policy = "greedy" if self.epsilon == 0 else f"ε = {self.epsilon:g}"
+        return f"{policy}, {self.episodes} full episodes, unclipped rewards, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted, unclipped returns of full episodes."""
+
+    mean: float
+    std: float
+    low: float  # 95 % bootstrap interval of the mean
+    high: float
+    episodes: int
+    mean_length: float
+    returns: list[float]
+    protocol: EvaluationProtocol
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ± {self.std:.1f}, 95 % interval of the mean {self.low:.1f} to {self.high:.1f}"
+
+
+def evaluate(
+    agent: Actor,
+    env: EnvSpec,
+    episodes: int = 100,
+    *,
+    epsilon: float = 0.0,
+    seed: int = 0,
+    max_episode_steps: int = 100_000,
+) -> Evaluation:
+    """Play full episodes and return their statistics.
+
+    Each copy of the environment plays a fixed share of the episodes, so that short ones are not
+    counted more often than long ones. An episode that passes `max_episode_steps` counts as it stands,
+    and its copy plays no more.
+
+    Args:
+        agent: who acts.
+        env: the environment as the agent was trained on.
+        episodes: how many.
+        epsilon: probability of a random action; 0 is the greedy policy.
+        seed: of the environments; never the one that training uses.
+        max_episode_steps: for environments without a time limit of their own.
+    """
+    num_envs = min(episodes, 100)
+    vector_env = make_vector_env(env, num_envs)
+    stream = TransitionStream(vector_env)
+    share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
+    running_return, running_length = np.zeros(num_envs), np.zeros(num_envs, int)
+    returns: list[float] = []
+    lengths: list[int] = []
+    try:
+        stream.reset(seed)
+        while share.any():
+            step = stream.step(agent.act(stream.states, epsilon))
+            running_return += step.rewards * step.valid
+            running_length += step.valid
+            too_long = running_length >= max_episode_steps
+            ended = (step.terminated | step.truncated | too_long) & (share > 0)
+            returns += running_return[ended].tolist()
+            lengths += running_length[ended].tolist()
+            share[ended] -= 1
+            share[too_long] = 0
+            running_return[step.terminated | step.truncated] = 0.0
+            running_length[step.terminated | step.truncated] = 0
+    finally:
+        vector_env.close()
+    low, high = confidence_interval(returns)
+    protocol = EvaluationProtocol(
+        name_of(env.source), episodes, epsilon, seed, max_episode_steps, env.frame_skip, env.frame_stack
+    )
+    return Evaluation(
+        float(np.mean(returns)), float(np.std(returns)), low, high, len(returns), float(np.mean(lengths)), returns, protocol
+    )
+
+
+def confidence_interval(values: list[float], resamples: int = 10_000) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the mean (Efron 1979)."""
+    array = np.asarray(values)
+    picks = np.random.default_rng(0).integers(len(array), size=(resamples, len(array)))
+    low, high = np.percentile(array[picks].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)

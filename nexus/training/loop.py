@@ -1,0 +1,150 @@
+"""The training loop: env -> transition -> replay -> batch -> loss -> update -> target sync."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nexus.core.period import Period
+from nexus.core.seeding import seed_of
+from nexus.core.types import Array, Batch, Transitions
+from nexus.data.n_step import NStepAccumulator
+from nexus.envs.stream import Step, TransitionStream
+from nexus.training.config import TrainConfig
+
+__all__ = ["Agent", "Counters", "Progress", "Replay", "UpdateResult", "train"]
+
+
+class UpdateResult(Protocol):
+    """What an update tells: the new priorities of its batch `[B]`, and metrics as scalar tensors."""
+
+    priorities: Tensor
+
+    def items(self) -> Iterable[tuple[str, Tensor]]:
+        """Return the metrics by name."""
+
+
+class Agent(Protocol):
+    """What the loop needs of an agent."""
+
+    epsilon: float
+    optimizer: torch.optim.Optimizer
+
+    def act(self, states: Array, epsilon: float) -> Array:
+        """Return actions `[E]` for states `[E, *obs]`."""
+
+    def learn(self, batch: Batch) -> UpdateResult:
+        """Take one optimizer step."""
+
+    def update_target_network(self) -> None:
+        """Let θ⁻ follow θ."""
+
+
+class Replay(Protocol):
+    """What the loop needs of a replay."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, transitions: Transitions) -> None:
+        """Store."""
+
+    def sample(self, batch_size: int) -> Batch:
+        """Draw a batch with its weights and indices."""
+
+    def update_priorities(self, indices: Tensor, priorities: Tensor) -> None:
+        """Tell how surprising each sampled transition was."""
+
+
+@dataclass
+class Counters:
+    """How far a run has come."""
+
+    steps: int = 0
+    episodes: int = 0
+    updates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the loop yields after each vector step."""
+
+    counters: Counters  # the loop's own: it moves on
+    before: Counters  # as they were before this step
+    step: Step
+    epsilon: float
+    update: UpdateResult | None  # the last one so far
+
+    def due(self, period: Period | None) -> bool:
+        """True if a multiple of the period was reached by this step."""
+        return period is not None and crossings(period, self.before, self.counters) > 0
+
+
+def train(
+    stream: TransitionStream, agent: Agent, replay: Replay, config: TrainConfig, counters: Counters
+) -> Iterator[Progress]:
+    """Train for `config.total_steps` steps; yields once per vector step.
+
+    Evaluating, logging and saving belong to whoever iterates. Closing the generator stops the training.
+    """
+    accumulator = NStepAccumulator(stream.num_envs, config.n_step, config.gamma)
+    update = None
+    stream.reset(seed_of(config.seed, "environments"))
+    while counters.steps < config.total_steps:
+        before = Counters(**vars(counters))
+
+        # Act: each environment draws its own coin.
+        agent.epsilon = config.epsilon_at(counters.steps, counters.episodes)
+        actions = agent.act(stream.states, agent.epsilon)
+
+        # Step every environment.
+        step = stream.step(actions)
+        counters.steps += int(step.valid.sum())
+        counters.episodes += int((step.terminated | step.truncated).sum())
+
+        # Fold into n-step transitions and store.
+        rewards = clip(step.rewards, config.reward_clip)
+        replay.add(
+            accumulator.push(
+                step.states, step.actions, rewards, step.next_states, step.terminated, step.truncated, step.valid
+            )
+        )
+
+        # Learn; a target network that counts updates follows in between.
+        for _ in range(updates_due(config, before, counters) if len(replay) else 0):
+            set_learning_rate(agent.optimizer, config.learning_rate_at(counters.steps, counters.updates))
+            batch = replay.sample(config.batch_size)
+            update = agent.learn(batch)
+            replay.update_priorities(batch["indices"], update.priorities)
+            counters.updates += 1
+            if config.target_update_every.unit == "updates" and counters.updates % config.target_update_every.count == 0:
+                agent.update_target_network()
+
+        # A target network that counts steps or episodes follows here.
+        if config.target_update_every.unit != "updates" and crossings(config.target_update_every, before, counters):
+            agent.update_target_network()
+
+        yield Progress(counters, before, step, agent.epsilon, update)
+
+
+def crossings(period: Period, before: Counters, after: Counters) -> int:
+    """How many multiples of the period lie between two moments, in its own unit."""
+    return period.crossings(getattr(before, period.unit), getattr(after, period.unit))
+
+
+def updates_due(config: TrainConfig, before: Counters, after: Counters) -> int:
+    """How many updates this step brings: none until `learning_starts`."""
+    return crossings(config.update_every, before, after) * config.updates_each * (after.steps > config.learning_starts)
+
+
+def clip(rewards: Array, size: float | None) -> Array:
+    """Clip each reward before it is folded, so that an n-step reward can reach n times the size."""
+    return rewards if size is None else np.clip(rewards, -size, size)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the step size of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
