@@ -1,0 +1,34 @@
+"""Deep Q-learning: the DQN family on PyTorch and Gymnasium.
+
+    result = nexus.train("CartPole-v1")
+    agent = nexus.load_agent(result.run_dir)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = ["DQNAgent", "DQNNetwork", "ReplayBuffer", "__version__", "evaluate", "load_agent", "train"]
+
+if TYPE_CHECKING:
+    from nexus.api import evaluate, load_agent, train
+    from nexus.data.replay_buffer import ReplayBuffer
+    from nexus.models.rl.dqn import DQNAgent, DQNNetwork
+
+HOMES = {
+    "evaluate": "nexus.api",
+    "load_agent": "nexus.api",
+    "train": "nexus.api",
+    "ReplayBuffer": "nexus.data.replay_buffer",
+    "DQNAgent": "nexus.models.rl.dqn",
+    "DQNNetwork": "nexus.models.rl.dqn",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that `import nexus` stays quick."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'nexus' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(HOMES[name]), name)

@@ -1,0 +1,53 @@
+"""`nexus evaluate RUN`."""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from nexus.cli.parsing import parse
+from nexus.core.errors import ConfigError
+
+__all__ = ["run"]
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Play full episodes with a trained agent and report mean, spread and interval."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """A run's folder."""
+    env: str | None = None
+    """Another environment than the one of the run."""
+    episodes: int = 100
+    """Episodes to play."""
+    epsilon: float = 0.0
+    """Probability of a random action; the one left from training is never used."""
+    seed: int = 0
+    """Seed of the environments."""
+    json: bool = False
+    """Print the result as JSON, with every return."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ConfigError(f"episodes = {self.episodes}: needs at least 1")
+        if not 0 <= self.epsilon <= 1:
+            raise ConfigError(f"epsilon = {self.epsilon}: needs a probability in [0, 1]")
+
+
+def run(arguments: list[str]) -> int:
+    """Evaluate and print."""
+    command = parse(EvaluateCommand, arguments, "nexus evaluate")
+    from nexus.api import evaluate
+
+    result = evaluate(command.run, command.env, command.episodes, epsilon=command.epsilon, seed=command.seed)
+    if command.json:
+        print(json.dumps(result.to_mapping()))
+        return 0
+    print(f"mean return      {result.mean:.2f}")
+    print(f"std              {result.std:.2f}")
+    print(f"95 % interval    {result.low:.2f} to {result.high:.2f} (of the mean, bootstrap)")
+    print(f"episodes         {result.episodes}, mean length {result.mean_length:.1f} steps")
+    print(f"protocol         {result.protocol}")
+    return 0

@@ -1,0 +1,51 @@
+"""`nexus VERB ...`: find the verb, run it, and turn what a user can mend into one line and exit code 2."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from nexus.core.errors import NexusError, nearest
+
+__all__ = ["main"]
+
+INTERRUPTED = 130  # what shells use for Ctrl-C
+
+VERBS = {
+    "train": ("nexus.cli.train", "train an agent:        nexus train CartPole-v1"),
+    "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),
+    "watch": ("nexus.cli.watch", "see a run play:        nexus watch runs/NAME --video out.mp4"),
+    "plot": ("nexus.cli.plot", "draw learning curves:  nexus plot runs/*"),
+}
+
+USAGE = "usage: nexus VERB ...\n\n" + "\n".join(f"  {verb:<9} {text}" for verb, (_, text) in VERBS.items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for what a user can mend, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(f"{USAGE}\n\n`nexus VERB --help` tells more.")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from nexus import __version__
+
+        print(f"nexus {__version__}")
+        return 0
+    try:
+        return verb_of(arguments[0])(arguments[1:])
+    except NexusError as error:
+        print(f"nexus: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader left, as in `nexus --help | head`; Python would complain at exit
+        return 0
+
+
+def verb_of(name: str) -> Callable[[list[str]], int]:
+    """Import the module of one verb only: `nexus plot` needs no Gymnasium."""
+    if name not in VERBS:
+        raise NexusError(f"no command {name!r}: there are {', '.join(VERBS)}{nearest(name, VERBS)}")
+    run: Callable[[list[str]], int] = import_module(VERBS[name][0]).run
+    return run

@@ -1,0 +1,94 @@
+"""Flags from dataclasses, by tyro; what does not parse becomes one line."""
+
+import io
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from nexus.core.errors import ConfigError, nearest
+from nexus.core.period import Period
+
+__all__ = ["parse"]
+
+Command = TypeVar("Command")
+
+registry = ConstructorRegistry()
+
+
+@registry.primitive_rule
+def period_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read periods, and `none` where a field may be unset; tyro would make subcommands of the one and ask for
+    a capital N in the other."""
+    options = get_args(info.type) if get_origin(info.type) in (Union, UnionType) else (info.type,)
+    kinds = [option for option in options if option is not NoneType]
+    if len(kinds) != 1 or (len(options) == 1 and kinds[0] is not Period) or get_origin(kinds[0]) is Literal:
+        return None
+    kind, may_be_none = kinds[0], NoneType in options
+
+    def read(texts: list[str]) -> Any:
+        if may_be_none and texts[0].lower() == "none":
+            return None
+        return Period.parse(texts[0]) if kind is Period else kind(texts[0])
+
+    name = '"N UNIT"' if kind is Period else kind.__name__.upper()
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{name}|none" if may_be_none else name,
+        instance_from_str=read,
+        is_instance=lambda value: value is None if may_be_none and value is None else isinstance(value, kind),
+        str_from_instance=lambda value: ["none" if value is None else str(value)],
+    )
+
+
+def parse(command: type[Command], arguments: Sequence[str], prog: str, default: Command | None = None) -> Command:
+    """Return a filled `command` dataclass.
+
+    Raises:
+        ConfigError: an option is unknown or can't be read; one line with the nearest right thing.
+        SystemExit: code 0, after printing the help that was asked for.
+    """
+    said = io.StringIO()
+    asked_for_help = any(word in ("-h", "--help") for word in arguments)
+    try:
+        with redirect_stderr(said), redirect_stdout(sys.stdout if asked_for_help else said):
+            parsed, unknown = tyro.cli(
+                command,
+                args=list(arguments),
+                prog=prog,
+                registry=registry,
+                return_unknown_args=True,
+                **({} if default is None else {"default": default}),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(f"{first_paragraph(said.getvalue())}; see {prog} --help") from None
+    if unknown:
+        flags = [f"--{name.replace('_', '-')}" for name in field_names(command)]
+        word = unknown[0].split("=")[0].replace("_", "-")
+        raise ConfigError(f"unknown option {unknown[0]}{nearest(word, flags)}; see {prog} --help")
+    return parsed
+
+
+def field_names(command: Any) -> list[str]:
+    """Names of all fields, nested dataclasses included."""
+    hints = get_type_hints(command)
+    names = []
+    for field in fields(command):
+        names += field_names(hints[field.name]) if is_dataclass(hints[field.name]) else [field.name]
+    return names
+
+
+def first_paragraph(text: str) -> str:
+    """Return what stands in tyro's box above the first rule, as one line without the frame."""
+    inside = [line.strip(" \t│|") for line in text.splitlines()]
+    start = next((number for number, line in enumerate(inside, 1) if line.startswith(("╭", "+-"))), 0)
+    ends = [number for number, line in enumerate(inside) if number >= start and not line.strip("-─╰╯+")]
+    paragraph = " ".join(inside[start : ends[0] if ends else None])
+    return paragraph.removeprefix("Error parsing ").rstrip(".")

@@ -1,0 +1,142 @@
+"""What a person sees while training: a table first, a bar with live numbers, the result."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from nexus.api import Listener, Plan, TrainResult
+from nexus.training.evaluation import Evaluation
+from nexus.training.logs import EpisodeTracker
+from nexus.training.loop import Progress
+
+__all__ = ["TrainView"]
+
+REFRESH = 0.25  # seconds; the only moments at which the bar asks the device for numbers
+LINES = 10  # progress lines of a whole run where the output is no terminal
+
+
+class TrainView(Listener):
+    """Follows a run on the console."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False)
+        self.bar = Bar(
+            TextColumn("[bold]training"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def on_start(self, plan: Plan) -> None:
+        """Print what is about to happen and start the bar."""
+        self.console.print(plan_table(plan))
+        if plan.preset is None:
+            self.console.print(f"No settings were tuned for {plan.env}: these are general ones. Change any by its flag.")
+        self.total = plan.config.total_steps
+        self.started = self.shown_at = time.perf_counter()
+        self.shown_steps = 0
+        self.task = self.bar.add_task("train", total=self.total, numbers="")
+        self.bar.start()
+
+    def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
+        """Refresh the bar a few times a second; without a terminal print a line now and then."""
+        steps = progress.counters.steps
+        if self.console.is_terminal:
+            if time.perf_counter() - self.shown_at < REFRESH:
+                return
+        elif (steps * LINES) // self.total == (self.shown_steps * LINES) // self.total:
+            return
+        numbers = live_numbers(progress, episodes, self.rate(steps))
+        if self.console.is_terminal:
+            self.bar.update(self.task, completed=min(steps, self.total), numbers=numbers)
+        else:
+            self.console.print(f"step {steps:>9,} of {self.total:,}  {numbers}", soft_wrap=True)
+        self.shown_at, self.shown_steps = time.perf_counter(), steps
+
+    def rate(self, steps: int) -> float:
+        """Steps per second since the last refresh."""
+        return (steps - self.shown_steps) / max(time.perf_counter() - self.shown_at, 1e-9)
+
+    def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
+        """Print each evaluation above the bar."""
+        self.console.print(f"evaluation after {steps:,} steps: {evaluation}", soft_wrap=True)
+
+    def finish(self, result: TrainResult) -> None:
+        """Say how it ended and where everything is."""
+        counters = result.counters
+        verb = "Interrupted" if result.interrupted else "Trained"
+        self.console.print(
+            f"{verb} after {counters.steps:,} steps, {counters.episodes:,} episodes, {counters.updates:,} updates, "
+            f"{result.seconds:.1f} s",
+            soft_wrap=True,
+        )
+        if result.evaluation is not None:
+            self.console.print(f"Protocol: {result.evaluation.protocol}", soft_wrap=True)
+        self.console.print(f"Run saved in {result.run_dir}", soft_wrap=True)
+        self.console.print(
+            f"Next: nexus watch {result.run_dir}   nexus plot {result.run_dir}   "
+            f"tensorboard --logdir {result.run_dir}",
+            soft_wrap=True,
+        )
+
+
+def live_numbers(progress: Progress, episodes: EpisodeTracker, rate: float) -> str:
+    """The figures behind the bar."""
+    parts = [f"{rate:,.0f} steps/s"]
+    if episodes.mean_return is not None:
+        parts.append(f"return {episodes.mean_return:.1f}")
+    parts.append(f"ε {progress.epsilon:.2f}")
+    if progress.update is not None:
+        metrics = dict(progress.update.items())
+        parts += [f"loss {float(metrics['loss']):.3f}", f"Q {float(metrics['q_mean']):.1f}"]
+    return "  ".join(parts)
+
+
+def plan_table(plan: Plan) -> Table:
+    """What a run is about to do, units spelled out."""
+    config, network = plan.config, plan.agent.q_network
+    layers = [*plan.agent.state_shape, *[config.hidden_dim] * config.hidden_layers, plan.agent.action_dim]
+    rows = {
+        "environment": f"{plan.env}, {config.num_envs} in parallel, {plan.agent.action_dim} actions",
+        "settings": f"preset {plan.preset}" if plan.preset else "general",
+        "training": f"{config.total_steps:,} steps (decisions, all environments together)",
+        "network": f"{'-'.join(map(str, layers))}, {network.num_parameters:,} parameters",
+        "replay": f"{config.replay_capacity:,} transitions, {plan.replay_bytes / 1e6:,.1f} MB, {config.n_step}-step",
+        "learning": f"{config.updates_each} update(s) of {config.batch_size} every {config.update_every}, "
+        f"learning rate {config.learning_rate:g} ({config.learning_rate_schedule})",
+        "target network": f"τ = {config.tau:g} every {config.target_update_every}",
+        "exploration": exploration(plan),
+        "device, seed": f"{plan.agent.device}, {config.seed}",
+        "run folder": str(plan.run_dir),
+    }
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}", value)
+    return table
+
+
+def exploration(plan: Plan) -> str:
+    """Say the ε schedule in words."""
+    config = plan.config
+    if config.epsilon_schedule == "constant":
+        return f"ε {config.epsilon:g}"
+    if config.epsilon_schedule == "linear":
+        return f"ε {config.epsilon:g} to {config.epsilon_min:g} over {config.epsilon_steps:,} steps"
+    return f"ε {config.epsilon:g} x {config.epsilon_decay:g} {config.epsilon_schedule.replace('_', ' ')}, at least {config.epsilon_min:g}"

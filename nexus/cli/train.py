@@ -1,0 +1,108 @@
+"""`nexus train ENV`."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from nexus.cli.parsing import parse
+from nexus.core.errors import ConfigError, RunError
+from nexus.training.config import TrainConfig
+from nexus.training.presets import resolve_preset
+
+__all__ = ["run"]
+
+# Short forms that people bring from other libraries.
+ALIASES = {
+    "-n": "--total-steps",
+    "--total-timesteps": "--total-steps",
+    "--n-timesteps": "--total-steps",
+    "--env-id": "--env",
+    "--lr": "--learning-rate",
+    "--buffer-size": "--replay-capacity",
+}
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train an agent, evaluate it, and save the run. Name the environment first: nexus train CartPole-v1."""
+
+    env: str = ""
+    """A Gymnasium id or module:Id; may stand alone as the first word."""
+    preset: str | None = None
+    """Named settings: seed, tuned. None takes those tuned for the environment, if there are any."""
+    config_file: str | None = None
+    """Settings from a JSON file, for example a run's run.json (also --config)."""
+    run_dir: str | None = None
+    """A new or empty folder for the run; none makes one below runs/."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+
+def run(arguments: list[str]) -> int:
+    """Train; return 0, or 130 after Ctrl-C."""
+    command = read_command(arguments)
+    from nexus.api import train
+    from nexus.cli.progress import TrainView
+
+    preset, _ = resolve_preset(command.preset, command.env)
+    if command.config_file is not None:
+        preset = None
+    with TrainView() as view:
+        result = train(command.env, preset=preset, config=command.config, run_dir=command.run_dir, listener=view)
+    view.finish(result)
+    return 130 if result.interrupted else 0
+
+
+def read_command(arguments: list[str]) -> TrainCommand:
+    """Parse the command line over the defaults that its environment, preset or file give."""
+    words = [expand(word) for word in arguments]
+    if words and not words[0].startswith("-"):
+        words = ["--env", *words]
+    env, preset, file = (option(words, name) for name in ("--env", "--preset", "--config-file"))
+    values: dict[str, Any] = {}
+    if file is not None:
+        file_env, values = read_config(file)
+        env = env or file_env
+    elif env is not None:
+        preset, values = resolve_preset(preset, env)
+    default = TrainCommand(env or "", preset, file, config=TrainConfig.from_mapping(values))
+    command = parse(TrainCommand, words, "nexus train", default)
+    if not command.env:
+        raise ConfigError("name an environment first, as in: nexus train CartPole-v1")
+    return replace(command, preset=preset)
+
+
+def expand(word: str) -> str:
+    """Replace a short or foreign flag by ours; `--flag=value` too."""
+    flag, equals, value = word.partition("=")
+    flag = "--config-file" if flag == "--config" else ALIASES.get(flag, flag)
+    return flag + equals + value
+
+
+def option(words: list[str], name: str) -> str | None:
+    """Find one option's value before the parser that needs it is made."""
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == name:
+            return following
+        if word.startswith(name + "="):
+            return word.partition("=")[2]
+    return None
+
+
+def read_config(file: str) -> tuple[str | None, dict[str, Any]]:
+    """Return environment and settings of a JSON file: a `run.json`, or plain settings."""
+    path = Path(file, "run.json") if Path(file).is_dir() else Path(file)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"can't read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}: needs an object of settings")
+    if isinstance(values.get("config"), dict):
+        return values.get("env"), values["config"]
+    env = values.pop("env", None)
+    return env, values
