@@ -1,12 +1,12 @@
-# Needs only make and Python 3.10 or newer. `make help` lists the verbs.
+# Needs only make and Python 3.11 or newer. `make help` lists the verbs.
 
 VENV := .venv
 BIN := $(VENV)/bin
 
 # The first Python that runs and is new enough; override with `make PYTHON=/path/to/python`.
 ifndef PYTHON
-PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python3.10; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$p && break; done)
+PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 endif
 
 ENV_ID ?= CartPole-v1
@@ -51,8 +51,8 @@ clean:
 
 # The stamps make pip run again only when one of these files has changed.
 $(VENV)/.installed-%: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
-		|| { echo "nexus needs Python 3.10 or newer; name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "nexus needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python"; exit 1; }
 	@test -x $(BIN)/pip || { echo "Creating $(VENV)"; "$(PYTHON)" -m venv --clear $(VENV); }
 	@echo "Installing nexus and its dependencies into $(VENV) (PyTorch is large: minutes the first time)"
 	@$(PIP_INSTALL) --editable '.[$(EXTRA)]'

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
+from itertools import dropwhile, takewhile
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -86,9 +87,13 @@ def field_names(command: Any) -> list[str]:
 
 
 def first_paragraph(text: str) -> str:
-    """Return what stands in tyro's box above the first rule, as one line without the frame."""
-    inside = [line.strip(" \t│|") for line in text.splitlines()]
-    start = next((number for number, line in enumerate(inside, 1) if line.startswith(("╭", "+-"))), 0)
-    ends = [number for number, line in enumerate(inside) if number >= start and not line.strip("-─╰╯+")]
-    paragraph = " ".join(inside[start : ends[0] if ends else None])
+    """Return what tyro's box says between its title and its next rule, as one line without the frame."""
+    rows = [row for line in text.splitlines() if (row := line.strip(" \t│|╭╮╰╯"))]
+    below_title = dropwhile(is_rule, rows[1:])
+    paragraph = " ".join(takewhile(lambda row: not is_rule(row), below_title))
     return paragraph.removeprefix("Error parsing ").rstrip(".")
+
+
+def is_rule(row: str) -> bool:
+    """True for a row of dashes."""
+    return not row.strip("-─ ")

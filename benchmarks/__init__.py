@@ -1,0 +1,1 @@
+"""Scripts behind every figure in docs/results.md. Run one as `python -m benchmarks.NAME`."""

@@ -1,0 +1,102 @@
+"""How well a preset learns: seeds in parallel processes, greedy evaluations along the way.
+
+    python -m benchmarks.learning cartpole          tuned CartPole-v1, 10 seeds, 100,000 steps
+    python -m benchmarks.learning cartpole_seed     the seed preset, 10 seeds
+    python -m benchmarks.learning lunarlander       tuned LunarLander-v3, 5 seeds
+    python -m benchmarks.learning acrobot
+    python -m benchmarks.learning mountaincar
+
+Seeds 0 to 9 report; tuning used seeds from 1000 on.
+"""
+
+import argparse
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import record
+
+STUDIES: dict[str, dict[str, Any]] = {
+    "cartpole": {
+        "env": "CartPole-v1",
+        "seeds": 10,
+        "settings": {"total_steps": 100_000, "eval_every": "5000 steps", "target_return": None},
+    },
+    "cartpole_seed": {
+        "env": "CartPole-v1",
+        "preset": "seed",
+        "seeds": 10,
+        "settings": {"total_steps": 60_000, "eval_every": "10000 steps"},
+    },
+    "lunarlander": {
+        "env": "LunarLander-v3",
+        "seeds": 5,
+        "settings": {"eval_every": "20000 steps", "target_return": None},
+    },
+    "acrobot": {
+        "env": "Acrobot-v1",
+        "seeds": 5,
+        "settings": {"eval_every": "5000 steps", "target_return": None},
+    },
+    "mountaincar": {
+        "env": "MountainCar-v0",
+        "seeds": 5,
+        "settings": {"eval_every": "10000 steps", "target_return": None},
+    },
+}
+
+
+def one_seed(name: str, seed: int) -> dict[str, Any]:
+    """Train one seed in a process of its own and return its evaluations and episode returns."""
+    import nexus
+    from nexus.api import Listener
+    from nexus.training.curves import read_episodes
+    from nexus.training.evaluation import Evaluation
+
+    class Evaluations(Listener):
+        def __init__(self) -> None:
+            self.points: list[tuple[int, float, float, float]] = []
+
+        def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
+            self.points.append((steps, evaluation.mean, evaluation.low, evaluation.high))
+
+    study, seen = STUDIES[name], Evaluations()
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        result = nexus.train(
+            study["env"],
+            preset=study.get("preset"),
+            run_dir=Path(folder, "run"),
+            listener=seen,
+            seed=seed,
+            **study["settings"],
+        )
+        episodes = read_episodes(result.run_dir)
+    return {
+        "seed": seed,
+        "seconds": round(time.perf_counter() - started, 1),
+        "evaluations": [[steps, *(round(value, 1) for value in rest)] for steps, *rest in seen.points],
+        "episode_returns": [round(value, 1) for value in episodes.returns.tolist()],
+        "updates": result.counters.updates,
+    }
+
+
+def main() -> None:
+    """Run one study and write its record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--processes", type=int, default=2, help="seeds at a time (1 for undisturbed times)")
+    arguments = parser.parse_args()
+    study = STUDIES[arguments.study]
+    # Fresh processes: each counts its own imports, and none inherits the threads of another.
+    with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(one_seed, arguments.study, seed) for seed in range(study["seeds"])]
+        rows = [job.result() for job in jobs]
+    record(arguments.study, rows, processes=arguments.processes, env=study["env"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Where a benchmark's figures go, with everything that is needed to repeat them."""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nexus.training.run_folder import versions
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+
+
+def machine() -> str:
+    """Processor, cores and memory, as the system names them."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB"
+
+
+def record(name: str, rows: Sequence[dict[str, Any]], **about: Any) -> Path:
+    """Write `docs/results/NAME.json` and return its path."""
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    module = (sys.modules["__main__"].__spec__ or __spec__).name
+    values = {
+        "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": versions(),
+        **about,
+        "rows": list(rows),
+    }
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {path}")
+    return path
+
+
+def median(values: Sequence[float]) -> float:
+    """The median as a plain number."""
+    return float(np.median(values))

@@ -1,0 +1,171 @@
+"""`nexus watch RUN`."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from nexus.cli.extras import load
+from nexus.cli.parsing import parse
+from nexus.core.errors import ConfigError, NexusError, RunError
+from nexus.core.types import Array
+
+if TYPE_CHECKING:
+    from nexus.envs.factory import EnvSpec
+    from nexus.models.rl.dqn import DQNAgent
+
+__all__ = ["run"]
+
+DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # one of these says where a window can open
+FPS = 30.0  # of an environment that doesn't tell
+LIMIT = 100_000  # steps of an episode in an environment without a limit of its own
+
+
+@dataclass(frozen=True)
+class WatchCommand:
+    """See a trained agent play, greedily, in a window or in a video."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """A run's folder."""
+    env: str | None = None
+    """Another environment than the one of the run."""
+    episodes: int = 3
+    """Episodes to play."""
+    video: str | None = None
+    """An .mp4 file to write instead of opening a window."""
+    seed: int = 0
+    """Seed of the first episode; each one after it adds 1."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ConfigError(f"episodes = {self.episodes}: needs at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed = {self.seed}: needs a whole number from 0")
+
+
+def run(arguments: list[str]) -> int:
+    """Play, and print each episode's return and length."""
+    command = parse(WatchCommand, arguments, "nexus watch")
+    if command.video is None:
+        require_display(command)
+    else:
+        require_writable(command.video)
+        load("imageio_ffmpeg", "video")
+    from nexus.api import env_of_run, load_agent
+
+    agent, spec = load_agent(command.run), env_of_run(command.run, command.env)
+    env = rendered(spec, agent, "human" if command.video is None else "rgb_array")
+    with closing(env):
+        if command.video is None:
+            play(env, agent, command, lambda: None)
+            return 0
+        frames_per_second = float(env.metadata.get("render_fps") or FPS) / spec.frame_skip
+        with video_writer(command.video, frames_per_second) as write:
+            play(env, agent, command, lambda: write(frame_of(env)))
+    print(f"Video: {command.video}")
+    return 0
+
+
+def play(env: Any, agent: "DQNAgent", command: WatchCommand, show: Callable[[], None]) -> None:
+    """Play greedy episodes; `show` is called at each state."""
+    for episode in range(command.episodes):
+        state = first_state(env, command, command.seed + episode)
+        show()
+        episode_return, length, done = 0.0, 0, False
+        while not done and length < LIMIT:
+            state, reward, terminated, truncated, _ = env.step(agent.select_action(state, training=False))
+            show()
+            episode_return, length, done = episode_return + float(reward), length + 1, terminated or truncated
+        print(f"episode {episode + 1}: return {episode_return:g}, {length} steps", flush=True)
+
+
+def first_state(env: Any, command: WatchCommand, seed: int) -> Any:
+    """Reset the environment, which is when a window opens or fails to."""
+    try:
+        return env.reset(seed=seed)[0]
+    except Exception as error:
+        if command.video is not None:
+            raise
+        raise no_window(command, reason_of(error)) from error
+
+
+def require_display(command: WatchCommand) -> None:
+    """Raise `NexusError` where no window can open: on Linux without a display."""
+    if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in DISPLAYS):
+        raise no_window(command, "there is no display")
+
+
+def no_window(command: WatchCommand, reason: str) -> NexusError:
+    """Return the error that suggests a video."""
+    return NexusError(f"can't open a window: {reason}; try: nexus watch {command.run} --video out.mp4")
+
+
+def rendered(spec: "EnvSpec", agent: "DQNAgent", mode: Literal["human", "rgb_array"]) -> Any:
+    """Return the environment as it is to be shown.
+
+    Raises:
+        ConfigError: it can't be shown that way, or isn't one for this agent.
+    """
+    from nexus.api import require_fit
+    from nexus.envs.factory import make_env, name_of
+
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    with closing(make_env(spec)) as plain:
+        require_fit(agent, plain.observation_space, plain.action_space, name_of(spec.source))
+        modes = plain.metadata.get("render_modes") or []
+    if mode not in modes:
+        kind = "window" if mode == "human" else "video"
+        able = f"only {', '.join(map(str, modes))}" if modes else "it renders nothing"
+        raise ConfigError(f"{name_of(spec.source)} can't be shown in a {kind}: needs render mode {mode}, {able}")
+    return make_env(spec, render_mode=mode)
+
+
+def frame_of(env: Any) -> Array:
+    """Return the picture of the current state, `[H, W, 3]` with even sides, as video players need them."""
+    try:
+        frame = np.asarray(env.render())
+    except Exception as error:
+        raise ConfigError(f"the environment can't be rendered: {reason_of(error)}") from error
+    if frame.ndim != 3 or frame.shape[-1] != 3 or frame.dtype != np.uint8:
+        raise ConfigError(f"the environment renders {frame.dtype}{list(frame.shape)}: needs uint8[height, width, 3]")
+    height, width, _ = frame.shape
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+@contextmanager
+def video_writer(path: str, frames_per_second: float) -> Iterator[Callable[[Array], None]]:
+    """Open an mp4 file; yields what adds a frame to it."""
+    imageio = load("imageio.v2", "video")
+    try:
+        # The default block size of 16 would stretch every frame to a multiple of it.
+        with imageio.get_writer(path, format="FFMPEG", mode="I", fps=frames_per_second, macro_block_size=1) as writer:
+            yield writer.append_data
+    except OSError as error:
+        raise RunError(f"can't write {path}: {reason_of(error)}") from error
+
+
+def require_writable(path: str) -> None:
+    """Raise before anything is played if the video can't be written there."""
+    video = Path(path)
+    if video.suffix.lower() != ".mp4":
+        raise ConfigError(f"video = {path!r}: needs a file name that ends in .mp4")
+    if not video.parent.is_dir():
+        raise ConfigError(f"video = {path!r}: there is no folder {str(video.parent)!r}; make it first")
+    existed = video.exists()
+    try:
+        video.open("ab").close()
+    except OSError as error:
+        raise RunError(f"can't write {path}: {error.strerror or error}") from None
+    if not existed:
+        video.unlink()
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
