@@ -1,6 +1,6 @@
 """What `import nexus` costs beyond `import torch`, and how soon `nexus --help` answers; processes in turn.
 
-    python -m benchmarks.import_time
+python -m benchmarks.import_time
 """
 
 import subprocess

@@ -79,7 +79,7 @@ def one_seed(name: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 1),
         "evaluations": [[steps, *(round(value, 1) for value in rest)] for steps, *rest in seen.points],
-        "episode_returns": [round(value, 1) for value in episodes.returns.tolist()],
+        "episode_returns": [round(value, 1) for value in episodes["return"].tolist()],
         "updates": result.counters.updates,
     }
 

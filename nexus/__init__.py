@@ -1,7 +1,7 @@
 """Deep Q-learning: the DQN family on PyTorch and Gymnasium.
 
-    result = nexus.train("CartPole-v1")
-    agent = nexus.load_agent(result.run_dir)
+result = nexus.train("CartPole-v1")
+agent = nexus.load_agent(result.run_dir)
 """
 
 from typing import TYPE_CHECKING, Any

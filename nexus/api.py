@@ -3,18 +3,19 @@
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import torch
 
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.seeding import generator, seed_of
 from nexus.data.replay_buffer import ReplayBuffer, replay_bytes, require_memory
-from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_vector_env, name_of
+from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
 from nexus.models.rl.dqn import DQNAgent
 from nexus.training import loop
@@ -149,7 +150,8 @@ class Run:
         try:
             with RunLog(self.plan.run_dir) as log:
                 last = self.follow(log)
-                evaluation = last if last is not None else self.evaluate(log)
+                # Other seeds than before: a run that stopped for its score is not reported by that score.
+                evaluation = last if last is not None else self.evaluate(log, seed_offset=1)
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -160,7 +162,7 @@ class Run:
         )
 
     def follow(self, log: RunLog) -> Evaluation | None:
-        """Iterate the loop; return the last evaluation if it is of the final weights."""
+        """Iterate the loop; return an evaluation of the final weights, if there is one that ended nothing."""
         evaluation, logged_at, logged_steps = None, time.time(), 0
         stream = TransitionStream(self.vector_env)
         for progress in loop.train(stream, self.agent, self.replay, self.config, self.counters):
@@ -178,14 +180,13 @@ class Run:
                 evaluation = self.evaluate(log)
                 target = self.config.target_return
                 if target is not None and evaluation.mean >= target:
-                    break
+                    return None
         return evaluation
 
-    def evaluate(self, log: RunLog) -> Evaluation:
+    def evaluate(self, log: RunLog, seed_offset: int = 0) -> Evaluation:
         """Play greedy episodes on seeds that training never sees, and log the result."""
-        evaluation = play(
-            self.agent, self.spec, self.config.eval_episodes, seed=seed_of(self.config.seed, "evaluation")
-        )
+        seed = seed_of(self.config.seed, "evaluation") + seed_offset
+        evaluation = play(self.agent, self.spec, self.config.eval_episodes, seed=seed)
         log.scalars(
             self.counters.steps,
             {
@@ -277,8 +278,24 @@ def evaluate(
     if isinstance(agent, DQNAgent):
         if env is None:
             raise ConfigError("evaluating an agent needs its env: an id or a function")
-        return play(agent, EnvSpec(env), episodes, epsilon=epsilon, seed=seed)
-    return play(load_agent(agent), env_of_run(agent, env), episodes, epsilon=epsilon, seed=seed)
+        player, spec = agent, EnvSpec(env)
+    else:
+        player, spec = load_agent(agent), env_of_run(agent, env)
+    if env is not None:
+        with closing(make_env(spec)) as one:
+            require_fit(player, one)
+    return play(player, spec, episodes, epsilon=epsilon, seed=seed)
+
+
+def require_fit(agent: DQNAgent, env: gym.Env[Any, Any]) -> None:
+    """Raise `ConfigError` unless the environment has the states and actions that the agent was made for."""
+    name = type(env.unwrapped).__name__ if env.spec is None else env.spec.id
+    shape, _, action_dim = describe_spaces(env.observation_space, env.action_space, name)
+    if (shape, action_dim) != (agent.state_shape, agent.action_dim):
+        raise ConfigError(
+            f"{name} has states of shape {shape} and {action_dim} actions: "
+            f"the agent was made for {agent.state_shape} and {agent.action_dim}"
+        )
 
 
 def env_of_run(run: str | os.PathLike[str], env: EnvSource | None = None) -> EnvSpec:

@@ -119,9 +119,7 @@ def absolute(target: str, folder: str) -> str:
 def test_every_import_in_the_package_is_an_allowed_arrow() -> None:
     files = sorted((ROOT / "nexus").rglob("*.py"))
     assert files, "found no source to check"
-    complaints = [
-        complaint for file in files for complaint in check(file.relative_to(ROOT), file.read_text("utf-8"))
-    ]
+    complaints = [complaint for file in files for complaint in check(file.relative_to(ROOT), file.read_text("utf-8"))]
     assert not complaints, "\n" + "\n".join(complaints)
 
 

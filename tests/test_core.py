@@ -181,9 +181,7 @@ def test_values_that_are_impossible_together_are_refused(values: Mapping[str, An
 
 
 def test_values_at_the_edge_are_possible() -> None:
-    TrainConfig(
-        gamma=1.0, tau=1.0, epsilon=0.0, epsilon_min=0.0, epsilon_decay=1.0, seed=0, learning_starts=0
-    )
+    TrainConfig(gamma=1.0, tau=1.0, epsilon=0.0, epsilon_min=0.0, epsilon_decay=1.0, seed=0, learning_starts=0)
     TrainConfig(gamma=0.0, batch_size=100, replay_capacity=100, learning_starts=99, total_steps=100)
     TrainConfig(target_return=475.0, eval_every=Period(1_000, "steps"))
 
@@ -200,9 +198,7 @@ def test_a_setting_of_training_alone_is_unknown_to_an_agent() -> None:
 
 
 def test_a_value_becomes_its_type_where_that_loses_nothing() -> None:
-    config = TrainConfig.from_mapping(
-        {"gamma": 1, "total_steps": 5e6, "log_every": "1 episode", "max_grad_norm": None}
-    )
+    config = TrainConfig.from_mapping({"gamma": 1, "total_steps": 5e6, "log_every": "1 episode", "max_grad_norm": None})
     assert (config.gamma, config.total_steps) == (1.0, 5_000_000)
     assert (type(config.gamma), type(config.total_steps)) == (float, int)
     assert config.log_every == Period(1, "episodes")
@@ -281,9 +277,7 @@ def test_streams_differ_from_each_other_and_between_seeds() -> None:
     assert len({tuple(generator(*key).random(4)) for key in keys}) == 100
     assert len({seed_of(*key) for key in keys}) == 100
     # Nor is one stream the plain generator of the seed.
-    assert all(
-        generator(0, stream).random() != np.random.default_rng(0).random() for stream in get_args(Stream)
-    )
+    assert all(generator(0, stream).random() != np.random.default_rng(0).random() for stream in get_args(Stream))
 
 
 def test_a_plain_seed_has_31_bits() -> None:
@@ -311,34 +305,3 @@ def test_nothing_is_near_a_word_like_no_other() -> None:
 def test_every_error_of_the_library_can_be_caught_as_one(kind: type[NexusError]) -> None:
     assert issubclass(kind, NexusError)
     assert issubclass(ConfigError, ValueError)
-
-
-# --- the oldest Python ---
-
-NEWER_THAN_3_10 = {
-    "datetime": {"UTC"},
-    "enum": {"StrEnum", "verify"},
-    "tomllib": {"load", "loads"},
-    "typing": {
-        "LiteralString",
-        "Never",
-        "NotRequired",
-        "Required",
-        "Self",
-        "Unpack",
-        "assert_never",
-        "override",
-    },
-}
-
-
-def test_the_source_imports_nothing_newer_than_the_oldest_python_it_names() -> None:
-    found = [
-        f"{path.relative_to(NEXUS)}:{node.lineno}: {node.module}.{alias.name}"
-        for path in sorted(NEXUS.rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-        if alias.name in NEWER_THAN_3_10.get(node.module or "", set())
-    ]
-    assert found == []

@@ -37,9 +37,7 @@ class Scripted(gym.Env[Any, Any]):
         self.now = 0
         self.taken: list[Any] = []
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.now = 0
         return self.frame(), {}
@@ -165,9 +163,7 @@ def test_keyword_arguments_reach_gymnasium() -> None:
     assert vector.step(np.zeros(2, np.int64))[1].tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    "spec", [EnvSpec("CartPole-v1", frame_skip=2), EnvSpec("CartPole-v1", frame_stack=2)]
-)
+@pytest.mark.parametrize("spec", [EnvSpec("CartPole-v1", frame_skip=2), EnvSpec("CartPole-v1", frame_stack=2)])
 def test_a_wrapper_that_is_wanted_is_there_in_the_vector_form_too(spec: EnvSpec) -> None:
     stack, skip = spec.frame_stack, spec.frame_skip
     vector = make_vector_env(spec, 2)
@@ -236,9 +232,7 @@ def test_an_id_like_no_other_gives_no_guess() -> None:
         (".relative:TinyWorld-v0", ["'.relative'", "import"]),
     ],
 )
-def test_a_module_or_its_id_that_can_not_be_found_is_named(
-    tiny_module: str, name: str, needed: list[str]
-) -> None:
+def test_a_module_or_its_id_that_can_not_be_found_is_named(tiny_module: str, name: str, needed: list[str]) -> None:
     text = refusal(EnvSpec(name))
     assert [word for word in needed if word not in text] == []
 

@@ -83,9 +83,7 @@ def test_the_slope_is_the_td_error_and_hubers_is_clipped_to_one(loss: Loss, slop
 # --- schedules ---
 
 
-@pytest.mark.parametrize(
-    ("now", "expected"), [(0, 1.0), (25, 0.8), (50, 0.6), (100, 0.2), (101, 0.2), (10**9, 0.2)]
-)
+@pytest.mark.parametrize(("now", "expected"), [(0, 1.0), (25, 0.8), (50, 0.6), (100, 0.2), (101, 0.2), (10**9, 0.2)])
 def test_linear_goes_straight_to_its_end_and_stays(now: int, expected: float) -> None:
     assert linear(1.0, 0.2, 100, now) == pytest.approx(expected)
 
@@ -94,9 +92,7 @@ def test_linear_can_rise() -> None:
     assert [linear(0.4, 1.0, 10, now) for now in (0, 5, 10, 20)] == pytest.approx([0.4, 0.7, 1.0, 1.0])
 
 
-@pytest.mark.parametrize(
-    ("now", "expected"), [(0, 1.0), (1, 0.5), (2, 0.25), (3, 0.2), (4, 0.2), (10**6, 0.2)]
-)
+@pytest.mark.parametrize(("now", "expected"), [(0, 1.0), (1, 0.5), (2, 0.25), (3, 0.2), (4, 0.2), (10**6, 0.2)])
 def test_exponential_shrinks_by_a_factor_and_never_below_its_end(now: int, expected: float) -> None:
     assert exponential(1.0, 0.2, 0.5, now) == expected
 

@@ -33,9 +33,7 @@ class Counting(gym.Env[Any, Any]):
         self.episode = -1
         self.steps = 0
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         self.episode += 1
         self.steps = 0
         return self.state(), {}
@@ -131,9 +129,7 @@ def test_every_valid_row_is_a_true_step_and_none_is_missing(mode: AutoresetMode)
         assert rows == list(islice(truth(name), len(rows)))
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*fork.*:DeprecationWarning"
-)  # how Linux starts the processes before 3.14
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # how Linux starts the processes before 3.14
 def test_environments_in_processes_of_their_own_give_the_same_rows() -> None:
     steps = run(AsyncVectorEnv(makers(), autoreset_mode=AutoresetMode.SAME_STEP))
     for name in range(len(LENGTHS)):
@@ -147,9 +143,7 @@ def test_no_row_changes_after_it_was_given(mode: AutoresetMode) -> None:
     kept: list[tuple[Step, list[Array]]] = []
     for time in range(12):
         step = stream.step(np.full(4, time))
-        kept.append(
-            (step, [step.states.copy(), step.next_states.copy(), step.rewards.copy(), step.valid.copy()])
-        )
+        kept.append((step, [step.states.copy(), step.next_states.copy(), step.rewards.copy(), step.valid.copy()]))
     for step, copies in kept:
         for now, then in zip((step.states, step.next_states, step.rewards, step.valid), copies, strict=True):
             np.testing.assert_array_equal(now, then)

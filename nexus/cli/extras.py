@@ -18,5 +18,5 @@ def load(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError:
         package = module.partition(".")[0]
-        # Double quotes are right in sh, zsh, PowerShell and cmd; without them zsh takes the brackets for a pattern.
+        # Double quotes are right in every shell; without any, zsh takes the brackets for a pattern.
         raise NexusError(f'{package} is not installed; get it with: pip install "nexus[{extra}]"') from None

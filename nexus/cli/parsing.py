@@ -24,8 +24,10 @@ registry = ConstructorRegistry()
 
 @registry.primitive_rule
 def period_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Read periods, and `none` where a field may be unset; tyro would make subcommands of the one and ask for
-    a capital N in the other."""
+    """Read periods, and `none` where a field may be unset.
+
+    Tyro alone would make subcommands of an optional period, and ask for a capital N in None.
+    """
     options = get_args(info.type) if get_origin(info.type) in (Union, UnionType) else (info.type,)
     kinds = [option for option in options if option is not NoneType]
     if len(kinds) != 1 or (len(options) == 1 and kinds[0] is not Period) or get_origin(kinds[0]) is Literal:
@@ -64,7 +66,7 @@ def parse(command: type[Command], arguments: Sequence[str], prog: str, default: 
                 prog=prog,
                 registry=registry,
                 return_unknown_args=True,
-                **({} if default is None else {"default": default}),
+                default=tyro.MISSING_NONPROP if default is None else default,
             )
     except SystemExit as stop:
         if not stop.code:
@@ -74,7 +76,8 @@ def parse(command: type[Command], arguments: Sequence[str], prog: str, default: 
         flags = [f"--{name.replace('_', '-')}" for name in field_names(command)]
         word = unknown[0].split("=")[0].replace("_", "-")
         raise ConfigError(f"unknown option {unknown[0]}{nearest(word, flags)}; see {prog} --help")
-    return parsed
+    result: Command = parsed
+    return result
 
 
 def field_names(command: Any) -> list[str]:

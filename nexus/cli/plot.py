@@ -10,7 +10,7 @@ import tyro
 from nexus.cli.extras import load
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError, RunError
-from nexus.training.curves import Axis, Run, mean_curve, read_runs, same_settings
+from nexus.training.curves import COLUMN_OF, Axis, Run, mean_curve, read_runs, same_settings
 
 __all__ = ["run"]
 
@@ -25,7 +25,8 @@ GREY = "#555555"
 @dataclass(frozen=True)
 class PlotCommand:
     """Draw the learning curves of runs. Runs that differ in nothing but their seed become one curve: their
-    mean, with a 95 % bootstrap interval."""
+    mean, with a 95 % bootstrap interval.
+    """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Folders of runs of one environment."""
@@ -61,7 +62,9 @@ def run(arguments: list[str]) -> int:
 
 def draw(runs: Sequence[Run], x: Axis, window: int) -> Any:
     """Return a matplotlib figure with a curve for each group of runs."""
-    from matplotlib.figure import Figure  # without pyplot: no window system is looked for, nothing global changes
+    from matplotlib.figure import (
+        Figure,
+    )  # without pyplot: no window system is looked for, nothing global changes
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
@@ -70,21 +73,20 @@ def draw(runs: Sequence[Run], x: Axis, window: int) -> Any:
     for number, (name, group) in enumerate(same_settings(runs).items()):
         draw_group(axes, group, x, window, name, number)
     dress(axes, runs[0].env, x)
-    axes.set_ylabel(f"episode return, mean of {window} episodes" if window > 1 else "episode return")
+    axes.set_ylabel("episode return" if len(runs) == 1 else f"episode return, mean of {window} episodes")
     return figure
 
 
 def draw_episodes(axes: Any, run: Run, x: Axis) -> None:
     """Draw each episode as a faint dot."""
-    column = {"steps": "step", "episodes": "episode", "seconds": "seconds"}[x]
     axes.plot(
-        run.episodes[column],
+        run.episodes[COLUMN_OF[x]],
         run.episodes["return"],
         ".",
         color=COLOURS[0],
-        markersize=4,
+        markersize=5,
         markeredgewidth=0,
-        alpha=0.25,
+        alpha=0.35,
         label="each episode",
     )
 

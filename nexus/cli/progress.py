@@ -48,7 +48,9 @@ class TrainView(Listener):
         """Print what is about to happen and start the bar."""
         self.console.print(plan_table(plan))
         if plan.preset is None:
-            self.console.print(f"No settings were tuned for {plan.env}: these are general ones. Change any by its flag.")
+            self.console.print(
+                f"No settings were tuned for {plan.env}: these are general ones. Change any by its flag."
+            )
         self.total = plan.config.total_steps
         self.started = self.shown_at = time.perf_counter()
         self.shown_steps = 0
@@ -91,8 +93,7 @@ class TrainView(Listener):
             self.console.print(f"Protocol: {result.evaluation.protocol}", soft_wrap=True)
         self.console.print(f"Run saved in {result.run_dir}", soft_wrap=True)
         self.console.print(
-            f"Next: nexus watch {result.run_dir}   nexus plot {result.run_dir}   "
-            f"tensorboard --logdir {result.run_dir}",
+            f"Next: nexus watch {result.run_dir}   nexus plot {result.run_dir}   tensorboard --logdir {result.run_dir}",
             soft_wrap=True,
         )
 
@@ -139,4 +140,5 @@ def exploration(plan: Plan) -> str:
         return f"ε {config.epsilon:g}"
     if config.epsilon_schedule == "linear":
         return f"ε {config.epsilon:g} to {config.epsilon_min:g} over {config.epsilon_steps:,} steps"
-    return f"ε {config.epsilon:g} x {config.epsilon_decay:g} {config.epsilon_schedule.replace('_', ' ')}, at least {config.epsilon_min:g}"
+    how = config.epsilon_schedule.replace("_", " ")
+    return f"ε {config.epsilon:g} x {config.epsilon_decay:g} {how}, at least {config.epsilon_min:g}"

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,7 +84,7 @@ def expand(word: str) -> str:
 
 def option(words: list[str], name: str) -> str | None:
     """Find one option's value before the parser that needs it is made."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip_longest(words, words[1:]):
         if word == name:
             return following
         if word.startswith(name + "="):

@@ -117,7 +117,7 @@ def rendered(spec: "EnvSpec", agent: "DQNAgent", mode: Literal["human", "rgb_arr
 
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     with closing(make_env(spec)) as plain:
-        require_fit(agent, plain.observation_space, plain.action_space, name_of(spec.source))
+        require_fit(agent, plain)
         modes = plain.metadata.get("render_modes") or []
     if mode not in modes:
         kind = "window" if mode == "human" else "video"

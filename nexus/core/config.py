@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cache
+from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -17,7 +17,7 @@ class CheckedConfig:
     """A frozen dataclass whose fields are checked against their annotations when it is made."""
 
     def __post_init__(self) -> None:
-        for name, kind in type_hints(type(self)).items():
+        for name, kind in annotations_of(type(self)).items():
             object.__setattr__(self, name, convert(name, getattr(self, name), kind))
         self.check()
 
@@ -50,8 +50,7 @@ class CheckedConfig:
         }
 
 
-@cache
-def type_hints(cls: type) -> dict[str, Any]:
+def annotations_of(cls: type[CheckedConfig]) -> dict[str, Any]:
     """Return the annotation of each field of a config class."""
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls)}
@@ -66,6 +65,8 @@ def convert(name: str, value: Any, kind: Any) -> Any:
     options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if value is None and NoneType in options:
         return None
+    if isinstance(value, float) and not isfinite(value):
+        raise ConfigError(f"{name} = {value}: needs a finite number")
     for option in options:
         if get_origin(option) is Literal:
             if value in get_args(option):
@@ -75,14 +76,20 @@ def convert(name: str, value: Any, kind: Any) -> Any:
                 return Period.parse(value)
             except ConfigError as error:
                 raise ConfigError(f"{name} = {show(value)}: {error}") from None
-        elif option is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        elif option is int and isinstance(value, float) and value.is_integer():
-            return int(value)
-        elif option is not NoneType and isinstance(value, option):
-            if not (option is int and isinstance(value, bool)):
-                return value
+        elif fits(value, option):
+            return option(value)
     raise ConfigError(f"{name} = {show(value)}: needs {describe(options)}")
+
+
+def fits(value: Any, option: Any) -> bool:
+    """True if a plain value can become this plain type without loss; True is an int in Python, never here."""
+    if option is bool or isinstance(value, bool):
+        return option is bool and isinstance(value, bool)
+    if option is float:
+        return isinstance(value, int | float)
+    if option is int:
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return option is str and isinstance(value, str)
 
 
 def describe(options: tuple[Any, ...]) -> str:

@@ -25,9 +25,7 @@ class Period:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise ConfigError(
-                f"unknown unit {self.unit!r}: need one of {', '.join(UNITS)}{nearest(self.unit, UNITS)}"
-            )
+            raise ConfigError(f"unknown unit {self.unit!r}: need one of {', '.join(UNITS)}{nearest(self.unit, UNITS)}")
         if self.count < 1:
             raise ConfigError(f"a period must be at least 1 {self.unit}, got {self.count}")
 
@@ -36,7 +34,7 @@ class Period:
         """Read `"10000 steps"`, `"10 episodes"` or `"500 updates"`; `"1 step"` and `"10_000 steps"` work too."""
         if isinstance(text, Period):
             return text
-        match = re.fullmatch(r"\s*([\d_,]+)\s*([a-z]+)\s*", str(text).lower())
+        match = re.fullmatch(r"\s*(\d[\d_,]*)\s*([a-z]+)\s*", str(text).lower())
         if match is None:
             raise ConfigError(f"{text!r} is no period: need a count and a unit, as in '10000 steps'")
         unit = match[2] if match[2].endswith("s") else match[2] + "s"

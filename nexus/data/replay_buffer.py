@@ -125,6 +125,10 @@ class ReplayBuffer:
         return {"min": float(rewards.min()), "mean": float(rewards.mean()), "max": float(rewards.max())}
 
     def _write(self, rows: Transitions, *, holds_dones: bool) -> None:
+        if rows.next_states.shape != rows.states.shape:
+            raise ConfigError(
+                f"a next_state has the shape of its state, {rows.states.shape[1:]}, got {rows.next_states.shape[1:]}"
+            )
         if self._holds_dones is None:
             self._allocate(rows.states.shape[1:], rows.states.dtype)
             self._holds_dones = holds_dones
@@ -134,6 +138,9 @@ class ReplayBuffer:
             raise ConfigError(
                 f"this replay holds states of shape {self._states.shape[1:]}, got {rows.states.shape[1:]}"
             )
+        for states in (rows.states, rows.next_states):
+            if not np.can_cast(states.dtype, self._states.dtype, "same_kind"):
+                raise ConfigError(f"this replay holds states of dtype {self._states.dtype}, got {states.dtype}")
         count = len(rows)
         kept = min(count, self.capacity)
         at = (self._cursor + np.arange(count - kept, count)) % self.capacity

@@ -54,8 +54,8 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
     """
     if isinstance(spec.source, str):
         registered_id(spec.source)
-        extra = {} if render_mode is None else {"render_mode": render_mode}
-        env = attempt(partial(gym.make, spec.source, disable_env_checker=True, **extra, **dict(spec.kwargs)), spec)
+        settings = dict(spec.kwargs) | ({} if render_mode is None else {"render_mode": render_mode})
+        env = attempt(partial(gym.make, spec.source, disable_env_checker=True, **settings), spec)
     else:
         env = attempt(spec.source, spec)
         if not isinstance(env, gym.Env):
@@ -105,8 +105,8 @@ def registered_id(name: str) -> gym.envs.registration.EnvSpec:
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(f"environment {name!r}: can't import module {module!r} ({error})") from None
+        except Exception as error:  # a module's own code can raise anything
+            raise ConfigError(f"environment {name!r}: can't import module {module!r}: {one_line(error)}") from error
     if plain not in gym.registry:
         raise ConfigError(f"no environment {plain!r}{nearest(plain, gym.registry)}")
     return gym.registry[plain]
@@ -117,8 +117,12 @@ def attempt(make: Callable[[], Env], spec: EnvSpec) -> Env:
     try:
         return make()
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"environment {name_of(spec.source)!r} can't be made: {reason}") from error
+        raise ConfigError(f"environment {name_of(spec.source)!r} can't be made: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's text without its line breaks, or its kind if it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def describe_spaces(

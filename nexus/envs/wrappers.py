@@ -26,9 +26,11 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Repeat `action` up to `skip` times."""
-        total, previous, observation = 0.0, None, None
+        total = 0.0
+        previous: Any = None
+        observation: Any = None
         for _ in range(self.skip):
-            previous = observation
+            previous = observation.copy() if self.max_of_two and observation is not None else None
             observation, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
             if terminated or truncated:

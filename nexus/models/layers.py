@@ -1,6 +1,7 @@
 """Torsos `[B, *obs] -> [B, D]` and heads `[B, D] -> [B, A, N]` that networks are put together from."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class MLPTorso(nn.Module):
         super().__init__()
         self.state_dims = len(state_shape)
         widths = [math.prod(state_shape), *[hidden_dim] * hidden_layers]
-        layers = [part for pair in zip(widths, widths[1:], strict=False) for part in (nn.Linear(*pair), nn.ReLU())]
+        layers = [part for pair in pairwise(widths) for part in (nn.Linear(*pair), nn.ReLU())]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, states: Tensor) -> Tensor:
@@ -70,6 +71,8 @@ def flatten_parameters(module: nn.Module) -> Tensor:
     """
     parameters = list(module.parameters())
     flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.data = part.view_as(parameter)
+    start = 0
+    for parameter in parameters:
+        parameter.data = flat[start : start + parameter.numel()].view_as(parameter)
+        start += parameter.numel()
     return flat

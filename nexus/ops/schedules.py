@@ -12,7 +12,7 @@ def linear(start: float, end: float, duration: float, now: float) -> float:
 
 def exponential(start: float, end: float, decay: float, now: float) -> float:
     """Return `start * decay**now`, never below `end`; `now` counts episodes or updates."""
-    return max(end, start * decay**now)
+    return max(end, float(start * decay**now))
 
 
 def cosine(start: float, end: float, duration: float, now: float) -> float:

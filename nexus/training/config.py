@@ -10,6 +10,9 @@ from nexus.ops import schedules
 __all__ = ["TrainConfig"]
 
 
+EVERY_4_STEPS, EVERY_1000_STEPS, EVERY_500_UPDATES = map(Period.parse, ("4 steps", "1000 steps", "500 updates"))
+
+
 @dataclass(frozen=True)
 class TrainConfig(AgentConfig):
     """A training run: the agent's settings and how it meets its environment.
@@ -37,11 +40,11 @@ class TrainConfig(AgentConfig):
     """Transitions per update."""
     learning_starts: int = 1_000
     """Steps before the first update; ε-greedy schedules by steps start here too."""
-    update_every: Period = Period(4, "steps")
+    update_every: Period = EVERY_4_STEPS
     """How often to learn, in steps or episodes."""
     updates_each: int = 1
     """Updates each time."""
-    target_update_every: Period = Period(500, "updates")
+    target_update_every: Period = EVERY_500_UPDATES
     """How often the target network follows, in steps, updates or episodes."""
     epsilon_schedule: Literal["linear", "per_step", "per_episode", "constant"] = "linear"
     """linear over epsilon_steps, or multiplied by epsilon_decay per step or per episode."""
@@ -55,7 +58,7 @@ class TrainConfig(AgentConfig):
     """Updates between two cuts of a step schedule."""
     learning_rate_factor: float = 0.5
     """What a step schedule multiplies by."""
-    log_every: Period = Period(1_000, "steps")
+    log_every: Period = EVERY_1000_STEPS
     """How often a line is logged."""
     eval_every: Period | None = None
     """How often to evaluate while training; none for only at the end."""
@@ -75,12 +78,14 @@ class TrainConfig(AgentConfig):
             self.require(getattr(self, name) >= 1, name, "at least 1")
         self.require(self.learning_starts >= 0, "learning_starts", "0 or more steps")
         self.require(self.reward_clip is None or self.reward_clip > 0, "reward_clip", "a size above 0, or none")
-        self.require(0 <= self.learning_rate_end, "learning_rate_end", "0 or more")
+        self.require(self.learning_rate_end >= 0, "learning_rate_end", "0 or more")
         self.require(0 < self.learning_rate_factor <= 1, "learning_rate_factor", "a factor in (0, 1]")
         self.require(self.threads is None or self.threads >= 1, "threads", "at least 1, or none")
         self.require(self.update_every.unit != "updates", "update_every", "steps or episodes")
         self.require(
-            self.batch_size <= self.replay_capacity, "batch_size", f"at most replay_capacity = {self.replay_capacity}"
+            self.batch_size <= self.replay_capacity,
+            "batch_size",
+            f"at most replay_capacity = {self.replay_capacity}",
         )
         self.require(
             self.learning_starts < self.total_steps,
@@ -88,7 +93,9 @@ class TrainConfig(AgentConfig):
             f"fewer than total_steps = {self.total_steps}, or nothing is learned",
         )
         self.require(
-            self.target_return is None or self.eval_every is not None, "target_return", "eval_every to be set too"
+            self.target_return is None or self.eval_every is not None,
+            "target_return",
+            "eval_every to be set too",
         )
 
     def epsilon_at(self, steps: int, episodes: int) -> float:

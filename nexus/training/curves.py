@@ -1,4 +1,4 @@
-"""Learning curves of run folders: reading them, smoothing them, and the mean of several runs with its interval."""
+"""Learning curves of run folders: reading and smoothing them, and the mean of several runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from nexus.core.errors import ConfigError, RunError
 from nexus.training.run_folder import read_run
 
-__all__ = ["Axis", "Curve", "Run", "mean_curve", "read_episodes", "read_runs", "running_mean", "same_settings"]
+__all__ = [
+    "COLUMN_OF",
+    "Axis",
+    "Curve",
+    "Run",
+    "mean_curve",
+    "read_episodes",
+    "read_runs",
+    "running_mean",
+    "same_settings",
+]
 
 EPISODES_FILE = "episodes.csv"
 COLUMNS = ("step", "episode", "return", "length", "seconds")

@@ -108,7 +108,14 @@ def evaluate(
         name_of(env.source), episodes, epsilon, seed, max_episode_steps, env.frame_skip, env.frame_stack
     )
     return Evaluation(
-        float(np.mean(returns)), float(np.std(returns)), low, high, len(returns), float(np.mean(lengths)), returns, protocol
+        float(np.mean(returns)),
+        float(np.std(returns)),
+        low,
+        high,
+        len(returns),
+        float(np.mean(lengths)),
+        returns,
+        protocol,
     )
 
 

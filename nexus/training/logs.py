@@ -89,7 +89,8 @@ class RunLog:
         first = progress.counters.episodes - len(ended) + 1
         for number, (episode_return, length) in enumerate(ended, first):
             self._write(
-                self._episodes, f"{progress.counters.steps},{number},{episode_return:g},{length},{seconds:.2f}\n"
+                self._episodes,
+                f"{progress.counters.steps},{number},{episode_return:g},{length},{seconds:.2f}\n",
             )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -109,7 +110,11 @@ class RunLog:
 
 
 def scalars(
-    progress: Progress, episodes: EpisodeTracker, replay: ReplayBuffer, config: TrainConfig, steps_per_second: float
+    progress: Progress,
+    episodes: EpisodeTracker,
+    replay: ReplayBuffer,
+    config: TrainConfig,
+    steps_per_second: float,
 ) -> dict[str, float]:
     """Return every scalar of this moment under the names that people grep for; `docs/dqn.md` explains each.
 

@@ -108,7 +108,13 @@ def train(
         rewards = clip(step.rewards, config.reward_clip)
         replay.add(
             accumulator.push(
-                step.states, step.actions, rewards, step.next_states, step.terminated, step.truncated, step.valid
+                step.states,
+                step.actions,
+                rewards,
+                step.next_states,
+                step.terminated,
+                step.truncated,
+                step.valid,
             )
         )
 
@@ -119,7 +125,10 @@ def train(
             update = agent.learn(batch)
             replay.update_priorities(batch["indices"], update.priorities)
             counters.updates += 1
-            if config.target_update_every.unit == "updates" and counters.updates % config.target_update_every.count == 0:
+            if (
+                config.target_update_every.unit == "updates"
+                and counters.updates % config.target_update_every.count == 0
+            ):
                 agent.update_target_network()
 
         # A target network that counts steps or episodes follows here.
