@@ -151,7 +151,7 @@ class Run:
             with RunLog(self.plan.run_dir) as log:
                 last = self.follow(log)
                 # Other seeds than before: a run that stopped for its score is not reported by that score.
-                evaluation = last if last is not None else self.evaluate(log, seed_offset=1)
+                evaluation = last if last is not None else self.evaluate(log, seed_offset=10_000)
         except KeyboardInterrupt:
             interrupted = True
         finally:

@@ -10,7 +10,7 @@ TARGET_UPDATE_FREQUENCY = 10  # episodes
 CONFIG = {
     "state_dim": 4,  # position, velocity, angle, angular velocity
     "action_dim": 2,  # left, right
-    "learning_rate": 0.001,
+    "learning_rate": 0.0003,
     "gamma": 0.99,
     # An agent used alone multiplies ε with each update, and here each step brings one. So this is far nearer
     # to 1 than the 0.995 that is meant per episode: after 2,000 updates ε is 0.37, after 9,000 it is 0.01.

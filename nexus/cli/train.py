@@ -63,6 +63,8 @@ def read_command(arguments: list[str]) -> TrainCommand:
         words = ["--env", *words]
     env, preset, file = (option(words, name) for name in ("--env", "--preset", "--config-file"))
     values: dict[str, Any] = {}
+    if file is not None and preset is not None:
+        raise ConfigError("--preset and --config both bring all settings: give one of them")
     if file is not None:
         file_env, values = read_config(file)
         env = env or file_env

@@ -56,10 +56,11 @@ def run(arguments: list[str]) -> int:
         require_display(command)
     else:
         require_writable(command.video)
-        load("imageio_ffmpeg", "video")
     from nexus.api import env_of_run, load_agent
 
     agent, spec = load_agent(command.run), env_of_run(command.run, command.env)
+    if command.video is not None:
+        load("imageio_ffmpeg", "video")
     env = rendered(spec, agent, "human" if command.video is None else "rgb_array")
     with closing(env):
         if command.video is None:

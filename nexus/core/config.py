@@ -114,6 +114,8 @@ class AgentConfig(CheckedConfig):
     """Units of each hidden layer."""
     hidden_layers: int = 2
     """Hidden layers of the network."""
+    layer_norm: bool = False
+    """Normalise each hidden layer before its ReLU."""
     gamma: float = 0.99
     """Discount factor γ."""
     learning_rate: float = 0.001

@@ -12,17 +12,25 @@ __all__ = ["Head", "MLPTorso", "flatten_parameters"]
 class MLPTorso(nn.Module):
     """Fully connected layers with ReLU; a state of any shape is flattened, bytes are scaled to [0, 1].
 
+    With `layer_norm` each layer is normalised before its ReLU (https://arxiv.org/abs/1607.06450), which keeps
+    values bounded where targets move fast (https://arxiv.org/abs/2407.04811).
+
     Args:
         state_shape: shape of one state.
         hidden_dim: units of each layer; also the number of features `D`.
         hidden_layers: how many layers.
+        layer_norm: whether to normalise.
     """
 
-    def __init__(self, state_shape: tuple[int, ...], hidden_dim: int, hidden_layers: int = 2) -> None:
+    def __init__(
+        self, state_shape: tuple[int, ...], hidden_dim: int, hidden_layers: int = 2, layer_norm: bool = False
+    ) -> None:
         super().__init__()
         self.state_dims = len(state_shape)
         widths = [math.prod(state_shape), *[hidden_dim] * hidden_layers]
-        layers = [part for pair in pairwise(widths) for part in (nn.Linear(*pair), nn.ReLU())]
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), *([nn.LayerNorm(outputs)] if layer_norm else []), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, states: Tensor) -> Tensor:

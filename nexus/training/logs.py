@@ -58,19 +58,16 @@ class RunLog:
 
     Args:
         folder: the run's folder.
-        tensorboard: whether to write event files too.
     """
 
-    def __init__(self, folder: Path, tensorboard: bool = True) -> None:
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.summary import Writer  # costs a third of a second, so only who logs pays
+
         self._started = time.time()
         self._metrics = (folder / "metrics.jsonl").open("w", encoding="utf-8")
         self._episodes = (folder / "episodes.csv").open("w", encoding="utf-8")
         self._episodes.write("step,episode,return,length,seconds\n")
-        self._board: Any = None
-        if tensorboard:
-            from tensorboard.summary import Writer  # costs a third of a second, so only who logs pays
-
-            self._board = Writer(str(folder / "tensorboard"))
+        self._board = Writer(str(folder / "tensorboard"))
 
     def __enter__(self) -> Self:
         return self
@@ -80,8 +77,7 @@ class RunLog:
     ) -> None:
         self._metrics.close()
         self._episodes.close()
-        if self._board is not None:
-            self._board.close()
+        self._board.close()
 
     def episodes(self, progress: Progress, ended: list[tuple[float, int]]) -> None:
         """Write a row for each episode that just ended."""
@@ -98,9 +94,8 @@ class RunLog:
         self._write(self._metrics, json.dumps({"step": step, **values}) + "\n")
         self._metrics.flush()
         self._episodes.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
 
     def _write(self, file: Any, text: str) -> None:
         try:

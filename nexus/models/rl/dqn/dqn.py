@@ -194,7 +194,7 @@ class DQNAgent(NexusModule):
     def default_network(self) -> DQNNetwork:
         """Return the fully connected network that the settings describe."""
         hidden_dim = self.settings.hidden_dim
-        torso = MLPTorso(self.state_shape, hidden_dim, self.settings.hidden_layers)
+        torso = MLPTorso(self.state_shape, hidden_dim, self.settings.hidden_layers, self.settings.layer_norm)
         return DQNNetwork(self.state_shape, self.action_dim, hidden_dim, torso=torso)
 
     def select_action(self, state: Any, training: bool = True) -> int:

@@ -1,0 +1,229 @@
+"""Write docs/results.md and its pictures from the records in docs/results/.
+
+python -m benchmarks.report
+"""
+
+import json
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+from benchmarks.record import RESULTS
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+INTRODUCTION = """# Results
+
+Every figure here comes from a record in [`docs/results/`](results/), written by the command beside it.
+`python -m benchmarks.report` writes this page from the records. The machines are shared: compare within one
+table, and read ratios before absolute times. Settings were tuned on seeds from 1000 on; the seeds below
+were not used for tuning. Nothing here is a best checkpoint: a score is that of the weights at the named step.
+"""
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """Return a record, or None if it was not made yet."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def provenance(found: dict[str, Any]) -> str:
+    """The line below each table."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if name != "platform")
+    return f"`{found['command']}` · {found['date']} · {found['machine']} · {versions}"
+
+
+def table(head: list[str], rows: list[list[Any]]) -> str:
+    """Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def at(row: dict[str, Any], steps: int) -> float:
+    """The mean of a seed's last evaluation at or before so many steps (and a vector step more)."""
+    return float([point[1] for point in row["evaluations"] if point[0] <= steps + 100][-1])
+
+
+def first_solved(row: dict[str, Any], threshold: float) -> int | None:
+    """Steps at the first evaluation that reached a threshold."""
+    return next((point[0] for point in row["evaluations"] if point[1] >= threshold), None)
+
+
+def learning(name: str, title: str, threshold: float, moments: list[int], text: str) -> str:
+    """The section of one learning study."""
+    found = load(name)
+    if found is None:
+        return ""
+    rows = []
+    for row in found["rows"]:
+        solved = first_solved(row, threshold)
+        rows.append(
+            [
+                row["seed"],
+                "never" if solved is None else f"{solved:,}",
+                *(f"{at(row, moment):.1f}" for moment in moments),
+                row["seconds"],
+            ]
+        )
+    summary = " ".join(
+        f"At {moment:,} steps {sum(at(row, moment) >= threshold for row in found['rows'])} of {len(rows)} seeds "
+        f"score at least {threshold:g}."
+        for moment in moments
+    )
+    head = ["seed", f"first evaluation ≥ {threshold:g}, steps", *(f"mean at {m:,}" for m in moments), "seconds"]
+    picture(name, found, threshold)
+    return "\n\n".join(
+        [
+            f"## {title}",
+            text,
+            summary + f" {found['processes']} seed(s) at a time; seconds include imports and all evaluations.",
+            table(head, rows),
+            f"![{title}](images/{name}.png)",
+            provenance(found),
+        ]
+    )
+
+
+def picture(name: str, found: dict[str, Any], threshold: float) -> None:
+    """Evaluations of every seed, thin, and their mean."""
+    figure, axes = plt.subplots(figsize=(7, 3.6), dpi=150)
+    length = min(len(row["evaluations"]) for row in found["rows"])
+    means = np.array([[point[1] for point in row["evaluations"][:length]] for row in found["rows"]])
+    steps = [point[0] for point in found["rows"][0]["evaluations"][:length]]
+    for values in means:
+        axes.plot(steps, values, color="#0072B2", alpha=0.25, linewidth=1)
+    axes.plot(steps, means.mean(axis=0), color="#0072B2", linewidth=2, label=f"mean of {len(means)} seeds")
+    axes.axhline(threshold, color="#555555", linewidth=1, linestyle=":", label=f"solved, {threshold:g}")
+    axes.set(xlabel="steps (decisions)", ylabel="mean return, 100 greedy episodes", title=f"{found['env']}, DQN")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.2)
+    axes.legend(frameon=False, loc="lower right")
+    figure.tight_layout()
+    folder = RESULTS.parent / "images"
+    folder.mkdir(exist_ok=True)
+    figure.savefig(folder / f"{name}.png")
+    plt.close(figure)
+
+
+def seed_preset() -> str:
+    """The section of the seed's own settings: training episodes, as the seed counts."""
+    found = load("cartpole_seed")
+    if found is None:
+        return ""
+    rows, firsts = [], []
+    for row in found["rows"]:
+        returns = np.array(row["episode_returns"])
+        means = np.convolve(returns, np.full(100, 0.01), "valid")
+        passed = np.flatnonzero(means > 195)
+        first = int(passed[0]) + 100 if len(passed) else None
+        firsts.append(float("inf") if first is None else first)
+        best = f"{means.max():.0f}" if len(means) else "-"
+        last = row["evaluations"][-1]
+        rows.append([row["seed"], first or "never", best, len(returns), f"{last[1]:.1f}", row["seconds"]])
+    head = ["seed", "episode at which the average > 195", "best average", "episodes", "greedy mean at the end", "s"]
+    return "\n\n".join(
+        [
+            "## CartPole-v1 with the seed's own settings (`--preset seed`)",
+            "The average is that of the last 100 training episodes, ε included, as in the seed's "
+            '"Expected Performance" (above 195 after 100 to 200 episodes). '
+            f"Median over seeds: episode {np.median(firsts):g}.",
+            table(head, rows),
+            provenance(found),
+        ]
+    )
+
+
+def wall_clock() -> str:
+    """The section on seconds to solve."""
+    found = load("wall_clock")
+    if found is None:
+        return ""
+    seeds = sorted({row["seed"] for row in found["rows"]})
+    by_key = {(row["library"], row["seed"]): row for row in found["rows"]}
+    rows = []
+    for seed in seeds:
+        ours, theirs = by_key["nexus", seed], by_key["sb3", seed]
+        rows.append([seed, ours["seconds"], ours["solved_at"], theirs["seconds"], theirs["solved_at"] or "not solved"])
+    median = found["median_seconds"]
+    rows.append(["median", f"{median['nexus']:.1f}", "", f"{median['sb3']:.1f}", ""])
+    head = ["seed", "nexus, s", "steps", "SB3 2.9.2, rl-zoo settings, s", "steps"]
+    return "\n\n".join(
+        [
+            "## Seconds to a solved CartPole-v1",
+            "The whole process from its start: imports, training, and an evaluation of 100 greedy episodes every 2,500 "
+            "steps by the same code for both, until one reaches 475 (or 100,000 steps are over). In turn, seed by "
+            f"seed, on the CPU. Ratio of the medians: **{found['ratio']}**.",
+            table(head, rows),
+            provenance(found),
+        ]
+    )
+
+
+def updates() -> str:
+    """The section on the learner's speed."""
+    found = load("updates")
+    if found is None:
+        return ""
+    head = ["learner", "updates/s", "µs an update", "ratio to SB3"]
+    rows = [list(row.values()) for row in found["rows"]]
+    return "\n\n".join(
+        [
+            "## Learner updates per second",
+            "A 4-128-128-2 network, batch 64, Huber loss, gradient clipping, Adam, sampling included, one thread; "
+            f"medians of {found['rounds']} rounds of {found['updates_per_round']} updates, in turn.",
+            table(head, rows),
+            provenance(found),
+        ]
+    )
+
+
+def import_time() -> str:
+    """The section on start-up."""
+    found = load("import_time")
+    if found is None:
+        return ""
+    head = ["process", "seconds", "beyond `import torch`"]
+    return "\n\n".join(
+        [
+            "## Start-up",
+            f"Medians of {found['rounds']} fresh processes each, in turn.",
+            table(head, [list(row.values()) for row in found["rows"]]),
+            provenance(found),
+        ]
+    )
+
+
+def main() -> None:
+    """Write the page."""
+    sections = [
+        INTRODUCTION.strip(),
+        learning(
+            "cartpole",
+            "CartPole-v1, tuned",
+            475,
+            [50_000, 100_000],
+            "`nexus train CartPole-v1` without its early stop: each evaluation is 100 greedy episodes.",
+        ),
+        wall_clock(),
+        seed_preset(),
+        learning(
+            "lunarlander",
+            "LunarLander-v3, tuned",
+            200,
+            [100_000, 200_000],
+            "`nexus train LunarLander-v3`: each evaluation is 100 greedy episodes.",
+        ),
+        learning("acrobot", "Acrobot-v1, tuned", -100, [20_000], "`nexus train Acrobot-v1`."),
+        learning("mountaincar", "MountainCar-v0, tuned", -110, [100_000], "`nexus train MountainCar-v0`."),
+        updates(),
+        import_time(),
+    ]
+    page = RESULTS.parent / "results.md"
+    page.write_text("\n\n".join(section for section in sections if section) + "\n", encoding="utf-8")
+    print(f"wrote {page}")
+
+
+if __name__ == "__main__":
+    main()

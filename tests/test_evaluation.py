@@ -1,0 +1,98 @@
+"""Evaluation: the right number of full episodes, no bias towards short ones, an honest interval."""
+
+from typing import Any, SupportsInt
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from nexus.core.types import Array
+from nexus.envs.factory import EnvSpec
+from nexus.training.evaluation import confidence_interval, evaluate
+
+rng = np.random.default_rng(0)
+
+
+class ShortOrLong(gym.Env[Array, SupportsInt]):
+    """Episodes of 1 to 9 steps, each equally likely; a step pays 1. The mean return is 5."""
+
+    observation_space = spaces.Box(0, 10, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = int(self.np_random.integers(1, 10))
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        return np.zeros(1, np.float32), 1.0, self.left == 0, False, {}
+
+
+class Endless(ShortOrLong):
+    """Never ends."""
+
+    def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
+class Zero:
+    """Always takes action 0 and remembers with which ε it was asked."""
+
+    def __init__(self) -> None:
+        self.epsilons: set[float] = set()
+
+    def act(self, states: Array, epsilon: float) -> Array:
+        self.epsilons.add(epsilon)
+        return np.zeros(len(states), np.int64)
+
+
+@pytest.mark.parametrize("episodes", [1, 7, 100, 101, 250])
+def test_it_plays_exactly_as_many_episodes_as_asked(episodes: int) -> None:
+    result = evaluate(Zero(), EnvSpec(ShortOrLong), episodes)
+    assert result.episodes == len(result.returns) == result.protocol.episodes == episodes
+
+
+def test_short_episodes_are_not_counted_more_often() -> None:
+    result = evaluate(Zero(), EnvSpec(ShortOrLong), 2_000)
+    assert result.mean == pytest.approx(5.0, abs=0.3)  # counting whoever ends first would give about 3.2
+    assert result.mean_length == result.mean
+
+
+def test_the_policy_is_greedy_unless_asked_otherwise() -> None:
+    agent = Zero()
+    assert evaluate(agent, EnvSpec(ShortOrLong), 5).protocol.epsilon == 0.0
+    assert agent.epsilons == {0.0}
+    assert evaluate(agent, EnvSpec(ShortOrLong), 5, epsilon=0.05).protocol.epsilon == 0.05
+    assert agent.epsilons == {0.0, 0.05}
+
+
+def test_the_same_seed_plays_the_same_episodes() -> None:
+    first, again = (evaluate(Zero(), EnvSpec(ShortOrLong), 40, seed=3).returns for _ in range(2))
+    other = evaluate(Zero(), EnvSpec(ShortOrLong), 40, seed=4).returns
+    assert first == again != other
+
+
+def test_an_endless_episode_is_cut_and_counted_once() -> None:
+    result = evaluate(Zero(), EnvSpec(Endless), 6, max_episode_steps=50)
+    assert result.returns == [50.0] * 6
+
+
+def test_cartpole_in_its_own_vector_form_counts_no_reset_row() -> None:
+    result = evaluate(Zero(), EnvSpec("CartPole-v1"), 150)
+    assert result.returns == pytest.approx([length for length in result.returns])
+    assert result.mean == result.mean_length  # a reward of 1 a step, nothing for a row that only resets
+    assert 8 <= min(result.returns) <= max(result.returns) <= 12  # always pushing left falls in about ten steps
+
+
+def test_the_interval_covers_the_mean_about_as_often_as_it_says() -> None:
+    covered = 0
+    for _ in range(200):
+        low, high = confidence_interval(rng.exponential(size=100).tolist(), resamples=500)
+        covered += low <= 1.0 <= high
+    assert 0.87 <= covered / 200 <= 0.99
+
+
+def test_the_interval_of_equal_values_has_no_width() -> None:
+    assert confidence_interval([2.0] * 10) == (2.0, 2.0)
