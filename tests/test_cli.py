@@ -138,7 +138,7 @@ def test_a_run_writes_all_its_files_and_has_learned(trained: Path) -> None:
     run = about(trained)
     assert run["status"] == "finished"
     assert run["progress"]["updates"] > 0
-    assert run["progress"]["steps"] == 400
+    assert 400 <= run["progress"]["steps"] < 400 + 16  # the last vector step may go beyond
     untrained = make_agent((4,), 2, TrainConfig.from_mapping(run["config"]))
     before = untrained.q_network.state_dict()
     after = {
@@ -475,7 +475,7 @@ def test_an_environment_without_pictures_is_refused(
         ("train CartPole-v1 --gamma 1.5", ["gamma", "1.5"]),
         ("train CartPole-v1 --learning-rate -1", ["learning_rate", "-1"]),
         ("train CartPole-v1 -n 10", ["learning_starts", "10"]),
-        ("train CartPole-v1 --target-return 100", ["eval_every"]),
+        ("train CartPole-v1 --eval-every none --target-return 100", ["eval_every"]),
         ("train CartPole-v1 --preset sead", ["sead", "seed"]),
         ("train Taxi-v3 --preset tuned", ["tuned", "Taxi-v3"]),
         ("train CartPole-v1 --device tpu", ["device", "tpu"]),

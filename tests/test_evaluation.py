@@ -81,7 +81,6 @@ def test_an_endless_episode_is_cut_and_counted_once() -> None:
 
 def test_cartpole_in_its_own_vector_form_counts_no_reset_row() -> None:
     result = evaluate(Zero(), EnvSpec("CartPole-v1"), 150)
-    assert result.returns == pytest.approx([length for length in result.returns])
     assert result.mean == result.mean_length  # a reward of 1 a step, nothing for a row that only resets
     assert 8 <= min(result.returns) <= max(result.returns) <= 12  # always pushing left falls in about ten steps
 

@@ -21,7 +21,7 @@ class TrainConfig(AgentConfig):
     """
 
     total_steps: int = 100_000
-    """Steps to train for."""
+    """Steps to train for; the last step of all environments together may go a few beyond."""
     num_envs: int = 8
     """Copies of the environment that are stepped together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
