@@ -23,7 +23,7 @@ from nexus.cli.main import main
 from nexus.cli.progress import TrainView
 from nexus.training import curves
 from nexus.training.config import TrainConfig
-from nexus.training.evaluation import confidence_interval
+from nexus.training.statistics import bootstrap_interval
 
 # As short as a run can be that still learns, evaluates and logs.
 TINY = "--total-steps 400 --num-envs 2 --learning-starts 64 --hidden-dim 16 --eval-episodes 2"
@@ -338,9 +338,9 @@ def test_the_mean_of_runs_is_taken_where_all_of_them_are() -> None:
 
 def test_the_interval_is_that_of_an_evaluation() -> None:
     values = np.random.default_rng(3).normal(size=(7, 2))
-    low, high = curves.bootstrap_interval(values)
+    low, high = bootstrap_interval(values)
     for column in range(2):
-        assert (low[column], high[column]) == pytest.approx(confidence_interval(values[:, column].tolist()))
+        assert (low[column], high[column]) == pytest.approx(bootstrap_interval(values[:, column]))
 
 
 def test_half_a_last_line_is_left_out(copy: Path) -> None:

@@ -13,7 +13,7 @@ import tyro
 
 from nexus.cli.extras import load
 from nexus.cli.parsing import parse
-from nexus.core.errors import ConfigError, NexusError, RunError
+from nexus.core.errors import ConfigError, NexusError, RunError, one_line
 from nexus.core.types import Array
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def first_state(env: Any, command: WatchCommand, seed: int) -> Any:
     except Exception as error:
         if command.video is not None:
             raise
-        raise no_window(command, reason_of(error)) from error
+        raise no_window(command, one_line(error)) from error
 
 
 def require_display(command: WatchCommand) -> None:
@@ -132,7 +132,7 @@ def frame_of(env: Any) -> Array:
     try:
         frame = np.asarray(env.render())
     except Exception as error:
-        raise ConfigError(f"the environment can't be rendered: {reason_of(error)}") from error
+        raise ConfigError(f"the environment can't be rendered: {one_line(error)}") from error
     if frame.ndim != 3 or frame.shape[-1] != 3 or frame.dtype != np.uint8:
         raise ConfigError(f"the environment renders {frame.dtype}{list(frame.shape)}: needs uint8[height, width, 3]")
     height, width, _ = frame.shape
@@ -148,7 +148,7 @@ def video_writer(path: str, frames_per_second: float) -> Iterator[Callable[[Arra
         with imageio.get_writer(path, format="FFMPEG", mode="I", fps=frames_per_second, macro_block_size=1) as writer:
             yield writer.append_data
     except OSError as error:
-        raise RunError(f"can't write {path}: {reason_of(error)}") from error
+        raise RunError(f"can't write {path}: {one_line(error)}") from error
 
 
 def require_writable(path: str) -> None:
@@ -165,8 +165,3 @@ def require_writable(path: str) -> None:
         raise RunError(f"can't write {path}: {error.strerror or error}") from None
     if not existed:
         video.unlink()
-
-
-def reason_of(error: Exception) -> str:
-    """Return what an error says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__

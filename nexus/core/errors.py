@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["ConfigError", "NexusError", "RunError", "nearest"]
+__all__ = ["ConfigError", "NexusError", "RunError", "nearest", "one_line"]
 
 
 class NexusError(Exception):
@@ -23,3 +23,8 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     by_lower = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), by_lower, n=count, cutoff=0.55)
     return f"; did you mean {', '.join(by_lower[name] for name in close)}?" if close else ""
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's text without its line breaks, or its kind if it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__

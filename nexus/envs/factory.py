@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
-from nexus.core.errors import ConfigError, nearest
+from nexus.core.errors import ConfigError, nearest, one_line
 from nexus.envs.wrappers import FrameSkip
 
 __all__ = ["EnvSource", "EnvSpec", "describe_spaces", "make_env", "make_vector_env", "name_of"]
@@ -118,11 +118,6 @@ def attempt(make: Callable[[], Env], spec: EnvSpec) -> Env:
         return make()
     except Exception as error:
         raise ConfigError(f"environment {name_of(spec.source)!r} can't be made: {one_line(error)}") from error
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's text without its line breaks, or its kind if it has no text."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def describe_spaces(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nexus.core.errors import ConfigError, RunError
 from nexus.training.run_folder import read_run
+from nexus.training.statistics import bootstrap_interval
 
 __all__ = [
     "COLUMN_OF",
@@ -26,7 +27,6 @@ __all__ = [
 EPISODES_FILE = "episodes.csv"
 COLUMNS = ("step", "episode", "return", "length", "seconds")
 GRID = 300  # points of a mean curve: more than a picture of usual size resolves
-RESAMPLES = 10_000  # of a bootstrap
 
 Floats: TypeAlias = NDArray[np.float64]
 Axis: TypeAlias = Literal["steps", "episodes", "seconds"]
@@ -170,20 +170,3 @@ def mean_curve(runs: Sequence[Run], axis: Axis, window: int) -> Curve:
     grid = np.linspace(start, end, GRID)
     values = np.stack([np.interp(grid, curve.x, curve.mean) for curve in curves])
     return Curve(grid, values.mean(axis=0), *bootstrap_interval(values))
-
-
-def bootstrap_interval(values: Floats, resamples: int = RESAMPLES) -> tuple[Floats, Floats]:
-    """Return the 95 % percentile bootstrap interval of the mean over runs (Efron 1979), at each point.
-
-    Args:
-        values: `[R, K]`, a row per run.
-        resamples: how many times `R` runs are drawn with replacement.
-
-    Returns:
-        Its lower and upper ends, `[K]` each.
-    """
-    count = len(values)
-    picks = np.random.default_rng(0).integers(count, size=(resamples, count))
-    shares = np.stack([(picks == run).mean(axis=1) for run in range(count)], axis=1)  # [resamples, R]
-    low, high = np.percentile(shares @ values, [2.5, 97.5], axis=0)
-    return low, high

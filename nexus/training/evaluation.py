@@ -8,8 +8,9 @@ import numpy as np
 from nexus.core.types import Array
 from nexus.envs.factory import EnvSpec, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
+from nexus.training.statistics import bootstrap_interval
 
-__all__ = ["Evaluation", "EvaluationProtocol", "confidence_interval", "evaluate"]
+__all__ = ["Evaluation", "EvaluationProtocol", "evaluate"]
 
 
 class Actor(Protocol):
@@ -103,25 +104,17 @@ def evaluate(
             running_length[step.terminated | step.truncated] = 0
     finally:
         vector_env.close()
-    low, high = confidence_interval(returns)
+    low, high = bootstrap_interval(returns)
     protocol = EvaluationProtocol(
         name_of(env.source), episodes, epsilon, seed, max_episode_steps, env.frame_skip, env.frame_stack
     )
     return Evaluation(
         float(np.mean(returns)),
         float(np.std(returns)),
-        low,
-        high,
+        float(low),
+        float(high),
         len(returns),
         float(np.mean(lengths)),
         returns,
         protocol,
     )
-
-
-def confidence_interval(values: list[float], resamples: int = 10_000) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean (Efron 1979)."""
-    array = np.asarray(values)
-    picks = np.random.default_rng(0).integers(len(array), size=(resamples, len(array)))
-    low, high = np.percentile(array[picks].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
