@@ -34,7 +34,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "lunarlander": {
         "env": "LunarLander-v3",
         "seeds": 5,
-        "settings": {"eval_every": "20000 steps", "target_return": None},
+        "settings": {"eval_every": "25000 steps", "target_return": None},
     },
     "acrobot": {
         "env": "Acrobot-v1",

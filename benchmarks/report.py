@@ -212,7 +212,7 @@ def main() -> None:
             "lunarlander",
             "LunarLander-v3, tuned",
             200,
-            [100_000, 200_000],
+            [100_000, 150_000],
             "`nexus train LunarLander-v3`: each evaluation is 100 greedy episodes.",
         ),
         learning("acrobot", "Acrobot-v1, tuned", -100, [20_000], "`nexus train Acrobot-v1`."),

@@ -50,7 +50,23 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "Acrobot-v1": {},
         "MountainCar-v0": {},
-        "LunarLander-v3": {},
+        "LunarLander-v3": {
+            "total_steps": 150_000,
+            "num_envs": 8,
+            "hidden_dim": 128,
+            "layer_norm": True,
+            "gamma": 0.995,  # a landing takes some 300 steps: at 0.99 its reward is out of sight from the start
+            "n_step": 3,
+            "batch_size": 256,
+            "update_every": "4 steps",
+            "target_update_every": "1 updates",
+            "tau": 0.02,
+            "learning_rate": 0.002,
+            "learning_rate_schedule": "linear",
+            "learning_starts": 1_000,
+            "epsilon_min": 0.05,
+            "epsilon_steps": 20_000,
+        },
     },
 }
 
