@@ -6,7 +6,8 @@ import numpy as np
 
 __all__ = ["Stream", "generator", "seed_of"]
 
-Stream = Literal["initialisation", "exploration", "replay", "environments", "evaluation"]
+# New streams go to the end: the place of a stream is its key, and runs made before must stay as they were.
+Stream = Literal["initialisation", "exploration", "replay", "environments", "evaluation", "noise"]
 
 
 def generator(seed: int, stream: Stream) -> np.random.Generator:

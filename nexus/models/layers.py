@@ -1,12 +1,13 @@
 """Torsos `[B, *obs] -> [B, D]` and heads `[B, D] -> [B, A, N]` that networks are put together from."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Head", "MLPTorso", "flatten_parameters"]
+__all__ = ["Head", "LinearFactory", "MLPTorso", "flatten_parameters"]
 
 
 class MLPTorso(nn.Module):
@@ -41,19 +42,24 @@ class MLPTorso(nn.Module):
         return features
 
 
+LinearFactory = Callable[[int, int], nn.Module]
+"""Makes a layer from its numbers of inputs and outputs: `nn.Linear`, or one with noise."""
+
+
 class Head(nn.Module):
-    """A linear layer to `N` numbers per action.
+    """One layer to `N` numbers per action.
 
     Args:
         features: `D`.
         action_dim: `A`.
         atoms: `N`, 1 for a plain Q-value.
+        linear: what makes the layer.
     """
 
-    def __init__(self, features: int, action_dim: int, atoms: int = 1) -> None:
+    def __init__(self, features: int, action_dim: int, atoms: int = 1, linear: LinearFactory = nn.Linear) -> None:
         super().__init__()
         self.shape = (action_dim, atoms)
-        self.linear = nn.Linear(features, action_dim * atoms)
+        self.linear = linear(features, action_dim * atoms)
 
     def forward(self, features: Tensor) -> Tensor:
         """`[..., D] -> [..., A, N]`."""
