@@ -14,10 +14,12 @@ import torch
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.seeding import generator, seed_of
+from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer, replay_bytes, require_memory
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
 from nexus.models.rl.dqn import DQNAgent
+from nexus.models.rl.dqn.rainbow import algorithm_named, make_agent
 from nexus.training import loop
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
@@ -75,13 +77,14 @@ class TrainResult:
 
 
 def make_config(env: EnvSource, preset: str | None = None, **settings: Any) -> TrainConfig:
-    """Return the preset's settings for `env` with `settings` over them.
+    """Return the preset's settings for `env`, over them what the algorithm brings, and over all `settings`.
 
     Raises:
         ConfigError: the preset or a setting is unknown, or a value is impossible.
     """
     _, values = resolve_preset(preset, name_of(env))
-    return TrainConfig.from_mapping(values | settings)
+    algorithm = settings.get("algorithm", values.get("algorithm", "dqn"))
+    return TrainConfig.from_mapping({**values, **algorithm_named(algorithm).settings, **settings})
 
 
 def train(
@@ -133,8 +136,8 @@ class Run:
             self.vector_env.single_observation_space, self.vector_env.single_action_space, name_of(env)
         )
         require_memory(config.replay_capacity, shape, dtype)
-        self.agent = make_agent(shape, action_dim, config)
-        self.replay = ReplayBuffer(config.replay_capacity, generator(config.seed, "replay"))
+        self.agent = agent_for(shape, action_dim, config)
+        self.replay = replay_for(config)
         self.counters = loop.Counters()
         self.episodes = EpisodeTracker(config.num_envs)
         folder = new_run_folder(name_of(env), config.seed, run_dir)
@@ -210,7 +213,7 @@ class Run:
                 "format": 1,
                 "env": self.plan.env,
                 "env_is_id": isinstance(self.spec.source, str),
-                "algorithm": "dqn",
+                "algorithm": self.config.algorithm,
                 "preset": self.plan.preset,
                 "status": status,
                 "progress": asdict(self.counters),
@@ -222,10 +225,23 @@ class Run:
         )
 
 
-def make_agent(state_shape: tuple[int, ...], action_dim: int, config: TrainConfig) -> DQNAgent:
+def agent_for(state_shape: tuple[int, ...], action_dim: int, config: TrainConfig) -> DQNAgent:
     """Return a fresh agent for these shapes."""
     settings = {field.name: getattr(config, field.name) for field in fields(AgentConfig)}
-    return DQNAgent({"state_dim": list(state_shape), "action_dim": action_dim, **settings})
+    return agent_from({"state_dim": list(state_shape), "action_dim": action_dim, **settings})
+
+
+def agent_from(settings: Mapping[str, Any]) -> DQNAgent:
+    """Return a fresh agent from all its settings, its algorithm among them."""
+    return make_agent(settings.get("algorithm", "dqn"), **{k: v for k, v in settings.items() if k != "algorithm"})
+
+
+def replay_for(config: TrainConfig) -> ReplayBuffer | PrioritizedReplayBuffer:
+    """Return the empty replay that the config asks for."""
+    rng = generator(config.seed, "replay")
+    if not config.prioritized:
+        return ReplayBuffer(config.replay_capacity, rng)
+    return PrioritizedReplayBuffer(config.replay_capacity, rng, config.priority_exponent, config.importance_exponent)
 
 
 def networks_of(agent: DQNAgent) -> dict[str, torch.nn.Module]:
@@ -248,7 +264,7 @@ def load_agent(run: str | os.PathLike[str], *, device: str | None = None) -> DQN
         raise RunError(f"{Path(run) / RUN_FILE} does not describe its agent")
     settings = dict(settings) | {"compile": False} | ({} if device is None else {"device": device})
     try:
-        agent = DQNAgent(settings)
+        agent = agent_from(settings)
     except ConfigError as error:
         raise RunError(f"{Path(run) / RUN_FILE} describes an agent that can't be made: {error}") from None
     load_weights(Path(run), networks_of(agent))

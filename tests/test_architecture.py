@@ -22,6 +22,7 @@ FLOORS: dict[str, frozenset[str] | None] = {
     "nexus.envs": frozenset({"nexus.core"}),
     "nexus.models.layers": frozenset({"nexus.core"}),
     "nexus.models.rl.dqn": frozenset({"nexus.core", "nexus.ops", "nexus.models.layers"}),
+    "nexus.tabular": frozenset({"nexus.core"}),
     "nexus.training": frozenset({"nexus.core", "nexus.ops", "nexus.data", "nexus.envs"}),
     "nexus.cli": None,
     "nexus.api": None,

@@ -18,7 +18,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from nexus.api import Listener, load_agent, make_agent
+from nexus.api import Listener, agent_for, load_agent
 from nexus.cli.main import main
 from nexus.cli.progress import TrainView
 from nexus.training import curves
@@ -139,7 +139,7 @@ def test_a_run_writes_all_its_files_and_has_learned(trained: Path) -> None:
     assert run["status"] == "finished"
     assert run["progress"]["updates"] > 0
     assert 400 <= run["progress"]["steps"] < 400 + 16  # the last vector step may go beyond
-    untrained = make_agent((4,), 2, TrainConfig.from_mapping(run["config"]))
+    untrained = agent_for((4,), 2, TrainConfig.from_mapping(run["config"]))
     before = untrained.q_network.state_dict()
     after = {
         name.removeprefix("q_network."): value for name, value in weights(trained).items() if name.startswith("q_")

@@ -55,7 +55,8 @@ class Witness:
         self.epsilons: list[float] = []
         self.learning_rates: list[float] = []
 
-    def act(self, states: Array, epsilon: float) -> Array:
+    def act(self, states: Array, epsilon: float, training: bool) -> Array:
+        assert training
         self.epsilons.append(epsilon)
         return np.zeros(len(states), np.int64)
 

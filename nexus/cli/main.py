@@ -15,9 +15,10 @@ VERBS = {
     "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),
     "watch": ("nexus.cli.watch", "see a run play:        nexus watch runs/NAME --video out.mp4"),
     "plot": ("nexus.cli.plot", "draw learning curves:  nexus plot runs/*"),
+    "algorithms": ("nexus.cli.algorithms", "list what there is:    nexus algorithms"),
 }
 
-USAGE = "usage: nexus VERB ...\n\n" + "\n".join(f"  {verb:<9} {text}" for verb, (_, text) in VERBS.items())
+USAGE = "usage: nexus VERB ...\n\n" + "\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -116,6 +116,7 @@ def plan_table(plan: Plan) -> Table:
     layers = [*plan.agent.state_shape, *[config.hidden_dim] * config.hidden_layers, plan.agent.action_dim]
     rows = {
         "environment": f"{plan.env}, {config.num_envs} in parallel, {plan.agent.action_dim} actions",
+        "algorithm": algorithm(plan),
         "settings": f"preset {plan.preset}" if plan.preset else "general",
         "training": f"{config.total_steps:,} steps (decisions, all environments together)",
         "network": f"{'-'.join(map(str, layers))}, {network.num_parameters:,} parameters",
@@ -131,6 +132,13 @@ def plan_table(plan: Plan) -> Table:
     for name, value in rows.items():
         table.add_row(f"[bold]{name}", value)
     return table
+
+
+def algorithm(plan: Plan) -> str:
+    """Name the algorithm and the parts that are switched on."""
+    config = plan.config
+    parts = [name for name in ("double", "dueling", "noisy", "prioritized") if getattr(config, name)]
+    return ", ".join([config.algorithm, *(part for part in parts if part != config.algorithm)])
 
 
 def exploration(plan: Plan) -> str:

@@ -22,6 +22,7 @@ ALIASES = {
     "--n-timesteps": "--total-steps",
     "--env-id": "--env",
     "--lr": "--learning-rate",
+    "--algo": "--algorithm",
     "--buffer-size": "--replay-capacity",
 }
 
@@ -70,6 +71,11 @@ def read_command(arguments: list[str]) -> TrainCommand:
         env = env or file_env
     elif env is not None:
         preset, values = resolve_preset(preset, env)
+    from nexus.models.rl.dqn.rainbow import algorithm_named
+
+    algorithm = option(words, "--algorithm") or values.get("algorithm", "dqn")
+    if file is None or option(words, "--algorithm") is not None:
+        values |= {**algorithm_named(algorithm).settings, "algorithm": algorithm}
     default = TrainCommand(env or "", preset, file, config=TrainConfig.from_mapping(values))
     command = parse(TrainCommand, words, "nexus train", default)
     if not command.env:

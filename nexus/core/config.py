@@ -110,6 +110,32 @@ def show(value: Any) -> str:
 class AgentConfig(CheckedConfig):
     """What an agent needs besides the shapes of its environment."""
 
+    algorithm: str = "dqn"
+    """Which member of the family; `nexus algorithms` lists them."""
+    double: bool = False
+    """The online network picks the next action, the target network values it."""
+    dueling: bool = False
+    """The head is split into the value of a state and the advantages of its actions."""
+    noisy: bool = False
+    """The head's weights are noisy, which explores in place of ε."""
+    noisy_sigma: float = 0.5
+    """Noise at the start, times the root of a layer's inputs."""
+    atoms: int = 51
+    """c51: atoms of the return's distribution."""
+    v_min: float = -10.0
+    """c51: the smallest return that can be told."""
+    v_max: float = 10.0
+    """c51: the largest; with rewards of 1 and γ = 0.99 nothing is above 100."""
+    quantiles: int = 32
+    """qr-dqn: quantiles learned; iqn: evenly spaced levels that acting reads."""
+    quantile_samples: int = 8
+    """iqn: levels drawn for each prediction and for each target."""
+    munchausen_alpha: float = 0.9
+    """munchausen: how much of the log-policy joins the reward."""
+    munchausen_temperature: float = 0.03
+    """munchausen: temperature of the policy."""
+    munchausen_clip: float = -1.0
+    """munchausen: the smallest log-policy that counts."""
     hidden_dim: int = 128
     """Units of each hidden layer."""
     hidden_layers: int = 2
@@ -122,6 +148,8 @@ class AgentConfig(CheckedConfig):
     """Step size of Adam."""
     adam_epsilon: float = 1e-8
     """Adam's ε, added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """Decay of the weights, apart from the gradient, as in AdamW."""
     loss: Literal["huber", "squared"] = "huber"
     """Loss of the TD error; huber grows linearly beyond 1."""
     max_grad_norm: float | None = 10.0
@@ -143,6 +171,15 @@ class AgentConfig(CheckedConfig):
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
+        self.require(self.noisy_sigma >= 0, "noisy_sigma", "0 or more")
+        self.require(self.atoms >= 2, "atoms", "at least 2 atoms")
+        self.require(self.v_min < self.v_max, "v_min", f"less than v_max = {self.v_max:g}")
+        self.require(self.quantiles >= 1, "quantiles", "at least 1 quantile")
+        self.require(self.quantile_samples >= 1, "quantile_samples", "at least 1 level")
+        self.require(0 <= self.munchausen_alpha <= 1, "munchausen_alpha", "a fraction in [0, 1]")
+        self.require(self.munchausen_temperature > 0, "munchausen_temperature", "a temperature above 0")
+        self.require(self.munchausen_clip <= 0, "munchausen_clip", "0 or less")
+        self.require(self.weight_decay >= 0, "weight_decay", "0 or more")
         self.require(self.hidden_dim >= 1, "hidden_dim", "at least 1 unit")
         self.require(self.hidden_layers >= 1, "hidden_layers", "at least 1 layer")
         self.require(0 <= self.gamma <= 1, "gamma", "a discount in [0, 1]")

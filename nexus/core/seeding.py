@@ -1,13 +1,16 @@
 """One seed, split into independent streams of randomness."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 
-__all__ = ["Stream", "generator", "seed_of"]
+__all__ = ["Stream", "generator", "seed_of", "seeded_initialisation", "torch_generator"]
 
 # New streams go to the end: the place of a stream is its key, and runs made before must stay as they were.
-Stream = Literal["initialisation", "exploration", "replay", "environments", "evaluation", "noise"]
+Stream = Literal["initialisation", "exploration", "replay", "environments", "evaluation", "noise", "levels"]
 
 
 def generator(seed: int, stream: Stream) -> np.random.Generator:
@@ -18,6 +21,19 @@ def generator(seed: int, stream: Stream) -> np.random.Generator:
 def seed_of(seed: int, stream: Stream) -> int:
     """Return a plain 31-bit seed for one stream, for libraries that take no generator."""
     return int(sequence(seed, stream).generate_state(1)[0] >> 1)
+
+
+def torch_generator(seed: int, stream: Stream, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return torch's generator of one stream, on a device."""
+    return torch.Generator(device).manual_seed(seed_of(seed, stream))
+
+
+@contextmanager
+def seeded_initialisation(seed: int) -> Iterator[None]:
+    """Let the networks that are made inside draw their weights from one seed; the global generator is put back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_of(seed, "initialisation"))
+        yield
 
 
 def sequence(seed: int, stream: Stream) -> np.random.SeedSequence:

@@ -90,7 +90,10 @@ class ReplayBuffer:
         """
         if self._size == 0:
             raise ConfigError("can't sample from an empty replay: push a transition first")
-        indices = self._rng.integers(self._size, size=batch_size)
+        return self.gather(self._rng.integers(self._size, size=batch_size), torch.ones(batch_size))
+
+    def gather(self, indices: NDArray[np.int64], weights: torch.Tensor) -> Batch:
+        """Return the transitions in these rows `[B]` as tensors, with weights `[B]` that the caller chose."""
         discounts = torch.from_numpy(self._discounts.take(indices))
         return {
             "states": torch.from_numpy(self._states.take(indices, axis=0)),
@@ -98,12 +101,20 @@ class ReplayBuffer:
             "rewards": torch.from_numpy(self._rewards.take(indices)),
             "next_states": torch.from_numpy(self._next_states.take(indices, axis=0)),
             **({"dones": 1.0 - discounts} if self._holds_dones else {"discounts": discounts}),
-            "weights": torch.ones(batch_size),
+            "weights": weights,
             "indices": torch.from_numpy(indices),
         }
 
+    def next_rows(self, count: int) -> NDArray[np.int64]:
+        """Return the rows that the next `count` transitions will take; of more than `capacity`, the last ones'."""
+        first = max(count - self.capacity, 0)
+        return (self._cursor + np.arange(first, count)) % self.capacity
+
     def update_priorities(self, indices: torch.Tensor, priorities: torch.Tensor) -> None:
         """Do nothing: a uniform replay has no priorities. The method is here so that the loop need not ask."""
+
+    def anneal(self, fraction: float) -> None:
+        """Do nothing: a uniform replay has no importance exponent. Here for the same reason."""
 
     @property
     def buffer(self) -> "Rows":
@@ -142,9 +153,8 @@ class ReplayBuffer:
             if not np.can_cast(states.dtype, self._states.dtype, "same_kind"):
                 raise ConfigError(f"this replay holds states of dtype {self._states.dtype}, got {states.dtype}")
         count = len(rows)
-        kept = min(count, self.capacity)
-        at = (self._cursor + np.arange(count - kept, count)) % self.capacity
-        last = slice(count - kept, count)
+        at = self.next_rows(count)
+        last = slice(count - len(at), count)
         self._states[at] = rows.states[last]
         self._actions[at] = rows.actions[last]
         self._rewards[at] = rows.rewards[last]

@@ -6,8 +6,11 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["Head", "LinearFactory", "MLPTorso", "flatten_parameters"]
+from nexus.core import ConfigError
+
+__all__ = ["Head", "LinearFactory", "MLPTorso", "NoisyLinear", "flatten_parameters", "resample_noise"]
 
 
 class MLPTorso(nn.Module):
@@ -65,6 +68,77 @@ class Head(nn.Module):
         """`[..., D] -> [..., A, N]`."""
         out: Tensor = self.linear(features)
         return out.view(*out.shape[:-1], *self.shape)
+
+
+class NoisyLinear(nn.Module):
+    """A linear layer with learned noise on each of its weights, factorised (https://arxiv.org/abs/1706.10295).
+
+    Weights are μ + σ ⊙ f(e_out) f(e_in)ᵀ with f(e) = sgn(e) √|e| and e from N(0, 1): one number for each input and
+    each output in place of one for each weight. A draw holds until the next `resample`; in evaluation the weights
+    are μ alone. The noise is no parameter and is not saved.
+
+    Args:
+        in_features: inputs.
+        out_features: outputs.
+        sigma0: σ at the start, times the root of the number of inputs.
+
+    Raises:
+        ConfigError: `sigma0` is below 0 or no number.
+    """
+
+    noise: Tensor
+    _root: Tensor
+
+    def __init__(self, in_features: int, out_features: int, sigma0: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= sigma0 < math.inf:
+            raise ConfigError(f"sigma0 = {sigma0}: needs a number from 0")
+        self.in_features, self.out_features = in_features, out_features
+        bound = 1 / math.sqrt(in_features)
+        self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))  # μ
+        self.bias = nn.Parameter(torch.empty(out_features).uniform_(-bound, bound))
+        self.weight_sigma = nn.Parameter(torch.full((out_features, in_features), sigma0 * bound))
+        self.bias_sigma = nn.Parameter(torch.full((out_features,), sigma0 * bound))
+        # f(e) of the inputs, then of the outputs: in one buffer, so that a draw is three operations.
+        self.register_buffer("noise", torch.empty(in_features + out_features), persistent=False)
+        self.register_buffer("_root", torch.empty(in_features + out_features), persistent=False)
+        self.resample(None)
+
+    @torch.no_grad()
+    def resample(self, generator: torch.Generator | None) -> None:
+        """Draw fresh noise in place.
+
+        It must not come between a forward pass and its backward pass, which still needs the old noise.
+
+        Args:
+            generator: on the device of the layer; None takes torch's own.
+        """
+        self.noise.normal_(generator=generator)
+        torch.abs(self.noise, out=self._root).sqrt_()
+        torch.copysign(self._root, self.noise, out=self.noise)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[..., in_features] -> [..., out_features]`, all rows with the same noise."""
+        if not self.training:
+            return F.linear(features, self.weight, self.bias)
+        noise_in, noise_out = self.noise[: self.in_features], self.noise[self.in_features :]
+        weight = self.weight + self.weight_sigma * torch.outer(noise_out, noise_in)
+        return F.linear(features, weight, self.bias + self.bias_sigma * noise_out)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+def resample_noise(module: nn.Module, generator: torch.Generator | None) -> bool:
+    """Draw fresh noise for every `NoisyLinear` in a module, in the order of `module.modules()`.
+
+    Returns:
+        Whether there was any.
+    """
+    noisy = [layer for layer in module.modules() if isinstance(layer, NoisyLinear)]
+    for layer in noisy:
+        layer.resample(generator)
+    return bool(noisy)
 
 
 def scale(states: Tensor) -> Tensor:

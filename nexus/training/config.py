@@ -34,6 +34,12 @@ class TrainConfig(AgentConfig):
     """Learn from rewards clipped to this size; reported returns are never clipped. None for no clipping."""
     n_step: int = 1
     """Rewards folded into one transition before the bootstrap."""
+    prioritized: bool = False
+    """Replay what surprised most often (PER), with importance weights."""
+    priority_exponent: float = 0.5
+    """prioritized: α, from 0 (uniform) to 1 (in proportion to the priority)."""
+    importance_exponent: float = 0.4
+    """prioritized: β at the start; it rises to 1 with the last step."""
     replay_capacity: int = 100_000
     """Transitions kept for replay."""
     batch_size: int = 64
@@ -76,6 +82,10 @@ class TrainConfig(AgentConfig):
             self.require(getattr(self, name) >= 1, name, "at least 1")
         for name in ("batch_size", "updates_each", "epsilon_steps", "learning_rate_step", "eval_episodes"):
             self.require(getattr(self, name) >= 1, name, "at least 1")
+        self.require(0 <= self.priority_exponent <= 1, "priority_exponent", "a number in [0, 1]")
+        self.require(0 <= self.importance_exponent <= 1, "importance_exponent", "a number in [0, 1]")
+        lowest_epsilon = self.epsilon if self.epsilon_schedule == "constant" else self.epsilon_min
+        self.require(not self.noisy or lowest_epsilon < 1, "noisy", "an ε below 1, or its noise never acts: epsilon 0")
         self.require(self.learning_starts >= 0, "learning_starts", "0 or more steps")
         self.require(self.reward_clip is None or self.reward_clip > 0, "reward_clip", "a size above 0, or none")
         self.require(self.learning_rate_end >= 0, "learning_rate_end", "0 or more")

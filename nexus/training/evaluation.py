@@ -16,8 +16,8 @@ __all__ = ["Evaluation", "EvaluationProtocol", "evaluate"]
 class Actor(Protocol):
     """What an evaluation needs of an agent."""
 
-    def act(self, states: Array, epsilon: float) -> Array:
-        """Return actions `[E]` for states `[E, *obs]`."""
+    def act(self, states: Array, epsilon: float, training: bool) -> Array:
+        """Return actions `[E]` for states `[E, *obs]`; not training means no noise beside ε."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def evaluate(
     try:
         stream.reset(seed)
         while share.any():
-            step = stream.step(agent.act(stream.states, epsilon))
+            step = stream.step(agent.act(stream.states, epsilon, False))
             running_return += step.rewards * step.valid
             running_length += step.valid
             too_long = running_length >= max_episode_steps

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from nexus.core.errors import RunError
+from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.training.config import TrainConfig
 from nexus.training.loop import Progress
@@ -107,7 +108,7 @@ class RunLog:
 def scalars(
     progress: Progress,
     episodes: EpisodeTracker,
-    replay: ReplayBuffer,
+    replay: ReplayBuffer | PrioritizedReplayBuffer,
     config: TrainConfig,
     steps_per_second: float,
 ) -> dict[str, float]:

@@ -33,7 +33,7 @@ class Agent(Protocol):
     epsilon: float
     optimizer: torch.optim.Optimizer
 
-    def act(self, states: Array, epsilon: float) -> Array:
+    def act(self, states: Array, epsilon: float, training: bool) -> Array:
         """Return actions `[E]` for states `[E, *obs]`."""
 
     def learn(self, batch: Batch) -> UpdateResult:
@@ -56,6 +56,9 @@ class Replay(Protocol):
 
     def update_priorities(self, indices: Tensor, priorities: Tensor) -> None:
         """Tell how surprising each sampled transition was."""
+
+    def anneal(self, fraction: float) -> None:
+        """Tell how far the training has come, from 0 to 1."""
 
 
 @dataclass
@@ -97,7 +100,7 @@ def train(
 
         # Act: each environment draws its own coin.
         agent.epsilon = config.epsilon_at(counters.steps, counters.episodes)
-        actions = agent.act(stream.states, agent.epsilon)
+        actions = agent.act(stream.states, agent.epsilon, True)
 
         # Step every environment.
         step = stream.step(actions)
@@ -117,6 +120,8 @@ def train(
                 step.valid,
             )
         )
+
+        replay.anneal(counters.steps / config.total_steps)
 
         # Learn; a target network that counts updates follows in between.
         for _ in range(updates_due(config, before, counters) if len(replay) else 0):

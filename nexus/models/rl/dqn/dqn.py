@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from nexus.core import AgentConfig, Batch, ConfigError, LossOutput, NexusModule, QOutput
-from nexus.core.seeding import generator, seed_of
+from nexus.core.seeding import generator, seeded_initialisation, torch_generator
 from nexus.core.types import Array
-from nexus.models.layers import Head, MLPTorso, flatten_parameters
+from nexus.models.layers import Head, MLPTorso, flatten_parameters, resample_noise
 from nexus.ops.exploration import epsilon_greedy
 from nexus.ops.losses import huber, squared
 from nexus.ops.target_update import hard_update, soft_update
@@ -179,15 +179,20 @@ class DQNAgent(NexusModule):
         self._rng = generator(self.settings.seed, "exploration")
 
         device = resolve_device(self.settings.device, self.state_shape)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed_of(self.settings.seed, "initialisation"))
+        with seeded_initialisation(self.settings.seed):
             self.q_network = (self.default_network() if network is None else network).to(device)
         self.target_network = deepcopy(self.q_network).requires_grad_(False)
         self._theta = flatten_parameters(self.q_network)  # [P], θ
         self._theta_target = flatten_parameters(self.target_network)  # [P], θ⁻
         self._parameters_of_theta = list(self.q_network.parameters())
-        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
-            [self._theta], lr=self.settings.learning_rate, eps=self.settings.adam_epsilon, fused=True
+        self._noise = torch_generator(self.settings.seed, "noise", device)
+        self._is_noisy = resample_noise(self.q_network, self._noise)
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(  # Adam, where nothing decays
+            [self._theta],
+            lr=self.settings.learning_rate,
+            eps=self.settings.adam_epsilon,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
         )
         self._gradient_of = compiled(self._gradient) if self.settings.compile else self._gradient
 
@@ -199,10 +204,16 @@ class DQNAgent(NexusModule):
 
     def select_action(self, state: Any, training: bool = True) -> int:
         """Return one action for one state `[*obs]`: ε-greedy while training, else greedy."""
-        return int(self.act(np.asarray(state)[None], self.epsilon if training else 0.0)[0])
+        return int(self.act(np.asarray(state)[None], self.epsilon if training else 0.0, training)[0])
 
-    def act(self, states: Array, epsilon: float) -> Array:
-        """Return an action for each of `[E, *obs]`, each environment with its own coin."""
+    def act(self, states: Array, epsilon: float, training: bool = True) -> Array:
+        """Return an action for each of `[E, *obs]`, each environment with its own coin.
+
+        While training, noisy layers act with a fresh draw of their noise; else with their mean weights.
+        """
+        if self._is_noisy:
+            self.q_network.train(training)
+            resample_noise(self.q_network, self._noise)
         with torch.inference_mode():
             q_values = self.q_network(states)  # [E, A]
             greedy_actions: Array = q_values.argmax(1).cpu().numpy()
@@ -216,7 +227,8 @@ class DQNAgent(NexusModule):
         """Return `(action, None)` for one observation, or `(actions, None)` for many, as other libraries do."""
         states = np.asarray(observation)
         one = states.ndim == len(self.state_shape)
-        actions = self.act(states[None] if one else states, 0.0 if deterministic else self.epsilon)
+        epsilon = 0.0 if deterministic else self.epsilon
+        actions = self.act(states[None] if one else states, epsilon, training=not deterministic)
         return (actions[0] if one else actions), None
 
     def update(self, batch: Batch) -> Update:
@@ -227,6 +239,10 @@ class DQNAgent(NexusModule):
 
     def learn(self, batch: Batch) -> Update:
         """Take one optimizer step on a batch; ε stays as it is."""
+        if self._is_noisy:
+            self.q_network.train()
+            resample_noise(self.q_network, self._noise)
+            resample_noise(self.target_network, self._noise)
         result: Gradient = self._gradient_of(self._prepare(batch))
         self._theta.grad = result.gradient
         self.optimizer.step()

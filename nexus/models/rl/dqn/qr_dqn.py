@@ -1,0 +1,62 @@
+"""QR-DQN: learn the whole distribution of the return, as quantiles at fixed levels.
+
+Dabney, Rowland, Bellemare and Munos 2018, https://arxiv.org/abs/1710.10044. `docs/qr_dqn.md` lists every deviation.
+"""
+
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from nexus.core import Batch, ConfigError, LossOutput, QOutput
+from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction
+from nexus.ops.distributional import quantile_huber, quantile_levels
+from nexus.ops.td import td_target, values_of_actions
+
+__all__ = ["QuantileLoss", "quantile_readout"]
+
+
+def quantile_readout(out: Tensor) -> QOutput:
+    """`[..., A, N] -> [..., A]`: Q(s, a) is the mean of the N quantiles of its return."""
+    return QOutput(q_values=out.mean(-1), distribution=out)
+
+
+@dataclass(frozen=True)
+class QuantileLoss:
+    """The quantile Huber loss of θ_i(s, a) against every r + d · θ⁻_j(s', a').
+
+    Args:
+        kappa: up to which error the loss is quadratic; 0 for exact quantiles.
+
+    Raises:
+        ConfigError: `kappa` is negative or no number.
+    """
+
+    kappa: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.kappa) and self.kappa >= 0):
+            raise ConfigError(f"kappa = {self.kappa}: needs a finite number, 0 or more")
+
+    def __call__(
+        self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
+    ) -> LossOutput:
+        """Return loss `[B]`, priorities `[B]`, and what the log shows.
+
+        The priority is the size of the mean TD error, |mean_j y_j - Q(s, a)|, as for a scalar head: the unit is
+        that of the rewards, and it falls to 0 where the mean is right. The loss itself does not: it keeps the
+        spread of the returns, so by it noise that nobody can predict would be replayed most.
+        """
+        output = q_network.output(batch["states"])
+        quantiles = values_of_actions(output.distribution, batch["actions"])  # [B, N]
+        with torch.no_grad():
+            next_output = target_network.output(batch["next_states"])
+            next_actions = next_action(q_network, next_output, batch["next_states"])  # [B]
+            next_quantiles = values_of_actions(next_output.distribution, next_actions)  # [B, N]
+            targets = td_target(batch["rewards"].unsqueeze(1), batch["discounts"].unsqueeze(1), next_quantiles)
+            mean_targets = targets.mean(1)  # [B]
+            td_errors = mean_targets - quantiles.mean(1)  # [B]
+        levels = quantile_levels(quantiles.shape[1], quantiles.device)  # [N]
+        loss = quantile_huber(quantiles, targets, levels, self.kappa)
+        return LossOutput(loss, td_errors.abs(), output.q_values.detach(), mean_targets)

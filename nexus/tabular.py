@@ -1,0 +1,156 @@
+"""Q* of environments so small that it fits into a table: what every agent here is checked against.
+
+Value iteration after Bellman 1957, Q-learning after Watkins and Dayan 1992 (https://doi.org/10.1007/BF00992698).
+Shapes: `S` states, `A` actions.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from nexus.core.errors import ConfigError
+from nexus.core.seeding import generator, seed_of
+
+__all__ = ["TransitionTable", "q_learning", "transition_table", "value_iteration"]
+
+Env = gym.Env[Any, Any]
+Floats = NDArray[np.float64]
+
+
+class TransitionTable(NamedTuple):
+    """An environment written out. What ends an episode leads nowhere, so a row may sum to less than 1."""
+
+    probabilities: Floats  # [S, A, S], of going on from s' after a in s; what is missing to 1 terminates
+    rewards: Floats  # [S, A], mean reward of a in s, that of the last step included
+
+
+def transition_table(env: Env) -> TransitionTable:
+    """Read `env.unwrapped.P`, as FrozenLake, Taxi and CliffWalking have it.
+
+    Time limits are not part of the table: they truncate, and a truncated state keeps its value.
+
+    Raises:
+        ConfigError: the environment has no such table, or its states or actions are not counted from 0.
+    """
+    state_dim, action_dim = table_shape(env)
+    table = getattr(env.unwrapped, "P", None)
+    if table is None:
+        raise ConfigError(f"{name_of(env)} has no transition table: needs env.unwrapped.P, as FrozenLake-v1 has")
+    probabilities = np.zeros((state_dim, action_dim, state_dim))
+    rewards = np.zeros((state_dim, action_dim))
+    for state in range(state_dim):
+        for action in range(action_dim):
+            outcomes: Iterable[tuple[float, int, float, bool]] = table[state][action]
+            for probability, next_state, reward, terminated in outcomes:  # the same s' may come more than once
+                rewards[state, action] += probability * reward
+                probabilities[state, action, next_state] += probability * (not terminated)
+    return TransitionTable(probabilities, rewards)
+
+
+def value_iteration(env: Env, gamma: float, tolerance: float = 1e-8) -> Floats:
+    """Apply Q(s, a) ← E[r + γ max_a' Q(s', a')] to all states at once until Q is Q*.
+
+    Each sweep brings Q closer to Q* by the factor γ, so the last change bounds what is still missing.
+
+    Args:
+        env: an environment with a table.
+        gamma: discount factor γ, below 1.
+        tolerance: how far from Q* any entry may be.
+
+    Returns:
+        `[S, A]`.
+
+    Raises:
+        ConfigError: there is no table, or a number is impossible.
+    """
+    require(0 <= gamma < 1, f"gamma = {gamma}: needs a discount in [0, 1), or the sweeps need not end")
+    require(tolerance > 0, f"tolerance = {tolerance}: needs a distance above 0")
+    probabilities, rewards = transition_table(env)
+    q_values: Floats = np.zeros_like(rewards)
+    change = np.inf
+    while True:
+        better: Floats = rewards + gamma * probabilities @ q_values.max(1)
+        last, change = change, float(np.abs(better - q_values).max())
+        q_values = better
+        if change * gamma <= tolerance * (1 - gamma) or change >= last:  # the latter: only rounding is left
+            return q_values
+
+
+def q_learning(
+    env: Env, episodes: int, gamma: float = 0.99, alpha: float = 0.5, epsilon: float = 0.1, seed: int = 0
+) -> Floats:
+    """Learn Q(s, a) ← Q(s, a) + α (r + γ max_a' Q(s', a') - Q(s, a)) from ε-greedy experience.
+
+    A time limit keeps the bootstrap; only a termination drops it. Ties are broken at random: while all values
+    are equal, always taking the first action would explore little. α is constant, so where the outcomes are random
+    the values keep swaying about Q*.
+
+    Args:
+        env: any environment with counted states and actions, whose episodes end.
+        episodes: how many to play.
+        gamma: discount factor γ.
+        alpha: step size α.
+        epsilon: probability ε of a random action.
+        seed: of the environment and of the exploration.
+
+    Returns:
+        `[S, A]`.
+
+    Raises:
+        ConfigError: states or actions are not counted from 0, or a number is impossible.
+    """
+    require(episodes >= 1, f"episodes = {episodes}: needs at least 1")
+    require(0 <= gamma <= 1, f"gamma = {gamma}: needs a discount in [0, 1]")
+    require(0 < alpha <= 1, f"alpha = {alpha}: needs a step size in (0, 1]")
+    require(0 <= epsilon <= 1, f"epsilon = {epsilon}: needs a probability in [0, 1]")
+    q_values = np.zeros(table_shape(env))
+    rng = generator(seed, "exploration")
+    first_seed = seed_of(seed, "environments")
+    for episode in range(episodes):
+        state, _ = env.reset(seed=first_seed if episode == 0 else None)
+        ended = False
+        while not ended:
+            action = epsilon_greedy(q_values[state], epsilon, rng)
+            next_state, reward, terminated, truncated, _ = env.step(action)
+            target = float(reward) + (0.0 if terminated else gamma * q_values[next_state].max())
+            q_values[state, action] += alpha * (target - q_values[state, action])
+            state, ended = next_state, terminated or truncated
+    return q_values
+
+
+def epsilon_greedy(q_values: Floats, epsilon: float, rng: np.random.Generator) -> int:
+    """Return one action for `[A]` values: any with probability ε, else one of the best."""
+    if rng.random() < epsilon:
+        return int(rng.integers(len(q_values)))
+    return int(rng.choice(np.flatnonzero(q_values == q_values.max())))
+
+
+def table_shape(env: Env) -> tuple[int, int]:
+    """Return the numbers of states and actions.
+
+    Raises:
+        ConfigError: they are not counted from 0.
+    """
+    return count(env, "states", env.observation_space), count(env, "actions", env.action_space)
+
+
+def count(env: Env, kind: str, space: spaces.Space[Any]) -> int:
+    """Return how many there are in a space."""
+    if not isinstance(space, spaces.Discrete) or space.start != 0:
+        raise ConfigError(f"{name_of(env)} has {kind} {space}: a table needs Discrete ones that start at 0")
+    return int(space.n)
+
+
+def name_of(env: Env) -> str:
+    """Return the id, or the class's name."""
+    return type(env.unwrapped).__name__ if env.spec is None else env.spec.id
+
+
+def require(possible: bool, message: str) -> None:
+    """Raise `ConfigError` unless `possible`."""
+    if not possible:
+        raise ConfigError(message)

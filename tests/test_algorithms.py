@@ -1,0 +1,149 @@
+"""Every member of the family, alone and combined: it learns, it repeats itself, it survives being saved."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nexus
+from nexus.core.errors import ConfigError
+from nexus.core.types import Array
+from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
+from tests import probes
+
+GAMMA = 0.9
+SETTINGS: dict[str, Any] = {
+    "total_steps": 3_000,
+    "num_envs": 4,
+    "learning_starts": 100,
+    "update_every": "4 steps",
+    "hidden_dim": 32,
+    "learning_rate": 0.005,
+    "learning_rate_schedule": "linear",
+    "gamma": GAMMA,
+    "epsilon": 1.0,  # noise alone need not find an action in so few steps
+    "epsilon_min": 0.2,
+    "epsilon_steps": 1_000,
+    "target_update_every": "20 updates",
+    "eval_episodes": 20,
+    "v_min": -2.0,
+    "v_max": 2.0,
+    "atoms": 21,
+    "quantiles": 8,
+    "munchausen_alpha": 0.0,  # the bonus changes what Q is; tests/test_munchausen.py has its numbers
+}
+
+
+def trained(env: type[probes.Probe], tmp_path: Path, algorithm: str, **settings: Any) -> nexus.DQNAgent:
+    result = nexus.train(env, run_dir=tmp_path / "run", algorithm=algorithm, **{**SETTINGS, **settings})
+    assert result.counters.updates > 0
+    return result.agent
+
+
+def q_values(agent: nexus.DQNAgent, *state: float) -> Array:
+    agent.q_network.eval()
+    with torch.no_grad():
+        values: Array = agent.q_network(np.array(state, np.float32)).numpy()
+    return values
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_each_learns_actions_states_and_the_discount(tmp_path: Path, algorithm: str) -> None:
+    # One step: several would learn the value of the exploring policy, whose second action is not the best one.
+    agent = trained(probes.MatchReward, tmp_path, algorithm, n_step=1)
+    np.testing.assert_allclose(q_values(agent, 1, 1), [0, 1], atol=0.25)
+    np.testing.assert_allclose(q_values(agent, 1, -1), [1, 0], atol=0.25)
+    np.testing.assert_allclose(q_values(agent, 0, 1), [GAMMA, 1 + GAMMA], atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "switches"),
+    [
+        ("c51", {"double": True, "dueling": True}),
+        ("qr-dqn", {"double": True, "prioritized": True, "n_step": 3}),
+        ("iqn", {"dueling": True, "noisy": True, "prioritized": True}),
+        ("munchausen", {"dueling": True, "n_step": 2, "prioritized": True, "layer_norm": True}),
+        ("rainbow", {"noisy": False, "layer_norm": True, "weight_decay": 1e-4}),
+    ],
+)
+def test_combinations_learn_too(tmp_path: Path, algorithm: str, switches: dict[str, Any]) -> None:
+    agent = trained(probes.ActionReward, tmp_path, algorithm, **switches)
+    np.testing.assert_allclose(q_values(agent, 0, 1), [-1, 1], atol=0.25)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_each_repeats_itself_and_comes_back_from_its_files(tmp_path: Path, algorithm: str) -> None:
+    def run(name: str, seed: int) -> nexus.DQNAgent:
+        settings = {**SETTINGS, "total_steps": 300, "seed": seed, "eval_episodes": 1}
+        return nexus.train(probes.MatchReward, run_dir=tmp_path / name, algorithm=algorithm, **settings).agent
+
+    first, again, other = run("a", 0), run("b", 0), run("c", 1)
+    for name, value in first.q_network.state_dict().items():
+        assert torch.equal(value, again.q_network.state_dict()[name]), name
+    assert not torch.equal(first._theta, other._theta)
+    loaded = nexus.load_agent(tmp_path / "a")
+    states = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    np.testing.assert_array_equal(loaded.act(states, 0.0, False), first.act(states, 0.0, False))
+    first.q_network.eval()
+    loaded.q_network.eval()
+    torch.testing.assert_close(loaded.q_network(states), first.q_network(states))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_one_state_and_many_agree(algorithm: str) -> None:
+    agent = make_agent(algorithm, state_dim=3, action_dim=4)
+    agent.q_network.eval()
+    states = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    with torch.no_grad():
+        many = agent.q_network(states)
+        one = torch.stack([agent.q_network(state) for state in states])
+    torch.testing.assert_close(one, many)
+
+
+def test_noise_acts_while_training_and_is_gone_in_evaluation() -> None:
+    agent = make_agent("noisy", state_dim=3, action_dim=8)
+    states = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    draws = [agent.act(states, 0.0, True).tolist() for _ in range(5)]
+    still = [agent.act(states, 0.0, False).tolist() for _ in range(5)]
+    assert any(draw != draws[0] for draw in draws)
+    assert all(actions == still[0] for actions in still)
+
+
+def test_rainbow_is_its_parts() -> None:
+    agent = make_agent("rainbow", state_dim=3, action_dim=2)
+    assert type(agent.loss).__name__ == "C51Loss"
+    assert type(agent.q_network.head).__name__ == "DuelingHead"
+    assert agent.next_action.__name__ == "greedy_on_online"
+    assert type(make_agent("rainbow", state_dim=3, action_dim=2, dueling=False).q_network.head).__name__ == "Head"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "says"),
+    [
+        ("rainbo", {}, "rainbow"),
+        ("munchausen", {"double": True}, "weighs every next action"),
+        ("iqn", {"compile": True}, "compiled graph"),
+        ("c51", {"v_min": 3.0, "v_max": 3.0}, "v_min"),
+        ("c51", {"atoms": 1}, "atoms"),
+        ("dqn", {"quantiles": 0}, "quantiles"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_reason(algorithm: str, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make_agent(algorithm, state_dim=2, action_dim=2, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"prioritized": True, "priority_exponent": 1.5}, "priority_exponent"),
+        ({"importance_exponent": -0.1}, "importance_exponent"),
+        ({"noisy": True, "epsilon_schedule": "constant", "epsilon": 1.0}, "epsilon 0"),
+        ({"n_step": 0}, "n_step"),
+    ],
+)
+def test_impossible_training_settings_are_refused(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        nexus.train("CartPole-v1", run_dir=tmp_path / "run", **settings)
