@@ -29,7 +29,7 @@ STUDIES: dict[str, dict[str, Any]] = {
         "env": "CartPole-v1",
         "preset": "seed",
         "seeds": 10,
-        "settings": {"total_steps": 60_000, "eval_every": "10000 steps"},
+        "settings": {"total_steps": 40_000, "eval_every": "10000 steps"},
     },
     "lunarlander": {
         "env": "LunarLander-v3",

@@ -57,11 +57,12 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "layer_norm": True,
             "gamma": 0.995,  # a landing takes some 300 steps: at 0.99 its reward is out of sight from the start
             "n_step": 3,
-            "batch_size": 256,
-            "update_every": "4 steps",
+            "replay_capacity": 200_000,  # all of the run: what early crashes taught is not forgotten
+            "batch_size": 128,
+            "update_every": "2 steps",
             "target_update_every": "1 updates",
             "tau": 0.02,
-            "learning_rate": 0.002,
+            "learning_rate": 0.001,
             "learning_rate_schedule": "linear",
             "learning_starts": 1_000,
             "epsilon_min": 0.05,
