@@ -35,7 +35,7 @@ def record(name: str, rows: Sequence[dict[str, Any]], **about: Any) -> Path:
         "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
-        "versions": versions(),
+        "versions": {name: found for name, found in versions().items() if name != "platform"},
         **about,
         "rows": list(rows),
     }

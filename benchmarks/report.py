@@ -31,7 +31,7 @@ def load(name: str) -> dict[str, Any] | None:
 
 def provenance(found: dict[str, Any]) -> str:
     """The line below each table."""
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if name != "platform")
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return f"`{found['command']}` · {found['date']} · {found['machine']} · {versions}"
 
 
@@ -161,35 +161,36 @@ def wall_clock() -> str:
     )
 
 
-def updates() -> str:
-    """The section on the learner's speed."""
-    found = load("updates")
+def speed(name: str, title: str, text: str, head: list[str]) -> str:
+    """The section of a record whose rows are the rows of its table."""
+    found = load(name)
     if found is None:
         return ""
-    head = ["learner", "updates/s", "µs an update", "ratio to SB3"]
-    rows = [list(row.values()) for row in found["rows"]]
-    return "\n\n".join(
+    cells = [list(row.values()) for row in found["rows"]]
+    return "\n\n".join([f"## {title}", text.format(**found), table(head, cells), provenance(found)])
+
+
+def overestimation() -> str:
+    """The section on the seed's first pitfall."""
+    found = load("overestimation")
+    if found is None:
+        return ""
+    rows = [
         [
-            "## Learner updates per second",
-            "A 4-128-128-2 network, batch 64, Huber loss, gradient clipping, Adam, sampling included, one thread; "
-            f"medians of {found['rounds']} rounds of {found['updates_per_round']} updates, in turn.",
-            table(head, rows),
-            provenance(found),
+            row["algorithm"],
+            f"{row['true_value']:g}",
+            f"{row['mean_over_last_half']:.2f}",
+            f"{row['low']:.2f} to {row['high']:.2f}",
         ]
-    )
-
-
-def import_time() -> str:
-    """The section on start-up."""
-    found = load("import_time")
-    if found is None:
-        return ""
-    head = ["process", "seconds", "beyond `import torch`"]
+        for row in found["rows"]
+    ]
     return "\n\n".join(
         [
-            "## Start-up",
-            f"Medians of {found['rounds']} fresh processes each, in turn.",
-            table(head, [list(row.values()) for row in found["rows"]]),
+            "## Overestimation: DQN against Double DQN",
+            f"A chain of noisy decisions that are worth nothing: the largest Q at its start, mean over the last half of "
+            f"{found['updates']:,} updates, {len(found['seeds'])} seeds.",
+            table(["algorithm", "true value", "largest Q", "95 % interval"], rows),
+            "![Overestimation](images/overestimation.png)",
             provenance(found),
         ]
     )
@@ -217,8 +218,35 @@ def main() -> None:
         ),
         learning("acrobot", "Acrobot-v1, tuned", -100, [20_000], "`nexus train Acrobot-v1`."),
         learning("mountaincar", "MountainCar-v0, tuned", -110, [100_000], "`nexus train MountainCar-v0`."),
-        updates(),
-        import_time(),
+        speed(
+            "updates",
+            "Learner updates per second",
+            "A 4-128-128-2 network, batch 64, Huber loss, gradient clipping, Adam, sampling included, one thread; "
+            "medians of {rounds} rounds of {updates_per_round} updates, in turn.",
+            ["learner", "updates/s", "µs an update", "ratio to SB3"],
+        ),
+        speed(
+            "variants",
+            "What each algorithm costs",
+            "A 4-128-128-2 network, batch 64, eager, one thread, sampling and new priorities included; medians of "
+            "{rounds} rounds of {updates_per_round} updates, in turn. The last column is the time of an update in "
+            "those of plain DQN.",
+            ["algorithm", "updates/s", "times DQN"],
+        ),
+        speed(
+            "replay",
+            "Prioritized against uniform replay",
+            "{capacity:,} transitions, full, batch {batch}, one thread; medians of {rounds} rounds of {calls_per_round} "
+            "calls, in turn.",
+            ["call", "µs", "µs at best", "ratio to uniform"],
+        ),
+        overestimation(),
+        speed(
+            "import_time",
+            "Start-up",
+            "Medians of {rounds} fresh processes each, in turn.",
+            ["process", "seconds", "beyond `import torch`"],
+        ),
     ]
     page = RESULTS.parent / "results.md"
     page.write_text("\n\n".join(section for section in sections if section) + "\n", encoding="utf-8")
