@@ -187,8 +187,8 @@ def overestimation() -> str:
     return "\n\n".join(
         [
             "## Overestimation: DQN against Double DQN",
-            f"A chain of noisy decisions that are worth nothing: the largest Q at its start, mean over the last half of "
-            f"{found['updates']:,} updates, {len(found['seeds'])} seeds.",
+            "A chain of noisy decisions that are worth nothing: the largest Q at its start, mean over the last half "
+            f"of {found['updates']:,} updates, {len(found['seeds'])} seeds.",
             table(["algorithm", "true value", "largest Q", "95 % interval"], rows),
             "![Overestimation](images/overestimation.png)",
             provenance(found),
@@ -236,8 +236,8 @@ def main() -> None:
         speed(
             "replay",
             "Prioritized against uniform replay",
-            "{capacity:,} transitions, full, batch {batch}, one thread; medians of {rounds} rounds of {calls_per_round} "
-            "calls, in turn.",
+            "{capacity:,} transitions, full, batch {batch}, one thread; medians of {rounds} rounds of "
+            "{calls_per_round} calls, in turn.",
             ["call", "µs", "µs at best", "ratio to uniform"],
         ),
         overestimation(),
