@@ -44,7 +44,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "mountaincar": {
         "env": "MountainCar-v0",
         "seeds": 5,
-        "settings": {"eval_every": "10000 steps", "target_return": None},
+        "settings": {"eval_every": "25000 steps", "target_return": None},
     },
 }
 

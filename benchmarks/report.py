@@ -217,7 +217,7 @@ def main() -> None:
             "`nexus train LunarLander-v3`: each evaluation is 100 greedy episodes.",
         ),
         learning("acrobot", "Acrobot-v1, tuned", -100, [20_000, 40_000], "`nexus train Acrobot-v1`."),
-        learning("mountaincar", "MountainCar-v0, tuned", -110, [100_000], "`nexus train MountainCar-v0`."),
+        learning("mountaincar", "MountainCar-v0, tuned", -110, [100_000, 150_000], "`nexus train MountainCar-v0`."),
         speed(
             "updates",
             "Learner updates per second",
