@@ -2,6 +2,7 @@
 
     python -m benchmarks.learning cartpole          tuned CartPole-v1, 10 seeds, 100,000 steps
     python -m benchmarks.learning cartpole_seed     the seed preset, 10 seeds
+    python -m benchmarks.learning cartpole_seed_per_step    the same with ε decaying per step
     python -m benchmarks.learning lunarlander       tuned LunarLander-v3, 5 seeds
     python -m benchmarks.learning acrobot
     python -m benchmarks.learning mountaincar
@@ -30,6 +31,12 @@ STUDIES: dict[str, dict[str, Any]] = {
         "preset": "seed",
         "seeds": 10,
         "settings": {"total_steps": 40_000, "eval_every": "10000 steps"},
+    },
+    "cartpole_seed_per_step": {
+        "env": "CartPole-v1",
+        "preset": "seed",
+        "seeds": 10,
+        "settings": {"total_steps": 40_000, "eval_every": "10000 steps", "epsilon_schedule": "per_step"},
     },
     "lunarlander": {
         "env": "LunarLander-v3",
