@@ -306,7 +306,7 @@ def test_plot_groups_runs_that_differ_in_their_seed_only(trained: Path, tmp_path
     runs = [seeded(trained, tmp_path / "a", seed=2), seeded(trained, tmp_path / "b", gamma=0.5)]
     figure = draw(curves.read_runs([str(trained), f"{trained}/", *map(str, runs)]), "steps", 5)
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["gamma = 0.99 (2 runs, 95 % interval)", "gamma = 0.5 (1 run)"]
+    assert labels == ["gamma = 0.998 (2 runs, 95 % interval)", "gamma = 0.5 (1 run)"]
     assert figure.axes[0].get_title(loc="left") == "CartPole-v1"
     assert figure.axes[0].get_xlabel() == "steps (decisions)"
 
