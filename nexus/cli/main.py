@@ -4,8 +4,6 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from nexus.core.errors import NexusError, nearest
-
 __all__ = ["main"]
 
 INTERRUPTED = 130  # what shells use for Ctrl-C
@@ -32,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"nexus {__version__}")
         return 0
+    from nexus.core.errors import NexusError  # brings torch, for which nobody who asks for help should wait
+
     try:
         return verb_of(arguments[0])(arguments[1:])
     except NexusError as error:
@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def verb_of(name: str) -> Callable[[list[str]], int]:
-    """Import the module of one verb only: `nexus plot` needs no Gymnasium."""
+    """Import the module of one verb only."""
+    from nexus.core.errors import NexusError, nearest
+
     if name not in VERBS:
         raise NexusError(f"no command {name!r}: there are {', '.join(VERBS)}{nearest(name, VERBS)}")
     run: Callable[[list[str]], int] = import_module(VERBS[name][0]).run
