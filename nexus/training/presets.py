@@ -34,6 +34,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "num_envs": 16,
             "hidden_dim": 128,
             "layer_norm": True,
+            "double": True,
             "gamma": 0.998,  # a slow drift ends an episode hundreds of steps later; 0.99 can't see that far
             "loss": "squared",
             "n_step": 8,
