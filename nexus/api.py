@@ -27,6 +27,7 @@ from nexus.training.evaluation import evaluate as play
 from nexus.training.logs import EpisodeTracker, RunLog, scalars
 from nexus.training.presets import resolve_preset
 from nexus.training.run_folder import (
+    FORMAT,
     RUN_FILE,
     load_weights,
     new_run_folder,
@@ -210,7 +211,7 @@ class Run:
         write_json(
             folder / RUN_FILE,
             {
-                "format": 1,
+                "format": FORMAT,
                 "env": self.plan.env,
                 "env_is_id": isinstance(self.spec.source, str),
                 "algorithm": self.config.algorithm,

@@ -21,8 +21,8 @@ from nexus.envs.stream import TransitionStream
 from nexus.models.layers import Head
 from nexus.models.rl.dqn import DQNAgent, DQNNetwork
 from nexus.models.rl.dqn.c51 import C51Loss, CategoricalReadout
-from nexus.models.rl.dqn.dqn import DQNLoss, Loss, greedy_on_target
-from nexus.models.rl.dqn.qr_dqn import QuantileLoss, quantile_readout
+from nexus.models.rl.dqn.dqn import DQNLoss, Loss, greedy_on_target, mean_readout
+from nexus.models.rl.dqn.qr_dqn import QuantileLoss
 from nexus.ops.distributional import categorical_cross_entropy, project_categorical, quantile_huber, quantile_levels
 from nexus.training import loop
 from nexus.training.config import TrainConfig
@@ -296,7 +296,7 @@ def test_the_priority_is_zero_where_nothing_is_left_to_learn_and_never_below() -
 
 def test_the_quantile_loss_object_by_hand() -> None:
     """Two actions, two quantiles. Action 1 was taken; at s' action 0 is the best by its mean; the rest are decoys."""
-    network = Given(2, 2, quantile_readout)
+    network = Given(2, 2, mean_readout)
     states = torch.tensor([[[99.0, -99.0], [0.0, 1.0]]])
     next_states = torch.tensor([[[1.0, 6.0], [3.0, 3.0]]])
     batch = make_batch(states, next_states, [1], [0.0], [0.5])
@@ -311,7 +311,7 @@ def test_the_quantile_loss_object_by_hand() -> None:
 @pytest.mark.parametrize("kind", ["c51", "qr"])
 def test_who_picks_the_next_action_is_asked(kind: str) -> None:
     """Where the one asked says action 1, the values of action 1 are used, whatever is greedy."""
-    readout = CategoricalReadout(0.0, 4.0, 5) if kind == "c51" else quantile_readout
+    readout = CategoricalReadout(0.0, 4.0, 5) if kind == "c51" else mean_readout
     network, loss = Given(2, 5, readout), C51Loss() if kind == "c51" else QuantileLoss()
     states = sharp(torch.tensor([[4, 1]]), 5)
     next_states = states if kind == "c51" else torch.tensor([[[4.0] * 5, [1.0] * 5]])
@@ -339,7 +339,7 @@ def c51_network(atoms: int = 11, v_min: float = -5.0, v_max: float = 5.0) -> DQN
 
 
 def qr_network(atoms: int = 4) -> DQNNetwork:
-    return DQNNetwork(2, 2, 32, head=Head(32, 2, atoms), readout=quantile_readout)
+    return DQNNetwork(2, 2, 32, head=Head(32, 2, atoms), readout=mean_readout)
 
 
 KINDS: dict[str, tuple[Callable[[], DQNNetwork], Loss]] = {
@@ -435,7 +435,7 @@ def test_one_quantile_is_the_median_and_half_of_the_scalar_loss(kappa: float, of
 
 
 def test_the_slope_of_one_exact_quantile_is_half_the_sign_of_its_error() -> None:
-    network = Given(1, 1, quantile_readout)
+    network = Given(1, 1, mean_readout)
     states = torch.tensor([[0.0], [0.0], [0.0]], requires_grad=True)
     batch = make_batch(states, torch.zeros(3, 1), [0, 0, 0], [7.0, -0.2, 0.01], [0.0, 0.0, 0.0])
     (slope,) = torch.autograd.grad(QuantileLoss(0.0)(network, network, greedy_on_target, batch).loss.sum(), states)

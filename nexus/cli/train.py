@@ -48,11 +48,10 @@ def run(arguments: list[str]) -> int:
     from nexus.api import train
     from nexus.cli.progress import TrainView
 
-    preset, _ = resolve_preset(command.preset, command.env)
-    if command.config_file is not None:
-        preset = None
     with TrainView() as view:
-        result = train(command.env, preset=preset, config=command.config, run_dir=command.run_dir, listener=view)
+        result = train(
+            command.env, preset=command.preset, config=command.config, run_dir=command.run_dir, listener=view
+        )
     view.finish(result)
     return 130 if result.interrupted else 0
 

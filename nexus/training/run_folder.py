@@ -27,6 +27,7 @@ from nexus.core.errors import RunError
 
 __all__ = [
     "AGENT_FILE",
+    "FORMAT",
     "RUN_FILE",
     "load_weights",
     "new_run_folder",

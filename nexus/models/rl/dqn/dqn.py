@@ -68,6 +68,11 @@ def scalar_readout(out: Tensor) -> QOutput:
     return QOutput(q_values=out.squeeze(-1), distribution=out)
 
 
+def mean_readout(quantiles: Tensor) -> QOutput:
+    """`[..., A, N] -> [..., A]`: a Q-value is the mean of its quantiles at evenly spaced or uniform levels."""
+    return QOutput(q_values=quantiles.mean(-1), distribution=quantiles)
+
+
 NextAction = Callable[[DQNNetwork, QOutput, Tensor], Tensor]
 """Who picks a': from the online network, the target network's output at s' and s' to actions `[B]`."""
 

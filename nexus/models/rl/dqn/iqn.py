@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nexus.core import Batch, ConfigError, LossOutput, QOutput
+from nexus.core import Batch, ConfigError, LossOutput
 from nexus.models.layers import Head
-from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction
+from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, mean_readout
 from nexus.ops.distributional import quantile_huber, quantile_levels
 from nexus.ops.td import td_target, values_of_actions
 
@@ -90,11 +90,6 @@ class IQNNetwork(DQNNetwork):
     def quantiles(self, states: Tensor, levels: Tensor) -> Tensor:
         """Quantiles of the return `[B, A, N]` at levels `[B, N]` in (0, 1), or `[N]` for all states alike."""
         return self.head.at(self.torso(states), levels)
-
-
-def mean_readout(quantiles: Tensor) -> QOutput:
-    """`[B, A, N] -> [B, A]`: a Q-value is the mean of its quantiles at evenly spaced or uniform levels."""
-    return QOutput(q_values=quantiles.mean(-1), distribution=quantiles)
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,13 @@ from dataclasses import dataclass
 from math import isfinite
 
 import torch
-from torch import Tensor
 
-from nexus.core import Batch, ConfigError, LossOutput, QOutput
+from nexus.core import Batch, ConfigError, LossOutput
 from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction
 from nexus.ops.distributional import quantile_huber, quantile_levels
 from nexus.ops.td import td_target, values_of_actions
 
-__all__ = ["QuantileLoss", "quantile_readout"]
-
-
-def quantile_readout(out: Tensor) -> QOutput:
-    """`[..., A, N] -> [..., A]`: Q(s, a) is the mean of the N quantiles of its return."""
-    return QOutput(q_values=out.mean(-1), distribution=out)
+__all__ = ["QuantileLoss"]
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ from nexus.models.rl.dqn.dqn import (
     DQNNetwork,
     Loss,
     greedy_on_target,
+    mean_readout,
     pop_dims,
     resolve_device,
 )
 from nexus.models.rl.dqn.dueling_dqn import DuelingHead
 from nexus.models.rl.dqn.iqn import IQNLoss, IQNNetwork
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenLoss
-from nexus.models.rl.dqn.qr_dqn import QuantileLoss, quantile_readout
+from nexus.models.rl.dqn.qr_dqn import QuantileLoss
 from nexus.ops.losses import huber, squared
 
 __all__ = ["ALGORITHMS", "Algorithm", "algorithm_named", "make_agent"]
@@ -78,7 +79,7 @@ def categorical(parts: Parts) -> tuple[DQNNetwork, Loss]:
 
 def quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
     """Quantiles at fixed levels."""
-    return parts.network(parts.settings.quantiles, quantile_readout), QuantileLoss()
+    return parts.network(parts.settings.quantiles, mean_readout), QuantileLoss()
 
 
 def implicit_quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
