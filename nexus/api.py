@@ -111,6 +111,8 @@ def train(
         ConfigError: the environment or a setting can't be used.
         RunError: the folder can't be written to.
     """
+    if config is not None and settings:
+        raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
     preset_name, _ = resolve_preset(preset, name_of(env)) if config is None else (preset, {})
     config = config if config is not None else make_config(env, preset, **settings)
     listener = listener if listener is not None else Listener()
@@ -150,19 +152,25 @@ class Run:
         """Train to the end, to the target return, or to Ctrl-C; save in each case."""
         self.save("running")
         self.listener.on_start(self.plan)
-        interrupted, evaluation = False, None
+        status, evaluation = "failed", None  # what stands if an error ends the run
         try:
             with RunLog(self.plan.run_dir) as log:
                 last = self.follow(log)
                 # Other seeds than before: a run that stopped for its score is not reported by that score.
                 evaluation = last if last is not None else self.evaluate(log, seed_offset=10_000)
+            status = "finished"
         except KeyboardInterrupt:
-            interrupted = True
+            status = "interrupted"
         finally:
             self.vector_env.close()
-            self.save("interrupted" if interrupted else "finished", evaluation)
+            self.save(status, evaluation)
         return TrainResult(
-            self.agent, self.plan.run_dir, evaluation, self.counters, time.time() - self.started, interrupted
+            self.agent,
+            self.plan.run_dir,
+            evaluation,
+            self.counters,
+            time.time() - self.started,
+            status == "interrupted",
         )
 
     def follow(self, log: RunLog) -> Evaluation | None:

@@ -11,6 +11,8 @@ import nexus
 from nexus.core.errors import ConfigError
 from nexus.core.types import Array
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
+from nexus.training.config import TrainConfig
+from nexus.training.run_folder import read_run
 from tests import probes
 
 GAMMA = 0.9
@@ -147,3 +149,18 @@ def test_what_makes_no_sense_is_refused_with_the_reason(algorithm: str, settings
 def test_impossible_training_settings_are_refused(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         nexus.train("CartPole-v1", run_dir=tmp_path / "run", **settings)
+
+
+def test_settings_beside_a_whole_config_are_refused_and_not_ignored() -> None:
+    with pytest.raises(ConfigError, match="seed"):
+        nexus.train("CartPole-v1", config=TrainConfig(), seed=3)
+
+
+def test_a_run_that_an_error_ended_is_not_called_finished(tmp_path: Path) -> None:
+    class Breaks(probes.ConstantReward):
+        def reward(self, action: int) -> float:
+            raise RuntimeError("broken joint")
+
+    with pytest.raises(RuntimeError, match="broken joint"):
+        nexus.train(Breaks, run_dir=tmp_path / "run", **SETTINGS)
+    assert read_run(tmp_path / "run")["status"] == "failed"
