@@ -16,8 +16,9 @@ from nexus.core.errors import ConfigError, RunError
 from nexus.core.seeding import generator, seed_of
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer, replay_bytes, require_memory
-from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, make_vector_env, name_of
+from nexus.envs.factory import EnvSource, EnvSpec, bounds_of, describe_spaces, make_env, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
+from nexus.models.layers import Bounds
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import algorithm_named, make_agent
 from nexus.training import loop
@@ -135,11 +136,11 @@ class Run:
         self.spec = EnvSpec(env, config.frame_skip, config.frame_stack)
         self.listener = listener
         self.vector_env = make_vector_env(self.spec, config.num_envs, config.vectorization)
-        shape, dtype, action_dim = describe_spaces(
-            self.vector_env.single_observation_space, self.vector_env.single_action_space, name_of(env)
-        )
+        space = self.vector_env.single_observation_space
+        shape, dtype, action_dim = describe_spaces(space, self.vector_env.single_action_space, name_of(env))
         require_memory(config.replay_capacity, shape, dtype)
-        self.agent = agent_for(shape, action_dim, config)
+        bounds = bounds_of(space, name_of(env)) if config.scale_observations else None
+        self.agent = agent_for(shape, action_dim, config, bounds)
         self.replay = replay_for(config)
         self.counters = loop.Counters()
         self.episodes = EpisodeTracker(config.num_envs)
@@ -234,9 +235,13 @@ class Run:
         )
 
 
-def agent_for(state_shape: tuple[int, ...], action_dim: int, config: TrainConfig) -> DQNAgent:
-    """Return a fresh agent for these shapes."""
+def agent_for(
+    state_shape: tuple[int, ...], action_dim: int, config: TrainConfig, state_bounds: Bounds | None = None
+) -> DQNAgent:
+    """Return a fresh agent for these shapes, and bounds if states are to be scaled by them."""
     settings = {field.name: getattr(config, field.name) for field in fields(AgentConfig)}
+    if state_bounds is not None:
+        settings["state_bounds"] = state_bounds
     return agent_from({"state_dim": list(state_shape), "action_dim": action_dim, **settings})
 
 

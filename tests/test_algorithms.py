@@ -164,3 +164,34 @@ def test_a_run_that_an_error_ended_is_not_called_finished(tmp_path: Path) -> Non
     with pytest.raises(RuntimeError, match="broken joint"):
         nexus.train(Breaks, run_dir=tmp_path / "run", **SETTINGS)
     assert read_run(tmp_path / "run")["status"] == "failed"
+
+
+def test_states_scaled_by_their_bounds_are_scaled_again_after_loading(tmp_path: Path) -> None:
+    result = nexus.train(
+        "CartPole-v1", run_dir=tmp_path / "run", scale_observations=True, total_steps=300, learning_starts=50,
+        eval_episodes=1, hidden_dim=8,
+    )  # fmt: skip
+    loaded = nexus.load_agent(tmp_path / "run")
+    assert loaded.state_bounds is not None
+    np.testing.assert_allclose(loaded.state_bounds[1], [4.8, 1.0, 0.41887903, 1.0], rtol=1e-6)
+    states = np.array([[4.8, 0.5, -0.41887903, 0.0]], np.float32)
+    torch.testing.assert_close(loaded.q_network(states), result.agent.q_network(states), rtol=0, atol=0)
+    plain = nexus.DQNAgent({"state_dim": 4, "action_dim": 2, "hidden_dim": 8, "layer_norm": loaded.settings.layer_norm})
+    plain.q_network.load_state_dict(loaded.q_network.state_dict())
+    scaled = np.array([[1.0, 0.5, -1.0, 0.0]], np.float32)
+    torch.testing.assert_close(loaded.q_network(states), plain.q_network(scaled))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "says"),
+    [
+        (([0.0], [1.0]), r"state_bounds of 1 and 1 numbers: a state \(2,\) has 2"),
+        (([0.0, 1.0], [1.0, 1.0]), "state_bounds of number 1 are 1.0 and 1.0: needs finite, low < high"),
+        (([0.0, -float("inf")], [1.0, 1.0]), "state_bounds of number 1 are -inf and 1.0: needs finite, low < high"),
+    ],
+)
+def test_impossible_bounds_are_refused(bounds: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make_agent("c51", state_dim=2, action_dim=2, state_bounds=bounds)
+    with pytest.raises(ConfigError, match=says):
+        nexus.DQNAgent({"state_dim": 2, "action_dim": 2, "state_bounds": bounds})

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from nexus.core import ConfigError
 from nexus.core.types import Array
-from nexus.envs.factory import EnvSpec, describe_spaces, make_env, make_vector_env
+from nexus.envs.factory import EnvSpec, bounds_of, describe_spaces, make_env, make_vector_env
 from nexus.envs.wrappers import FrameSkip
 
 NUMBER = spaces.Box(0, 255, (1,), np.float64)
@@ -268,6 +268,27 @@ def test_observations_that_are_no_array_are_refused(observations: spaces.Space[A
 
 def test_the_spaces_of_a_state_are_described() -> None:
     assert describe_spaces(IMAGE, spaces.Discrete(4), "x") == ((1, 2), np.dtype(np.uint8), 4)
+
+
+def test_a_number_without_two_sensible_bounds_keeps_its_scale() -> None:
+    low, high = np.array([-4.8, -np.inf, 0.0, -1e7, 2.0]), np.array([4.8, 3.0, 10.0, 1e7, 2.0])
+    assert bounds_of(spaces.Box(low, high, dtype=np.float64), "x") == (
+        [-4.8, -1.0, 0.0, -1.0, -1.0],
+        [4.8, 1.0, 10.0, 1.0, 1.0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("observations", "line"),
+    [
+        (spaces.Box(-np.inf, np.inf, (3,)), "scale_observations: the observations of x have no bounds to scale by"),
+        (IMAGE, r"scale_observations: x has observations Box\(0, 255, \(1, 2\), uint8\), which need no scaling"),
+        (spaces.Discrete(3), r"scale_observations: x has observations Discrete\(3\), which need no scaling"),
+    ],
+)
+def test_what_can_not_be_scaled_is_refused(observations: spaces.Space[Any], line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        bounds_of(observations, "x")
 
 
 def raises() -> gym.Env[Any, Any]:

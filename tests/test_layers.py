@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nexus.models.layers import Head, MLPTorso, flatten_parameters
+from nexus.models.layers import Head, MLPTorso, ScaleToBounds, flatten_parameters
 from nexus.models.rl.dqn import DQNAgent, DQNNetwork
 
 
@@ -21,6 +21,20 @@ def test_bytes_are_scaled_and_other_numbers_are_not() -> None:
     torso = MLPTorso((2,), hidden_dim=4)
     torch.testing.assert_close(torso(torch.tensor([255, 0], dtype=torch.uint8)), torso(torch.tensor([1.0, 0.0])))
     torch.testing.assert_close(torso(torch.tensor([3, 0])), torso(torch.tensor([3.0, 0.0])))
+
+
+def test_bounds_are_mapped_to_one() -> None:
+    scaled = ScaleToBounds([-4.8, 0.0, -1.0], [4.8, 10.0, 1.0])
+    states = torch.tensor([[-4.8, 0.0, -1.0], [4.8, 10.0, 1.0], [0.0, 2.5, 30.0]])
+    wanted = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0], [0.0, -0.5, 30.0]])
+    torch.testing.assert_close(scaled(states), wanted)
+    assert not scaled.state_dict()
+
+
+def test_a_torso_scales_what_it_sees_by_its_bounds() -> None:
+    scaled, plain = MLPTorso((2, 1), 4, bounds=([0.0, -1.0], [10.0, 1.0])), MLPTorso((2, 1), 4)
+    plain.load_state_dict(scaled.state_dict())
+    torch.testing.assert_close(scaled(torch.tensor([[[5.0], [0.5]]])), plain(torch.tensor([[[0.0], [0.5]]])))
 
 
 def test_hidden_layers_and_layer_norm_are_built_as_asked() -> None:

@@ -15,7 +15,7 @@ from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 from nexus.core.errors import ConfigError, nearest, one_line
 from nexus.envs.wrappers import FrameSkip
 
-__all__ = ["EnvSource", "EnvSpec", "describe_spaces", "make_env", "make_vector_env", "name_of"]
+__all__ = ["EnvSource", "EnvSpec", "bounds_of", "describe_spaces", "make_env", "make_vector_env", "name_of"]
 
 Env: TypeAlias = gym.Env[Any, Any]
 EnvSource: TypeAlias = str | Callable[[], Env]
@@ -141,6 +141,23 @@ def describe_spaces(
     if shape is None or dtype is None:
         raise ConfigError(f"{name} has observations {observations}: needs an array of a fixed shape")
     return shape, dtype, int(actions.n)
+
+
+def bounds_of(observations: spaces.Space[Any], name: str) -> tuple[list[float], list[float]]:
+    """Return the lowest and highest value of each number of a flattened state; -1 and 1 where there is no bound.
+
+    A bound beyond 1e6 stands for none: mapping it to 1 would leave nothing of what is seen in between.
+
+    Raises:
+        ConfigError: no number has two bounds, or bytes are observed, which are scaled anyway.
+    """
+    if not isinstance(observations, spaces.Box) or observations.dtype == np.uint8:
+        raise ConfigError(f"scale_observations: {name} has observations {observations}, which need no scaling")
+    low, high = (bound.astype(np.float64).reshape(-1) for bound in (observations.low, observations.high))
+    bounded = (np.abs(low) < 1e6) & (np.abs(high) < 1e6) & (low < high)
+    if not bounded.any():
+        raise ConfigError(f"scale_observations: the observations of {name} have no bounds to scale by: leave it out")
+    return np.where(bounded, low, -1.0).tolist(), np.where(bounded, high, 1.0).tolist()
 
 
 def multi_discrete_hint(actions: spaces.Space[Any]) -> str:

@@ -1,7 +1,7 @@
 """Torsos `[B, *obs] -> [B, D]` and heads `[B, D] -> [B, A, N]` that networks are put together from."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -10,7 +10,19 @@ from torch.nn import functional as F
 
 from nexus.core import ConfigError
 
-__all__ = ["Head", "LinearFactory", "MLPTorso", "NoisyLinear", "flatten_parameters", "resample_noise"]
+__all__ = [
+    "Bounds",
+    "Head",
+    "LinearFactory",
+    "MLPTorso",
+    "NoisyLinear",
+    "ScaleToBounds",
+    "flatten_parameters",
+    "resample_noise",
+]
+
+Bounds = tuple[Sequence[float], Sequence[float]]
+"""Lowest and highest value of each number of a state."""
 
 
 class MLPTorso(nn.Module):
@@ -24,13 +36,20 @@ class MLPTorso(nn.Module):
         hidden_dim: units of each layer; also the number of features `D`.
         hidden_layers: how many layers.
         layer_norm: whether to normalise.
+        bounds: lowest and highest value of each number of a flattened state, to map them to [-1, 1].
     """
 
     def __init__(
-        self, state_shape: tuple[int, ...], hidden_dim: int, hidden_layers: int = 2, layer_norm: bool = False
+        self,
+        state_shape: tuple[int, ...],
+        hidden_dim: int,
+        hidden_layers: int = 2,
+        layer_norm: bool = False,
+        bounds: Bounds | None = None,
     ) -> None:
         super().__init__()
         self.state_dims = len(state_shape)
+        self.bounds = None if bounds is None else ScaleToBounds(*bounds)
         widths = [math.prod(state_shape), *[hidden_dim] * hidden_layers]
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
@@ -41,8 +60,33 @@ class MLPTorso(nn.Module):
         """`[..., *obs] -> [..., D]`."""
         if self.state_dims != 1:
             states = states.flatten(-self.state_dims) if self.state_dims else states.unsqueeze(-1)
-        features: Tensor = self.layers(scale(states))
+        states = scale(states)
+        features: Tensor = self.layers(states if self.bounds is None else self.bounds(states))
         return features
+
+
+class ScaleToBounds(nn.Module):
+    """Map each number of a state from [low, high] to [-1, 1]: angles in radians then count as much as metres.
+
+    Args:
+        low: `[D]`, the lowest value of each.
+        high: `[D]`, the highest; -1 and 1 leave a number as it is.
+    """
+
+    gain: Tensor  # [D]
+    shift: Tensor  # [D]
+
+    def __init__(self, low: Sequence[float], high: Sequence[float]) -> None:
+        super().__init__()
+        lowest, highest = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+        gain = 2 / (highest - lowest)
+        # Not persistent: what follows from the arguments is not saved.
+        self.register_buffer("gain", gain.float(), persistent=False)
+        self.register_buffer("shift", (-1 - lowest * gain).float(), persistent=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """`[..., D] -> [..., D]`, in one operation."""
+        return torch.addcmul(self.shift, states, self.gain)
 
 
 LinearFactory = Callable[[int, int], nn.Module]

@@ -30,6 +30,8 @@ class TrainConfig(AgentConfig):
     """Times each action is repeated; images show the maximum of the last two frames."""
     frame_stack: int = 1
     """Observations shown to the agent at once."""
+    scale_observations: bool = False
+    """Map each number of a state that has bounds to [-1, 1] by them."""
     reward_clip: float | None = None
     """Learn from rewards clipped to this size; reported returns are never clipped. None for no clipping."""
     n_step: int = 1

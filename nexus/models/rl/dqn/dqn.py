@@ -4,6 +4,7 @@ Mnih et al. 2013, https://arxiv.org/abs/1312.5602, and 2015, https://doi.org/10.
 `docs/dqn.md` lists every deviation.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from nexus.core import AgentConfig, Batch, ConfigError, LossOutput, NexusModule, QOutput
 from nexus.core.seeding import generator, seeded_initialisation, torch_generator
 from nexus.core.types import Array
-from nexus.models.layers import Head, MLPTorso, flatten_parameters, resample_noise
+from nexus.models.layers import Bounds, Head, MLPTorso, flatten_parameters, resample_noise
 from nexus.ops.exploration import epsilon_greedy
 from nexus.ops.losses import huber, squared
 from nexus.ops.target_update import hard_update, soft_update
@@ -154,7 +155,8 @@ class DQNAgent(NexusModule):
     """Acts ε-greedily on `q_network` and trains it towards targets from `target_network`.
 
     Args:
-        config: `state_dim` (a number or a shape) and `action_dim`, and any field of `AgentConfig`.
+        config: `state_dim` (a number or a shape) and `action_dim`, any field of `AgentConfig`, and perhaps
+            `state_bounds`: the lowest and the highest values of a state, which the network maps to [-1, 1].
         network: another network, already made; its copy becomes the target network.
         loss: another loss object.
         next_action: another choice of the next action.
@@ -174,6 +176,7 @@ class DQNAgent(NexusModule):
         super().__init__(config)
         settings = dict(config)
         self.state_shape, self.action_dim = pop_dims(settings)
+        self.state_bounds = pop_bounds(settings, self.state_shape)
         self.settings = AgentConfig.from_mapping(settings)
         self.gamma = self.settings.gamma
         self.epsilon = self.settings.epsilon
@@ -203,9 +206,8 @@ class DQNAgent(NexusModule):
 
     def default_network(self) -> DQNNetwork:
         """Return the fully connected network that the settings describe."""
-        hidden_dim = self.settings.hidden_dim
-        torso = MLPTorso(self.state_shape, hidden_dim, self.settings.hidden_layers, self.settings.layer_norm)
-        return DQNNetwork(self.state_shape, self.action_dim, hidden_dim, torso=torso)
+        torso = mlp_torso(self.settings, self.state_shape, self.state_bounds)
+        return DQNNetwork(self.state_shape, self.action_dim, self.settings.hidden_dim, torso=torso)
 
     def select_action(self, state: Any, training: bool = True) -> int:
         """Return one action for one state `[*obs]`: ε-greedy while training, else greedy."""
@@ -302,6 +304,26 @@ def pop_dims(settings: dict[str, Any]) -> tuple[tuple[int, ...], int]:
             raise ConfigError(f"an agent's config needs {key!r}, got only {', '.join(settings) or 'an empty one'}")
     state_dim, action_dim = settings.pop("state_dim"), settings.pop("action_dim")
     return (state_dim,) if isinstance(state_dim, int) else tuple(state_dim), int(action_dim)
+
+
+def pop_bounds(settings: dict[str, Any], state_shape: tuple[int, ...]) -> Bounds | None:
+    """Take `state_bounds` out of an agent's config, if they are there."""
+    if settings.get("state_bounds") is None:
+        settings.pop("state_bounds", None)
+        return None
+    low, high = settings.pop("state_bounds")
+    numbers = math.prod(state_shape)
+    if len(low) != numbers or len(high) != numbers:
+        raise ConfigError(f"state_bounds of {len(low)} and {len(high)} numbers: a state {state_shape} has {numbers}")
+    for place, (lowest, highest) in enumerate(zip(low, high, strict=True)):
+        if not -math.inf < lowest < highest < math.inf:
+            raise ConfigError(f"state_bounds of number {place} are {lowest} and {highest}: needs finite, low < high")
+    return low, high
+
+
+def mlp_torso(settings: AgentConfig, state_shape: tuple[int, ...], bounds: Bounds | None) -> MLPTorso:
+    """Return the fully connected torso that the settings describe."""
+    return MLPTorso(state_shape, settings.hidden_dim, settings.hidden_layers, settings.layer_norm, bounds)
 
 
 def resolve_device(name: str, state_shape: tuple[int, ...]) -> torch.device:

@@ -13,7 +13,7 @@ from torch import nn
 
 from nexus.core import AgentConfig, ConfigError, nearest
 from nexus.core.seeding import seeded_initialisation, torch_generator
-from nexus.models.layers import Head, MLPTorso, NoisyLinear
+from nexus.models.layers import Head, NoisyLinear
 from nexus.models.rl.dqn.c51 import C51Loss, CategoricalReadout
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
 from nexus.models.rl.dqn.dqn import (
@@ -23,6 +23,8 @@ from nexus.models.rl.dqn.dqn import (
     Loss,
     greedy_on_target,
     mean_readout,
+    mlp_torso,
+    pop_bounds,
     pop_dims,
     resolve_device,
 )
@@ -195,7 +197,8 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
 
     Args:
         algorithm: one of `ALGORITHMS`.
-        config: `state_dim`, `action_dim`, and any field of `AgentConfig` over what the algorithm brings.
+        config: `state_dim`, `action_dim`, perhaps `state_bounds`, and any field of `AgentConfig` over what the
+            algorithm brings.
 
     Raises:
         ConfigError: the name or a setting is unknown, or a combination makes no sense; says why.
@@ -205,6 +208,7 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
     whole = {**own, **config, "algorithm": algorithm}
     values = dict(whole)
     state_shape, action_dim = pop_dims(values)
+    bounds = pop_bounds(values, state_shape)
     settings = AgentConfig.from_mapping(values)
     for name, reason in chosen.refuses.items():
         if getattr(settings, name):
@@ -216,7 +220,7 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
             settings,
             state_shape,
             action_dim,
-            MLPTorso(state_shape, settings.hidden_dim, settings.hidden_layers, settings.layer_norm),
+            mlp_torso(settings, state_shape, bounds),
             lambda atoms: head(settings.hidden_dim, action_dim, atoms, linear),
         )
         network, loss = chosen.family(parts)
