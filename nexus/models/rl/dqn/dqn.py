@@ -20,6 +20,7 @@ from nexus.core.types import Array
 from nexus.models.layers import Bounds, Head, MLPTorso, flatten_parameters, resample_noise
 from nexus.ops.exploration import epsilon_greedy
 from nexus.ops.losses import huber, squared
+from nexus.ops.optimizers import Adam
 from nexus.ops.target_update import hard_update, soft_update
 from nexus.ops.td import td_target, values_of_actions
 
@@ -195,12 +196,11 @@ class DQNAgent(NexusModule):
         self._parameters_of_theta = list(self.q_network.parameters())
         self._noise = torch_generator(self.settings.seed, "noise", device)
         self._is_noisy = resample_noise(self.q_network, self._noise)
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(  # Adam, where nothing decays
-            [self._theta],
+        self.optimizer: torch.optim.Optimizer = Adam(
+            self._theta,
             lr=self.settings.learning_rate,
             eps=self.settings.adam_epsilon,
             weight_decay=self.settings.weight_decay,
-            fused=True,
         )
         self._gradient_of = compiled(self._gradient) if self.settings.compile else self._gradient
 

@@ -1,0 +1,78 @@
+"""Adam on one flat vector, held to the written definition and to torch's."""
+
+import subprocess
+import sys
+from copy import deepcopy
+
+import pytest
+import torch
+
+from nexus.ops.optimizers import Adam
+
+
+def test_the_first_steps_by_hand() -> None:
+    theta = torch.tensor([1.0, -2.0])
+    optimizer = Adam(theta, lr=0.1, betas=(0.5, 0.75), eps=1.0)
+    theta.grad = torch.tensor([3.0, 0.0])
+    optimizer.step()  # m̂ = 3, v̂ = 9: 3 / (3 + 1)
+    torch.testing.assert_close(theta, torch.tensor([1.0 - 0.1 * 0.75, -2.0]))
+    theta.grad = torch.tensor([-1.0, 0.0])
+    optimizer.step()  # m = 0.5 · 1.5 - 0.5 = 0.25 over 0.75; v = 0.75 · 2.25 + 0.25 = 1.9375 over 0.4375
+    wanted = 0.925 - 0.1 * (0.25 / 0.75) / ((1.9375 / 0.4375) ** 0.5 + 1.0)
+    torch.testing.assert_close(theta, torch.tensor([wanted, -2.0]))
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_it_is_the_adam_of_torch(weight_decay: float) -> None:
+    start = torch.randn(500, generator=torch.Generator().manual_seed(1))
+    mine, theirs = start.clone(), start.clone()
+    ours = Adam(mine, lr=3e-3, eps=1e-5, weight_decay=weight_decay)
+    reference = torch.optim.AdamW([theirs], lr=3e-3, eps=1e-5, weight_decay=weight_decay)
+    source = torch.Generator().manual_seed(2)
+    for step in range(200):
+        gradient = torch.randn(500, generator=source) * (0.0 if step == 50 else 10.0 ** (step % 5 - 2))
+        mine.grad, theirs.grad = gradient.clone(), gradient.clone()
+        for each in (ours, reference):
+            each.param_groups[0]["lr"] = 3e-3 * (1 - step / 400)
+            each.step()
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_gradient_nothing_moves() -> None:
+    theta = torch.ones(3)
+    optimizer = Adam(theta, weight_decay=0.5)
+    theta.grad = torch.ones(3)
+    optimizer.zero_grad()
+    optimizer.step()
+    assert optimizer.state[theta]["step"] == 0
+    torch.testing.assert_close(theta, torch.ones(3))
+
+
+def test_its_state_comes_back_to_the_bit_and_is_read_by_torch() -> None:
+    theta, other, third = torch.ones(4), torch.ones(4), torch.ones(4)
+    first, second = Adam(theta, lr=0.1, weight_decay=0.01), Adam(other, lr=0.7)
+    for _ in range(3):
+        theta.grad = torch.tensor([1.0, -2.0, 3.0, 0.5])
+        first.step()
+    reference = torch.optim.AdamW([third])
+    optimizer: torch.optim.Optimizer
+    for copy, optimizer in ((other, second), (third, reference)):
+        copy.copy_(theta)
+        optimizer.load_state_dict(deepcopy(first.state_dict()))
+    for each, optimizer in ((theta, first), (other, second), (third, reference)):
+        each.grad = torch.tensor([0.1, 0.2, -0.3, 4.0])
+        optimizer.step()
+    assert torch.equal(theta, other)
+    torch.testing.assert_close(theta, third)
+
+
+def test_an_agent_is_made_and_taught_without_the_compiler_of_torch() -> None:
+    code = """
+import sys, torch
+from nexus.models.rl.dqn import DQNAgent
+agent = DQNAgent({"state_dim": 2, "action_dim": 2})
+ones, states = torch.ones(4), torch.ones(4, 2)
+agent.update({"states": states, "actions": ones.long(), "rewards": ones, "next_states": states, "dones": ones})
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
