@@ -9,7 +9,7 @@ from math import isfinite
 import torch
 
 from nexus.core import Batch, ConfigError, LossOutput
-from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction
+from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, scalar_readout
 from nexus.ops.distributional import quantile_huber, quantile_levels
 from nexus.ops.td import td_target, values_of_actions
 
@@ -44,6 +44,7 @@ class QuantileLoss:
         that of the rewards, and it falls to 0 where the mean is right. The loss itself does not: it keeps the
         spread of the returns, so by it noise that nobody can predict would be replayed most.
         """
+        require_quantiles(q_network)
         output = q_network.output(batch["states"])
         quantiles = values_of_actions(output.distribution, batch["actions"])  # [B, N]
         with torch.no_grad():
@@ -58,3 +59,9 @@ class QuantileLoss:
         levels = quantile_levels(quantiles.shape[1], quantiles.device)  # [N]
         loss = quantile_huber(quantiles, targets, levels, self.kappa)
         return LossOutput(loss, td_errors.abs(), output.q_values.detach(), mean_targets)
+
+
+def require_quantiles(q_network: DQNNetwork) -> None:
+    """Raise `ConfigError` unless the network's numbers are returns: N quantiles, or one scalar, which is the median."""
+    if q_network.readout not in (mean_readout, scalar_readout):
+        raise ConfigError("QuantileLoss needs a network with readout=mean_readout: this one's numbers are no quantiles")
