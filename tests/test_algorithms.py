@@ -8,8 +8,12 @@ import pytest
 import torch
 
 import nexus
+from nexus.api import make_config
 from nexus.core.errors import ConfigError
 from nexus.core.types import Array
+from nexus.models.rl.dqn.dqn import GreedyBootstrap
+from nexus.models.rl.dqn.iqn import IQNLoss
+from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
 from nexus.training.config import TrainConfig
 from nexus.training.run_folder import read_run
@@ -119,6 +123,25 @@ def test_rainbow_is_its_parts() -> None:
     assert type(agent.q_network.head).__name__ == "DuelingHead"
     assert agent.next_action.__name__ == "greedy_on_online"
     assert type(make_agent("rainbow", state_dim=3, action_dim=2, dueling=False).q_network.head).__name__ == "Head"
+
+
+def test_beyond_is_its_parts() -> None:
+    agent = make_agent("beyond", state_dim=3, action_dim=2)
+    assert isinstance(agent.loss, IQNLoss)
+    assert agent.loss.bootstrap == MunchausenBootstrap(0.9, 0.03, -1.0)
+    names = [type(module).__name__ for module in agent.q_network.modules()]
+    assert {"IQNNetwork", "DuelingHead", "NoisyLinear", "LayerNorm"} <= set(names)
+    config = make_config("any", algorithm="beyond")
+    assert (config.n_step, config.prioritized, config.epsilon, config.double) == (3, True, 0.0, False)
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "qr-dqn", "iqn", "double"])
+def test_munchausen_is_a_switch(algorithm: str) -> None:
+    agent = make_agent(algorithm, state_dim=3, action_dim=2, munchausen=True, munchausen_alpha=0.5, double=False)
+    plain = make_agent(algorithm, state_dim=3, action_dim=2)
+    assert agent.loss.bootstrap == MunchausenBootstrap(alpha=0.5)  # type: ignore[attr-defined]
+    assert plain.loss.bootstrap == GreedyBootstrap()  # type: ignore[attr-defined]
+    assert type(agent.loss) is type(plain.loss)
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,23 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         settings={"double": True, "dueling": True, "noisy": True, "prioritized": True, "n_step": 3, **NO_EPSILON},
         refuses=NO_SAMPLES,
     ),
+    "beyond": Algorithm(
+        "iqn, munchausen, dueling, noisy, prioritized, n-step, layer norm",
+        "arxiv.org/abs/2411.03820",
+        "rainbow.py",
+        implicit_quantile,
+        settings={
+            "munchausen": True,
+            "double": False,
+            "dueling": True,
+            "noisy": True,
+            "prioritized": True,
+            "n_step": 3,
+            "layer_norm": True,
+            **NO_EPSILON,
+        },
+        refuses={**NO_DRAWS, **SOFT_VALUE},
+    ),
 }
 
 
