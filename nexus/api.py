@@ -26,7 +26,7 @@ from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.logs import EpisodeTracker, RunLog, scalars
-from nexus.training.presets import resolve_preset
+from nexus.training.presets import algorithm_preset, resolve_preset
 from nexus.training.run_folder import (
     FORMAT,
     RUN_FILE,
@@ -79,14 +79,17 @@ class TrainResult:
 
 
 def make_config(env: EnvSource, preset: str | None = None, **settings: Any) -> TrainConfig:
-    """Return the preset's settings for `env`, over them what the algorithm brings, and over all `settings`.
+    """Return the preset's settings for `env`, over them what the algorithm brings and what the preset has for both.
+
+    `settings` go over all of them.
 
     Raises:
         ConfigError: the preset or a setting is unknown, or a value is impossible.
     """
-    _, values = resolve_preset(preset, name_of(env))
+    name, values = resolve_preset(preset, name_of(env))
     algorithm = settings.get("algorithm", values.get("algorithm", "dqn"))
-    return TrainConfig.from_mapping({**values, **algorithm_named(algorithm).settings, **settings})
+    values |= {**algorithm_named(algorithm).settings, **algorithm_preset(name, name_of(env), algorithm)}
+    return TrainConfig.from_mapping({**values, **settings})
 
 
 def train(

@@ -6,11 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import nexus
+from nexus.api import make_config
+from nexus.cli.main import main
 from nexus.core.errors import ConfigError
-from nexus.core.types import Array
+from nexus.core.types import Array, Batch, Transitions
+from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
+from nexus.data.replay_buffer import ReplayBuffer
+from nexus.models.rl.dqn.dqn import GreedyBootstrap
+from nexus.models.rl.dqn.iqn import IQNLoss
+from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
+from nexus.ops.distributional import quantile_levels
 from nexus.training.config import TrainConfig
 from nexus.training.run_folder import read_run
 from tests import probes
@@ -104,6 +113,111 @@ def test_one_state_and_many_agree(algorithm: str) -> None:
     torch.testing.assert_close(one, many)
 
 
+class FixedLevels(IQNLoss):
+    """Draws for a batch of one what it draws for a batch of many."""
+
+    def draw(self, like: Tensor, count: int) -> Tensor:
+        return quantile_levels(count).expand(len(like), -1)
+
+
+def filled(replay: ReplayBuffer | PrioritizedReplayBuffer, rows: int = 64) -> ReplayBuffer | PrioritizedReplayBuffer:
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(2, rows, 3)).astype(np.float32)
+    rewards, discounts = (rng.normal(size=rows).astype(np.float32), np.where(rng.random(rows) < 0.2, 0, 0.9))
+    replay.add(Transitions(states[0], rng.integers(4, size=rows), rewards, discounts.astype(np.float32), states[1]))
+    return replay
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_batch_of_one_and_a_batch_of_many_agree(algorithm: str) -> None:
+    agent = make_agent(algorithm, state_dim=3, action_dim=4)
+    loss: Any = agent.loss
+    if isinstance(loss, IQNLoss):
+        loss = FixedLevels(loss.generator, bootstrap=loss.bootstrap)
+    with torch.no_grad():
+        agent._theta_target += 0.1 * torch.randn(agent._theta.shape, generator=torch.Generator().manual_seed(0))
+        batch = filled(ReplayBuffer(64, seed=0)).sample(6)
+        many = loss(agent.q_network, agent.target_network, agent.next_action, batch)
+        for row in range(6):
+            one = {key: value[row : row + 1] for key, value in batch.items()}
+            alone = loss(agent.q_network, agent.target_network, agent.next_action, one)
+            for field in ("loss", "priorities", "targets"):
+                torch.testing.assert_close(getattr(alone, field), getattr(many, field)[row : row + 1])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_equal_priorities_make_the_uniform_update(algorithm: str) -> None:
+    """To the bit: the weights are exactly 1, whatever β is; unequal ones make another."""
+    replay = filled(PrioritizedReplayBuffer(64, seed=0))
+    uniform = filled(ReplayBuffer(64, seed=0))
+
+    def weights_after(batch: Batch) -> Tensor:
+        agent = make_agent(algorithm, state_dim=3, action_dim=4)
+        agent.learn(batch)
+        return agent._theta.clone()
+
+    replay.update_priorities(torch.arange(64), torch.full((64,), 3.0))
+    batch = replay.sample(16)
+    everything = uniform.sample(64 * 20)  # holds every row somewhere
+    where = [int((everything["indices"] == row).nonzero()[0]) for row in batch["indices"]]
+    same = {key: value[where] for key, value in everything.items()}
+    assert torch.equal(weights_after(batch), weights_after(same))
+    replay.update_priorities(torch.arange(64), torch.linspace(0.1, 5.0, 64))
+    unequal = {**same, "weights": replay.sample(16)["weights"]}
+    assert not torch.equal(weights_after(unequal), weights_after(same))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_state_dict_goes_round(algorithm: str) -> None:
+    agent, other = (make_agent(algorithm, state_dim=3, action_dim=4, seed=seed) for seed in (0, 1))
+    agent.learn(filled(ReplayBuffer(64, seed=0)).sample(16))
+    other.load_state_dict(agent.state_dict())
+    assert torch.equal(other._theta, agent._theta)  # the flat buffer is what the parameters are views of
+    assert torch.equal(other._theta_target, agent._theta_target)
+    states = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    np.testing.assert_array_equal(other.act(states, 0.0, False), agent.act(states, 0.0, False))
+
+
+SOFT, ATOMS, DRAWS = "nobody picks one", "atoms can't move", "compiled graph"
+REFUSED = [
+    ("munchausen", {"double": True}, SOFT),
+    ("beyond", {"double": True}, SOFT),
+    ("dqn", {"munchausen": True, "double": True}, SOFT),
+    ("double", {"munchausen": True}, SOFT),
+    ("qr-dqn", {"munchausen": True, "double": True}, SOFT),
+    ("iqn", {"munchausen": True, "double": True}, SOFT),
+    ("c51", {"munchausen": True}, ATOMS),
+    ("rainbow", {"munchausen": True, "double": False}, ATOMS),
+    ("iqn", {"compile": True}, DRAWS),
+    ("beyond", {"compile": True}, DRAWS),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "settings", "reason"), REFUSED)
+def test_each_combination_that_makes_no_sense_is_refused(algorithm: str, settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"can't take .*{reason}"):
+        make_agent(algorithm, state_dim=2, action_dim=2, **settings)
+
+
+def test_every_other_pair_of_an_algorithm_and_a_switch_works() -> None:
+    refused = {(algorithm, *sorted(settings)) for algorithm, settings, _ in REFUSED}
+    refused |= {("rainbow", "munchausen")}
+    for algorithm in ALGORITHMS:
+        for switch in ("double", "dueling", "noisy", "munchausen", "layer_norm"):
+            if (algorithm, switch) not in refused:
+                make_agent(algorithm, state_dim=2, action_dim=2, hidden_dim=8, **{switch: True})
+
+
+def test_the_list_of_algorithms_says_what_each_refuses_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["algorithms"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, settings, reason in REFUSED:
+        if len(settings) == 1 and name != "double":  # that one is said from the other side
+            (setting,) = settings
+            said = [line.partition(": ") for line in lines if line.startswith(f"  {setting} with ")]
+            assert any(name in who.split(" with ")[1].split(", ") and reason in why for who, _, why in said)
+
+
 def test_noise_acts_while_training_and_is_gone_in_evaluation() -> None:
     agent = make_agent("noisy", state_dim=3, action_dim=8)
     states = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -121,18 +235,35 @@ def test_rainbow_is_its_parts() -> None:
     assert type(make_agent("rainbow", state_dim=3, action_dim=2, dueling=False).q_network.head).__name__ == "Head"
 
 
+def test_beyond_is_its_parts() -> None:
+    agent = make_agent("beyond", state_dim=3, action_dim=2)
+    assert isinstance(agent.loss, IQNLoss)
+    assert agent.loss.bootstrap == MunchausenBootstrap(0.9, 0.03, -1.0)
+    names = [type(module).__name__ for module in agent.q_network.modules()]
+    assert {"IQNNetwork", "DuelingHead", "NoisyLinear", "LayerNorm"} <= set(names)
+    config = make_config("any", algorithm="beyond")
+    assert (config.n_step, config.prioritized, config.epsilon, config.double) == (3, True, 0.0, False)
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "qr-dqn", "iqn", "double"])
+def test_munchausen_is_a_switch(algorithm: str) -> None:
+    agent = make_agent(algorithm, state_dim=3, action_dim=2, munchausen=True, munchausen_alpha=0.5, double=False)
+    plain = make_agent(algorithm, state_dim=3, action_dim=2)
+    assert agent.loss.bootstrap == MunchausenBootstrap(alpha=0.5)  # type: ignore[attr-defined]
+    assert plain.loss.bootstrap == GreedyBootstrap()  # type: ignore[attr-defined]
+    assert type(agent.loss) is type(plain.loss)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "settings", "says"),
     [
         ("rainbo", {}, "rainbow"),
-        ("munchausen", {"double": True}, "weighs every next action"),
-        ("iqn", {"compile": True}, "compiled graph"),
         ("c51", {"v_min": 3.0, "v_max": 3.0}, "v_min"),
         ("c51", {"atoms": 1}, "atoms"),
         ("dqn", {"quantiles": 0}, "quantiles"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_the_reason(algorithm: str, settings: dict[str, Any], says: str) -> None:
+def test_what_is_impossible_is_refused_by_name(algorithm: str, settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         make_agent(algorithm, state_dim=2, action_dim=2, **settings)
 

@@ -504,6 +504,18 @@ def test_an_impossible_kappa_is_refused(kappa: float) -> None:
         QuantileLoss(kappa)
 
 
+def test_qr_dqn_refuses_logits_and_reads_a_scalar_as_the_median() -> None:
+    """Logits have the shape of quantiles, so that nothing else would say that they are none."""
+    batch = random_batch()
+    with pytest.raises(ConfigError, match="numbers are no quantiles"):
+        QuantileLoss()(c51_network(), c51_network(), greedy_on_target, batch)
+    scalar, one = DQNNetwork(2, 2, 32), qr_network(1)
+    one.load_state_dict(scalar.state_dict())
+    out, same = (QuantileLoss()(network, network, greedy_on_target, batch) for network in (scalar, one))
+    torch.testing.assert_close(out.loss, same.loss)
+    torch.testing.assert_close(out.q_values, same.q_values)
+
+
 def test_c51_refuses_a_network_without_atoms() -> None:
     with pytest.raises(ConfigError, match="CategoricalReadout"):
         C51Loss()(qr_network(), qr_network(), greedy_on_target, random_batch())

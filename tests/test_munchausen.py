@@ -1,6 +1,7 @@
 """Munchausen DQN by numbers that can be computed by hand. Every entry that must not be read is a decoy of ±99."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from nexus.core import ConfigError, QOutput
 from nexus.models.layers import Head
 from nexus.models.rl.dqn.dqn import DQNAgent, DQNLoss, DQNNetwork, greedy_on_target
-from nexus.models.rl.dqn.munchausen_dqn import MunchausenLoss
+from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.ops.losses import huber, squared
 from nexus.ops.munchausen import log_policy, munchausen_bonus, soft_value
 from tests import probes
@@ -29,6 +30,17 @@ def nobody(q_network: DQNNetwork, target_output: QOutput, next_states: Tensor) -
     raise AssertionError("a soft value asks nobody for the next action")
 
 
+def twice(q_values: Tensor) -> tuple[Tensor, Tensor]:
+    """Q-values that decide and are what is weighed."""
+    return q_values, q_values
+
+
+def of_scalars(
+    alpha: float = 0.9, temperature: float = 0.03, clip: float = -1.0, of_error: Callable[..., Tensor] = huber
+) -> DQNLoss:
+    return DQNLoss(of_error, MunchausenBootstrap(alpha, temperature, clip))
+
+
 # --- log-policy, soft value, bonus ---
 
 
@@ -38,21 +50,20 @@ def test_the_log_policy_is_that_of_a_softmax() -> None:
 
 
 def test_the_soft_value_is_the_scaled_log_of_a_sum_of_exponentials() -> None:
-    close(soft_value(torch.tensor([[0.0, 2 * LN3], [7.0, 7.0]]), 2.0), [2 * LN4, 7 + 2 * math.log(2)])
+    close(soft_value(*twice(torch.tensor([[0.0, 2 * LN3], [7.0, 7.0]])), 2.0), [2 * LN4, 7 + 2 * math.log(2)])
 
 
 @pytest.mark.parametrize("temperature", [0.03, 1.0, 20.0])
-def test_the_soft_value_is_the_expected_value_plus_the_entropy(temperature: float) -> None:
+def test_the_soft_value_of_any_q_values_is_that_log_too(temperature: float) -> None:
     q_values = torch.randn(16, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    log_probabilities = log_policy(q_values, temperature)
-    expected = (log_probabilities.exp() * (q_values - temperature * log_probabilities)).sum(1)
-    torch.testing.assert_close(soft_value(q_values, temperature), expected)
+    expected = temperature * torch.logsumexp(q_values / temperature, 1)
+    torch.testing.assert_close(soft_value(q_values, q_values, temperature), expected)
 
 
 @pytest.mark.parametrize("temperature", [1e-1, 1e-3, 1e-6])
 def test_the_soft_value_tends_to_the_maximum_from_above(temperature: float) -> None:
     q_values = torch.tensor([[1.0, 3.0, 2.0], [-4.0, -4.0, -4.0]], dtype=torch.float64)
-    excess = soft_value(q_values, temperature) - q_values.amax(1)
+    excess = soft_value(q_values, q_values, temperature) - q_values.amax(1)
     assert (excess >= 0).all()
     assert (excess <= 1.001 * temperature * LN3).all()
 
@@ -60,7 +71,7 @@ def test_the_soft_value_tends_to_the_maximum_from_above(temperature: float) -> N
 @pytest.mark.parametrize("size", [1e4, -1e4])
 def test_large_values_and_a_small_temperature_stay_finite_and_exact(size: float) -> None:
     q_values = torch.tensor([[size, size - 0.25, size - 9.0]])
-    close(soft_value(q_values, 0.03), [size])
+    close(soft_value(q_values, q_values, 0.03), [size])
     close(0.03 * log_policy(q_values, 0.03), [[0.0, -0.25, -9.0]], atol=1e-4)
 
 
@@ -94,7 +105,7 @@ BATCH = {
 }
 Q_NETWORK = tables([0.25, -1.0], [4.0, 99.0], [99.0, -99.0])
 TARGET = tables([0.0, 2 * LN3], [50.0, 50.0], [2.0, 2.0])
-LOSS = MunchausenLoss(alpha=0.5, temperature=2.0, clip=-2.0)
+LOSS = of_scalars(alpha=0.5, temperature=2.0, clip=-2.0)
 
 
 def test_the_target_is_reward_plus_bonus_plus_the_discounted_soft_value() -> None:
@@ -116,14 +127,14 @@ def test_the_target_is_reward_plus_bonus_plus_the_discounted_soft_value() -> Non
 
 
 def test_without_alpha_it_is_soft_q_learning() -> None:
-    loss = replace(LOSS, alpha=0.0)
+    loss = of_scalars(alpha=0.0, temperature=2.0)
     expected = BATCH["rewards"] + BATCH["discounts"] * 2 * torch.logsumexp(TARGET(BATCH["next_states"]) / 2, 1)
     torch.testing.assert_close(loss(Q_NETWORK, TARGET, nobody, BATCH).targets, expected.detach())
 
 
 def test_without_alpha_and_temperature_it_is_dqn() -> None:
     batch = BATCH | {"next_states": STATES[[0, 2, 0]]}
-    cold = MunchausenLoss(alpha=0.0, temperature=1e-6)(Q_NETWORK, TARGET, nobody, batch)
+    cold = of_scalars(alpha=0.0, temperature=1e-6)(Q_NETWORK, TARGET, nobody, batch)
     torch.testing.assert_close(cold.loss, DQNLoss()(Q_NETWORK, TARGET, greedy_on_target, batch).loss)
 
 
@@ -156,13 +167,13 @@ def test_the_gradient_goes_to_the_action_taken_and_never_to_the_target_network()
 )
 def test_an_impossible_setting_is_named(setting: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{setting} = {value}: needs"):
-        replace(LOSS, **{setting: value})
+        replace(MunchausenBootstrap(), **{setting: value})
 
 
 # --- learning ---
 
 # Both actions are worth the same in these, so π = ½ and the bonus is α τ ln ½.
-WARM = MunchausenLoss(alpha=0.5, temperature=1.0)
+WARM = of_scalars(alpha=0.5, temperature=1.0)
 BONUS = 0.5 * math.log(0.5)
 
 
@@ -181,21 +192,21 @@ def test_delayed_reward() -> None:
 
 def test_the_gap_between_actions_grows_by_one_over_one_minus_alpha() -> None:
     """Q(a) = r(a) + α τ log π(a) without a clip: the gap of 2 becomes 2 / (1 - α), as the paper says."""
-    agent = trained(probes.ActionReward, loss=MunchausenLoss(alpha=0.5, temperature=1.0, clip=-10.0))
+    agent = trained(probes.ActionReward, loss=of_scalars(alpha=0.5, temperature=1.0, clip=-10.0))
     worse, better = q_values(agent, 0, 1)
     assert better - worse == pytest.approx(4, abs=0.2)
     assert better == pytest.approx(1 + 0.5 * math.log(1 / (1 + math.exp(-4))), abs=0.1)
 
 
 def test_the_settings_of_the_paper_find_the_best_actions() -> None:
-    agent = trained(probes.MatchReward, loss=MunchausenLoss())
+    agent = trained(probes.MatchReward, loss=of_scalars())
     for signal in (-1, 1):
         assert [q_values(agent, at, signal).argmax() for at in (0, 1)] == [int(signal > 0)] * 2
 
 
 def test_the_same_seed_gives_the_same_run_and_another_another() -> None:
     def run(seed: int) -> Tensor:
-        agent: DQNAgent = trained(probes.MatchReward, loss=MunchausenLoss(), seed=seed, total_steps=400)
+        agent: DQNAgent = trained(probes.MatchReward, loss=of_scalars(), seed=seed, total_steps=400)
         return weights(agent.q_network)
 
     first = run(0)

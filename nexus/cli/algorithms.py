@@ -20,12 +20,19 @@ def run(arguments: list[str]) -> int:
     parse(AlgorithmsCommand, arguments, "nexus algorithms")
     from nexus.models.rl.dqn.rainbow import ALGORITHMS
 
-    table = Table("name", "what it changes", "settings", "refuses", "paper", "file", box=None, padding=(0, 1))
+    table = Table(box=None, padding=(0, 1))
+    for title in ("name", "what it changes", "settings", "paper", "file"):
+        table.add_column(title, overflow="fold")  # an address that is cut leads nowhere
+    refused: dict[tuple[str, str], list[str]] = {}
     for name, algorithm in ALGORITHMS.items():
         settings = " ".join(f"{key}={value}" for key, value in algorithm.settings.items())
-        refuses = "; ".join(f"{key}: {reason}" for key, reason in algorithm.refuses.items())
-        table.add_row(name, algorithm.changes, settings, refuses, algorithm.paper, algorithm.file)
+        table.add_row(name, algorithm.changes, settings, algorithm.paper, algorithm.file)
+        for refusal in algorithm.refuses.items():
+            refused.setdefault(refusal, []).append(name)
     console = Console(highlight=False)
     console.print(table)
+    console.print("What makes no sense together:")
+    for (setting, reason), names in refused.items():
+        console.print(f"  {setting} with {', '.join(names)}: {reason}", soft_wrap=True)
     console.print("Combine by flags, as in: nexus train CartPole-v1 --algo c51 --double --dueling")
     return 0

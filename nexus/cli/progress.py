@@ -10,9 +10,12 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from nexus.api import Listener, Plan, TrainResult
+from nexus.core.config import AgentConfig
+from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.training.evaluation import Evaluation
 from nexus.training.logs import EpisodeTracker
 from nexus.training.loop import Progress
+from nexus.training.presets import RETURNS
 
 __all__ = ["TrainView"]
 
@@ -50,6 +53,12 @@ class TrainView(Listener):
         if plan.preset is None:
             self.console.print(
                 f"No settings were tuned for {plan.env}: these are general ones. Change any by its flag."
+            )
+        if range_is_assumed(plan):
+            low, high = plan.config.v_min, plan.config.v_max
+            self.console.print(
+                f"No range of returns is known for {plan.env}: {low:g} to {high:g} is assumed, and what lies beyond "
+                "can't be told from its ends. Set --v-min and --v-max to what a discounted return can be."
             )
         self.total = plan.config.total_steps
         self.started = self.shown_at = time.perf_counter()
@@ -129,6 +138,8 @@ def plan_table(plan: Plan) -> Table:
         "device, seed": f"{plan.agent.device}, {config.seed}",
         "run folder": str(plan.run_dir),
     }
+    if has_atoms(plan):
+        rows["returns"] = f"{config.v_min:g} to {config.v_max:g}, {config.atoms} atoms"
     table = Table(show_header=False, box=None, padding=(0, 1))
     for name, value in rows.items():
         table.add_row(f"[bold]{name}", value)
@@ -138,8 +149,19 @@ def plan_table(plan: Plan) -> Table:
 def algorithm(plan: Plan) -> str:
     """Name the algorithm and the parts that are switched on."""
     config = plan.config
-    parts = [name for name in ("double", "dueling", "noisy", "prioritized") if getattr(config, name)]
+    parts = [name for name in ("munchausen", "double", "dueling", "noisy", "prioritized") if getattr(config, name)]
     return ", ".join([config.algorithm, *(part for part in parts if part != config.algorithm)])
+
+
+def has_atoms(plan: Plan) -> bool:
+    """True if the values are distributions on atoms, which need a range."""
+    return isinstance(plan.agent.q_network.readout, CategoricalReadout)
+
+
+def range_is_assumed(plan: Plan) -> bool:
+    """True if atoms lie where the defaults put them, and nothing is known of this environment's returns."""
+    at_defaults = (plan.config.v_min, plan.config.v_max) == (AgentConfig.v_min, AgentConfig.v_max)
+    return has_atoms(plan) and at_defaults and plan.env not in RETURNS
 
 
 def exploration(plan: Plan) -> str:

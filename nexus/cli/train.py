@@ -11,7 +11,7 @@ import tyro
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError, RunError
 from nexus.training.config import TrainConfig
-from nexus.training.presets import resolve_preset
+from nexus.training.presets import algorithm_preset, resolve_preset
 
 __all__ = ["run"]
 
@@ -34,7 +34,7 @@ class TrainCommand:
     env: str = ""
     """A Gymnasium id or module:Id; may stand alone as the first word."""
     preset: str | None = None
-    """Named settings: seed, tuned. None takes those tuned for the environment, if there are any."""
+    """Named settings: seed, tuned, paper. None takes those tuned for the environment, if there are any."""
     config_file: str | None = None
     """Settings from a JSON file, for example a run's run.json (also --config)."""
     run_dir: str | None = None
@@ -74,7 +74,8 @@ def read_command(arguments: list[str]) -> TrainCommand:
 
     algorithm = option(words, "--algorithm") or values.get("algorithm", "dqn")
     if file is None or option(words, "--algorithm") is not None:
-        values |= {**algorithm_named(algorithm).settings, "algorithm": algorithm}
+        values |= {**algorithm_named(algorithm).settings, **algorithm_preset(preset, env or "", algorithm)}
+        values["algorithm"] = algorithm
     default = TrainCommand(env or "", preset, file, config=TrainConfig.from_mapping(values))
     command = parse(TrainCommand, words, "nexus train", default)
     if not command.env:

@@ -120,6 +120,8 @@ class AgentConfig(CheckedConfig):
     """The head's weights are noisy, which explores in place of ε."""
     noisy_sigma: float = 0.5
     """Noise at the start, times the root of a layer's inputs."""
+    munchausen: bool = False
+    """The log-policy joins the reward, and the target weighs every next action softly."""
     atoms: int = 51
     """c51: atoms of the return's distribution."""
     v_min: float = -10.0

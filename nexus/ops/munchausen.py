@@ -1,6 +1,5 @@
 """The soft value and the reward bonus of Munchausen reinforcement learning (https://arxiv.org/abs/2007.14430)."""
 
-import torch
 from torch import Tensor
 
 from nexus.ops.td import values_of_actions
@@ -23,20 +22,27 @@ def log_policy(q_values: Tensor, temperature: float) -> Tensor:
     return ((q_values - q_values.amax(1, keepdim=True)) / temperature).log_softmax(1)
 
 
-def soft_value(q_values: Tensor, temperature: float) -> Tensor:
-    """Σ_a π(a|s) (Q(s, a) - τ log π(a|s)) = τ log Σ_a exp(Q(s, a) / τ), τ the temperature.
+def soft_value(q_values: Tensor, values: Tensor, temperature: float) -> Tensor:
+    """Σ_a π(a|s) (z(s, a) - τ log π(a|s)), τ the temperature.
 
-    It lies between max_a Q and max_a Q + τ log A.
+    Where z = Q it is τ log Σ_a exp(Q(s, a) / τ), between max_a Q and max_a Q + τ log A. With samples of the return
+    for z it is what M-IQN bootstraps from: each sample gets the same entropy.
 
     Args:
-        q_values: `[B, A]`.
+        q_values: `[B, A]`, what π prefers.
+        values: `[B, A, ...]`, z: the same Q-values, or samples of the return `[B, A, N]`.
         temperature: above 0.
 
     Returns:
-        `[B]`.
+        `[B, ...]`.
     """
-    best = q_values.amax(1)
-    return best + temperature * torch.logsumexp((q_values - best.unsqueeze(1)) / temperature, 1)
+    trailing = [1] * (values.dim() - 2)
+    best = q_values.amax(1).view(-1, *trailing)  # [B, ...], taken off while weighing: π sums to 1 up to rounding only
+    log_probabilities = log_policy(q_values, temperature)  # [B, A]
+    probabilities = log_probabilities.exp()
+    entropy = -temperature * (probabilities * log_probabilities).sum(1)  # [B]
+    weighed = (probabilities.view(*probabilities.shape, *trailing) * (values - best.unsqueeze(1))).sum(1)  # [B, ...]
+    return best + (weighed + entropy.view(-1, *trailing))
 
 
 def munchausen_bonus(q_values: Tensor, actions: Tensor, temperature: float, alpha: float, clip: float) -> Tensor:

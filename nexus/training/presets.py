@@ -1,13 +1,28 @@
-"""Settings as readable data: the seed's table, and what was tuned here for known environments."""
+"""Settings as readable data: the seed's table, and what was tuned here for known environments.
+
+What a run gets, each over those before it: the range of the environment's returns, the preset's settings for the
+environment, what the algorithm brings, the preset's settings for that algorithm there, and what the user says.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from nexus.core.errors import ConfigError, nearest
 
-__all__ = ["ANY", "PRESETS", "resolve_preset"]
+__all__ = ["ALGORITHM_PRESETS", "ANY", "PRESETS", "RETURNS", "algorithm_preset", "resolve_preset"]
 
 ANY = "any environment"
+
+RETURNS: Mapping[str, tuple[float, float]] = {
+    # What discounted returns lie between, at the γ of the presets below; c51 and rainbow put their atoms there. It is
+    # the reward of each step over 1 - γ, since a time limit truncates and keeps its bootstrap.
+    "CartPole-v1": (0.0, 500.0),
+    "Acrobot-v1": (-100.0, 0.0),
+    "MountainCar-v0": (-200.0, 0.0),
+    "LunarLander-v3": (-500.0, 300.0),  # worse falls are cut; they come from early random flights only
+    "FrozenLake-v1": (0.0, 1.0),
+    "Blackjack-v1": (-1.0, 1.5),
+}
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     # The seed's "For simpler environments" table. One environment, one update a step, as in its training loop.
@@ -25,6 +40,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "epsilon_decay": 0.995,
         },
     },
+    "paper": {ANY: {}},  # all it says is below, by algorithm
     # Tuned on seeds from 1000 on; docs/results.md reports other seeds.
     "tuned": {
         # Positions and angles that count as much as speeds, a layer norm that keeps what a fast target would blow up,
@@ -106,9 +122,54 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
+ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+    "paper": {
+        # Table 1 of https://arxiv.org/abs/1710.02298, in steps of 4 frames; what belongs to Atari's images is left out.
+        ANY: {
+            "rainbow": {
+                "num_envs": 1,
+                "learning_rate": 6.25e-5,
+                "adam_epsilon": 1.5e-4,
+                "batch_size": 32,
+                "update_every": "4 steps",
+                "target_update_every": "8000 steps",  # 32,000 frames
+                "learning_starts": 20_000,  # 80,000 frames
+                "replay_capacity": 1_000_000,
+                "gamma": 0.99,
+                "n_step": 3,
+                "priority_exponent": 0.5,
+                "importance_exponent": 0.4,
+                "noisy_sigma": 0.5,
+                "epsilon": 0.0,
+                "epsilon_min": 0.0,
+                "reward_clip": 1.0,  # the range below is for clipped rewards
+                "atoms": 51,
+                "v_min": -10.0,
+                "v_max": 10.0,
+            },
+        },
+    },
+    # First choices, not yet tuned. Distributions take a smaller step than scalars with the squared loss do.
+    "tuned": {
+        "CartPole-v1": {name: {"learning_rate": 0.001} for name in ("c51", "qr-dqn", "iqn", "rainbow", "beyond")},
+        "Acrobot-v1": {
+            "rainbow": {"learning_rate": 0.0005, "n_step": 5},
+            "beyond": {"learning_rate": 0.0005, "n_step": 5},
+        },
+        "MountainCar-v0": {
+            # Noise in the last layer alone hardly ever finds the goal: ε stays beside it.
+            "noisy": {"epsilon": 1.0, "epsilon_min": 0.05},
+            "rainbow": {"epsilon": 1.0, "epsilon_min": 0.05, "learning_rate": 0.001, "n_step": 5},
+            "beyond": {"epsilon": 1.0, "epsilon_min": 0.05, "learning_rate": 0.001, "n_step": 5},
+            **{name: {"learning_rate": 0.001} for name in ("c51", "qr-dqn", "iqn")},
+        },
+        "LunarLander-v3": {name: {"learning_rate": 0.0005} for name in ("c51", "qr-dqn", "iqn", "rainbow", "beyond")},
+    },
+}
+
 
 def resolve_preset(name: str | None, env: str) -> tuple[str | None, dict[str, Any]]:
-    """Return the preset's name and its settings for an environment.
+    """Return the preset's name and its settings for an environment, the range of its returns among them if known.
 
     Without a name, an environment that was tuned gets `tuned`, any other None and the plain defaults.
 
@@ -116,10 +177,30 @@ def resolve_preset(name: str | None, env: str) -> tuple[str | None, dict[str, An
         ConfigError: there is no such preset, or it has nothing for this environment.
     """
     if name is None:
-        return ("tuned", dict(PRESETS["tuned"][env])) if env in PRESETS["tuned"] else (None, {})
+        if env not in PRESETS["tuned"]:
+            return None, range_of_returns(env)
+        name = "tuned"
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}: there are {', '.join(PRESETS)}{nearest(name, PRESETS)}")
     settings = PRESETS[name]
     if env not in settings and ANY not in settings:
         raise ConfigError(f"preset {name!r} has no settings for {env}: it has them for {', '.join(settings)}")
-    return name, dict(settings.get(env, settings.get(ANY, {})))
+    return name, {**range_of_returns(env), **settings.get(env, settings.get(ANY, {}))}
+
+
+def range_of_returns(env: str) -> dict[str, Any]:
+    """Return `v_min` and `v_max` of an environment, or nothing if they are not known."""
+    return dict(zip(("v_min", "v_max"), RETURNS[env], strict=True)) if env in RETURNS else {}
+
+
+def algorithm_preset(name: str | None, env: str, algorithm: str) -> dict[str, Any]:
+    """Return what a resolved preset sets for an algorithm in an environment, over what the algorithm brings itself.
+
+    Raises:
+        ConfigError: the preset is one by algorithm, and has none for this one.
+    """
+    by_environment = ALGORITHM_PRESETS.get(name, {}) if name is not None else {}
+    if ANY in by_environment and algorithm not in by_environment[ANY]:
+        known = ", ".join(by_environment[ANY])
+        raise ConfigError(f"preset {name!r} has no settings for the algorithm {algorithm!r}: it has them for {known}")
+    return dict(by_environment.get(env, by_environment.get(ANY, {})).get(algorithm, {}))

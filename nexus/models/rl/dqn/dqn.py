@@ -24,7 +24,7 @@ from nexus.ops.optimizers import Adam
 from nexus.ops.target_update import hard_update, soft_update
 from nexus.ops.td import td_target, values_of_actions
 
-__all__ = ["DQNAgent", "DQNLoss", "DQNNetwork", "Update", "greedy_on_target"]
+__all__ = ["Bootstrap", "DQNAgent", "DQNLoss", "DQNNetwork", "GreedyBootstrap", "Update", "greedy_on_target"]
 
 
 class DQNNetwork(NexusModule):
@@ -84,6 +84,47 @@ def greedy_on_target(q_network: DQNNetwork, target_output: QOutput, next_states:
     return target_output.q_values.argmax(1)
 
 
+class Bootstrap(Protocol):
+    """What a target is made of, whatever form its values have; called without gradient."""
+
+    def rewards(self, target_network: DQNNetwork, batch: Batch) -> Tensor:
+        """Return what the transitions pay `[B]`."""
+
+    def next_values(
+        self, q_network: DQNNetwork, next_action: NextAction, batch: Batch, next_output: QOutput, values: Tensor
+    ) -> Tensor:
+        """Return what the next states are worth.
+
+        Args:
+            q_network: θ.
+            next_action: who picks a', if anybody does.
+            batch: of B transitions.
+            next_output: of θ⁻ at s'; its Q-values decide how the actions weigh.
+            values: `[B, A, ...]`, of each next action: its Q-value, or samples of its return.
+
+        Returns:
+            `[B, ...]`.
+        """
+
+
+@dataclass(frozen=True)
+class GreedyBootstrap:
+    """The reward as it is, and the value of the one action that `next_action` picks."""
+
+    def rewards(self, target_network: DQNNetwork, batch: Batch) -> Tensor:
+        """`[B]`, as stored."""
+        return batch["rewards"]
+
+    def next_values(
+        self, q_network: DQNNetwork, next_action: NextAction, batch: Batch, next_output: QOutput, values: Tensor
+    ) -> Tensor:
+        """`[B, A, ...] -> [B, ...]`, of a'."""
+        return values_of_actions(values, next_action(q_network, next_output, batch["next_states"]))
+
+
+GREEDY = GreedyBootstrap()
+
+
 class Loss(Protocol):
     """From a batch to one loss per item. The target network and `next_action` are used without gradient."""
 
@@ -98,9 +139,11 @@ class DQNLoss:
 
     Args:
         of_error: loss per item from predictions and targets, `huber` or `squared`.
+        bootstrap: another reward and another value of s' in y.
     """
 
     of_error: Callable[[Tensor, Tensor], Tensor] = huber
+    bootstrap: Bootstrap = GREEDY
 
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
@@ -110,9 +153,11 @@ class DQNLoss:
         predictions = values_of_actions(q_values, batch["actions"])  # [B]
         with torch.no_grad():
             next_output = target_network.output(batch["next_states"])
-            next_actions = next_action(q_network, next_output, batch["next_states"])  # [B]
-            next_values = values_of_actions(next_output.q_values, next_actions)  # [B]
-            targets = td_target(batch["rewards"], batch["discounts"], next_values)  # [B]
+            next_values = self.bootstrap.next_values(
+                q_network, next_action, batch, next_output, next_output.q_values
+            )  # [B]
+            rewards = self.bootstrap.rewards(target_network, batch)  # [B]
+            targets = td_target(rewards, batch["discounts"], next_values)  # [B]
             td_errors = targets - predictions
         return LossOutput(self.of_error(predictions, targets), td_errors.abs(), q_values.detach(), targets)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nexus.core import Batch, ConfigError, LossOutput
 from nexus.models.layers import Head
-from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, mean_readout
+from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout
 from nexus.ops.distributional import quantile_huber, quantile_levels
 from nexus.ops.td import td_target, values_of_actions
 
@@ -101,6 +101,7 @@ class IQNLoss:
         samples: `N`, levels drawn for each prediction.
         target_samples: `M`, levels drawn for each target.
         kappa: up to which error the loss is quadratic; 0 for exact quantiles.
+        bootstrap: another reward and another value of s' in the target.
 
     Raises:
         ConfigError: nothing would be drawn, or `kappa` is negative or no number.
@@ -110,6 +111,7 @@ class IQNLoss:
     samples: int = 8
     target_samples: int = 8
     kappa: float = 1.0
+    bootstrap: Bootstrap = GREEDY
 
     def __post_init__(self) -> None:
         require_one(samples=self.samples, target_samples=self.target_samples)
@@ -121,17 +123,16 @@ class IQNLoss:
     ) -> LossOutput:
         """Return loss `[B]`, priorities |mean target quantile - mean predicted quantile| `[B]`, and the log."""
         online, target = require_implicit(q_network), require_implicit(target_network)
-        rewards, next_states = batch["rewards"], batch["next_states"]
-        levels = self.draw(rewards, self.samples)  # [B, N]
+        levels = self.draw(batch["rewards"], self.samples)  # [B, N]
         quantiles = online.quantiles(batch["states"], levels)  # [B, A, N]
         predictions = values_of_actions(quantiles, batch["actions"])  # [B, N]
         with torch.no_grad():
-            features = target.torso(next_states)  # [B, D], for the choice and for the value
-            next_actions = next_action(q_network, target.readout(target.head(features)), next_states)  # [B]
-            next_quantiles = target.head.at(features, self.draw(rewards, self.target_samples))  # [B, A, M]
-            targets = td_target(
-                rewards.unsqueeze(1), batch["discounts"].unsqueeze(1), values_of_actions(next_quantiles, next_actions)
-            )  # [B, M]
+            features = target.torso(batch["next_states"])  # [B, D], for the choice and for the value
+            next_output = target.readout(target.head(features))  # at the levels that act
+            drawn = target.head.at(features, self.draw(batch["rewards"], self.target_samples))  # [B, A, M]
+            next_quantiles = self.bootstrap.next_values(q_network, next_action, batch, next_output, drawn)  # [B, M]
+            rewards = self.bootstrap.rewards(target_network, batch)  # [B]
+            targets = td_target(rewards.unsqueeze(1), batch["discounts"].unsqueeze(1), next_quantiles)  # [B, M]
             td_errors = targets.mean(1) - predictions.mean(1)
         loss = quantile_huber(predictions, targets, levels, self.kappa)
         return LossOutput(loss, td_errors.abs(), quantiles.detach().mean(-1), targets.mean(1))

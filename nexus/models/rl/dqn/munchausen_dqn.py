@@ -3,34 +3,29 @@
 Vieillard, Pietquin & Geist 2020, https://arxiv.org/abs/2007.14430. `docs/munchausen_dqn.md` lists every deviation.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-import torch
 from torch import Tensor
 
-from nexus.core import Batch, ConfigError, LossOutput
+from nexus.core import Batch, ConfigError, QOutput
 from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction
-from nexus.ops.losses import huber
 from nexus.ops.munchausen import munchausen_bonus, soft_value
-from nexus.ops.td import td_target, values_of_actions
 
-__all__ = ["MunchausenLoss"]
+__all__ = ["MunchausenBootstrap"]
 
 
 @dataclass(frozen=True)
-class MunchausenLoss:
-    """The error of Q(s, a; θ) against y = r + α [τ log π(a|s)]_{l₀}^0 + d · τ log Σ_a' exp(Q(s', a'; θ⁻) / τ).
+class MunchausenBootstrap:
+    """r + α [τ log π(a|s)]_{l₀}^0 for the reward, and Σ_a' π(a'|s') (z(s', a') - τ log π(a'|s')) for what follows.
 
-    π = softmax(Q(·; θ⁻) / τ) at both states. The soft value weighs every next action, so nobody picks one:
-    `next_action` is ignored, and Double DQN changes nothing here.
+    π = softmax(Q(·; θ⁻) / τ) at both states; z is the Q-value (M-DQN) or each sample of the return (M-QR-DQN, M-IQN).
+    The sum weighs every next action, so nobody picks one: `next_action` is not asked, and Double DQN changes nothing.
 
     Args:
         alpha: α, how much of the log-policy is added to the reward.
         temperature: τ of the policy; not the `tau` of the soft target update.
         clip: l₀, the smallest τ log π(a|s).
-        of_error: loss per item from predictions and targets, `huber` or `squared`.
 
     Raises:
         ConfigError: a number is impossible.
@@ -39,7 +34,6 @@ class MunchausenLoss:
     alpha: float = 0.9
     temperature: float = 0.03
     clip: float = -1.0
-    of_error: Callable[[Tensor, Tensor], Tensor] = huber
 
     def __post_init__(self) -> None:
         for name, possible, needs in (
@@ -50,18 +44,14 @@ class MunchausenLoss:
             if not possible:
                 raise ConfigError(f"{name} = {getattr(self, name)}: needs {needs}")
 
-    def __call__(
-        self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
-    ) -> LossOutput:
-        """Return loss `[B]`, priorities |y - Q(s, a)| `[B]`, and what the log shows."""
-        actions = batch["actions"]
-        q_values = q_network.output(batch["states"]).q_values  # [B, A]
-        predictions = values_of_actions(q_values, actions)  # [B]
-        with torch.no_grad():
-            bonus = munchausen_bonus(
-                target_network.output(batch["states"]).q_values, actions, self.temperature, self.alpha, self.clip
-            )  # [B], of the first of the k folded rewards only: the actions in between are not stored
-            next_values = soft_value(target_network.output(batch["next_states"]).q_values, self.temperature)  # [B]
-            targets = td_target(batch["rewards"] + bonus, batch["discounts"], next_values)  # [B]
-            td_errors = targets - predictions
-        return LossOutput(self.of_error(predictions, targets), td_errors.abs(), q_values.detach(), targets)
+    def rewards(self, target_network: DQNNetwork, batch: Batch) -> Tensor:
+        """`[B]`; the bonus is that of the first of the k folded rewards: the actions in between are not stored."""
+        q_values = target_network.output(batch["states"]).q_values  # [B, A]
+        bonus = munchausen_bonus(q_values, batch["actions"], self.temperature, self.alpha, self.clip)
+        return batch["rewards"] + bonus
+
+    def next_values(
+        self, q_network: DQNNetwork, next_action: NextAction, batch: Batch, next_output: QOutput, values: Tensor
+    ) -> Tensor:
+        """`[B, A, ...] -> [B, ...]`, by the policy at s'."""
+        return soft_value(next_output.q_values, values, self.temperature)

@@ -9,7 +9,7 @@ from math import isfinite
 import torch
 
 from nexus.core import Batch, ConfigError, LossOutput
-from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction
+from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, scalar_readout
 from nexus.ops.distributional import quantile_huber, quantile_levels
 from nexus.ops.td import td_target, values_of_actions
 
@@ -22,12 +22,14 @@ class QuantileLoss:
 
     Args:
         kappa: up to which error the loss is quadratic; 0 for exact quantiles.
+        bootstrap: another reward and another value of s' in the target.
 
     Raises:
         ConfigError: `kappa` is negative or no number.
     """
 
     kappa: float = 1.0
+    bootstrap: Bootstrap = GREEDY
 
     def __post_init__(self) -> None:
         if not (isfinite(self.kappa) and self.kappa >= 0):
@@ -42,15 +44,24 @@ class QuantileLoss:
         that of the rewards, and it falls to 0 where the mean is right. The loss itself does not: it keeps the
         spread of the returns, so by it noise that nobody can predict would be replayed most.
         """
+        require_quantiles(q_network)
         output = q_network.output(batch["states"])
         quantiles = values_of_actions(output.distribution, batch["actions"])  # [B, N]
         with torch.no_grad():
             next_output = target_network.output(batch["next_states"])
-            next_actions = next_action(q_network, next_output, batch["next_states"])  # [B]
-            next_quantiles = values_of_actions(next_output.distribution, next_actions)  # [B, N]
-            targets = td_target(batch["rewards"].unsqueeze(1), batch["discounts"].unsqueeze(1), next_quantiles)
+            next_quantiles = self.bootstrap.next_values(
+                q_network, next_action, batch, next_output, next_output.distribution
+            )  # [B, N]
+            rewards = self.bootstrap.rewards(target_network, batch)  # [B]
+            targets = td_target(rewards.unsqueeze(1), batch["discounts"].unsqueeze(1), next_quantiles)  # [B, N]
             mean_targets = targets.mean(1)  # [B]
             td_errors = mean_targets - quantiles.mean(1)  # [B]
         levels = quantile_levels(quantiles.shape[1], quantiles.device)  # [N]
         loss = quantile_huber(quantiles, targets, levels, self.kappa)
         return LossOutput(loss, td_errors.abs(), output.q_values.detach(), mean_targets)
+
+
+def require_quantiles(q_network: DQNNetwork) -> None:
+    """Raise `ConfigError` unless the network's numbers are returns: N quantiles, or one scalar, which is the median."""
+    if q_network.readout not in (mean_readout, scalar_readout):
+        raise ConfigError("QuantileLoss needs a network with readout=mean_readout: this one's numbers are no quantiles")

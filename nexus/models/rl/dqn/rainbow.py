@@ -1,7 +1,8 @@
 """Rainbow (Hessel et al. 2018, https://arxiv.org/abs/1710.02298) and every other combination.
 
-There is no maths here: an algorithm is a choice of parts, a family of losses times the switches `double`, `dueling` and
-`noisy`. Replay and n-step folding belong to the trainer; an algorithm only names the settings it wants for them.
+There is no maths here: an algorithm is a choice of parts, a family of losses times the switches `double`, `dueling`,
+`noisy` and `munchausen`. Replay and n-step folding belong to the trainer; an algorithm only names the settings it
+wants for them.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from nexus.models.layers import Head, NoisyLinear
 from nexus.models.rl.dqn.c51 import C51Loss, CategoricalReadout
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
 from nexus.models.rl.dqn.dqn import (
+    GREEDY,
+    Bootstrap,
     DQNAgent,
     DQNLoss,
     DQNNetwork,
@@ -30,7 +33,7 @@ from nexus.models.rl.dqn.dqn import (
 )
 from nexus.models.rl.dqn.dueling_dqn import DuelingHead
 from nexus.models.rl.dqn.iqn import IQNLoss, IQNNetwork
-from nexus.models.rl.dqn.munchausen_dqn import MunchausenLoss
+from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
 from nexus.ops.losses import huber, squared
 
@@ -46,6 +49,7 @@ class Parts:
     action_dim: int
     torso: nn.Module
     head: Callable[[int], nn.Module]  # atoms -> head
+    bootstrap: Bootstrap
 
     def network(self, atoms: int = 1, readout: Any = None) -> DQNNetwork:
         """Return the usual network: torso, head, readout."""
@@ -62,14 +66,10 @@ class Parts:
 Family = Callable[[Parts], tuple[DQNNetwork, Loss]]
 
 
-def of_error(settings: AgentConfig) -> Any:
-    """The scalar loss that the settings name."""
-    return huber if settings.loss == "huber" else squared
-
-
 def scalar(parts: Parts) -> tuple[DQNNetwork, Loss]:
     """One number per action."""
-    return parts.network(), DQNLoss(of_error(parts.settings))
+    of_error = huber if parts.settings.loss == "huber" else squared
+    return parts.network(), DQNLoss(of_error, parts.bootstrap)
 
 
 def categorical(parts: Parts) -> tuple[DQNNetwork, Loss]:
@@ -81,7 +81,7 @@ def categorical(parts: Parts) -> tuple[DQNNetwork, Loss]:
 
 def quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
     """Quantiles at fixed levels."""
-    return parts.network(parts.settings.quantiles, mean_readout), QuantileLoss()
+    return parts.network(parts.settings.quantiles, mean_readout), QuantileLoss(bootstrap=parts.bootstrap)
 
 
 def implicit_quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
@@ -96,15 +96,15 @@ def implicit_quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
         acting_levels=settings.quantiles,
     )
     generator = torch_generator(settings.seed, "levels", resolve_device(settings.device, parts.state_shape))
-    return network, IQNLoss(generator, settings.quantile_samples, settings.quantile_samples)
+    samples = settings.quantile_samples
+    return network, IQNLoss(generator, samples, samples, bootstrap=parts.bootstrap)
 
 
-def munchausen(parts: Parts) -> tuple[DQNNetwork, Loss]:
-    """One number per action, a soft value for the target."""
-    settings = parts.settings
-    return parts.network(), MunchausenLoss(
-        settings.munchausen_alpha, settings.munchausen_temperature, settings.munchausen_clip, of_error(settings)
-    )
+def bootstrap_of(settings: AgentConfig) -> Bootstrap:
+    """Return who values the next state."""
+    if not settings.munchausen:
+        return GREEDY
+    return MunchausenBootstrap(settings.munchausen_alpha, settings.munchausen_temperature, settings.munchausen_clip)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ class Algorithm:
 
 NO_EPSILON = {"epsilon": 0.0, "epsilon_min": 0.0}  # the noise explores
 NO_DRAWS = {"compile": "torch can't draw its levels from a generator inside a compiled graph"}
-SOFT_TARGET = {"double": "its target weighs every next action, so nobody picks one"}
+NO_SAMPLES = {"munchausen": "its atoms can't move, and a soft value shifts each action's return by its own log-policy"}
+SOFT_VALUE = {"double": "a soft value weighs every next action, so nobody picks one"}
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     "dqn": Algorithm("the base", "doi.org/10.1038/nature14236", "dqn.py"),
@@ -159,10 +160,16 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         "the target: log-policy and soft value",
         "arxiv.org/abs/2007.14430",
         "munchausen_dqn.py",
-        munchausen,
-        refuses=SOFT_TARGET,
+        settings={"munchausen": True, "double": False},
+        refuses=SOFT_VALUE,
     ),
-    "c51": Algorithm("the value: probabilities on atoms", "arxiv.org/abs/1707.06887", "c51.py", categorical),
+    "c51": Algorithm(
+        "the value: probabilities on atoms",
+        "arxiv.org/abs/1707.06887",
+        "c51.py",
+        categorical,
+        refuses=NO_SAMPLES,
+    ),
     "qr-dqn": Algorithm("the value: quantiles", "arxiv.org/abs/1710.10044", "qr_dqn.py", quantile),
     "iqn": Algorithm(
         "the value: quantiles at drawn levels",
@@ -177,6 +184,24 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         "rainbow.py",
         categorical,
         settings={"double": True, "dueling": True, "noisy": True, "prioritized": True, "n_step": 3, **NO_EPSILON},
+        refuses=NO_SAMPLES,
+    ),
+    "beyond": Algorithm(
+        "iqn, munchausen, dueling, noisy, prioritized, n-step, layer norm",
+        "arxiv.org/abs/2411.03820",
+        "rainbow.py",
+        implicit_quantile,
+        settings={
+            "munchausen": True,
+            "double": False,
+            "dueling": True,
+            "noisy": True,
+            "prioritized": True,
+            "n_step": 3,
+            "layer_norm": True,
+            **NO_EPSILON,
+        },
+        refuses={**NO_DRAWS, **SOFT_VALUE},
     ),
 }
 
@@ -190,6 +215,16 @@ def algorithm_named(name: str) -> Algorithm:
     if name not in ALGORITHMS:
         raise ConfigError(f"no algorithm {name!r}{nearest(name, ALGORITHMS)}; there are {', '.join(ALGORITHMS)}")
     return ALGORITHMS[name]
+
+
+def require_sense(algorithm: str, settings: AgentConfig) -> None:
+    """Raise `ConfigError` with the reason if the settings hold what the algorithm or another switch can't take."""
+    refused = {(algorithm, name): reason for name, reason in ALGORITHMS[algorithm].refuses.items()}
+    if settings.munchausen:
+        refused |= {("munchausen", name): reason for name, reason in SOFT_VALUE.items()}
+    for (who, name), reason in refused.items():
+        if getattr(settings, name):
+            raise ConfigError(f"{who} can't take {name}: {reason}; set {name} to false")
 
 
 def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
@@ -210,9 +245,7 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
     state_shape, action_dim = pop_dims(values)
     bounds = pop_bounds(values, state_shape)
     settings = AgentConfig.from_mapping(values)
-    for name, reason in chosen.refuses.items():
-        if getattr(settings, name):
-            raise ConfigError(f"{algorithm} can't take {name}: {reason}")
+    require_sense(algorithm, settings)
     linear = partial(NoisyLinear, sigma0=settings.noisy_sigma) if settings.noisy else nn.Linear
     head = DuelingHead if settings.dueling else Head
     with seeded_initialisation(settings.seed):
@@ -222,6 +255,7 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
             action_dim,
             mlp_torso(settings, state_shape, bounds),
             lambda atoms: head(settings.hidden_dim, action_dim, atoms, linear),
+            bootstrap_of(settings),
         )
         network, loss = chosen.family(parts)
     return DQNAgent(

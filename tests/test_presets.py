@@ -1,0 +1,106 @@
+"""What a user gets by naming an environment and an algorithm, before any other setting."""
+
+from typing import Any
+
+import pytest
+
+from nexus.api import agent_for, make_config
+from nexus.cli.main import main
+from nexus.cli.train import read_command
+from nexus.core import ConfigError
+from nexus.models.rl.dqn.rainbow import ALGORITHMS
+from nexus.training.presets import ALGORITHM_PRESETS, ANY, PRESETS, RETURNS
+
+PER_STEP = {"CartPole-v1": 1.0, "Acrobot-v1": -1.0, "MountainCar-v0": -1.0}  # the same reward in every step
+ENVIRONMENTS = [*PRESETS["tuned"], "Unknown-v0"]
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_is_sound_in_every_environment(env: str, algorithm: str) -> None:
+    config = make_config(env, algorithm=algorithm)
+    assert agent_for((4,), 2, config).settings.algorithm == algorithm  # refuses nothing that a preset brought
+    assert config.noisy or config.epsilon == 1.0
+    assert config.algorithm == algorithm
+    if env in PER_STEP:
+        for_ever = PER_STEP[env] / (1 - config.gamma)
+        assert config.v_min <= for_ever + 1e-9
+        assert config.v_max >= for_ever - 1e-9
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_flags_and_python_give_the_same_settings(env: str, algorithm: str) -> None:
+    assert read_command([env, "--algo", algorithm]).config == make_config(env, algorithm=algorithm)
+
+
+def test_the_layers_go_over_each_other_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Range of returns, preset, algorithm, preset for the algorithm, user: each decides what those after it leave."""
+    preset = {"v_max": 1.0, "n_step": 1, "gamma": 0.1, "batch_size": 11, "double": False}
+    monkeypatch.setitem(RETURNS, "Mine-v0", (-7.0, 70.0))
+    monkeypatch.setitem(PRESETS["tuned"], "Mine-v0", preset)
+    monkeypatch.setitem(ALGORITHM_PRESETS["tuned"], "Mine-v0", {"rainbow": {"n_step": 4, "gamma": 0.2}})
+    config = make_config("Mine-v0", algorithm="rainbow", gamma=0.3)
+    assert (config.v_min, config.v_max) == (-7.0, 1.0)
+    assert (config.n_step, config.gamma, config.batch_size, config.double) == (4, 0.3, 11, True)
+    other = make_config("Mine-v0", algorithm="c51")
+    assert (other.n_step, other.gamma) == (1, 0.1)
+
+
+def test_the_range_belongs_to_the_environment_whatever_the_preset() -> None:
+    assert make_config("CartPole-v1", "seed", algorithm="c51").v_max == 500.0
+    assert make_config("FrozenLake-v1", algorithm="rainbow").v_max == 1.0
+    assert make_config("Unknown-v0", algorithm="rainbow").v_max == 10.0
+
+
+def test_the_paper_preset_is_rainbows_table() -> None:
+    config = make_config("CartPole-v1", "paper", algorithm="rainbow")
+    expected: dict[str, Any] = {
+        "learning_rate": 6.25e-5,
+        "adam_epsilon": 1.5e-4,
+        "epsilon": 0.0,
+        "noisy_sigma": 0.5,
+        "priority_exponent": 0.5,
+        "importance_exponent": 0.4,
+        "n_step": 3,
+        "atoms": 51,
+        "v_min": -10.0,
+        "v_max": 10.0,
+        "double": True,
+        "dueling": True,
+        "prioritized": True,
+    }
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert str(config.target_update_every) == "8000 steps"
+    with pytest.raises(ConfigError, match="'paper' has no settings for the algorithm 'dqn': it has them for rainbow"):
+        make_config("CartPole-v1", "paper")
+
+
+def test_a_preset_by_algorithm_names_known_algorithms_and_settings() -> None:
+    for preset, environments in ALGORITHM_PRESETS.items():
+        for env, by_algorithm in environments.items():
+            assert env == ANY or env in PRESETS[preset]
+            for algorithm in by_algorithm:
+                make_config("CartPole-v1" if env == ANY else env, preset, algorithm=algorithm)
+
+
+SMALL = "-n 60 --learning-starts 50 --num-envs 2 --eval-episodes 1 --hidden-dim 8 --target-return none"
+
+
+@pytest.mark.parametrize(
+    ("flags", "says", "warns"),
+    [
+        ("CartPole-v1 --algo rainbow", "0 to 500, 51 atoms", False),
+        ("FrozenLake8x8-v1 --algo c51", "-10 to 10, 51 atoms", True),
+        ("FrozenLake8x8-v1 --algo c51 --v-min -1000 --v-max 20", "-1000 to 20, 51 atoms", False),
+        ("FrozenLake8x8-v1 --algo qr-dqn", "qr-dqn", False),
+    ],
+)
+def test_the_plan_says_which_range_of_returns_it_takes(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str], flags: str, says: str, warns: bool
+) -> None:
+    assert main(["train", *f"{flags} {SMALL}".split(), "--run-dir", str(tmp_path / "run")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert says in said
+    assert ("No range of returns is known for" in said) == warns
+    assert ("atoms" in said) == ("atoms" in says)
