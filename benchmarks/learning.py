@@ -6,20 +6,25 @@
     python -m benchmarks.learning lunarlander       tuned LunarLander-v3, 5 seeds
     python -m benchmarks.learning acrobot
     python -m benchmarks.learning mountaincar
+    python -m benchmarks.learning cartpole_family       every algorithm on CartPole-v1, 5 seeds, 50,000 steps
+    python -m benchmarks.learning lunarlander_family    eight of them on LunarLander-v3, 3 seeds, 150,000 steps
+
+The record is written after every seed. A study that was stopped goes on where it was with `--resume`.
 
 Tuning used seeds from 1000 on. Seeds 0 to 9 report; for CartPole 100 to 109, since its settings were revised after
 0 to 9 had been seen.
 """
 
 import argparse
+import json
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import record
+from benchmarks.record import RESULTS, record
 
 STUDIES: dict[str, dict[str, Any]] = {
     "cartpole": {
@@ -57,8 +62,47 @@ STUDIES: dict[str, dict[str, Any]] = {
     },
 }
 
+# As `--algo NAME` gives them, but for CartPole's own Double, which would be in all.
+STUDIES["cartpole_family"] = {
+    "env": "CartPole-v1",
+    "first_seed": 100,
+    "seeds": 5,
+    "settings": {"total_steps": 50_000, "eval_every": "5000 steps", "target_return": None},
+    "algorithms": {
+        "dqn": {"double": False},
+        "double": {},
+        "dueling": {"double": False, "dueling": True},
+        "prioritized": {"double": False},
+        "n-step": {"double": False},
+        "noisy": {"double": False},
+        "munchausen": {},
+        "c51": {"double": False},
+        "qr-dqn": {"double": False},
+        "iqn": {"double": False},
+        "rainbow": {},
+        "beyond": {},
+    },
+}
+ONE_STEP: dict[str, Any] = {"n_step": 1}  # LunarLander's own settings have three
+STUDIES["lunarlander_family"] = {
+    "env": "LunarLander-v3",
+    "first_seed": 100,
+    "seeds": 3,
+    "settings": {"eval_every": "25000 steps", "target_return": None},
+    "algorithms": {
+        "dqn": ONE_STEP,
+        "double": ONE_STEP,
+        "dueling": ONE_STEP | {"double": True},
+        "prioritized": ONE_STEP,
+        "n-step": {},
+        "qr-dqn": ONE_STEP,
+        "rainbow": {},
+        "beyond": {},
+    },
+}
 
-def one_seed(name: str, seed: int) -> dict[str, Any]:
+
+def one_seed(name: str, algorithm: str | None, seed: int) -> dict[str, Any]:
     """Train one seed in a process of its own and return its evaluations and episode returns."""
     import nexus
     from nexus.api import Listener
@@ -82,9 +126,11 @@ def one_seed(name: str, seed: int) -> dict[str, Any]:
             listener=seen,
             seed=seed,
             **study["settings"],
+            **({} if algorithm is None else {"algorithm": algorithm, **study["algorithms"][algorithm]}),
         )
         episodes = read_episodes(result.run_dir)
     return {
+        **({} if algorithm is None else {"algorithm": algorithm}),
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 1),
         "evaluations": [[steps, *(round(value, 1) for value in rest)] for steps, *rest in seen.points],
@@ -98,15 +144,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--processes", type=int, default=2, help="seeds at a time (1 for undisturbed times)")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of the record and run what is missing")
     arguments = parser.parse_args()
     study = STUDIES[arguments.study]
+    rows = rows_of(arguments.study) if arguments.resume else []
+    done = {(row.get("algorithm"), row["seed"]) for row in rows}
     first = study.get("first_seed", 0)
-    seeds = range(first, first + study["seeds"])
+    jobs = [(name, seed) for seed in range(first, first + study["seeds"]) for name in study.get("algorithms", [None])]
     # Fresh processes: each counts its own imports, and none inherits the threads of another.
     with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(one_seed, arguments.study, seed) for seed in seeds]
-        rows = [job.result() for job in jobs]
-    record(arguments.study, rows, processes=arguments.processes, env=study["env"])
+        running = [pool.submit(one_seed, arguments.study, *job) for job in jobs if job not in done]
+        for job in as_completed(running):
+            rows.append(job.result())
+            rows.sort(key=lambda row: jobs.index((row.get("algorithm"), row["seed"])))
+            record(arguments.study, rows, processes=arguments.processes, env=study["env"])
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """Return the rows of a record that was begun."""
+    path = RESULTS / f"{name}.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))["rows"]) if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from nexus.core.types import Array
 from nexus.envs.factory import EnvSpec
 from nexus.training.evaluation import evaluate
-from nexus.training.statistics import bootstrap_interval
+from nexus.training.statistics import bootstrap_interval, interquartile_mean
 
 rng = np.random.default_rng(0)
 
@@ -97,3 +97,10 @@ def test_the_interval_covers_the_mean_about_as_often_as_it_says() -> None:
 
 def test_the_interval_of_equal_values_has_no_width() -> None:
     assert np.allclose(bootstrap_interval([2.0] * 10), 2.0)
+
+
+def test_the_interquartile_mean_is_that_of_the_middle_half() -> None:
+    assert interquartile_mean([100.0, 3.0, 1.0, 2.0]) == pytest.approx(2.5)  # the quarters at both ends are gone
+    assert interquartile_mean([0.0, 30.0, 90.0]) == pytest.approx((0 * 0.25 + 30 + 90 * 0.25) / 1.5)
+    assert interquartile_mean([7.0]) == pytest.approx(7.0)
+    assert interquartile_mean(np.arange(8.0)) == pytest.approx(3.5)
