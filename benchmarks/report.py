@@ -286,15 +286,15 @@ def main() -> None:
             "cartpole_family",
             "Every algorithm on CartPole-v1",
             475,
-            "`nexus train CartPole-v1 --algo NAME`, 50,000 steps. CartPole's settings are DQN's and bring Double along; it "
-            "is off here but where the name says it.",
+            "`nexus train CartPole-v1 --algo NAME`, 50,000 steps. CartPole's settings are for DQN and bring Double; "
+            "it is off here but where the name says it.",
         ),
         family(
             "lunarlander_family",
             "Eight algorithms on LunarLander-v3",
             200,
-            "150,000 steps. The settings are those tuned for DQN; they fold 3 steps, but here only where the name says it "
-            "(n-step, rainbow, beyond), one step elsewhere; dueling is Dueling with Double.",
+            "150,000 steps. The settings are those tuned for DQN; they fold 3 steps, but here only where the name says "
+            "it (n-step, rainbow, beyond), one step elsewhere; dueling is Dueling with Double.",
         ),
         speed(
             "updates",
