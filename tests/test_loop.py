@@ -55,7 +55,7 @@ class Witness:
         self.epsilons: list[float] = []
         self.learning_rates: list[float] = []
 
-    def act(self, states: Array, epsilon: float, training: bool) -> Array:
+    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
         assert training
         self.epsilons.append(epsilon)
         return np.zeros(len(states), np.int64)

@@ -33,8 +33,8 @@ class Agent(Protocol):
     epsilon: float
     optimizer: torch.optim.Optimizer
 
-    def act(self, states: Array, epsilon: float, training: bool) -> Array:
-        """Return actions `[E]` for states `[E, *obs]`."""
+    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
+        """Return actions `[E]` for states `[E, *obs]`, legal ones where masks `[E, A]` tell which they are."""
 
     def learn(self, batch: Batch) -> UpdateResult:
         """Take one optimizer step."""
@@ -100,7 +100,7 @@ def train(
 
         # Act: each environment draws its own coin.
         agent.epsilon = config.epsilon_at(counters.steps, counters.episodes)
-        actions = agent.act(stream.states, agent.epsilon, True)
+        actions = agent.act(stream.states, agent.epsilon, True, stream.action_masks)
 
         # Step every environment.
         step = stream.step(actions)
@@ -118,6 +118,8 @@ def train(
                 step.terminated,
                 step.truncated,
                 step.valid,
+                step.action_masks,
+                step.next_action_masks,
             )
         )
 

@@ -17,6 +17,7 @@ from nexus.core import AgentConfig, Batch, ConfigError, LossOutput, NexusModule,
 from nexus.core.seeding import generator, seeded_initialisation, torch_generator
 from nexus.core.types import Array
 from nexus.models.layers import Head, MLPTorso, flatten_parameters, resample_noise
+from nexus.ops.action_masks import only_legal
 from nexus.ops.exploration import epsilon_greedy
 from nexus.ops.losses import huber, squared
 from nexus.ops.target_update import hard_update, soft_update
@@ -73,13 +74,13 @@ def mean_readout(quantiles: Tensor) -> QOutput:
     return QOutput(q_values=quantiles.mean(-1), distribution=quantiles)
 
 
-NextAction = Callable[[DQNNetwork, QOutput, Tensor], Tensor]
-"""Who picks a': from the online network, the target network's output at s' and s' to actions `[B]`."""
+NextAction = Callable[[DQNNetwork, QOutput, Batch], Tensor]
+"""Who picks a': from the online network, the target network's output at s' and the batch to actions `[B]`."""
 
 
-def greedy_on_target(q_network: DQNNetwork, target_output: QOutput, next_states: Tensor) -> Tensor:
+def greedy_on_target(q_network: DQNNetwork, target_output: QOutput, batch: Batch) -> Tensor:
     """a' = argmax_a Q(s', a; θ⁻): the target network picks and values the next action (DQN)."""
-    return target_output.q_values.argmax(1)
+    return only_legal(target_output.q_values, batch.get("next_action_masks")).argmax(1)
 
 
 class Loss(Protocol):
@@ -108,7 +109,7 @@ class DQNLoss:
         predictions = values_of_actions(q_values, batch["actions"])  # [B]
         with torch.no_grad():
             next_output = target_network.output(batch["next_states"])
-            next_actions = next_action(q_network, next_output, batch["next_states"])  # [B]
+            next_actions = next_action(q_network, next_output, batch)  # [B]
             next_values = values_of_actions(next_output.q_values, next_actions)  # [B]
             targets = td_target(batch["rewards"], batch["discounts"], next_values)  # [B]
             td_errors = targets - predictions
@@ -207,34 +208,71 @@ class DQNAgent(NexusModule):
         torso = MLPTorso(self.state_shape, hidden_dim, self.settings.hidden_layers, self.settings.layer_norm)
         return DQNNetwork(self.state_shape, self.action_dim, hidden_dim, torso=torso)
 
-    def select_action(self, state: Any, training: bool = True) -> int:
-        """Return one action for one state `[*obs]`: ε-greedy while training, else greedy."""
-        return int(self.act(np.asarray(state)[None], self.epsilon if training else 0.0, training)[0])
+    def select_action(self, state: Any, training: bool = True, action_masks: Any = None) -> int:
+        """Return one action for one state `[*obs]`: ε-greedy while training, else greedy.
 
-    def act(self, states: Array, epsilon: float, training: bool = True) -> Array:
+        Args:
+            state: `[*obs]`.
+            training: explore.
+            action_masks: `[A]`, 1 where legal, as in Gymnasium's `info["action_mask"]`; None for all.
+
+        Raises:
+            ConfigError: no action is legal, or there is not one entry per action.
+        """
+        masks = None if action_masks is None else self._usable(np.asarray(action_masks)[None])
+        return int(self.act(np.asarray(state)[None], self.epsilon if training else 0.0, training, masks)[0])
+
+    def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
         """Return an action for each of `[E, *obs]`, each environment with its own coin.
 
-        While training, noisy layers act with a fresh draw of their noise; else with their mean weights.
+        While training, noisy layers act with a fresh draw of their noise; else with their mean weights. Where masks
+        `[E, A]` are given, only legal actions are taken; a row without any (a terminal state) counts as all legal.
         """
         if self._is_noisy:
             self.q_network.train(training)
             resample_noise(self.q_network, self._noise)
+        legal = None if action_masks is None else torch.as_tensor(action_masks, device=self._theta.device).bool()
         with torch.inference_mode():
-            q_values = self.q_network(states)  # [E, A]
+            q_values = only_legal(self.q_network(states), legal)  # [E, A]
             greedy_actions: Array = q_values.argmax(1).cpu().numpy()
         if epsilon == 0.0:
             return greedy_actions
-        return epsilon_greedy(greedy_actions, self.action_dim, epsilon, self._rng)
+        masks = None if action_masks is None else np.asarray(action_masks, bool)
+        return epsilon_greedy(greedy_actions, self.action_dim, epsilon, self._rng, masks)
 
     def predict(
-        self, observation: Any, state: None = None, episode_start: Any = None, deterministic: bool = True
+        self,
+        observation: Any,
+        state: None = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: Any = None,
     ) -> tuple[Any, None]:
-        """Return `(action, None)` for one observation, or `(actions, None)` for many, as other libraries do."""
+        """Return `(action, None)` for one observation, or `(actions, None)` for many, as other libraries do.
+
+        Args:
+            observation: `[*obs]` or `[E, *obs]`.
+            state: not used.
+            episode_start: not used.
+            deterministic: greedy; else with the agent's exploration.
+            action_masks: `[A]` or `[E, A]`, 1 where legal; None for all.
+
+        Raises:
+            ConfigError: no action is legal, or there is not one entry per action.
+        """
         states = np.asarray(observation)
         one = states.ndim == len(self.state_shape)
         epsilon = 0.0 if deterministic else self.epsilon
-        actions = self.act(states[None] if one else states, epsilon, training=not deterministic)
+        masks = None if action_masks is None else self._usable(np.atleast_2d(action_masks))
+        actions = self.act(states[None] if one else states, epsilon, not deterministic, masks)
         return (actions[0] if one else actions), None
+
+    def _usable(self, action_masks: Array) -> Array:
+        """Return masks `[E, A]` as bool, each with something to choose, or raise `ConfigError`."""
+        masks = action_masks.astype(bool)
+        if masks.ndim != 2 or masks.shape[1] != self.action_dim or not masks.any(1).all():
+            raise ConfigError(f"action_masks {masks.tolist()}: needs {self.action_dim} entries, at least one of them 1")
+        return masks
 
     def update(self, batch: Batch) -> Update:
         """Learn from a batch and decay ε once: ε ← max(ε_min, ε · decay), as the seed's pseudocode does."""
@@ -268,6 +306,7 @@ class DQNAgent(NexusModule):
         """Move a batch to the device; here, and nowhere else, the seed's `dones` become discounts."""
         ready = {key: batch[key] for key in ("states", "actions", "rewards", "next_states")}
         ready["discounts"] = batch["discounts"] if "discounts" in batch else self.gamma * (1.0 - batch["dones"])
+        ready |= {key: batch[key].bool() for key in ("action_masks", "next_action_masks") if key in batch}
         ready["weights"] = batch["weights"] if "weights" in batch else torch.ones_like(ready["rewards"])
         if self._theta.is_cpu:
             return ready

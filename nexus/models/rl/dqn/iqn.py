@@ -121,13 +121,13 @@ class IQNLoss:
     ) -> LossOutput:
         """Return loss `[B]`, priorities |mean target quantile - mean predicted quantile| `[B]`, and the log."""
         online, target = require_implicit(q_network), require_implicit(target_network)
-        rewards, next_states = batch["rewards"], batch["next_states"]
+        rewards = batch["rewards"]
         levels = self.draw(rewards, self.samples)  # [B, N]
         quantiles = online.quantiles(batch["states"], levels)  # [B, A, N]
         predictions = values_of_actions(quantiles, batch["actions"])  # [B, N]
         with torch.no_grad():
-            features = target.torso(next_states)  # [B, D], for the choice and for the value
-            next_actions = next_action(q_network, target.readout(target.head(features)), next_states)  # [B]
+            features = target.torso(batch["next_states"])  # [B, D], for the choice and for the value
+            next_actions = next_action(q_network, target.readout(target.head(features)), batch)  # [B]
             next_quantiles = target.head.at(features, self.draw(rewards, self.target_samples))  # [B, A, M]
             targets = td_target(
                 rewards.unsqueeze(1), batch["discounts"].unsqueeze(1), values_of_actions(next_quantiles, next_actions)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nexus.core import Batch, ConfigError, LossOutput
 from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction
+from nexus.ops.action_masks import only_legal
 from nexus.ops.losses import huber
 from nexus.ops.munchausen import munchausen_bonus, soft_value
 from nexus.ops.td import td_target, values_of_actions
@@ -23,8 +24,8 @@ __all__ = ["MunchausenLoss"]
 class MunchausenLoss:
     """The error of Q(s, a; θ) against y = r + α [τ log π(a|s)]_{l₀}^0 + d · τ log Σ_a' exp(Q(s', a'; θ⁻) / τ).
 
-    π = softmax(Q(·; θ⁻) / τ) at both states. The soft value weighs every next action, so nobody picks one:
-    `next_action` is ignored, and Double DQN changes nothing here.
+    π = softmax(Q(·; θ⁻) / τ) at both states, over legal actions. The soft value weighs every one of them, so nobody
+    picks one: `next_action` is ignored, and Double DQN changes nothing here.
 
     Args:
         alpha: α, how much of the log-policy is added to the reward.
@@ -58,10 +59,11 @@ class MunchausenLoss:
         q_values = q_network.output(batch["states"]).q_values  # [B, A]
         predictions = values_of_actions(q_values, actions)  # [B]
         with torch.no_grad():
-            bonus = munchausen_bonus(
-                target_network.output(batch["states"]).q_values, actions, self.temperature, self.alpha, self.clip
-            )  # [B], of the first of the k folded rewards only: the actions in between are not stored
-            next_values = soft_value(target_network.output(batch["next_states"]).q_values, self.temperature)  # [B]
+            legal = only_legal(target_network.output(batch["states"]).q_values, batch.get("action_masks"))  # [B, A]
+            # Of the first of the k folded rewards only: the actions in between are not stored.
+            bonus = munchausen_bonus(legal, actions, self.temperature, self.alpha, self.clip)  # [B]
+            next_q_values = target_network.output(batch["next_states"]).q_values  # [B, A]
+            next_values = soft_value(only_legal(next_q_values, batch.get("next_action_masks")), self.temperature)  # [B]
             targets = td_target(batch["rewards"] + bonus, batch["discounts"], next_values)  # [B]
             td_errors = targets - predictions
         return LossOutput(self.of_error(predictions, targets), td_errors.abs(), q_values.detach(), targets)

@@ -46,7 +46,7 @@ class QuantileLoss:
         quantiles = values_of_actions(output.distribution, batch["actions"])  # [B, N]
         with torch.no_grad():
             next_output = target_network.output(batch["next_states"])
-            next_actions = next_action(q_network, next_output, batch["next_states"])  # [B]
+            next_actions = next_action(q_network, next_output, batch)  # [B]
             next_quantiles = values_of_actions(next_output.distribution, next_actions)  # [B, N]
             targets = td_target(batch["rewards"].unsqueeze(1), batch["discounts"].unsqueeze(1), next_quantiles)
             mean_targets = targets.mean(1)  # [B]
