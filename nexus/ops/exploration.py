@@ -1,9 +1,32 @@
 """Choosing actions while learning."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["epsilon_greedy", "random_legal"]
+__all__ = ["boltzmann", "epsilon_greedy", "random_legal"]
+
+
+def boltzmann(q_values: NDArray[Any], temperature: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw from π = softmax(Q / temperature): the better an action, the more often (https://arxiv.org/abs/cs/9605103).
+
+    Drawn as argmax_a Q(s, a) + temperature · g_a with g from the standard Gumbel distribution
+    (https://arxiv.org/abs/1411.0030), which needs no exponential: nothing overflows, and a temperature of 0 is greedy.
+    How much is explored depends on the scale of the rewards: an action that is worth less by one temperature is drawn
+    e times less often. No temperature is right for every state (https://arxiv.org/abs/1705.10257).
+
+    Args:
+        q_values: `[E, A]`; -inf is never drawn.
+        temperature: 0 or more, in units of the return.
+        rng: source of the noise, `E * A` draws.
+
+    Returns:
+        `[E]`.
+    """
+    noisy = q_values + temperature * rng.gumbel(size=q_values.shape)  # float64, so no noise is rounded away
+    actions: NDArray[np.int64] = noisy.argmax(1)
+    return actions
 
 
 def epsilon_greedy(

@@ -31,6 +31,7 @@ class Agent(Protocol):
     """What the loop needs of an agent."""
 
     epsilon: float
+    temperature: float
     optimizer: torch.optim.Optimizer
 
     def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
@@ -78,6 +79,7 @@ class Progress:
     before: Counters  # as they were before this step
     step: Step
     epsilon: float
+    temperature: float
     update: UpdateResult | None  # the last one so far
 
     def due(self, period: Period | None) -> bool:
@@ -100,6 +102,7 @@ def train(
 
         # Act: each environment draws its own coin.
         agent.epsilon = config.epsilon_at(counters.steps, counters.episodes)
+        agent.temperature = config.temperature_at(counters.steps, counters.episodes)
         actions = agent.act(stream.states, agent.epsilon, True, stream.action_masks)
 
         # Step every environment.
@@ -142,7 +145,7 @@ def train(
         if config.target_update_every.unit != "updates" and crossings(config.target_update_every, before, counters):
             agent.update_target_network()
 
-        yield Progress(counters, before, step, agent.epsilon, update)
+        yield Progress(counters, before, step, agent.epsilon, agent.temperature, update)
 
 
 def crossings(period: Period, before: Counters, after: Counters) -> int:

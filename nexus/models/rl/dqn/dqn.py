@@ -23,7 +23,7 @@ from nexus.ops.losses import huber, squared
 from nexus.ops.target_update import hard_update, soft_update
 from nexus.ops.td import td_target, values_of_actions
 
-__all__ = ["DQNAgent", "DQNLoss", "DQNNetwork", "Update", "greedy_on_target"]
+__all__ = ["DQNAgent", "DQNLoss", "DQNNetwork", "Update", "by_epsilon", "greedy_on_target"]
 
 
 class DQNNetwork(NexusModule):
@@ -81,6 +81,32 @@ NextAction = Callable[[DQNNetwork, QOutput, Batch], Tensor]
 def greedy_on_target(q_network: DQNNetwork, target_output: QOutput, batch: Batch) -> Tensor:
     """a' = argmax_a Q(s', a; θ⁻): the target network picks and values the next action (DQN)."""
     return only_legal(target_output.q_values, batch.get("next_action_masks")).argmax(1)
+
+
+class Exploration(Protocol):
+    """How to act while learning: from Q-values `[E, A]`, -inf where illegal, to actions `[E]`.
+
+    A part looks at ε or at the temperature; the masks `[E, A]` are None where every action is legal.
+    """
+
+    def __call__(
+        self,
+        q_values: Tensor,
+        epsilon: float,
+        temperature: float,
+        rng: np.random.Generator,
+        action_masks: Array | None,
+    ) -> Array: ...
+
+
+def by_epsilon(
+    q_values: Tensor, epsilon: float, temperature: float, rng: np.random.Generator, action_masks: Array | None
+) -> Array:
+    """Act at random with probability ε, else greedily; the temperature is not looked at."""
+    greedy_actions: Array = q_values.argmax(1).cpu().numpy()
+    if epsilon == 0.0:
+        return greedy_actions
+    return epsilon_greedy(greedy_actions, q_values.shape[1], epsilon, rng, action_masks)
 
 
 class Loss(Protocol):
@@ -152,13 +178,14 @@ class Update(Mapping[str, Tensor]):
 
 
 class DQNAgent(NexusModule):
-    """Acts ε-greedily on `q_network` and trains it towards targets from `target_network`.
+    """Acts on `q_network`, ε-greedily by default, and trains it towards targets from `target_network`.
 
     Args:
         config: `state_dim` (a number or a shape) and `action_dim`, and any field of `AgentConfig`.
         network: another network, already made; its copy becomes the target network.
         loss: another loss object.
         next_action: another choice of the next action.
+        exploration: another way to act while learning.
 
     Raises:
         ConfigError: a key is missing, unknown or impossible.
@@ -171,6 +198,7 @@ class DQNAgent(NexusModule):
         network: DQNNetwork | None = None,
         loss: Loss | None = None,
         next_action: NextAction = greedy_on_target,
+        exploration: Exploration = by_epsilon,
     ) -> None:
         super().__init__(config)
         settings = dict(config)
@@ -182,6 +210,8 @@ class DQNAgent(NexusModule):
         self.epsilon_decay = self.settings.epsilon_decay
         self.loss = DQNLoss(huber if self.settings.loss == "huber" else squared) if loss is None else loss
         self.next_action = next_action
+        self.exploration = exploration
+        self.temperature = self.settings.temperature
         self._rng = generator(self.settings.seed, "exploration")
 
         device = resolve_device(self.settings.device, self.state_shape)
@@ -209,7 +239,7 @@ class DQNAgent(NexusModule):
         return DQNNetwork(self.state_shape, self.action_dim, hidden_dim, torso=torso)
 
     def select_action(self, state: Any, training: bool = True, action_masks: Any = None) -> int:
-        """Return one action for one state `[*obs]`: ε-greedy while training, else greedy.
+        """Return one action for one state `[*obs]`: explored while training, else greedy.
 
         Args:
             state: `[*obs]`.
@@ -223,7 +253,7 @@ class DQNAgent(NexusModule):
         return int(self.act(np.asarray(state)[None], self.epsilon if training else 0.0, training, masks)[0])
 
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
-        """Return an action for each of `[E, *obs]`, each environment with its own coin.
+        """Return an action for each of `[E, *obs]`: while training by `exploration`, else ε-greedily.
 
         While training, noisy layers act with a fresh draw of their noise; else with their mean weights. Where masks
         `[E, A]` are given, only legal actions are taken; a row without any (a terminal state) counts as all legal.
@@ -234,11 +264,9 @@ class DQNAgent(NexusModule):
         legal = None if action_masks is None else torch.as_tensor(action_masks, device=self._theta.device).bool()
         with torch.inference_mode():
             q_values = only_legal(self.q_network(states), legal)  # [E, A]
-            greedy_actions: Array = q_values.argmax(1).cpu().numpy()
-        if epsilon == 0.0:
-            return greedy_actions
         masks = None if action_masks is None else np.asarray(action_masks, bool)
-        return epsilon_greedy(greedy_actions, self.action_dim, epsilon, self._rng, masks)
+        choose = self.exploration if training else by_epsilon  # an evaluation with ε means just that
+        return choose(q_values, epsilon, self.temperature, self._rng, masks)
 
     def predict(
         self,

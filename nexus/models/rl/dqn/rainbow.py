@@ -14,6 +14,7 @@ from torch import nn
 from nexus.core import AgentConfig, ConfigError, nearest
 from nexus.core.seeding import seeded_initialisation, torch_generator
 from nexus.models.layers import Head, MLPTorso, NoisyLinear
+from nexus.models.rl.dqn.boltzmann import by_temperature
 from nexus.models.rl.dqn.c51 import C51Loss, CategoricalReadout
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
 from nexus.models.rl.dqn.dqn import (
@@ -21,6 +22,7 @@ from nexus.models.rl.dqn.dqn import (
     DQNLoss,
     DQNNetwork,
     Loss,
+    by_epsilon,
     greedy_on_target,
     mean_readout,
     pop_dims,
@@ -221,5 +223,9 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
         )
         network, loss = chosen.family(parts)
     return DQNAgent(
-        whole, network=network, loss=loss, next_action=greedy_on_online if settings.double else greedy_on_target
+        whole,
+        network=network,
+        loss=loss,
+        next_action=greedy_on_online if settings.double else greedy_on_target,
+        exploration=by_temperature if settings.exploration == "boltzmann" else by_epsilon,
     )
