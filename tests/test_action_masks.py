@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import nexus
+from nexus.cli.watch import WatchCommand, play
 from nexus.core import Batch, ConfigError, QOutput, Transitions
 from nexus.core.errors import EnvError
 from nexus.core.types import Array
@@ -518,6 +519,12 @@ def test_no_illegal_action_in_training_or_evaluation(algorithm: str, tmp_path: A
     assert result.counters.updates > 100
     assert result.evaluation is not None
     assert 3 <= result.evaluation.mean <= 5
+
+
+def test_no_illegal_action_while_somebody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    agent = make_agent("dqn", state_dim=2, action_dim=ACTIONS, hidden_dim=16)
+    play(Masked(), agent, WatchCommand("run", episodes=30), lambda: None)
+    assert capsys.readouterr().out.count("return") == 30
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))

@@ -141,6 +141,20 @@ def test_an_error_of_the_environments_own_stays_as_it_is(error: type[Exception])
         stream.step(np.zeros(1, np.int64))
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Gymnasium tells of the copy that died
+def test_an_error_of_an_environment_in_another_process_stays_as_it_is() -> None:
+    class Crash(Faulty):
+        def step(self, action: Any) -> Any:
+            raise ValueError("my own")
+
+    stream = TransitionStream(AsyncVectorEnv([Crash] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
+    stream.reset()
+    with pytest.raises(ValueError, match="my own"):
+        stream.step(np.zeros(2, np.int64))
+    stream.env.close()
+
+
 def test_four_answers_instead_of_five_are_refused() -> None:
     class Old(Faulty):
         def step(self, action: Any) -> Any:
