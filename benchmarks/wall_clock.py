@@ -50,7 +50,7 @@ def solve_sb3(seed: int) -> int | None:
     from nexus.training.evaluation import evaluate
 
     class Actor:
-        def act(self, states: Any, epsilon: float, training: bool) -> Any:
+        def act(self, states: Any, epsilon: float, training: bool, action_masks: Any) -> Any:
             return np.asarray(model.predict(states, deterministic=True)[0])
 
     class StopWhenSolved(BaseCallback):  # type: ignore[misc]

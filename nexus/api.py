@@ -180,7 +180,7 @@ class Run:
     def follow(self, log: RunLog) -> Evaluation | None:
         """Iterate the loop; return an evaluation of the final weights, if there is one that ended nothing."""
         evaluation, logged_at, logged_steps = None, time.time(), 0
-        stream = TransitionStream(self.vector_env)
+        stream = TransitionStream(self.vector_env, self.plan.env)
         for progress in loop.train(stream, self.agent, self.replay, self.config, self.counters):
             evaluation = None
             ended = self.episodes.add(progress)

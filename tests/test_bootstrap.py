@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nexus.core import QOutput
+from nexus.core import Batch, QOutput
 from nexus.models.layers import Head
 from nexus.models.rl.dqn.dqn import DQNLoss, DQNNetwork, Loss, greedy_on_target, mean_readout
 from nexus.models.rl.dqn.iqn import IQNLoss, IQNNetwork
@@ -24,7 +24,7 @@ def close(actual: Tensor, expected: Any, atol: float = 1e-5) -> None:
     torch.testing.assert_close(actual, torch.as_tensor(expected), rtol=0, atol=atol)
 
 
-def nobody(q_network: DQNNetwork, target_output: QOutput, next_states: Tensor) -> Tensor:
+def nobody(q_network: DQNNetwork, target_output: QOutput, batch: Batch) -> Tensor:
     raise AssertionError("a soft value asks nobody for the next action")
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nexus.core import ConfigError, LossOutput
+from nexus.core import Batch, ConfigError, LossOutput
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.envs.factory import EnvSpec, make_vector_env
 from nexus.envs.stream import TransitionStream
@@ -317,9 +317,9 @@ def test_who_picks_the_next_action_is_asked(kind: str) -> None:
     next_states = states if kind == "c51" else torch.tensor([[[4.0] * 5, [1.0] * 5]])
     seen: list[Any] = []
 
-    def always_one(q_network: DQNNetwork, target_output: Any, asked: Tensor) -> Tensor:
+    def always_one(q_network: DQNNetwork, target_output: Any, asked: Batch) -> Tensor:
         seen.append((q_network, target_output.q_values.tolist(), asked))
-        return torch.ones(len(asked), dtype=torch.int64)
+        return torch.ones(len(asked["actions"]), dtype=torch.int64)
 
     online = deepcopy(network)
     batch = make_batch(states, next_states, [0], [0.5], [0.5])
@@ -328,7 +328,7 @@ def test_who_picks_the_next_action_is_asked(kind: str) -> None:
     assert len(seen) == 1
     assert seen[0][0] is online
     assert seen[0][1] == [[4.0, 1.0]]
-    assert seen[0][2] is batch["next_states"]
+    assert seen[0][2] is batch
 
 
 # --- with networks that learn ---
@@ -362,8 +362,8 @@ def random_batch(size: int = 32) -> dict[str, Tensor]:
     }
 
 
-def greedy_online(q_network: DQNNetwork, target_output: Any, next_states: Tensor) -> Tensor:
-    return q_network.output(next_states).q_values.argmax(1)
+def greedy_online(q_network: DQNNetwork, target_output: Any, batch: Batch) -> Tensor:
+    return q_network.output(batch["next_states"]).q_values.argmax(1)
 
 
 @every_kind

@@ -49,7 +49,7 @@ def losses(next_action: NextAction) -> Tensor:
 def test_the_online_network_picks_and_the_target_network_values() -> None:
     """Decoys: the target's own maximum 8 and 6, the online network's own value 5 and 9."""
     next_states = torch.tensor([[1.0], [2.0]])
-    assert greedy_on_online(ONLINE, TARGET.output(next_states), next_states).tolist() == [0, 2]
+    assert greedy_on_online(ONLINE, TARGET.output(next_states), {"next_states": next_states}).tolist() == [0, 2]
     torch.testing.assert_close(losses(greedy_on_online), torch.tensor([1 + 0.5 * 3.0, 2 + 0.9 * 0.5, 3.0]))
     torch.testing.assert_close(losses(greedy_on_target), torch.tensor([1 + 0.5 * 8.0, 2 + 0.9 * 6.0, 3.0]))
 
@@ -89,7 +89,7 @@ def test_with_different_networks_its_targets_are_lower() -> None:
 
 def test_no_gradient_flows_through_the_choice() -> None:
     network = DQNNetwork(2, 3, hidden_dim=4)
-    actions = greedy_on_online(network, network.output(torch.zeros(5, 2)), torch.randn(5, 2))
+    actions = greedy_on_online(network, network.output(torch.zeros(5, 2)), {"next_states": torch.randn(5, 2)})
     assert actions.shape == (5,)
     assert actions.dtype == torch.int64
     assert not actions.requires_grad

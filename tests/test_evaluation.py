@@ -44,7 +44,7 @@ class Zero:
     def __init__(self) -> None:
         self.epsilons: set[float] = set()
 
-    def act(self, states: Array, epsilon: float, training: bool) -> Array:
+    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
         assert not training
         self.epsilons.add(epsilon)
         return np.zeros(len(states), np.int64)

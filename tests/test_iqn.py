@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nexus.core import ConfigError, QOutput
+from nexus.core import Batch, ConfigError, QOutput
 from nexus.core.seeding import seed_of
 from nexus.models.layers import Head, MLPTorso
 from nexus.models.rl.dqn.dqn import DQNAgent, DQNNetwork, greedy_on_target
@@ -139,9 +139,9 @@ def test_the_next_action_is_whose_it_is_asked_of() -> None:
     online, target, data = network(0, action_dim=3), network(1, action_dim=3), batch()
     seen = []
 
-    def last(q_network: DQNNetwork, target_output: QOutput, next_states: Tensor) -> Tensor:
-        seen.append((q_network is online, torch.equal(target_output.q_values, target(next_states))))
-        assert torch.equal(next_states, data["next_states"])
+    def last(q_network: DQNNetwork, target_output: QOutput, asked: Batch) -> Tensor:
+        seen.append((q_network is online, torch.equal(target_output.q_values, target(asked["next_states"]))))
+        assert asked is data
         return torch.full((6,), 2)
 
     out = IQNLoss(noise(), 1, 500)(online, target, last, data)

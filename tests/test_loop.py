@@ -49,13 +49,13 @@ class Witness:
     """An agent that learns nothing and remembers every call."""
 
     def __init__(self) -> None:
-        self.epsilon = 0.0
+        self.epsilon = self.temperature = 0.0
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD([torch.zeros(1)], lr=9.0)
         self.calls: list[str] = []
         self.epsilons: list[float] = []
         self.learning_rates: list[float] = []
 
-    def act(self, states: Array, epsilon: float, training: bool) -> Array:
+    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
         assert training
         self.epsilons.append(epsilon)
         return np.zeros(len(states), np.int64)

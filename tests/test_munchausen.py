@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nexus.core import ConfigError, QOutput
+from nexus.core import Batch, ConfigError, QOutput
 from nexus.models.layers import Head
 from nexus.models.rl.dqn.dqn import DQNAgent, DQNLoss, DQNNetwork, greedy_on_target
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
@@ -26,7 +26,7 @@ def close(actual: Tensor, expected: list[float] | list[list[float]], atol: float
     torch.testing.assert_close(actual, torch.tensor(expected), rtol=0, atol=atol)
 
 
-def nobody(q_network: DQNNetwork, target_output: QOutput, next_states: Tensor) -> Tensor:
+def nobody(q_network: DQNNetwork, target_output: QOutput, batch: Batch) -> Tensor:
     raise AssertionError("a soft value asks nobody for the next action")
 
 

@@ -61,6 +61,7 @@ class TrainView(Listener):
                 "can't be told from its ends. Set --v-min and --v-max to what a discounted return can be."
             )
         self.total = plan.config.total_steps
+        self.by_temperature = plan.config.exploration == "boltzmann"
         self.started = self.shown_at = time.perf_counter()
         self.shown_steps = 0
         self.task = self.bar.add_task("train", total=self.total, numbers="")
@@ -74,7 +75,7 @@ class TrainView(Listener):
                 return
         elif (steps * LINES) // self.total == (self.shown_steps * LINES) // self.total:
             return
-        numbers = live_numbers(progress, episodes, self.rate(steps))
+        numbers = live_numbers(progress, episodes, self.rate(steps), self.by_temperature)
         if self.console.is_terminal:
             self.bar.update(self.task, completed=min(steps, self.total), numbers=numbers)
         else:
@@ -107,12 +108,12 @@ class TrainView(Listener):
         )
 
 
-def live_numbers(progress: Progress, episodes: EpisodeTracker, rate: float) -> str:
+def live_numbers(progress: Progress, episodes: EpisodeTracker, rate: float, by_temperature: bool = False) -> str:
     """The figures behind the bar."""
     parts = [f"{rate:,.0f} steps/s"]
     if episodes.mean_return is not None:
         parts.append(f"return {episodes.mean_return:.1f}")
-    parts.append(f"ε {progress.epsilon:.2f}")
+    parts.append(f"temperature {progress.temperature:.3g}" if by_temperature else f"ε {progress.epsilon:.2f}")
     if progress.update is not None:
         metrics = dict(progress.update.items())
         parts += [f"loss {float(metrics['loss']):.3f}", f"Q {float(metrics['q_mean']):.1f}"]
@@ -165,11 +166,14 @@ def range_is_assumed(plan: Plan) -> bool:
 
 
 def exploration(plan: Plan) -> str:
-    """Say the ε schedule in words."""
+    """Say the schedule of ε or of the temperature in words."""
     config = plan.config
+    what, start, end = "ε", config.epsilon, config.epsilon_min
+    if config.exploration == "boltzmann":
+        what, start, end = "Boltzmann, temperature", config.temperature, config.temperature_min
     if config.epsilon_schedule == "constant":
-        return f"ε {config.epsilon:g}"
+        return f"{what} {start:g}"
     if config.epsilon_schedule == "linear":
-        return f"ε {config.epsilon:g} to {config.epsilon_min:g} over {config.epsilon_steps:,} steps"
+        return f"{what} {start:g} to {end:g} over {config.epsilon_steps:,} steps"
     how = config.epsilon_schedule.replace("_", " ")
-    return f"ε {config.epsilon:g} x {config.epsilon_decay:g} {how}, at least {config.epsilon_min:g}"
+    return f"{what} {start:g} x {config.epsilon_decay:g} {how}, at least {end:g}"

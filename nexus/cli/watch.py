@@ -76,20 +76,22 @@ def run(arguments: list[str]) -> int:
 def play(env: Any, agent: "DQNAgent", command: WatchCommand, show: Callable[[], None]) -> None:
     """Play greedy episodes; `show` is called at each state."""
     for episode in range(command.episodes):
-        state = first_state(env, command, command.seed + episode)
+        state, info = first_state(env, command, command.seed + episode)
         show()
         episode_return, length, done = 0.0, 0, False
         while not done and length < LIMIT:
-            state, reward, terminated, truncated, _ = env.step(agent.select_action(state, training=False))
+            action = agent.select_action(state, training=False, action_masks=info.get("action_mask"))
+            state, reward, terminated, truncated, info = env.step(action)
             show()
             episode_return, length, done = episode_return + float(reward), length + 1, terminated or truncated
         print(f"episode {episode + 1}: return {episode_return:g}, {length} steps", flush=True)
 
 
-def first_state(env: Any, command: WatchCommand, seed: int) -> Any:
+def first_state(env: Any, command: WatchCommand, seed: int) -> tuple[Any, dict[str, Any]]:
     """Reset the environment, which is when a window opens or fails to."""
     try:
-        return env.reset(seed=seed)[0]
+        state, info = env.reset(seed=seed)
+        return state, info
     except Exception as error:
         if command.video is not None:
             raise

@@ -158,6 +158,12 @@ class AgentConfig(CheckedConfig):
     """Clip the gradient to this norm; none for no clipping."""
     tau: float = 1.0
     """Target update θ⁻ ← τθ + (1-τ)θ⁻; 1 copies the network."""
+    exploration: Literal["epsilon_greedy", "boltzmann"] = "epsilon_greedy"
+    """epsilon_greedy: at random with probability ε; boltzmann: drawn from softmax(Q / temperature), without ε."""
+    temperature: float = 1.0
+    """boltzmann: temperature at the start, in units of the return; it follows epsilon_schedule."""
+    temperature_min: float = 0.1
+    """boltzmann: smallest temperature while training."""
     epsilon: float = 1.0
     """Probability of a random action at the start."""
     epsilon_min: float = 0.01
@@ -189,6 +195,12 @@ class AgentConfig(CheckedConfig):
         self.require(self.adam_epsilon > 0, "adam_epsilon", "a number above 0")
         self.require(self.max_grad_norm is None or self.max_grad_norm > 0, "max_grad_norm", "a norm above 0")
         self.require(0 < self.tau <= 1, "tau", "a fraction in (0, 1]")
+        self.require(self.temperature > 0, "temperature", "a temperature above 0")
+        self.require(
+            self.exploration == "epsilon_greedy" or 0 <= self.temperature_min <= self.temperature,
+            "temperature_min",
+            f"[0, temperature = {self.temperature:g}]",
+        )
         self.require(0 <= self.epsilon <= 1, "epsilon", "a probability in [0, 1]")
         self.require(0 <= self.epsilon_min <= self.epsilon, "epsilon_min", f"[0, epsilon = {self.epsilon}]")
         self.require(0 < self.epsilon_decay <= 1, "epsilon_decay", "a factor in (0, 1]")

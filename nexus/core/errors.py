@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["ConfigError", "NexusError", "RunError", "nearest", "one_line"]
+__all__ = ["ConfigError", "EnvError", "NexusError", "RunError", "nearest", "one_line"]
 
 
 class NexusError(Exception):
@@ -12,6 +12,10 @@ class NexusError(Exception):
 
 class ConfigError(NexusError, ValueError):
     """A setting is unknown, impossible, or does not fit the environment."""
+
+
+class EnvError(NexusError):
+    """An environment returned what nobody can learn from, such as a reward that is not a number."""
 
 
 class RunError(NexusError):

@@ -25,6 +25,7 @@ Batch: TypeAlias = Mapping[str, Tensor]
 | `discounts` | `[B]` float32 | what multiplies the bootstrap: γ^k, or 0 after a termination |
 | `weights` | `[B]` float32 | importance weights, 1 under uniform sampling |
 | `indices` | `[B]` int64 | rows of the replay, for new priorities |
+| `action_masks`, `next_action_masks` | `[B, A]` bool | legal actions in each; only where the environment tells |
 
 A batch from a replay that was filled by `push` has the seed's `dones` in place of `discounts`.
 """
@@ -39,6 +40,8 @@ class Transitions:
     rewards: Array  # [K] float32, Σ γ^i r_{t+i}
     discounts: Array  # [K] float32, γ^k or 0
     next_states: Array  # [K, *obs]
+    action_masks: Array | None = None  # [K, A] bool, the legal actions in `states`
+    next_action_masks: Array | None = None  # [K, A] bool, those in `next_states`; both or neither
 
     def __len__(self) -> int:
         return len(self.actions)

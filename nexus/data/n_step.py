@@ -33,6 +33,7 @@ class NStepAccumulator:
         self._rewards = np.zeros((n, num_envs), np.float32)
         self._discounts = np.zeros((n, num_envs), np.float32)
         self._states: Array | None = None  # [n, E, *obs], allocated when the first state shows its dtype
+        self._action_masks: Array | None = None  # [n, E, A], only where there are masks
 
     def push(
         self,
@@ -43,6 +44,8 @@ class NStepAccumulator:
         terminated: Array,
         truncated: Array,
         valid: NDArray[np.bool_],
+        action_masks: NDArray[np.bool_] | None = None,
+        next_action_masks: NDArray[np.bool_] | None = None,
     ) -> Transitions:
         """Take one vector step and return the transitions that it completed, oldest first.
 
@@ -54,11 +57,17 @@ class NStepAccumulator:
             terminated: `[E]`, the episode ended in a terminal state.
             truncated: `[E]`, the episode was cut off and keeps its bootstrap.
             valid: `[E]`, False where the environment only reset itself and nothing was decided.
+            action_masks: `[E, A]`, the legal actions in `states`, where the environment tells.
+            next_action_masks: `[E, A]`, those in `next_states`.
         """
         if self._states is None:
             self._states = np.zeros((self.n, *states.shape), states.dtype)
         slot = self._cursor
         self._states[slot] = states
+        if action_masks is not None:
+            if self._action_masks is None:
+                self._action_masks = np.zeros((self.n, *action_masks.shape), bool)
+            self._action_masks[slot] = action_masks
         self._actions[slot] = actions
         self._rewards[slot] = 0.0
         self._discounts[slot] = 1.0
@@ -72,9 +81,9 @@ class NStepAccumulator:
         leaving = self._open & (terminated | truncated)  # [n, E]
         leaving[self._cursor] |= self._open[self._cursor]  # its n steps are over
         self._open &= ~leaving
-        return self._collect(leaving, next_states)
+        return self._collect(leaving, next_states, next_action_masks)
 
-    def _collect(self, leaving: NDArray[np.bool_], next_states: Array) -> Transitions:
+    def _collect(self, leaving: NDArray[np.bool_], next_states: Array, next_action_masks: Array | None) -> Transitions:
         """Copy the marked slots out, oldest first."""
         assert self._states is not None
         oldest_first = (self._cursor + np.arange(self.n)) % self.n
@@ -87,4 +96,6 @@ class NStepAccumulator:
             rewards=self._rewards[picked],
             discounts=self._discounts[picked],
             next_states=next_states[envs],
+            action_masks=None if self._action_masks is None else self._action_masks[picked],
+            next_action_masks=None if next_action_masks is None else next_action_masks[envs],
         )

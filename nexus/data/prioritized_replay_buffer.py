@@ -57,10 +57,28 @@ class PrioritizedReplayBuffer:
     def __len__(self) -> int:
         return len(self._storage)
 
-    def push(self, state: Any, action: int, reward: float, next_state: Any, done: bool) -> None:
+    def push(
+        self,
+        state: Any,
+        action: int,
+        reward: float,
+        next_state: Any,
+        done: bool,
+        *,
+        action_masks: Any = None,
+        next_action_masks: Any = None,
+    ) -> None:
         """Store one transition as it comes from `env.step`, at the highest priority so far."""
         rows = self._storage.next_rows(1)
-        self._storage.push(state, action, reward, next_state, done)
+        self._storage.push(
+            state,
+            action,
+            reward,
+            next_state,
+            done,
+            action_masks=action_masks,
+            next_action_masks=next_action_masks,
+        )
         self._enter(rows)
 
     def add(self, transitions: Transitions) -> None:

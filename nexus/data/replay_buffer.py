@@ -58,15 +58,28 @@ class ReplayBuffer:
         self._size = 0
         self._cursor = 0
         self._holds_dones: bool | None = None  # known from the first write on
+        self._action_masks: Array | None = None  # [capacity, A] both, if the first write has them
+        self._next_action_masks: Array | None = None
 
     def __len__(self) -> int:
         return self._size
 
-    def push(self, state: Any, action: int, reward: float, next_state: Any, done: bool) -> None:
+    def push(
+        self,
+        state: Any,
+        action: int,
+        reward: float,
+        next_state: Any,
+        done: bool,
+        *,
+        action_masks: Any = None,
+        next_action_masks: Any = None,
+    ) -> None:
         """Store one transition as it comes from `env.step`.
 
         `done` means terminated: what follows is worth nothing. A truncated episode still has a future, so
         pass False there. The batch then holds `dones`, and the agent brings its own γ.
+        The masks `[A]` tell the legal actions in either state; give both, each time or never.
         """
         row = Transitions(
             states=np.asarray(state)[None],
@@ -74,6 +87,8 @@ class ReplayBuffer:
             rewards=np.asarray([reward], np.float32),
             discounts=np.asarray([0.0 if done else 1.0], np.float32),
             next_states=np.asarray(next_state)[None],
+            action_masks=None if action_masks is None else np.asarray(action_masks, bool)[None],
+            next_action_masks=None if next_action_masks is None else np.asarray(next_action_masks, bool)[None],
         )
         self._write(row, holds_dones=True)
 
@@ -95,7 +110,7 @@ class ReplayBuffer:
     def gather(self, indices: NDArray[np.int64], weights: torch.Tensor) -> Batch:
         """Return the transitions in these rows `[B]` as tensors, with weights `[B]` that the caller chose."""
         discounts = torch.from_numpy(self._discounts.take(indices))
-        return {
+        batch = {
             "states": torch.from_numpy(self._states.take(indices, axis=0)),
             "actions": torch.from_numpy(self._actions.take(indices)),
             "rewards": torch.from_numpy(self._rewards.take(indices)),
@@ -104,6 +119,10 @@ class ReplayBuffer:
             "weights": weights,
             "indices": torch.from_numpy(indices),
         }
+        if self._action_masks is not None and self._next_action_masks is not None:
+            batch["action_masks"] = torch.from_numpy(self._action_masks.take(indices, axis=0))
+            batch["next_action_masks"] = torch.from_numpy(self._next_action_masks.take(indices, axis=0))
+        return batch
 
     def next_rows(self, count: int) -> NDArray[np.int64]:
         """Return the rows that the next `count` transitions will take; of more than `capacity`, the last ones'."""
@@ -126,7 +145,8 @@ class ReplayBuffer:
         """Bytes that the arrays take, 0 before the first transition."""
         if self._holds_dones is None:
             return 0
-        return replay_bytes(self.capacity, self._states.shape[1:], self._states.dtype)
+        masks = 0 if self._action_masks is None else 2 * self._action_masks.nbytes
+        return replay_bytes(self.capacity, self._states.shape[1:], self._states.dtype) + masks
 
     def reward_summary(self) -> dict[str, float]:
         """Return the minimum, mean and maximum of the stored (folded) rewards; empty if there are none."""
@@ -142,6 +162,7 @@ class ReplayBuffer:
             )
         if self._holds_dones is None:
             self._allocate(rows.states.shape[1:], rows.states.dtype)
+            self._allocate_masks(rows)
             self._holds_dones = holds_dones
         if holds_dones != self._holds_dones:
             raise ConfigError("a replay is filled either by push or by add, not by both: their discounts differ")
@@ -152,6 +173,7 @@ class ReplayBuffer:
         for states in (rows.states, rows.next_states):
             if not np.can_cast(states.dtype, self._states.dtype, "same_kind"):
                 raise ConfigError(f"this replay holds states of dtype {self._states.dtype}, got {states.dtype}")
+        require_masks(rows, self._action_masks)
         count = len(rows)
         at = self.next_rows(count)
         last = slice(count - len(at), count)
@@ -160,6 +182,11 @@ class ReplayBuffer:
         self._rewards[at] = rows.rewards[last]
         self._discounts[at] = rows.discounts[last]
         self._next_states[at] = rows.next_states[last]
+        if self._action_masks is not None and self._next_action_masks is not None:
+            assert rows.action_masks is not None
+            assert rows.next_action_masks is not None
+            self._action_masks[at] = rows.action_masks[last]
+            self._next_action_masks[at] = rows.next_action_masks[last]
         self._cursor = (self._cursor + count) % self.capacity
         self._size = min(self._size + count, self.capacity)
 
@@ -170,6 +197,23 @@ class ReplayBuffer:
         self._actions = np.empty(self.capacity, np.int64)
         self._rewards = np.empty(self.capacity, np.float32)
         self._discounts = np.empty(self.capacity, np.float32)
+
+    def _allocate_masks(self, rows: Transitions) -> None:
+        if rows.action_masks is not None:
+            self._action_masks = np.empty((self.capacity, *rows.action_masks.shape[1:]), bool)
+            self._next_action_masks = np.empty_like(self._action_masks)
+
+
+def require_masks(rows: Transitions, stored: Array | None) -> None:
+    """Raise `ConfigError` unless rows have both masks, as long as those stored `[capacity, A]`, or neither."""
+    if stored is None and rows.action_masks is None and rows.next_action_masks is None:
+        return
+    shape = None if stored is None else stored.shape[1:]
+    for masks in (rows.action_masks, rows.next_action_masks):
+        if masks is None or masks.shape[1:] != shape:
+            got = "none" if masks is None else f"one of shape {masks.shape[1:]}"
+            needs = "none, as before" if shape is None else f"shape {shape} for both states"
+            raise ConfigError(f"action_masks: got {got}, this replay needs {needs}")
 
 
 def require_memory(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> None:

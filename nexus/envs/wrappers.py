@@ -5,6 +5,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from nexus.envs.action_masks import KEY
+
 __all__ = ["FrameSkip"]
 
 
@@ -15,7 +17,7 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
 
     Args:
         env: the environment.
-        skip: times each action is repeated; fewer where the episode ends.
+        skip: times each action is repeated; fewer where the episode ends, or where the action becomes illegal.
     """
 
     def __init__(self, env: gym.Env[Any, Any], skip: int) -> None:
@@ -33,8 +35,14 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
             previous = observation.copy() if self.max_of_two and observation is not None else None
             observation, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
-            if terminated or truncated:
+            if terminated or truncated or became_illegal(action, info):
                 break
         if self.max_of_two and previous is not None:
             observation = np.maximum(previous, observation)
         return observation, total, terminated, truncated, info
+
+
+def became_illegal(action: Any, info: dict[str, Any]) -> bool:
+    """True if there is a mask, and it forbids the action."""
+    mask = info.get(KEY)
+    return mask is not None and int(action) < len(mask) and not mask[int(action)]

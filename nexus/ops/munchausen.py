@@ -1,5 +1,7 @@
 """The soft value and the reward bonus of Munchausen reinforcement learning (https://arxiv.org/abs/2007.14430)."""
 
+from math import inf
+
 from torch import Tensor
 
 from nexus.ops.td import values_of_actions
@@ -29,7 +31,7 @@ def soft_value(q_values: Tensor, values: Tensor, temperature: float) -> Tensor:
     for z it is what M-IQN bootstraps from: each sample gets the same entropy.
 
     Args:
-        q_values: `[B, A]`, what π prefers.
+        q_values: `[B, A]`, what π prefers; -inf where an action is illegal.
         values: `[B, A, ...]`, z: the same Q-values, or samples of the return `[B, A, N]`.
         temperature: above 0.
 
@@ -40,6 +42,7 @@ def soft_value(q_values: Tensor, values: Tensor, temperature: float) -> Tensor:
     best = q_values.amax(1).view(-1, *trailing)  # [B, ...], taken off while weighing: π sums to 1 up to rounding only
     log_probabilities = log_policy(q_values, temperature)  # [B, A]
     probabilities = log_probabilities.exp()
+    log_probabilities = log_probabilities.masked_fill(log_probabilities == -inf, 0.0)  # 0 log 0 is 0, not NaN
     entropy = -temperature * (probabilities * log_probabilities).sum(1)  # [B]
     weighed = (probabilities.view(*probabilities.shape, *trailing) * (values - best.unsqueeze(1))).sum(1)  # [B, ...]
     return best + (weighed + entropy.view(-1, *trailing))

@@ -55,7 +55,7 @@ class TrainConfig(AgentConfig):
     target_update_every: Period = EVERY_500_UPDATES
     """How often the target network follows, in steps, updates or episodes."""
     epsilon_schedule: Literal["linear", "per_step", "per_episode", "constant"] = "linear"
-    """linear over epsilon_steps, or multiplied by epsilon_decay per step or per episode."""
+    """linear over epsilon_steps, or multiplied by epsilon_decay per step or episode; boltzmann's temperature too."""
     epsilon_steps: int = 20_000
     """Steps over which a linear schedule goes from epsilon to epsilon_min."""
     learning_rate_schedule: Literal["constant", "step", "linear", "cosine"] = "constant"
@@ -87,7 +87,10 @@ class TrainConfig(AgentConfig):
         self.require(0 <= self.priority_exponent <= 1, "priority_exponent", "a number in [0, 1]")
         self.require(0 <= self.importance_exponent <= 1, "importance_exponent", "a number in [0, 1]")
         lowest_epsilon = self.epsilon if self.epsilon_schedule == "constant" else self.epsilon_min
-        self.require(not self.noisy or lowest_epsilon < 1, "noisy", "an ε below 1, or its noise never acts: epsilon 0")
+        explores_by_noise = self.noisy and self.exploration == "epsilon_greedy"
+        self.require(
+            not explores_by_noise or lowest_epsilon < 1, "noisy", "an ε below 1, or its noise never acts: epsilon 0"
+        )
         self.require(self.learning_starts >= 0, "learning_starts", "0 or more steps")
         self.require(self.reward_clip is None or self.reward_clip > 0, "reward_clip", "a size above 0, or none")
         self.require(self.learning_rate_end >= 0, "learning_rate_end", "0 or more")
@@ -112,13 +115,20 @@ class TrainConfig(AgentConfig):
 
     def epsilon_at(self, steps: int, episodes: int) -> float:
         """Return ε after so many steps and finished episodes."""
+        return self._explored_at(self.epsilon, self.epsilon_min, steps, episodes)
+
+    def temperature_at(self, steps: int, episodes: int) -> float:
+        """Return the temperature of Boltzmann exploration after so many steps and finished episodes."""
+        return self._explored_at(self.temperature, self.temperature_min, steps, episodes)
+
+    def _explored_at(self, start: float, end: float, steps: int, episodes: int) -> float:
         since_start = max(0, steps - self.learning_starts)
         if self.epsilon_schedule == "linear":
-            return schedules.linear(self.epsilon, self.epsilon_min, self.epsilon_steps, since_start)
+            return schedules.linear(start, end, self.epsilon_steps, since_start)
         if self.epsilon_schedule == "constant":
-            return self.epsilon
+            return start
         count = episodes if self.epsilon_schedule == "per_episode" else since_start
-        return schedules.exponential(self.epsilon, self.epsilon_min, self.epsilon_decay, count)
+        return schedules.exponential(start, end, self.epsilon_decay, count)
 
     def learning_rate_at(self, steps: int, updates: int) -> float:
         """Return the learning rate after so many steps and updates."""

@@ -16,8 +16,8 @@ __all__ = ["Evaluation", "EvaluationProtocol", "evaluate"]
 class Actor(Protocol):
     """What an evaluation needs of an agent."""
 
-    def act(self, states: Array, epsilon: float, training: bool) -> Array:
-        """Return actions `[E]` for states `[E, *obs]`; not training means no noise beside ε."""
+    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
+        """Return legal actions `[E]` for states `[E, *obs]`; not training means no noise beside ε."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def evaluate(
     """
     num_envs = min(episodes, 100)
     vector_env = make_vector_env(env, num_envs)
-    stream = TransitionStream(vector_env)
+    stream = TransitionStream(vector_env, name_of(env.source))
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
     running_return, running_length = np.zeros(num_envs), np.zeros(num_envs, int)
     returns: list[float] = []
@@ -91,7 +91,7 @@ def evaluate(
     try:
         stream.reset(seed)
         while share.any():
-            step = stream.step(agent.act(stream.states, epsilon, False))
+            step = stream.step(agent.act(stream.states, epsilon, False, stream.action_masks))
             running_return += step.rewards * step.valid
             running_length += step.valid
             too_long = running_length >= max_episode_steps

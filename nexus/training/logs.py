@@ -121,11 +121,14 @@ def scalars(
         "time/fps": steps_per_second,
         "time/total_timesteps": counters.steps,
         "time/episodes": counters.episodes,
-        "rollout/exploration_rate": progress.epsilon,
         "train/n_updates": counters.updates,
         "train/learning_rate": config.learning_rate_at(counters.steps, counters.updates),
         "replay/size": len(replay),
     }
+    if config.exploration == "boltzmann":
+        values["rollout/temperature"] = progress.temperature
+    else:
+        values["rollout/exploration_rate"] = progress.epsilon
     if episodes.returns:
         values["rollout/ep_rew_mean"] = float(np.mean(episodes.returns))
         values["rollout/ep_len_mean"] = float(np.mean(episodes.lengths))

@@ -31,10 +31,11 @@ class Agent(Protocol):
     """What the loop needs of an agent."""
 
     epsilon: float
+    temperature: float
     optimizer: torch.optim.Optimizer
 
-    def act(self, states: Array, epsilon: float, training: bool) -> Array:
-        """Return actions `[E]` for states `[E, *obs]`."""
+    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
+        """Return actions `[E]` for states `[E, *obs]`, legal ones where masks `[E, A]` tell which they are."""
 
     def learn(self, batch: Batch) -> UpdateResult:
         """Take one optimizer step."""
@@ -78,6 +79,7 @@ class Progress:
     before: Counters  # as they were before this step
     step: Step
     epsilon: float
+    temperature: float
     update: UpdateResult | None  # the last one so far
 
     def due(self, period: Period | None) -> bool:
@@ -100,7 +102,8 @@ def train(
 
         # Act: each environment draws its own coin.
         agent.epsilon = config.epsilon_at(counters.steps, counters.episodes)
-        actions = agent.act(stream.states, agent.epsilon, True)
+        agent.temperature = config.temperature_at(counters.steps, counters.episodes)
+        actions = agent.act(stream.states, agent.epsilon, True, stream.action_masks)
 
         # Step every environment.
         step = stream.step(actions)
@@ -118,6 +121,8 @@ def train(
                 step.terminated,
                 step.truncated,
                 step.valid,
+                step.action_masks,
+                step.next_action_masks,
             )
         )
 
@@ -140,7 +145,7 @@ def train(
         if config.target_update_every.unit != "updates" and crossings(config.target_update_every, before, counters):
             agent.update_target_network()
 
-        yield Progress(counters, before, step, agent.epsilon, update)
+        yield Progress(counters, before, step, agent.epsilon, agent.temperature, update)
 
 
 def crossings(period: Period, before: Counters, after: Counters) -> int:

@@ -62,7 +62,7 @@ class C51Loss:
         logits = values_of_actions(output.distribution, batch["actions"])  # [B, N]
         with torch.no_grad():
             next_output = target_network.output(batch["next_states"])
-            next_actions = next_action(q_network, next_output, batch["next_states"])  # [B]
+            next_actions = next_action(q_network, next_output, batch)  # [B]
             next_probabilities = values_of_actions(next_output.distribution, next_actions).softmax(-1)  # [B, N]
             target = project_categorical(next_probabilities, batch["rewards"], batch["discounts"], atoms)  # [B, N]
         loss = categorical_cross_entropy(logits, target)

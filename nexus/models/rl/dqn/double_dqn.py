@@ -5,13 +5,14 @@
 
 from torch import Tensor
 
-from nexus.core import QOutput
+from nexus.core import Batch, QOutput
 from nexus.models.rl.dqn.dqn import DQNNetwork
+from nexus.ops.action_masks import only_legal
 
 __all__ = ["greedy_on_online"]
 
 
-def greedy_on_online(q_network: DQNNetwork, target_output: QOutput, next_states: Tensor) -> Tensor:
+def greedy_on_online(q_network: DQNNetwork, target_output: QOutput, batch: Batch) -> Tensor:
     """a' = argmax_a Q(s', a; θ): the online network picks the action that the target network then values.
 
     Where one network does both, an action whose value is too high by chance is picked for just that reason, and
@@ -20,9 +21,10 @@ def greedy_on_online(q_network: DQNNetwork, target_output: QOutput, next_states:
     Args:
         q_network: θ.
         target_output: of θ⁻ at s'; not looked at.
-        next_states: `[B, *obs]`, s'.
+        batch: with s' and, where the environment tells, its legal actions.
 
     Returns:
         `[B]`.
     """
-    return q_network.output(next_states).q_values.argmax(1)
+    q_values = q_network.output(batch["next_states"]).q_values  # [B, A]
+    return only_legal(q_values, batch.get("next_action_masks")).argmax(1)

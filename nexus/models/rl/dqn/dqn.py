@@ -18,13 +18,23 @@ from nexus.core import AgentConfig, Batch, ConfigError, LossOutput, NexusModule,
 from nexus.core.seeding import generator, seeded_initialisation, torch_generator
 from nexus.core.types import Array
 from nexus.models.layers import Bounds, Head, MLPTorso, flatten_parameters, resample_noise
+from nexus.ops.action_masks import only_legal
 from nexus.ops.exploration import epsilon_greedy
 from nexus.ops.losses import huber, squared
 from nexus.ops.optimizers import Adam
 from nexus.ops.target_update import hard_update, soft_update
 from nexus.ops.td import td_target, values_of_actions
 
-__all__ = ["Bootstrap", "DQNAgent", "DQNLoss", "DQNNetwork", "GreedyBootstrap", "Update", "greedy_on_target"]
+__all__ = [
+    "Bootstrap",
+    "DQNAgent",
+    "DQNLoss",
+    "DQNNetwork",
+    "GreedyBootstrap",
+    "Update",
+    "by_epsilon",
+    "greedy_on_target",
+]
 
 
 class DQNNetwork(NexusModule):
@@ -75,13 +85,39 @@ def mean_readout(quantiles: Tensor) -> QOutput:
     return QOutput(q_values=quantiles.mean(-1), distribution=quantiles)
 
 
-NextAction = Callable[[DQNNetwork, QOutput, Tensor], Tensor]
-"""Who picks a': from the online network, the target network's output at s' and s' to actions `[B]`."""
+NextAction = Callable[[DQNNetwork, QOutput, Batch], Tensor]
+"""Who picks a': from the online network, the target network's output at s' and the batch to actions `[B]`."""
 
 
-def greedy_on_target(q_network: DQNNetwork, target_output: QOutput, next_states: Tensor) -> Tensor:
+def greedy_on_target(q_network: DQNNetwork, target_output: QOutput, batch: Batch) -> Tensor:
     """a' = argmax_a Q(s', a; θ⁻): the target network picks and values the next action (DQN)."""
-    return target_output.q_values.argmax(1)
+    return only_legal(target_output.q_values, batch.get("next_action_masks")).argmax(1)
+
+
+class Exploration(Protocol):
+    """How to act while learning: from Q-values `[E, A]`, -inf where illegal, to actions `[E]`.
+
+    A part looks at ε or at the temperature; the masks `[E, A]` are None where every action is legal.
+    """
+
+    def __call__(
+        self,
+        q_values: Tensor,
+        epsilon: float,
+        temperature: float,
+        rng: np.random.Generator,
+        action_masks: Array | None,
+    ) -> Array: ...
+
+
+def by_epsilon(
+    q_values: Tensor, epsilon: float, temperature: float, rng: np.random.Generator, action_masks: Array | None
+) -> Array:
+    """Act at random with probability ε, else greedily; the temperature is not looked at."""
+    greedy_actions: Array = q_values.argmax(1).cpu().numpy()
+    if epsilon == 0.0:
+        return greedy_actions
+    return epsilon_greedy(greedy_actions, q_values.shape[1], epsilon, rng, action_masks)
 
 
 class Bootstrap(Protocol):
@@ -119,7 +155,7 @@ class GreedyBootstrap:
         self, q_network: DQNNetwork, next_action: NextAction, batch: Batch, next_output: QOutput, values: Tensor
     ) -> Tensor:
         """`[B, A, ...] -> [B, ...]`, of a'."""
-        return values_of_actions(values, next_action(q_network, next_output, batch["next_states"]))
+        return values_of_actions(values, next_action(q_network, next_output, batch))
 
 
 GREEDY = GreedyBootstrap()
@@ -198,7 +234,7 @@ class Update(Mapping[str, Tensor]):
 
 
 class DQNAgent(NexusModule):
-    """Acts ε-greedily on `q_network` and trains it towards targets from `target_network`.
+    """Acts on `q_network`, ε-greedily by default, and trains it towards targets from `target_network`.
 
     Args:
         config: `state_dim` (a number or a shape) and `action_dim`, any field of `AgentConfig`, and perhaps
@@ -206,6 +242,7 @@ class DQNAgent(NexusModule):
         network: another network, already made; its copy becomes the target network.
         loss: another loss object.
         next_action: another choice of the next action.
+        exploration: another way to act while learning.
 
     Raises:
         ConfigError: a key is missing, unknown or impossible.
@@ -218,6 +255,7 @@ class DQNAgent(NexusModule):
         network: DQNNetwork | None = None,
         loss: Loss | None = None,
         next_action: NextAction = greedy_on_target,
+        exploration: Exploration = by_epsilon,
     ) -> None:
         super().__init__(config)
         settings = dict(config)
@@ -230,6 +268,8 @@ class DQNAgent(NexusModule):
         self.epsilon_decay = self.settings.epsilon_decay
         self.loss = DQNLoss(huber if self.settings.loss == "huber" else squared) if loss is None else loss
         self.next_action = next_action
+        self.exploration = exploration
+        self.temperature = self.settings.temperature
         self._rng = generator(self.settings.seed, "exploration")
 
         device = resolve_device(self.settings.device, self.state_shape)
@@ -254,34 +294,69 @@ class DQNAgent(NexusModule):
         torso = mlp_torso(self.settings, self.state_shape, self.state_bounds)
         return DQNNetwork(self.state_shape, self.action_dim, self.settings.hidden_dim, torso=torso)
 
-    def select_action(self, state: Any, training: bool = True) -> int:
-        """Return one action for one state `[*obs]`: ε-greedy while training, else greedy."""
-        return int(self.act(np.asarray(state)[None], self.epsilon if training else 0.0, training)[0])
+    def select_action(self, state: Any, training: bool = True, action_masks: Any = None) -> int:
+        """Return one action for one state `[*obs]`: explored while training, else greedy.
 
-    def act(self, states: Array, epsilon: float, training: bool = True) -> Array:
-        """Return an action for each of `[E, *obs]`, each environment with its own coin.
+        Args:
+            state: `[*obs]`.
+            training: explore.
+            action_masks: `[A]`, 1 where legal, as in Gymnasium's `info["action_mask"]`; None for all.
 
-        While training, noisy layers act with a fresh draw of their noise; else with their mean weights.
+        Raises:
+            ConfigError: no action is legal, or there is not one entry per action.
+        """
+        masks = None if action_masks is None else self._usable(np.asarray(action_masks)[None])
+        return int(self.act(np.asarray(state)[None], self.epsilon if training else 0.0, training, masks)[0])
+
+    def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
+        """Return an action for each of `[E, *obs]`: while training by `exploration`, else ε-greedily.
+
+        While training, noisy layers act with a fresh draw of their noise; else with their mean weights. Where masks
+        `[E, A]` are given, only legal actions are taken; a row without any (a terminal state) counts as all legal.
         """
         if self._is_noisy:
             self.q_network.train(training)
             resample_noise(self.q_network, self._noise)
+        legal = None if action_masks is None else torch.as_tensor(action_masks, device=self._theta.device).bool()
         with torch.inference_mode():
-            q_values = self.q_network(states)  # [E, A]
-            greedy_actions: Array = q_values.argmax(1).cpu().numpy()
-        if epsilon == 0.0:
-            return greedy_actions
-        return epsilon_greedy(greedy_actions, self.action_dim, epsilon, self._rng)
+            q_values = only_legal(self.q_network(states), legal)  # [E, A]
+        masks = None if action_masks is None else np.asarray(action_masks, bool)
+        choose = self.exploration if training else by_epsilon  # an evaluation with ε means just that
+        return choose(q_values, epsilon, self.temperature, self._rng, masks)
 
     def predict(
-        self, observation: Any, state: None = None, episode_start: Any = None, deterministic: bool = True
+        self,
+        observation: Any,
+        state: None = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: Any = None,
     ) -> tuple[Any, None]:
-        """Return `(action, None)` for one observation, or `(actions, None)` for many, as other libraries do."""
+        """Return `(action, None)` for one observation, or `(actions, None)` for many, as other libraries do.
+
+        Args:
+            observation: `[*obs]` or `[E, *obs]`.
+            state: not used.
+            episode_start: not used.
+            deterministic: greedy; else with the agent's exploration.
+            action_masks: `[A]` or `[E, A]`, 1 where legal; None for all.
+
+        Raises:
+            ConfigError: no action is legal, or there is not one entry per action.
+        """
         states = np.asarray(observation)
         one = states.ndim == len(self.state_shape)
         epsilon = 0.0 if deterministic else self.epsilon
-        actions = self.act(states[None] if one else states, epsilon, training=not deterministic)
+        masks = None if action_masks is None else self._usable(np.atleast_2d(action_masks))
+        actions = self.act(states[None] if one else states, epsilon, not deterministic, masks)
         return (actions[0] if one else actions), None
+
+    def _usable(self, action_masks: Array) -> Array:
+        """Return masks `[E, A]` as bool, each with something to choose, or raise `ConfigError`."""
+        masks = action_masks.astype(bool)
+        if masks.ndim != 2 or masks.shape[1] != self.action_dim or not masks.any(1).all():
+            raise ConfigError(f"action_masks {masks.tolist()}: needs {self.action_dim} entries, at least one of them 1")
+        return masks
 
     def update(self, batch: Batch) -> Update:
         """Learn from a batch and decay ε once: ε ← max(ε_min, ε · decay), as the seed's pseudocode does."""
@@ -315,6 +390,7 @@ class DQNAgent(NexusModule):
         """Move a batch to the device; here, and nowhere else, the seed's `dones` become discounts."""
         ready = {key: batch[key] for key in ("states", "actions", "rewards", "next_states")}
         ready["discounts"] = batch["discounts"] if "discounts" in batch else self.gamma * (1.0 - batch["dones"])
+        ready |= {key: batch[key].bool() for key in ("action_masks", "next_action_masks") if key in batch}
         ready["weights"] = batch["weights"] if "weights" in batch else torch.ones_like(ready["rewards"])
         if self._theta.is_cpu:
             return ready

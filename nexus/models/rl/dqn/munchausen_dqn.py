@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nexus.core import Batch, ConfigError, QOutput
 from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction
+from nexus.ops.action_masks import only_legal
 from nexus.ops.munchausen import munchausen_bonus, soft_value
 
 __all__ = ["MunchausenBootstrap"]
@@ -19,8 +20,9 @@ __all__ = ["MunchausenBootstrap"]
 class MunchausenBootstrap:
     """r + α [τ log π(a|s)]_{l₀}^0 for the reward, and Σ_a' π(a'|s') (z(s', a') - τ log π(a'|s')) for what follows.
 
-    π = softmax(Q(·; θ⁻) / τ) at both states; z is the Q-value (M-DQN) or each sample of the return (M-QR-DQN, M-IQN).
-    The sum weighs every next action, so nobody picks one: `next_action` is not asked, and Double DQN changes nothing.
+    π = softmax(Q(·; θ⁻) / τ) at both states, over legal actions; z is the Q-value (M-DQN) or each sample of the return
+    (M-QR-DQN, M-IQN). The sum weighs every next action, so nobody picks one: `next_action` is not asked, and Double DQN
+    changes nothing.
 
     Args:
         alpha: α, how much of the log-policy is added to the reward.
@@ -46,7 +48,7 @@ class MunchausenBootstrap:
 
     def rewards(self, target_network: DQNNetwork, batch: Batch) -> Tensor:
         """`[B]`; the bonus is that of the first of the k folded rewards: the actions in between are not stored."""
-        q_values = target_network.output(batch["states"]).q_values  # [B, A]
+        q_values = only_legal(target_network.output(batch["states"]).q_values, batch.get("action_masks"))  # [B, A]
         bonus = munchausen_bonus(q_values, batch["actions"], self.temperature, self.alpha, self.clip)
         return batch["rewards"] + bonus
 
@@ -54,4 +56,4 @@ class MunchausenBootstrap:
         self, q_network: DQNNetwork, next_action: NextAction, batch: Batch, next_output: QOutput, values: Tensor
     ) -> Tensor:
         """`[B, A, ...] -> [B, ...]`, by the policy at s'."""
-        return soft_value(next_output.q_values, values, self.temperature)
+        return soft_value(only_legal(next_output.q_values, batch.get("next_action_masks")), values, self.temperature)

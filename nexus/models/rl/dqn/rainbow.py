@@ -15,6 +15,7 @@ from torch import nn
 from nexus.core import AgentConfig, ConfigError, nearest
 from nexus.core.seeding import seeded_initialisation, torch_generator
 from nexus.models.layers import Head, NoisyLinear
+from nexus.models.rl.dqn.boltzmann import by_temperature
 from nexus.models.rl.dqn.c51 import C51Loss, CategoricalReadout
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
 from nexus.models.rl.dqn.dqn import (
@@ -24,6 +25,7 @@ from nexus.models.rl.dqn.dqn import (
     DQNLoss,
     DQNNetwork,
     Loss,
+    by_epsilon,
     greedy_on_target,
     mean_readout,
     mlp_torso,
@@ -259,5 +261,9 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
         )
         network, loss = chosen.family(parts)
     return DQNAgent(
-        whole, network=network, loss=loss, next_action=greedy_on_online if settings.double else greedy_on_target
+        whole,
+        network=network,
+        loss=loss,
+        next_action=greedy_on_online if settings.double else greedy_on_target,
+        exploration=by_temperature if settings.exploration == "boltzmann" else by_epsilon,
     )

@@ -1,0 +1,72 @@
+"""Reading `info["action_mask"]` of a vector environment, and saying clearly what is wrong with one."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nexus.core.errors import EnvError
+from nexus.core.types import Array
+
+__all__ = ["KEY", "read_action_masks"]
+
+KEY = "action_mask"  # Gymnasium's own name, as Taxi-v3 has it
+
+Fault = Callable[[int, str], EnvError]
+"""Makes the error of one copy."""
+
+
+def read_action_masks(
+    info: Mapping[str, Any], needed: NDArray[np.bool_], action_dim: int, fault: Fault
+) -> NDArray[np.bool_]:
+    """Return `[E, A]`, True where an action is legal.
+
+    Args:
+        info: of a vector environment: masks `[E, A]`, and under `_action_mask` which copies gave one (all, if absent).
+        needed: `[E]`, where an action will be chosen. A terminal state needs none: it may have no mask, or no
+            legal action.
+        action_dim: number of actions `A`.
+        fault: makes the error that names the environment, the copy and the step.
+
+    Raises:
+        EnvError: a mask that is needed is missing or has no legal action, or a mask has another shape than `[A]`
+            or other entries than 0 and 1.
+    """
+    masks = info.get(KEY)
+    given = np.asarray(info.get("_" + KEY, np.full(len(needed), masks is not None)), bool)
+    refuse(needed & ~given, fault, f"no {KEY} in its info: needs one at every reset and step, or none at all")
+    if masks is None:
+        return np.zeros((len(needed), action_dim), bool)
+    rows = np.asarray(masks)
+    if rows.dtype == object:
+        rows = stacked(rows, given, action_dim, fault)
+    if rows.shape != (len(needed), action_dim):
+        raise fault(int(given.argmax()), wrong_shape(rows.shape[1:], action_dim))
+    legal: NDArray[np.bool_] = rows.astype(bool)
+    if rows.dtype != bool:
+        refuse((rows != legal).any(1), fault, f"an {KEY} that holds more than 0 and 1: needs 1 where legal, else 0")
+    refuse(needed & ~legal.any(1), fault, f"an {KEY} without a legal action: needs at least one 1")
+    return legal
+
+
+def stacked(rows: Array, given: NDArray[np.bool_], action_dim: int, fault: Fault) -> Array:
+    """Return masks that are no arrays, such as lists, as `[E, A]`."""
+    whole = np.zeros((len(rows), action_dim))
+    for copy in np.flatnonzero(given):
+        row = np.asarray(rows[copy])
+        if row.shape != (action_dim,):
+            raise fault(int(copy), wrong_shape(row.shape, action_dim))
+        whole[copy] = row
+    return whole
+
+
+def wrong_shape(shape: tuple[int, ...], action_dim: int) -> str:
+    """Say which shape a mask has and should have."""
+    return f"an {KEY} of shape {shape}: needs ({action_dim},), one entry per action"
+
+
+def refuse(wrong: NDArray[np.bool_], fault: Fault, text: str) -> None:
+    """Raise for the first copy `[E]` that is wrong, if one is."""
+    if wrong.any():
+        raise fault(int(wrong.argmax()), text)

@@ -1,0 +1,24 @@
+"""Boltzmann exploration as a part of an agent: `DQNAgent(..., exploration=by_temperature)`."""
+
+import numpy as np
+from torch import Tensor
+
+from nexus.core.types import Array
+from nexus.ops.exploration import boltzmann
+
+__all__ = ["by_temperature"]
+
+
+def by_temperature(
+    q_values: Tensor, epsilon: float, temperature: float, rng: np.random.Generator, action_masks: Array | None
+) -> Array:
+    """Draw actions `[E]` from softmax(Q / temperature); ε is not looked at.
+
+    Args:
+        q_values: `[E, A]`, -inf where illegal, so the masks need no second look.
+        epsilon: not looked at.
+        temperature: 0 or more, in units of the return.
+        rng: source of the choice.
+        action_masks: not looked at.
+    """
+    return boltzmann(q_values.cpu().numpy(), temperature, rng)

@@ -1,0 +1,26 @@
+"""Legal actions, where an environment says which they are (Huang and Ontañón 2022, https://arxiv.org/abs/2006.14171)."""
+
+from math import inf
+
+import torch
+from torch import Tensor
+
+__all__ = ["only_legal"]
+
+
+def only_legal(q_values: Tensor, action_masks: Tensor | None) -> Tensor:
+    """Set the Q-values of illegal actions to -inf, so that no argmax, maximum or softmax takes them.
+
+    A row without any legal action stays as it is: it is a terminal state, whose value a discount of 0 drops, and
+    0 times -inf would be NaN.
+
+    Args:
+        q_values: `[B, A]`.
+        action_masks: `[B, A]` bool, True where legal; None for all, which costs nothing.
+
+    Returns:
+        `[B, A]`, differentiable in the Q-values of legal actions.
+    """
+    if action_masks is None:
+        return q_values
+    return torch.where(action_masks | ~action_masks.any(1, keepdim=True), q_values, -inf)

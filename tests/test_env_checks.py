@@ -1,0 +1,202 @@
+"""Rewards and observations that nobody can learn from are refused at once, with environment, copy and step."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+from nexus.cli.main import main
+from nexus.core.errors import EnvError
+from nexus.core.types import Array
+from nexus.envs.checks import require_rewards
+from nexus.envs.stream import TransitionStream
+from nexus.envs.wrappers import FrameSkip
+
+MODES = list(AutoresetMode)
+
+
+class Faulty(gym.Env[Any, Any]):
+    """Goes wrong in its third step, if it is the faulty copy; ends each episode after `length` steps."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(
+        self, reward: Any = 1.0, number: Any = 0.0, faulty: bool = True, length: int = 9, dtype: Any = np.float32
+    ) -> None:
+        self.observation_space = spaces.Box(0, 9, (2, 2), dtype)
+        self.bad = (reward, number) if faulty else (1.0, 0.0)
+        self.length, self.total = length, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        self.steps = 0
+        return np.zeros((2, 2), self.observation_space.dtype), {}
+
+    def step(self, action: Any) -> tuple[Array, Any, bool, bool, dict[str, Any]]:
+        self.steps, self.total = self.steps + 1, self.total + 1
+        reward, number = self.bad if self.total == 3 else (1.0, 0.0)
+        state = np.zeros((2, 2), self.observation_space.dtype)
+        state[1, 0] = number
+        return state, reward, self.steps == self.length, False, {}
+
+
+def refusal(mode: AutoresetMode, **faults: Any) -> str:
+    """What is said when copy 2 of 3 goes wrong."""
+    makers = [partial(Faulty, faulty=copy == 2, **faults) for copy in range(3)]
+    stream = TransitionStream(SyncVectorEnv(makers, autoreset_mode=mode), "Game-v0")
+    stream.reset(seed=0)
+    for _ in range(2):
+        stream.step(np.zeros(3, np.int64))
+    with pytest.raises(EnvError) as caught:
+        stream.step(np.zeros(3, np.int64))
+    said = str(caught.value)
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("reward", "text"),
+    [
+        (np.nan, "got reward nan: needs a finite number"),
+        (np.inf, "got reward inf: needs a finite number"),
+        (-np.inf, "got reward -inf: needs a finite number"),
+        (None, "got reward nan: needs a finite number"),  # which is what Gymnasium makes of None
+        ("much", "fits no vector of all copies: could not convert string to float: 'much'"),
+        ({"a": 1}, "fits no vector of all copies: float() argument must be"),
+        (np.ones(2), "fits no vector of all copies: setting an array element with a sequence"),
+    ],
+)
+def test_a_reward_must_be_a_finite_number(mode: AutoresetMode, reward: Any, text: str) -> None:
+    said = refusal(mode, reward=reward)
+    assert said.startswith("Game-v0: copy 2 of 3, step 3: got ")
+    assert text in said
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("length", [9, 3])  # in mid-episode, and in the last observation of one
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_observation_must_be_finite(mode: AutoresetMode, number: float, length: int, dtype: Any) -> None:
+    said = refusal(mode, number=number, length=length, dtype=dtype)
+    assert said == f"Game-v0: copy 2 of 3, step 3: got an observation with {number} at [1, 0]: needs finite numbers"
+
+
+def test_a_first_observation_must_be_finite_too() -> None:
+    class Reset(Faulty):
+        def reset(self, **options: Any) -> tuple[Array, dict[str, Any]]:
+            return np.full((2, 2), np.nan, np.float32), {}
+
+    with pytest.raises(EnvError, match=r"Reset: copy 0 of 1, step 0: got an observation with nan at \[0, 0\]"):
+        TransitionStream(SyncVectorEnv([Reset])).reset()
+
+
+def test_whole_numbers_are_not_searched_and_large_ones_are_no_error() -> None:
+    stream = TransitionStream(SyncVectorEnv([partial(Faulty, 1e300, 7, dtype=np.uint8)] * 2))
+    stream.reset()
+    rewards = [stream.step(np.zeros(2, np.int64)).rewards.max() for _ in range(4)]
+    assert rewards == [1, 1, 1e300, 1]
+
+
+@pytest.mark.parametrize(
+    "rewards", [np.ones((2, 1)), np.ones(3), np.array(["a", "b"]), np.array([1, None]), 1.0, np.ones(2, complex)]
+)
+def test_a_vector_form_of_its_own_gives_one_number_per_copy(rewards: Any) -> None:
+    with pytest.raises(EnvError, match=r"needs one number per copy, \[2\]"):
+        require_rewards(rewards, 2, lambda copy, text: EnvError(text))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # how Linux starts the processes before 3.14
+@pytest.mark.parametrize(("reward", "text"), [(np.nan, "copy 0 of 2, step 3: got reward nan"), ("x", "step 3: got an")])
+def test_environments_in_processes_of_their_own_are_checked_too(reward: Any, text: str) -> None:
+    stream = TransitionStream(AsyncVectorEnv([partial(Faulty, reward)] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
+    stream.reset(seed=0)
+    for _ in range(2):
+        stream.step(np.zeros(2, np.int64))
+    with pytest.raises(EnvError, match=text):
+        stream.step(np.zeros(2, np.int64))
+    stream.env.close()
+
+
+def test_a_reward_that_is_repeated_is_refused_too() -> None:
+    stream = TransitionStream(SyncVectorEnv([lambda: FrameSkip(Faulty(None), 3)]))
+    stream.reset()
+    with pytest.raises(EnvError, match="Faulty: copy 0 of 1, step 1: got an answer that fits no vector"):
+        stream.step(np.zeros(1, np.int64))
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError])
+def test_an_error_of_the_environments_own_stays_as_it_is(error: type[Exception]) -> None:
+    class Crash(Faulty):
+        def step(self, action: Any) -> Any:
+            raise error("my own")
+
+    stream = TransitionStream(SyncVectorEnv([Crash]))
+    stream.reset()
+    with pytest.raises(error, match="my own"):
+        stream.step(np.zeros(1, np.int64))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Gymnasium tells of the copy that died
+def test_an_error_of_an_environment_in_another_process_stays_as_it_is() -> None:
+    class Crash(Faulty):
+        def step(self, action: Any) -> Any:
+            raise ValueError("my own")
+
+    stream = TransitionStream(AsyncVectorEnv([Crash] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
+    stream.reset()
+    with pytest.raises(ValueError, match="my own"):
+        stream.step(np.zeros(2, np.int64))
+    stream.env.close()
+
+
+def test_four_answers_instead_of_five_are_refused() -> None:
+    class Old(Faulty):
+        def step(self, action: Any) -> Any:
+            return super().step(action)[:4]
+
+    stream = TransitionStream(SyncVectorEnv([Old]))
+    stream.reset()
+    with pytest.raises(EnvError, match=r"Old: copy 0 of 1, step 1: got .* not enough values"):
+        stream.step(np.zeros(1, np.int64))
+
+
+FAULTY_MODULE = """
+import gymnasium as gym
+from tests.test_action_masks import Masked
+from tests.test_env_checks import Faulty
+import numpy as np
+
+class Nan(Faulty):
+    def __init__(self): super().__init__(float("nan"))
+
+class NoAction(Masked):
+    def look(self):
+        state, _ = super().look()
+        return state, {"action_mask": np.zeros(4, np.int8)}
+
+gym.register("Nan-v0", entry_point=Nan)
+gym.register("NoAction-v0", entry_point=NoAction)
+"""
+
+
+@pytest.mark.parametrize(
+    ("env", "text"),
+    [
+        ("Nan-v0", "copy 0 of 8, step 3: got reward nan: needs a finite number"),
+        ("NoAction-v0", "copy 0 of 8, step 0: got an action_mask without a legal action: needs at least one 1"),
+    ],
+)
+def test_the_command_line_says_it_in_one_line_and_exits_with_2(
+    env: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "faulty_envs.py").write_text(FAULTY_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["train", f"faulty_envs:{env}", "--run-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said == f"nexus: error: faulty_envs:{env}: {text}\n"
