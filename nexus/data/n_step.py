@@ -74,6 +74,16 @@ class NStepAccumulator:
         self._open &= ~leaving
         return self._collect(leaving, next_states)
 
+    def flush(self, next_states: Array) -> Transitions:
+        """Close every open window as a truncation and return its transition, oldest first.
+
+        Args:
+            next_states: `[E, *obs]`, the true ones of the last step.
+        """
+        leaving = self._open.copy()
+        self._open[:] = False
+        return self._collect(leaving, next_states)
+
     def _collect(self, leaving: NDArray[np.bool_], next_states: Array) -> Transitions:
         """Copy the marked slots out, oldest first."""
         assert self._states is not None

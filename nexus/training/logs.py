@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from nexus.core.errors import RunError
+from nexus.core.state import State, array_from, value_from
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.training.config import TrainConfig
@@ -39,14 +40,31 @@ class EpisodeTracker:
         self._return += step.rewards * step.valid
         self._length += step.valid
         done = step.terminated | step.truncated
-        if not done.any():
+        if not (progress.barrier or done.any()):
             return []
         ended = list(zip(self._return[done].tolist(), self._length[done].tolist(), strict=True))
         self.returns += [episode_return for episode_return, _ in ended]
         self.lengths += [length for _, length in ended]
-        self._return[done] = 0.0
-        self._length[done] = 0
+        begins = done | progress.barrier  # an episode that a barrier cuts is not counted
+        self._return[begins] = 0.0
+        self._length[begins] = 0
         return ended
+
+    def get_state(self) -> State:
+        """Return the last episodes; at a barrier no other is under way."""
+        return {"returns": np.array(self.returns, np.float64), "lengths": np.array(self.lengths, np.int64)}
+
+    def set_state(self, state: State) -> None:
+        """Take back what `get_state` gave.
+
+        Raises:
+            RunError: something is missing or does not fit.
+        """
+        count = value_from(state, "returns", np.ndarray).size
+        self.returns.clear()
+        self.lengths.clear()
+        self.returns.extend(array_from(state, "returns", np.empty(count), finite=False).tolist())
+        self.lengths.extend(array_from(state, "lengths", np.empty(count, np.int64)).tolist())
 
     @property
     def mean_return(self) -> float | None:
