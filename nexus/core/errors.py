@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["ConfigError", "NexusError", "RunError", "nearest", "one_line"]
+__all__ = ["ConfigError", "NexusError", "RunError", "Terminated", "nearest", "one_line"]
 
 
 class NexusError(Exception):
@@ -16,6 +16,10 @@ class ConfigError(NexusError, ValueError):
 
 class RunError(NexusError):
     """A run folder is missing, incomplete or damaged, or can't be written."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: like Ctrl-C, but a shell is told another exit code."""
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:

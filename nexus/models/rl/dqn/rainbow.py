@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from nexus.core import AgentConfig, ConfigError, nearest
@@ -200,6 +201,25 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
     Raises:
         ConfigError: the name or a setting is unknown, or a combination makes no sense; says why.
     """
+    whole, settings, network, loss = put_together(algorithm, config)
+    return DQNAgent(
+        whole, network=network, loss=loss, next_action=greedy_on_online if settings.double else greedy_on_target
+    )
+
+
+def network_bytes(algorithm: str = "dqn", /, **config: Any) -> int:
+    """Return what the network of such an agent would take, in bytes; allocates none of it.
+
+    Raises:
+        ConfigError: as `make_agent` does.
+    """
+    with torch.device("meta"):
+        _, _, network, _ = put_together(algorithm, config)
+    return sum(parameter.nbytes for parameter in network.parameters())
+
+
+def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], AgentConfig, DQNNetwork, Loss]:
+    """Return all settings as given and as checked, the network and the loss."""
     chosen = algorithm_named(algorithm)
     own = {name: value for name, value in chosen.settings.items() if name in AgentConfig.__dataclass_fields__}
     whole = {**own, **config, "algorithm": algorithm}
@@ -220,6 +240,4 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
             lambda atoms: head(settings.hidden_dim, action_dim, atoms, linear),
         )
         network, loss = chosen.family(parts)
-    return DQNAgent(
-        whole, network=network, loss=loss, next_action=greedy_on_online if settings.double else greedy_on_target
-    )
+    return whole, settings, network, loss
