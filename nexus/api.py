@@ -3,13 +3,15 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import torch
 
+from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, one_line
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
 from nexus.models.rl.dqn import DQNAgent
@@ -34,6 +36,8 @@ __all__ = [
     "resume",
     "train",
 ]
+
+MOST_FRAMES = 1_000  # of a stack or a skip, in what a run's file says
 
 
 def make_config(env: EnvSource, preset: str | None = None, **settings: Any) -> TrainConfig:
@@ -111,7 +115,7 @@ def resume(
     if config.checkpoint_every is None:
         raise ConfigError(f"{run} was trained without checkpoints (checkpoint_every none): it can't go on")
     source = env_of_run(run, env).source
-    agent_settings(about, run)
+    require_agreement(agent_settings(about, run), config, run)
     listener = listener if listener is not None else Listener()
     for text in differences(about):
         listener.on_notice(text)
@@ -154,16 +158,38 @@ def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dic
     settings = about.get("agent")
     if not isinstance(settings, Mapping):
         raise RunError(f"{path} does not describe its agent")
-    there = inside(Path(run), AGENT_FILE).stat().st_size
+    there = largest_weights(Path(run))
     state_dim = settings.get("state_dim")
     sizes = [settings.get(name) for name in ("hidden_dim", "hidden_layers", "atoms", "quantiles", "action_dim")]
     sizes += state_dim if isinstance(state_dim, list) else [state_dim]
     try:
         if any(size is not None and size > there for size in sizes) or own_bytes(settings) > there:
-            raise RunError(f"{path} describes an agent of another size than the weights in {AGENT_FILE}")
+            raise RunError(f"{path} describes an agent of another size than its weights")
     except (ConfigError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise RunError(f"{path} describes an agent that can't be made: {one_line(error)}") from None
     return dict(settings)
+
+
+def largest_weights(run: Path) -> int:
+    """Return the bytes of the largest file that may hold the weights of a run.
+
+    Raises:
+        RunError: there is none.
+    """
+    names = [AGENT_FILE, *(str(path.relative_to(run)) for path in run.glob("checkpoints/*/state.safetensors"))]
+    files = [inside(run, name) for name in names if (run / name).exists()]
+    if not files:
+        raise RunError(f"{run} has no {AGENT_FILE} and no checkpoint: it was stopped as it began; train it again")
+    return max(path.stat().st_size for path in files)
+
+
+def require_agreement(settings: Mapping[str, Any], config: TrainConfig, run: str | os.PathLike[str]) -> None:
+    """Raise `RunError` unless the agent that the config would make is the one that the run has."""
+    state_dim = settings["state_dim"]
+    stacked = config.frame_stack == 1 or (isinstance(state_dim, list) and state_dim[:1] == [config.frame_stack])
+    other = [field.name for field in fields(AgentConfig) if settings.get(field.name) != getattr(config, field.name)]
+    if other or not stacked:
+        raise RunError(f"{Path(run) / RUN_FILE}: config and agent differ in {', '.join(other) or 'frame_stack'}")
 
 
 def own_bytes(settings: Mapping[str, Any]) -> int:
@@ -240,9 +266,29 @@ def env_of_run(run: str | os.PathLike[str], env: EnvSource | None = None) -> Env
     if env is None:
         if not about.get("env_is_id"):
             raise RunError(f"{run} was trained on the function {about.get('env')}: pass env=, or use module:Id")
-        env = str(about["env"])
-    config = about.get("config", {})
-    return EnvSpec(env, config.get("frame_skip", 1), config.get("frame_stack", 1))
+        env = str(about.get("env"))
+        require_foreign_module(env, Path(run))
+    config = about.get("config")
+    config = config if isinstance(config, Mapping) else {}
+    skip, stack = (config.get(name, 1) for name in ("frame_skip", "frame_stack"))
+    if not all(isinstance(size, int) and 1 <= size <= MOST_FRAMES for size in (skip, stack)):
+        raise RunError(f"{Path(run) / RUN_FILE} does not tell how its environment was wrapped")
+    return EnvSpec(env, skip, stack)
+
+
+def require_foreign_module(env: str, run: Path) -> None:
+    """Raise `RunError` if the module of a `module:Id` lies inside the run: a run must not bring code along."""
+    module, colon, _ = env.rpartition(":")
+    if not colon:
+        return
+    top, *rest = module.split(".")
+    try:
+        spec = find_spec(top)  # looks, and imports nothing
+    except (ImportError, ValueError):
+        spec = None
+    places = [] if spec is None else [*(spec.submodule_search_locations or []), spec.origin or ""]
+    if any(Path(place, *rest).resolve().is_relative_to(run.resolve()) for place in places if place):
+        raise RunError(f"{run} wants code from its own folder, {module}: it is not imported; pass env= to use another")
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from nexus.training.run_folder import (
     RUN_FILE,
     locked,
     new_run_folder,
+    require_empty,
     require_no_links_out,
     save_weights,
     versions,
@@ -148,8 +149,8 @@ class Run:
             if begun:
                 require_no_links_out(folder)
                 self.restore()
-            elif (folder / RUN_FILE).exists():
-                raise RunError(f"run folder {folder} is not empty: another process began a run there")
+            else:
+                require_empty(folder)  # again: another process may have been quicker
             memory = replay_bytes(config.replay_capacity, shape, dtype)
             self.plan = Plan(name_of(env), preset, config, self.agent, memory, folder, self.counters.steps)
             self.stack = stack.pop_all()
@@ -314,9 +315,8 @@ class Run:
 
     def save(self, status: str, evaluation: Evaluation | None = None) -> None:
         """Write weights and `run.json`."""
-        save_weights(self.folder, self.agent.networks)
-        if evaluation is not None:
-            write_json(self.folder / "evaluation.json", evaluation.to_mapping())
+        if status != "running":  # at the start `run.json` comes first: without it the weights mean nothing
+            self.save_weights(evaluation)
         write_json(
             self.folder / RUN_FILE,
             {
@@ -333,6 +333,14 @@ class Run:
                 "versions": versions(),
             },
         )
+        if status == "running":
+            self.save_weights(evaluation)
+
+    def save_weights(self, evaluation: Evaluation | None) -> None:
+        """Write both networks, and how good they are if that is known."""
+        save_weights(self.folder, self.agent.networks)
+        if evaluation is not None:
+            write_json(self.folder / "evaluation.json", evaluation.to_mapping())
 
 
 def agent_for(state_shape: tuple[int, ...], action_dim: int, config: TrainConfig) -> DQNAgent:

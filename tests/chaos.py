@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir")
 
 context = multiprocessing.get_context("forkserver")  # imports once, then forks: a process costs milliseconds
-context.set_forkserver_preload(["nexus.api", "tests.chaos", "tensorboard.summary"])
+context.set_forkserver_preload(["nexus.api", "tests.chaos", "tensorboard.summary", "torch._dynamo"])
 
 
 class Silent(api.Listener):
@@ -64,7 +64,7 @@ def die() -> None:
 def train_or_resume(folder: Path, settings: dict[str, Any], listener: api.Listener) -> None:
     env: Any = settings.get("env", "CartPole-v1")
     rest = {name: value for name, value in settings.items() if name != "env"}
-    if (folder / "run.json").exists():
+    if (folder / "agent.safetensors").exists():  # else it was killed as it began
         api.resume(folder, env=None if isinstance(env, str) else env, listener=listener)
     else:
         api.train(env, config=TrainConfig.from_mapping(rest), run_dir=folder, listener=listener)
@@ -76,8 +76,9 @@ def count_file_events(folder: Path, act: Callable[[int], None]) -> None:
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
-        paths = [value for value in arguments if isinstance(value, str | os.PathLike)]
-        if event in FILE_EVENTS and any(str(folder) in str(os.fspath(path)) for path in paths):
+        # Of other events nothing is touched: a module that is being imported may be among their arguments.
+        paths = [value for value in arguments if isinstance(value, str | Path)] if event in FILE_EVENTS else []
+        if any(str(folder) in str(path) for path in paths):
             seen += 1
             act(seen)
 

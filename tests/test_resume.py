@@ -443,3 +443,15 @@ CHAOS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("settings", CHAOS, ids=lambda settings: settings["algorithm"])
 def test_thirty_kills_of_many_kinds_of_runs_lose_nothing(settings: dict[str, Any], seed: int, tmp_path: Path) -> None:
     killed_and_compared(tmp_path, settings, seed=100 + seed, count=3)
+
+
+def test_a_run_that_was_killed_as_it_began_does_not_block_its_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert run_child(run, SETTINGS, ("torn", 2)) == -signal.SIGKILL  # run.json is there, the weights are half
+    assert (run / "run.json").exists()
+    assert not (run / "agent.safetensors").exists()
+    with pytest.raises(RunError, match=r"agent\.safetensors"):
+        resume(run)
+    train(match_reward, config=config_of(), run_dir=run, listener=Silent())
+    with pytest.raises(RunError, match="not empty"):
+        train(match_reward, config=config_of(), run_dir=run, listener=Silent())

@@ -11,6 +11,7 @@ __all__ = ["TrainConfig"]
 
 
 EVERY_4_STEPS, EVERY_1000_STEPS, EVERY_500_UPDATES = map(Period.parse, ("4 steps", "1000 steps", "500 updates"))
+MOST_ENVS = 1 << 16  # a typing error should not take the machine's memory
 EVERY_10000_STEPS = Period.parse("10000 steps")
 
 
@@ -94,6 +95,7 @@ class TrainConfig(AgentConfig):
             "keep_checkpoints",
         ):
             self.require(getattr(self, name) >= 1, name, "at least 1")
+        self.require(self.num_envs <= MOST_ENVS, "num_envs", f"at most {MOST_ENVS}")
         self.require(0 <= self.priority_exponent <= 1, "priority_exponent", "a number in [0, 1]")
         self.require(0 <= self.importance_exponent <= 1, "importance_exponent", "a number in [0, 1]")
         lowest_epsilon = self.epsilon if self.epsilon_schedule == "constant" else self.epsilon_min

@@ -152,7 +152,7 @@ def read_sealed(path: Path, limit: int, *, at_end: bool, mark: Mark | None, must
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise RunError(f"{path} has {size:,} bytes: at most {limit:,} make sense")
-            content = file.read(limit + 1)
+            content = file.read(size + 1)  # no more is taken, should it grow
     except OSError as error:
         raise RunError(f"can't read {path}: {error.strerror or error}") from None
     if mark is not None and len(content) != mark.bytes:

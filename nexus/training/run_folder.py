@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ __all__ = [
     "locked",
     "new_run_folder",
     "read_run",
+    "require_empty",
     "require_format",
     "require_no_links_out",
     "save_weights",
@@ -48,7 +50,7 @@ __all__ = [
 
 AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
 METRICS_FILE, EPISODES_FILE = "metrics.jsonl", "episodes.csv"
-LOCK_FILE = ".lock"
+LOCK_FILE, PROBE_FILE = ".lock", ".probe"
 FORMAT = 2  # of run.json and of checkpoints; since 2 every file carries its checksum
 PACKAGES = ("nexus", "torch", "numpy", "gymnasium", "safetensors")
 
@@ -76,14 +78,22 @@ def new_run_folder(env: str, seed: int, folder: str | os.PathLike[str] | None = 
         path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(entry.name != LOCK_FILE for entry in path.iterdir()):
-            raise RunError(f"run folder {path} is not empty: name a new one, or leave --run-dir out")
-        probe = path / ".probe"
+        require_empty(path)
+        probe = path / PROBE_FILE
         probe.write_bytes(bytes(1 << 20))  # a disk that is full says so here and not after the training
         probe.unlink()
     except OSError as error:
         raise RunError(f"can't write a run to {path}: {error.strerror or error}") from None
     return path
+
+
+def require_empty(folder: Path) -> None:
+    """Raise `RunError` unless a folder holds nothing, or only what a run left that was killed as it began."""
+    names = {entry.name for entry in folder.iterdir()}
+    if names - {LOCK_FILE, PROBE_FILE, RUN_FILE, f"{RUN_FILE}.tmp", f"{AGENT_FILE}.tmp"}:
+        raise RunError(f"run folder {folder} is not empty: name a new one, or leave --run-dir out")
+    if RUN_FILE in names and read_run(folder).get("status") != "running":
+        raise RunError(f"run folder {folder} has a {RUN_FILE}: name a new one, or leave --run-dir out")
 
 
 def read_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -197,6 +207,12 @@ def weights_of(networks: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what a run depends on."""
+    return dict(looked_up_versions())
+
+
+@cache  # a look-up takes 20 ms, and every checkpoint tells them
+def looked_up_versions() -> dict[str, str]:
+    """Ask the interpreter and the installed packages."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
