@@ -400,6 +400,7 @@ RESUMING: dict[str, Callable[[Path], None]] = {
     "linked folder": link("checkpoints"),
     "linked replay": link("replay"),
     "linked run": link("run.json"),
+    "linked board": link("tensorboard"),
 }
 
 
@@ -485,3 +486,16 @@ def test_damaged_final_weights_do_not_keep_a_run_from_going_on(damage: Callable[
     damage(copy / "agent.safetensors", 0.5, copy)
     refused_cheaply(lambda: load_agent(copy))
     assert restored(copy)[0] == 200
+
+
+def test_a_network_larger_than_its_weights_is_not_made(copy: Path) -> None:
+    in_run(set_in("agent", "hidden_dim", to=1_500))(copy)  # 9 MB, and no number above the size of a file
+    assert "another size" in refused_cheaply(lambda: load_agent(copy))
+
+
+def test_a_linked_folder_is_not_emptied(copy: Path) -> None:
+    link("tensorboard")(copy)
+    there = sorted((copy.parent / "outside").iterdir())
+    assert there
+    refused_cheaply(lambda: resume(copy, listener=Silent()))
+    assert sorted((copy.parent / "outside").iterdir()) == there

@@ -57,12 +57,13 @@ def same(one: State, other: State) -> bool:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_twin_of_an_agent_goes_on_bit_for_bit(algorithm: str) -> None:
-    agent, replay = agent_of(algorithm), PrioritizedReplayBuffer(50, 1)
+    agent, replay = agent_of(algorithm), PrioritizedReplayBuffer(3_000, 1)  # so that its tree has two levels
+    replay.add(rows(200))
     go_on(agent, replay)
     state, of_replay = through_json(agent.get_state()), through_json(replay.get_state())
     stored = replay.rows(0, replay.added)
     go_on(agent, replay)
-    twin, twin_replay = agent_of(algorithm, seed=9), PrioritizedReplayBuffer(50, 9)
+    twin, twin_replay = agent_of(algorithm, seed=9), PrioritizedReplayBuffer(3_000, 9)
     go_on(twin, twin_replay, 2)  # so that it differs in everything
     twin.set_state(state)
     twin_replay.set_state(of_replay)
