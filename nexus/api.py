@@ -14,9 +14,10 @@ import torch
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, one_line
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
+from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
-from nexus.runner import Listener, Plan, Run, TrainResult, agent_for, agent_from, replay_for
+from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play

@@ -2,13 +2,10 @@
 
 import os
 import signal
-import threading
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, fields
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -21,6 +18,7 @@ from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer, replay_bytes, require_memory
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
+from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import make_agent
 from nexus.training import loop
@@ -41,61 +39,9 @@ from nexus.training.run_folder import (
     save_weights,
     versions,
 )
+from nexus.training.signals import sigterm_stops
 
-__all__ = ["Listener", "Plan", "Run", "TrainResult", "agent_for", "agent_from", "replay_for"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run is about to do."""
-
-    env: str
-    preset: str | None
-    config: TrainConfig
-    agent: DQNAgent
-    replay_bytes: int
-    run_dir: Path
-    first_step: int = 0  # where it goes on, if it was begun before
-
-
-class Listener:
-    """Watches a run. Every method but one does nothing; a progress bar or a plot fills those that it needs."""
-
-    def on_start(self, plan: Plan) -> None:
-        """Called before the first step."""
-
-    def on_step(self, progress: loop.Progress, episodes: EpisodeTracker) -> None:
-        """Called after each vector step; it must be quick and must not wait for the device."""
-
-    def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
-        """Called after each evaluation."""
-
-    def on_notice(self, text: str) -> None:
-        """Called with what the user should know, such as a damaged checkpoint; a Python warning, if not filled."""
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run leaves behind."""
-
-    agent: DQNAgent
-    run_dir: Path
-    evaluation: Evaluation | None  # of the final weights; None if the run was interrupted
-    counters: loop.Counters
-    seconds: float
-    stopped_by: signal.Signals | None  # SIGINT (Ctrl-C) or SIGTERM
-    resumes_from: int | None  # steps of the newest checkpoint
-
-    @property
-    def interrupted(self) -> bool:
-        """True if a signal ended it."""
-        return self.stopped_by is not None
-
-    @property
-    def exit_code(self) -> int:
-        """0, or what shells use for the signal."""
-        return 0 if self.stopped_by is None else 128 + self.stopped_by
+__all__ = ["Run", "agent_for", "agent_from", "replay_for"]
 
 
 class Run:
@@ -144,7 +90,9 @@ class Run:
             # After the environment: processes that it started must not hold the lock, should this one be killed.
             stack.enter_context(locked(folder))
             self.folder = folder
-            self.row_bytes = replay_bytes(1, shape, dtype)
+            self.row_bytes = (
+                replay_bytes(1, shape, dtype) + 2 * action_dim
+            )  # with room for a mask of each state's actions
             self.checkpoints = Checkpoints(folder, config.keep_checkpoints)
             if begun:
                 require_no_links_out(folder)
@@ -281,6 +229,8 @@ class Run:
                 damage.append(f"checkpoint {steps}: {error}")
         if damage and self.from_checkpoint is None:
             raise RunError(f"nothing to resume from: {'; '.join(damage)}")
+        if self.from_checkpoint is None:
+            self.listener.on_notice("no checkpoint was written yet: the run begins anew")
         if damage:
             self.listener.on_notice(f"{'; '.join(damage)}; going on from step {self.counters.steps}")
         if self.counters.steps > self.config.total_steps:
@@ -297,20 +247,7 @@ class Run:
         self.set_state(checkpoint.read_state(limit=4 * own + 16 * self.config.replay_capacity))
         if self.counters.steps != checkpoint.steps:
             raise RunError(f"its folder is of step {checkpoint.steps}, its state of step {self.counters.steps}")
-        next_row = oldest = self.replay.added - len(self.replay)
-        for chunk in checkpoint.chunks:
-            if not (chunk.first <= next_row < chunk.last <= self.replay.added):
-                raise RunError(f"{chunk.name} does not follow on the rows before it")
-            if chunk.last - chunk.first > self.config.replay_capacity:
-                raise RunError(f"{chunk.name} has more rows than the replay")
-            columns = checkpoint.read_chunk(chunk, limit=2 * (chunk.last - chunk.first) * self.row_bytes)
-            states = columns.get("states")
-            if states is None or states.shape != (chunk.last - chunk.first, *self.agent.state_shape):
-                raise RunError(f"{chunk.name} does not hold states of shape {self.agent.state_shape}")
-            self.replay.set_rows(next_row, {name: rows[next_row - chunk.first :] for name, rows in columns.items()})
-            next_row = chunk.last
-        if next_row != self.replay.added:
-            raise RunError(f"its replay ends with row {next_row} of {oldest} to {self.replay.added}")
+        checkpoint.restore_rows(self.replay, self.agent.state_shape, self.row_bytes)
         return checkpoint
 
     def save(self, status: str, evaluation: Evaluation | None = None) -> None:
@@ -360,22 +297,3 @@ def replay_for(config: TrainConfig) -> ReplayBuffer | PrioritizedReplayBuffer:
     if not config.prioritized:
         return ReplayBuffer(config.replay_capacity, rng)
     return PrioritizedReplayBuffer(config.replay_capacity, rng, config.priority_exponent, config.importance_exponent)
-
-
-@contextmanager
-def sigterm_stops() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does, with everything saved, unless somebody else wants that signal."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if not ours:
-        yield
-        return
-    signal.signal(signal.SIGTERM, raise_terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def raise_terminated(number: int, frame: FrameType | None) -> None:
-    """Stop wherever the program is."""
-    raise Terminated

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nexus.core.errors import RunError
 from nexus.core.state import State, number_from, value_from
@@ -26,12 +26,31 @@ __all__ = [
     "STATE_VALUES",
     "Checkpoint",
     "Chunk",
+    "Rows",
     "check_logs",
     "read_checkpoint",
 ]
 
 CHECKPOINTS, REPLAY = "checkpoints", "replay"
 STATE_VALUES, STATE_ARRAYS = "state.json", "state.safetensors"
+
+
+class Rows(Protocol):
+    """What a checkpoint needs of a replay."""
+
+    capacity: int
+
+    @property
+    def added(self) -> int:
+        """Transitions ever stored."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, first: int, last: int) -> dict[str, Array]:
+        """Copy the columns of some of them."""
+
+    def set_rows(self, first: int, rows: Mapping[str, Array]) -> None:
+        """Put some back."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,30 @@ class Checkpoint:
             RunError: its file is missing or damaged.
         """
         return read_tensors(inside(self.run, chunk.name), limit, chunk.mark)
+
+    def restore_rows(self, replay: Rows, state_shape: tuple[int, ...], row_bytes: int) -> None:
+        """Give a replay, which has its counts already, the rows that belong to them.
+
+        Args:
+            replay: to fill.
+            state_shape: shape of one state.
+            row_bytes: what a row may have.
+
+        Raises:
+            RunError: a chunk is missing or damaged, or the chunks do not fit the replay.
+        """
+        next_row = replay.added - len(replay)
+        for chunk in self.chunks:
+            count = chunk.last - chunk.first
+            if count > replay.capacity or not chunk.first <= next_row < chunk.last <= replay.added:
+                raise RunError(f"{chunk.name} does not follow on the rows before it")
+            columns = self.read_chunk(chunk, limit=2 * count * row_bytes)
+            if "states" not in columns or columns["states"].shape != (count, *state_shape):
+                raise RunError(f"{chunk.name} does not hold states of shape {state_shape}")
+            replay.set_rows(next_row, {name: rows[next_row - chunk.first :] for name, rows in columns.items()})
+            next_row = chunk.last
+        if next_row != replay.added:
+            raise RunError(f"the rows of the replay end with number {next_row} of {replay.added}")
 
     def check(self) -> None:
         """Raise `RunError` unless every file that it needs is as it was written."""

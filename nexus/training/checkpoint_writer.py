@@ -7,13 +7,11 @@ import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from nexus.core.errors import RunError
 from nexus.core.state import State
-from nexus.core.types import Array
 from nexus.training.checkpoint import (
     CHECKPOINTS,
     REPLAY,
@@ -21,6 +19,7 @@ from nexus.training.checkpoint import (
     STATE_VALUES,
     Checkpoint,
     Chunk,
+    Rows,
     read_checkpoint,
 )
 from nexus.training.files import LogMarks, Mark, make_folder_durable, remove, wants_disk, write_json, write_tensors
@@ -30,19 +29,6 @@ __all__ = ["Checkpoints"]
 
 CHUNK_NAME = re.compile(r"\d{12}-\d{12}\.safetensors", re.ASCII)
 STEPS_NAME = re.compile(r"[1-9]\d{0,15}", re.ASCII)
-
-
-class Rows(Protocol):
-    """What a checkpoint needs of a replay."""
-
-    @property
-    def added(self) -> int:
-        """Transitions ever stored."""
-
-    def __len__(self) -> int: ...
-
-    def rows(self, first: int, last: int) -> dict[str, Array]:
-        """Copy the columns of some of them."""
 
 
 class Checkpoints:
