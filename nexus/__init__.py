@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["DQNAgent", "DQNNetwork", "ReplayBuffer", "__version__", "evaluate", "load_agent", "make_agent", "train"]
+__all__ = [
+    "DQNAgent",
+    "DQNNetwork",
+    "ReplayBuffer",
+    "__version__",
+    "evaluate",
+    "load_agent",
+    "make_agent",
+    "resume",
+    "train",
+]
 
 if TYPE_CHECKING:
-    from nexus.api import evaluate, load_agent, train
+    from nexus.api import evaluate, load_agent, resume, train
     from nexus.data.replay_buffer import ReplayBuffer
     from nexus.models.rl.dqn import DQNAgent, DQNNetwork
     from nexus.models.rl.dqn.rainbow import make_agent
@@ -20,6 +30,7 @@ HOMES = {
     "evaluate": "nexus.api",
     "load_agent": "nexus.api",
     "make_agent": "nexus.models.rl.dqn.rainbow",
+    "resume": "nexus.api",
     "train": "nexus.api",
     "ReplayBuffer": "nexus.data.replay_buffer",
     "DQNAgent": "nexus.models.rl.dqn",

@@ -1,10 +1,10 @@
 """Train, evaluate and load from Python: the place that wires everything together."""
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,70 +12,33 @@ import gymnasium as gym
 import torch
 
 from nexus.core.config import AgentConfig
-from nexus.core.errors import ConfigError, RunError
-from nexus.core.seeding import generator, seed_of
-from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
-from nexus.data.replay_buffer import ReplayBuffer, replay_bytes, require_memory
-from nexus.envs.factory import EnvSource, EnvSpec, bounds_of, describe_spaces, make_env, make_vector_env, name_of
-from nexus.envs.stream import TransitionStream
-from nexus.models.layers import Bounds
+from nexus.core.errors import ConfigError, RunError, one_line
+from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
+from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
-from nexus.models.rl.dqn.rainbow import algorithm_named, make_agent
-from nexus.training import loop
+from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
+from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play
-from nexus.training.logs import EpisodeTracker, RunLog, scalars
+from nexus.training.files import inside
 from nexus.training.presets import algorithm_preset, resolve_preset
-from nexus.training.run_folder import (
-    FORMAT,
-    RUN_FILE,
-    load_weights,
-    new_run_folder,
-    read_run,
-    save_weights,
-    versions,
-    write_json,
-)
+from nexus.training.run_folder import AGENT_FILE, RUN_FILE, load_weights, read_run, versions
 
-__all__ = ["Listener", "Plan", "TrainResult", "evaluate", "load_agent", "make_config", "train"]
+__all__ = [
+    "Listener",
+    "Plan",
+    "TrainResult",
+    "agent_for",
+    "evaluate",
+    "load_agent",
+    "make_config",
+    "replay_for",
+    "resume",
+    "train",
+]
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run is about to do."""
-
-    env: str
-    preset: str | None
-    config: TrainConfig
-    agent: DQNAgent
-    replay_bytes: int
-    run_dir: Path
-
-
-class Listener:
-    """Watches a run. Every method does nothing; a progress bar or a plot fills those that it needs."""
-
-    def on_start(self, plan: Plan) -> None:
-        """Called before the first step."""
-
-    def on_step(self, progress: loop.Progress, episodes: EpisodeTracker) -> None:
-        """Called after each vector step; it must be quick and must not wait for the device."""
-
-    def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
-        """Called after each evaluation."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run leaves behind."""
-
-    agent: DQNAgent
-    run_dir: Path
-    evaluation: Evaluation | None  # of the final weights; None if the run was interrupted
-    counters: loop.Counters
-    seconds: float
-    interrupted: bool
+MOST_FRAMES = 1_000  # of a stack or a skip, in what a run's file says
 
 
 def make_config(env: EnvSource, preset: str | None = None, **settings: Any) -> TrainConfig:
@@ -120,150 +83,123 @@ def train(
     preset_name, _ = resolve_preset(preset, name_of(env)) if config is None else (preset, {})
     config = config if config is not None else make_config(env, preset, **settings)
     listener = listener if listener is not None else Listener()
-    with torch_threads(config.threads):
-        return Run(env, preset_name, config, run_dir, listener).run()
+    with torch_threads(config.threads), Run(env, preset_name, config, run_dir, listener) as run:
+        return run.run()
 
 
-class Run:
-    """One training run: its parts, and who logs, evaluates and saves while the loop goes on."""
+def resume(
+    run: str | os.PathLike[str],
+    *,
+    env: EnvSource | None = None,
+    total_steps: int | None = None,
+    listener: Listener | None = None,
+) -> TrainResult:
+    """Go on with a run that was stopped or killed, as if nothing had happened; or go further with one that is finished.
 
-    def __init__(
-        self,
-        env: EnvSource,
-        preset: str | None,
-        config: TrainConfig,
-        run_dir: str | os.PathLike[str] | None,
-        listener: Listener,
-    ) -> None:
-        self.config = config
-        self.spec = EnvSpec(env, config.frame_skip, config.frame_stack)
-        self.listener = listener
-        self.vector_env = make_vector_env(self.spec, config.num_envs, config.vectorization)
-        space = self.vector_env.single_observation_space
-        shape, dtype, action_dim = describe_spaces(space, self.vector_env.single_action_space, name_of(env))
-        require_memory(config.replay_capacity, shape, dtype)
-        bounds = bounds_of(space, name_of(env)) if config.scale_observations else None
-        self.agent = agent_for(shape, action_dim, config, bounds)
-        self.replay = replay_for(config)
-        self.counters = loop.Counters()
-        self.episodes = EpisodeTracker(config.num_envs)
-        folder = new_run_folder(name_of(env), config.seed, run_dir)
-        memory = replay_bytes(config.replay_capacity, shape, dtype)
-        self.plan = Plan(name_of(env), preset, config, self.agent, memory, folder)
-        self.started = time.time()
+    On the CPU, with the same versions, what comes out is bit for bit what an unbroken run gives. It goes on from the
+    newest checkpoint that is whole, and from the start if none was written yet.
 
-    def run(self) -> TrainResult:
-        """Train to the end, to the target return, or to Ctrl-C; save in each case."""
-        self.save("running")
-        self.listener.on_start(self.plan)
-        status, evaluation = "failed", None  # what stands if an error ends the run
-        try:
-            with RunLog(self.plan.run_dir) as log:
-                last = self.follow(log)
-                # Other seeds than before: a run that stopped for its score is not reported by that score.
-                evaluation = last if last is not None else self.evaluate(log, seed_offset=10_000)
-            status = "finished"
-        except KeyboardInterrupt:
-            status = "interrupted"
-        finally:
-            self.vector_env.close()
-            self.save(status, evaluation)
-        return TrainResult(
-            self.agent,
-            self.plan.run_dir,
-            evaluation,
-            self.counters,
-            time.time() - self.started,
-            status == "interrupted",
-        )
+    Args:
+        run: its folder.
+        env: the function that makes its environment, if it was trained on a function.
+        total_steps: train to this step, in place of what was planned.
+        listener: told of the start, each step, each evaluation, and of what is odd.
 
-    def follow(self, log: RunLog) -> Evaluation | None:
-        """Iterate the loop; return an evaluation of the final weights, if there is one that ended nothing."""
-        evaluation, logged_at, logged_steps = None, time.time(), 0
-        stream = TransitionStream(self.vector_env, self.plan.env)
-        for progress in loop.train(stream, self.agent, self.replay, self.config, self.counters):
-            evaluation = None
-            ended = self.episodes.add(progress)
-            log.episodes(progress, ended)
-            if progress.due(self.config.log_every):
-                now = time.time()
-                rate = (self.counters.steps - logged_steps) / max(now - logged_at, 1e-9)
-                logged_at, logged_steps = now, self.counters.steps
-                values = scalars(progress, self.episodes, self.replay, self.config, rate)
-                log.scalars(self.counters.steps, values)
-            self.listener.on_step(progress, self.episodes)
-            if progress.due(self.config.eval_every):
-                evaluation = self.evaluate(log)
-                target = self.config.target_return
-                if target is not None and evaluation.mean >= target:
-                    return None
-        return evaluation
-
-    def evaluate(self, log: RunLog, seed_offset: int = 0) -> Evaluation:
-        """Play greedy episodes on seeds that training never sees, and log the result."""
-        seed = seed_of(self.config.seed, "evaluation") + seed_offset
-        evaluation = play(self.agent, self.spec, self.config.eval_episodes, seed=seed)
-        log.scalars(
-            self.counters.steps,
-            {
-                "eval/mean_reward": evaluation.mean,
-                "eval/std_reward": evaluation.std,
-                "eval/mean_ep_length": evaluation.mean_length,
-            },
-        )
-        self.listener.on_evaluation(self.counters.steps, evaluation)
-        return evaluation
-
-    def save(self, status: str, evaluation: Evaluation | None = None) -> None:
-        """Write weights and `run.json`."""
-        folder = self.plan.run_dir
-        save_weights(folder, networks_of(self.agent))
-        if evaluation is not None:
-            write_json(folder / "evaluation.json", evaluation.to_mapping())
-        write_json(
-            folder / RUN_FILE,
-            {
-                "format": FORMAT,
-                "env": self.plan.env,
-                "env_is_id": isinstance(self.spec.source, str),
-                "algorithm": self.config.algorithm,
-                "preset": self.plan.preset,
-                "status": status,
-                "progress": asdict(self.counters),
-                "seconds": round(time.time() - self.started, 3),
-                "config": self.config.to_mapping(),
-                "agent": self.agent.config,
-                "versions": versions(),
-            },
-        )
+    Raises:
+        RunError: the folder is no run, is damaged, is in use, or has nothing to go on from.
+        ConfigError: the run is finished, or `total_steps` lies behind it.
+    """
+    about = read_run(run)
+    config = config_of(about, run)
+    planned = config.total_steps
+    if total_steps is not None:
+        config = replace(config, total_steps=total_steps)
+    if about.get("status") == "finished" and config.total_steps == planned:
+        raise ConfigError(f"{run} is finished: to go further, name more than its {planned} steps as total_steps")
+    if config.checkpoint_every is None:
+        raise ConfigError(f"{run} was trained without checkpoints (checkpoint_every none): it can't go on")
+    source = env_of_run(run, env).source
+    require_agreement(agent_settings(about, run), config, run)
+    listener = listener if listener is not None else Listener()
+    for text in differences(about):
+        listener.on_notice(text)
+    with torch_threads(config.threads), Run(source, about.get("preset"), config, run, listener, begun=True) as again:
+        if again.agent.device.type != "cpu":
+            listener.on_notice(f"on {again.agent.device} the last bits may differ from those of an unbroken run")
+        again.reached_target = again.reached_target and config.total_steps == planned  # more was asked for
+        return again.run()
 
 
-def agent_for(
-    state_shape: tuple[int, ...], action_dim: int, config: TrainConfig, state_bounds: Bounds | None = None
-) -> DQNAgent:
-    """Return a fresh agent for these shapes, and bounds if states are to be scaled by them."""
-    settings = {field.name: getattr(config, field.name) for field in fields(AgentConfig)}
-    if state_bounds is not None:
-        settings["state_bounds"] = state_bounds
-    return agent_from({"state_dim": list(state_shape), "action_dim": action_dim, **settings})
+def config_of(about: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainConfig:
+    """Return the settings of a run.
+
+    Raises:
+        RunError: it has none, or some that this version does not know.
+    """
+    values = about.get("config")
+    try:
+        return TrainConfig.from_mapping(values if isinstance(values, Mapping) else {"config": values})
+    except (ConfigError, TypeError) as error:
+        raise RunError(f"{Path(run) / RUN_FILE} has a config that can't be used: {one_line(error)}") from None
 
 
-def agent_from(settings: Mapping[str, Any]) -> DQNAgent:
-    """Return a fresh agent from all its settings, its algorithm among them."""
-    return make_agent(settings.get("algorithm", "dqn"), **{k: v for k, v in settings.items() if k != "algorithm"})
+def differences(about: Mapping[str, Any]) -> list[str]:
+    """Say which versions are others than those a run began with."""
+    then, now = about.get("versions"), versions()
+    if not isinstance(then, Mapping):
+        return []
+    changed = [f"{name} {then[name]} is now {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
+    return [f"{', '.join(changed)}: the numbers may differ from those of an unbroken run"] if changed else []
 
 
-def replay_for(config: TrainConfig) -> ReplayBuffer | PrioritizedReplayBuffer:
-    """Return the empty replay that the config asks for."""
-    rng = generator(config.seed, "replay")
-    if not config.prioritized:
-        return ReplayBuffer(config.replay_capacity, rng)
-    return PrioritizedReplayBuffer(config.replay_capacity, rng, config.priority_exponent, config.importance_exponent)
+def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the settings of a run's agent, if its weights have the size that they describe. Allocates nothing.
+
+    Raises:
+        RunError: there are none, they make no agent, or one of another size.
+    """
+    path = Path(run) / RUN_FILE
+    settings = about.get("agent")
+    if not isinstance(settings, Mapping):
+        raise RunError(f"{path} does not describe its agent")
+    there = largest_weights(Path(run))
+    state_dim = settings.get("state_dim")
+    sizes = [settings.get(name) for name in ("hidden_dim", "hidden_layers", "atoms", "quantiles", "action_dim")]
+    sizes += state_dim if isinstance(state_dim, list) else [state_dim]
+    try:
+        if any(size is not None and size > there for size in sizes) or own_bytes(settings) > there:
+            raise RunError(f"{path} describes an agent of another size than its weights")
+    except (ConfigError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise RunError(f"{path} describes an agent that can't be made: {one_line(error)}") from None
+    return dict(settings)
 
 
-def networks_of(agent: DQNAgent) -> dict[str, torch.nn.Module]:
-    """The networks that a run saves, by name."""
-    return {"q_network": agent.q_network, "target_network": agent.target_network}
+def largest_weights(run: Path) -> int:
+    """Return the bytes of the largest file that may hold the weights of a run.
+
+    Raises:
+        RunError: there is none.
+    """
+    names = [AGENT_FILE, *(str(path.relative_to(run)) for path in run.glob("checkpoints/*/state.safetensors"))]
+    files = [inside(run, name) for name in names if (run / name).exists()]
+    if not files:
+        raise RunError(f"{run} has no {AGENT_FILE} and no checkpoint: it was stopped as it began; train it again")
+    return max(path.stat().st_size for path in files)
+
+
+def require_agreement(settings: Mapping[str, Any], config: TrainConfig, run: str | os.PathLike[str]) -> None:
+    """Raise `RunError` unless the agent that the config would make is the one that the run has."""
+    state_dim = settings["state_dim"]
+    stacked = config.frame_stack == 1 or (isinstance(state_dim, list) and state_dim[:1] == [config.frame_stack])
+    other = [field.name for field in fields(AgentConfig) if settings.get(field.name) != getattr(config, field.name)]
+    other += ["scale_observations"] * (config.scale_observations != ("state_bounds" in settings))
+    if other or not stacked:
+        raise RunError(f"{Path(run) / RUN_FILE}: config and agent differ in {', '.join(other) or 'frame_stack'}")
+
+
+def own_bytes(settings: Mapping[str, Any]) -> int:
+    """Return the bytes of one network of an agent with these settings."""
+    return network_bytes(settings.get("algorithm", "dqn"), **{k: v for k, v in settings.items() if k != "algorithm"})
 
 
 def load_agent(run: str | os.PathLike[str], *, device: str | None = None) -> DQNAgent:
@@ -276,15 +212,13 @@ def load_agent(run: str | os.PathLike[str], *, device: str | None = None) -> DQN
     Raises:
         RunError: the folder is no run, or its files are damaged or don't fit each other.
     """
-    settings = read_run(run).get("agent")
-    if not isinstance(settings, Mapping):
-        raise RunError(f"{Path(run) / RUN_FILE} does not describe its agent")
-    settings = dict(settings) | {"compile": False} | ({} if device is None else {"device": device})
+    about = read_run(run)
+    settings = agent_settings(about, run) | {"compile": False} | ({} if device is None else {"device": device})
     try:
         agent = agent_from(settings)
-    except ConfigError as error:
-        raise RunError(f"{Path(run) / RUN_FILE} describes an agent that can't be made: {error}") from None
-    load_weights(Path(run), networks_of(agent))
+    except (ConfigError, TypeError, ValueError) as error:
+        raise RunError(f"{Path(run) / RUN_FILE} describes an agent that can't be made: {one_line(error)}") from None
+    load_weights(Path(run), agent.networks, must_carry=about["format"] > 1)
     return agent
 
 
@@ -337,9 +271,29 @@ def env_of_run(run: str | os.PathLike[str], env: EnvSource | None = None) -> Env
     if env is None:
         if not about.get("env_is_id"):
             raise RunError(f"{run} was trained on the function {about.get('env')}: pass env=, or use module:Id")
-        env = str(about["env"])
-    config = about.get("config", {})
-    return EnvSpec(env, config.get("frame_skip", 1), config.get("frame_stack", 1))
+        env = str(about.get("env"))
+        require_foreign_module(env, Path(run))
+    config = about.get("config")
+    config = config if isinstance(config, Mapping) else {}
+    skip, stack = (config.get(name, 1) for name in ("frame_skip", "frame_stack"))
+    if not all(isinstance(size, int) and 1 <= size <= MOST_FRAMES for size in (skip, stack)):
+        raise RunError(f"{Path(run) / RUN_FILE} does not tell how its environment was wrapped")
+    return EnvSpec(env, skip, stack)
+
+
+def require_foreign_module(env: str, run: Path) -> None:
+    """Raise `RunError` if the module of a `module:Id` lies inside the run: a run must not bring code along."""
+    module, colon, _ = env.rpartition(":")
+    if not colon:
+        return
+    top, *rest = module.split(".")
+    try:
+        spec = find_spec(top)  # looks, and imports nothing
+    except (ImportError, ValueError):
+        spec = None
+    places = [] if spec is None else [*(spec.submodule_search_locations or []), spec.origin or ""]
+    if any(Path(place, *rest).resolve().is_relative_to(run.resolve()) for place in places if place):
+        raise RunError(f"{run} wants code from its own folder, {module}: it is not imported; pass env= to use another")
 
 
 @contextmanager

@@ -26,6 +26,8 @@ FLOORS: dict[str, frozenset[str] | None] = {
     "nexus.training": frozenset({"nexus.core", "nexus.ops", "nexus.data", "nexus.envs"}),
     "nexus.cli": None,
     "nexus.api": None,
+    "nexus.listener": None,
+    "nexus.runner": None,
     "nexus.__main__": None,
     # The __init__ files of the folders that hold floors: they only re-export what is below them.
     "nexus.models": frozenset({"nexus.models.layers", "nexus.models.rl.dqn"}),

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 from nexus.core.period import Period
+from nexus.core.seeding import seed_at, seed_of
 from nexus.core.types import Array, Batch
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.envs.stream import TransitionStream
@@ -206,3 +207,61 @@ def test_training_stops_when_the_iterator_is_closed() -> None:
         if counters.steps == 17:
             break
     assert counters.steps == 17
+
+
+class Draws(FiveSteps):
+    """Episodes of nine steps that show what the seed of their reset drew."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.at = -4
+        self.drawn = float(self.np_random.integers(50))
+        return np.array([self.drawn], np.float32), {}
+
+    def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        _, reward, terminated, truncated, info = super().step(action)
+        return np.array([self.drawn], np.float32), reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_what_begins_at_a_barrier_goes_on_as_what_passed_it(mode: AutoresetMode, n_step: int) -> None:
+    config = TrainConfig.from_mapping(
+        {"total_steps": 200, "num_envs": 3, "learning_starts": 0, "checkpoint_every": "70 steps", "n_step": n_step}
+    )
+
+    def steps(counters: Counters, replay: ReplayBuffer) -> Any:
+        stream = TransitionStream(SyncVectorEnv([Draws] * 3, autoreset_mode=mode))
+        return train(stream, Witness(), replay, config, counters)
+
+    whole, counters, replay, begun = [], Counters(), ReplayBuffer(1000, 1), None
+    for progress in steps(counters, replay):
+        whole.append((vars(counters) | {}, progress.step, len(replay)))
+        if progress.barrier and begun is None:
+            begun, at, twin = Counters(**vars(counters)), len(whole), ReplayBuffer(1000, 1)
+            twin.set_state(replay.get_state())
+            twin.set_rows(0, replay.rows(0, replay.added))
+            assert len(replay) == begun.steps  # each decision is stored: no window is open
+    assert begun is not None
+    assert 70 <= begun.steps < 73
+    again = [(vars(begun) | {}, progress.step, len(twin)) for progress in steps(begun, twin)]
+    assert len(again) == len(whole) - at
+    for (counted, one, stored), (recounted, other, restored) in zip(whole[at:], again, strict=True):
+        assert (counted, stored) == (recounted, restored)
+        assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in type(one).__slots__)
+
+
+def test_barriers_reset_with_seeds_of_their_own_and_count_no_episode() -> None:
+    *_, yielded = run(checkpoint_every="30 steps", num_envs=1)
+    assert [progress.counters is yielded[0].counters for progress in yielded] == [True] * len(yielded)
+    assert [at + 1 for at, progress in enumerate(yielded) if progress.barrier] == [30, 60, 90]
+    _, _, counters, _ = run(checkpoint_every="6 steps", num_envs=1)
+    assert counters.episodes == 100 // 6  # the sixth step of each stretch is cut off
+    assert len({seed_at(0, "environments", steps) for steps in (0, 30, 60, 90)}) == 4
+    assert seed_at(0, "environments", 0) == seed_of(0, "environments")
+    assert seed_at(0, "environments", 30) != seed_at(1, "environments", 30)
+
+
+def test_without_checkpoints_there_is_no_barrier() -> None:
+    *_, yielded = run(checkpoint_every=None)
+    assert not any(progress.barrier for progress in yielded)

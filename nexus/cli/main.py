@@ -6,10 +6,12 @@ from importlib import import_module
 
 __all__ = ["main"]
 
-INTERRUPTED = 130  # what shells use for Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # what shells use for Ctrl-C and SIGTERM
 
 VERBS = {
     "train": ("nexus.cli.train", "train an agent:        nexus train CartPole-v1"),
+    "resume": ("nexus.cli.resume", "go on with a run:      nexus resume runs/NAME"),
+    "verify": ("nexus.cli.verify", "check a run's files:   nexus verify runs/NAME"),
     "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),
     "watch": ("nexus.cli.watch", "see a run play:        nexus watch runs/NAME --video out.mp4"),
     "plot": ("nexus.cli.plot", "draw learning curves:  nexus plot runs/*"),
@@ -20,7 +22,7 @@ USAGE = "usage: nexus VERB ...\n\n" + "\n".join(f"  {verb:<10} {text}" for verb,
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for what a user can mend, 130 for Ctrl-C."""
+    """Run the command line and return its exit code: 0, 2 for what a user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(f"{USAGE}\n\n`nexus VERB --help` tells more.")
@@ -30,13 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"nexus {__version__}")
         return 0
-    from nexus.core.errors import NexusError  # brings torch, for which nobody who asks for help should wait
+    from nexus.core.errors import NexusError, Terminated  # brings torch, for which nobody who asks for help should wait
 
     try:
         return verb_of(arguments[0])(arguments[1:])
     except NexusError as error:
         print(f"nexus: error: {error}", file=sys.stderr)
         return 2
+    except Terminated:
+        return TERMINATED
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -50,6 +50,8 @@ class TrainView(Listener):
     def on_start(self, plan: Plan) -> None:
         """Print what is about to happen and start the bar."""
         self.console.print(plan_table(plan))
+        if plan.first_step:
+            self.console.print(f"Going on from step {plan.first_step:,}.")
         if plan.preset is None:
             self.console.print(
                 f"No settings were tuned for {plan.env}: these are general ones. Change any by its flag."
@@ -63,8 +65,8 @@ class TrainView(Listener):
         self.total = plan.config.total_steps
         self.by_temperature = plan.config.exploration == "boltzmann"
         self.started = self.shown_at = time.perf_counter()
-        self.shown_steps = 0
-        self.task = self.bar.add_task("train", total=self.total, numbers="")
+        self.shown_steps = plan.first_step
+        self.task = self.bar.add_task("train", total=self.total, completed=plan.first_step, numbers="")
         self.bar.start()
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
@@ -90,6 +92,10 @@ class TrainView(Listener):
         """Print each evaluation above the bar."""
         self.console.print(f"evaluation after {steps:,} steps: {evaluation}", soft_wrap=True)
 
+    def on_notice(self, text: str) -> None:
+        """Print it above the bar."""
+        self.console.print(f"Note: {text}", soft_wrap=True, markup=False)
+
     def finish(self, result: TrainResult) -> None:
         """Say how it ended and where everything is."""
         counters = result.counters
@@ -102,6 +108,9 @@ class TrainView(Listener):
         if result.evaluation is not None:
             self.console.print(f"Protocol: {result.evaluation.protocol}", soft_wrap=True)
         self.console.print(f"Run saved in {result.run_dir}", soft_wrap=True)
+        if result.interrupted:
+            where = "anew: no checkpoint was due yet" if result.resumes_from is None else f"at {result.resumes_from:,}"
+            self.console.print(f"nexus resume {result.run_dir} begins {where}", soft_wrap=True)
         self.console.print(
             f"Next: nexus watch {result.run_dir}   nexus plot {result.run_dir}   tensorboard --logdir {result.run_dir}",
             soft_wrap=True,

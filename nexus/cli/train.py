@@ -43,7 +43,7 @@ class TrainCommand:
 
 
 def run(arguments: list[str]) -> int:
-    """Train; return 0, or 130 after Ctrl-C."""
+    """Train; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = read_command(arguments)
     from nexus.api import train
     from nexus.cli.progress import TrainView
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
             command.env, preset=command.preset, config=command.config, run_dir=command.run_dir, listener=view
         )
     view.finish(result)
-    return 130 if result.interrupted else 0
+    return result.exit_code
 
 
 def read_command(arguments: list[str]) -> TrainCommand:

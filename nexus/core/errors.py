@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["ConfigError", "EnvError", "NexusError", "RunError", "nearest", "one_line"]
+__all__ = ["ConfigError", "EnvError", "NexusError", "RunError", "Terminated", "nearest", "one_line"]
 
 
 class NexusError(Exception):
@@ -20,6 +20,10 @@ class EnvError(NexusError):
 
 class RunError(NexusError):
     """A run folder is missing, incomplete or damaged, or can't be written."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: like Ctrl-C, but a shell is told another exit code."""
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:

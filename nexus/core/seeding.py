@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-__all__ = ["Stream", "generator", "seed_of", "seeded_initialisation", "torch_generator"]
+__all__ = ["Stream", "generator", "seed_at", "seed_of", "seeded_initialisation", "torch_generator"]
 
 # New streams go to the end: the place of a stream is its key, and runs made before must stay as they were.
 Stream = Literal["initialisation", "exploration", "replay", "environments", "evaluation", "noise", "levels"]
@@ -21,6 +21,14 @@ def generator(seed: int, stream: Stream) -> np.random.Generator:
 def seed_of(seed: int, stream: Stream) -> int:
     """Return a plain 31-bit seed for one stream, for libraries that take no generator."""
     return int(sequence(seed, stream).generate_state(1)[0] >> 1)
+
+
+def seed_at(seed: int, stream: Stream, steps: int) -> int:
+    """Return the seed of a stream for a part of a run that begins after so many steps; at 0 it is `seed_of`."""
+    if steps == 0:
+        return seed_of(seed, stream)
+    key = (get_args(Stream).index(stream), steps)
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0] >> 1)
 
 
 def torch_generator(seed: int, stream: Stream, device: torch.device | str = "cpu") -> torch.Generator:

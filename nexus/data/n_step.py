@@ -83,6 +83,17 @@ class NStepAccumulator:
         self._open &= ~leaving
         return self._collect(leaving, next_states, next_action_masks)
 
+    def flush(self, next_states: Array, next_action_masks: Array | None = None) -> Transitions:
+        """Close every open window as a truncation and return its transition, oldest first.
+
+        Args:
+            next_states: `[E, *obs]`, the true ones of the last step.
+            next_action_masks: `[E, A]`, of those; None where there are none.
+        """
+        leaving = self._open.copy()
+        self._open[:] = False
+        return self._collect(leaving, next_states, next_action_masks)
+
     def _collect(self, leaving: NDArray[np.bool_], next_states: Array, next_action_masks: Array | None) -> Transitions:
         """Copy the marked slots out, oldest first."""
         assert self._states is not None

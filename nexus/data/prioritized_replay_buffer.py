@@ -1,13 +1,15 @@
 """Proportional prioritized experience replay (Schaul et al. 2016, https://arxiv.org/abs/1511.05952)."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nexus.core.errors import ConfigError
+from nexus.core.errors import ConfigError, RunError
+from nexus.core.state import State, array_from, number_from
 from nexus.core.types import Array, Batch, Transitions
 from nexus.data.replay_buffer import ReplayBuffer, Rows, available_memory
 from nexus.data.sum_tree import SumTree
@@ -47,10 +49,10 @@ class PrioritizedReplayBuffer:
         self.priority_exponent = priority_exponent
         self.importance_exponent = importance_exponent
         self._first_importance_exponent = importance_exponent
-        self._storage = ReplayBuffer(capacity)
+        self._rng = np.random.default_rng(seed)
+        self._storage = ReplayBuffer(capacity, self._rng)
         require_memory_for_priorities(capacity)
         self._tree = SumTree(capacity)
-        self._rng = np.random.default_rng(seed)
         self._highest_priority = 1.0  # of all that were ever given
         self._limit = sys.float_info.max / (2 * capacity)  # so that no sum can overflow
 
@@ -153,6 +155,47 @@ class PrioritizedReplayBuffer:
     def reward_summary(self) -> dict[str, float]:
         """Return the minimum, mean and maximum of the stored (folded) rewards; empty if there are none."""
         return self._storage.reward_summary()
+
+    @property
+    def added(self) -> int:
+        """How many transitions were ever stored, the overwritten ones too."""
+        return self._storage.added
+
+    def rows(self, first: int, last: int) -> dict[str, Array]:
+        """Copy the columns of the transitions that were added as number `first` to `last - 1`, which it still holds."""
+        return self._storage.rows(first, last)
+
+    def get_state(self) -> State:
+        """Return all but the rows: the numbers in the leaves of the tree, whose sums follow from them, and the rest."""
+        return {
+            **self._storage.get_state(),
+            "leaves": self._tree.get(np.arange(len(self))),  # float64, (priority + ε)^α
+            "highest_priority": self._highest_priority,
+            "importance_exponent": self.importance_exponent,
+        }
+
+    def set_state(self, state: State) -> None:
+        """Take back what `get_state` gave; `set_rows` must then bring the rows.
+
+        Raises:
+            RunError: something is missing or impossible.
+        """
+        self._storage.set_state(state)
+        leaves = array_from(state, "leaves", np.empty(len(self)))
+        if not ((leaves >= 0) & (leaves <= self._limit)).all():
+            raise RunError(f"the replay has a priority below 0 or above {self._limit:.0e}")
+        self._tree = SumTree(self.capacity)
+        self._tree.set(np.arange(len(self)), leaves)
+        self._highest_priority = number_from(state, "highest_priority", 0, self._limit)
+        self.importance_exponent = number_from(state, "importance_exponent", 0, 1)
+
+    def set_rows(self, first: int, rows: Mapping[str, Array]) -> None:
+        """Put back rows that were added as number `first` and after it.
+
+        Raises:
+            RunError: a column is unknown or missing, or does not fit the others.
+        """
+        self._storage.set_rows(first, rows)
 
     def _enter(self, rows: NDArray[np.int64]) -> None:
         self._tree.set(rows, self._scaled(np.full(len(rows), self._highest_priority)))

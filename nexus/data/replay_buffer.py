@@ -1,17 +1,22 @@
 """Uniform experience replay (Lin 1992; Mnih et al. 2015) in preallocated arrays."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 
-from nexus.core.errors import ConfigError
+from nexus.core.errors import ConfigError, RunError
+from nexus.core.state import State, number_from, restore_generator, value_from
 from nexus.core.types import Array, Batch, Transitions
 
 __all__ = ["ReplayBuffer", "available_memory", "replay_bytes"]
+
+COLUMNS = tuple(field.name for field in fields(Transitions))
+REQUIRED = frozenset({"states", "actions", "rewards", "discounts", "next_states"})
 
 Row = tuple[Array, int, float, Array, bool]
 
@@ -56,6 +61,7 @@ class ReplayBuffer:
         self.capacity = capacity
         self._rng = np.random.default_rng(seed)
         self._size = 0
+        self._added = 0  # ever, the overwritten ones too
         self._cursor = 0
         self._holds_dones: bool | None = None  # known from the first write on
         self._action_masks: Array | None = None  # [capacity, A] both, if the first write has them
@@ -155,6 +161,54 @@ class ReplayBuffer:
         rewards = self._rewards[: self._size]
         return {"min": float(rewards.min()), "mean": float(rewards.mean()), "max": float(rewards.max())}
 
+    @property
+    def added(self) -> int:
+        """How many transitions were ever stored, the overwritten ones too."""
+        return self._added
+
+    @property
+    def columns(self) -> dict[str, Array]:
+        """The arrays `[capacity, ...]` by the names of `Transitions`; none before the first transition."""
+        return {name: values for name in COLUMNS if isinstance(values := getattr(self, f"_{name}", None), np.ndarray)}
+
+    def rows(self, first: int, last: int) -> dict[str, Array]:
+        """Copy the columns of the transitions that were added as number `first` to `last - 1`, which it still holds."""
+        at = np.arange(first, last) % self.capacity
+        return {name: values.take(at, axis=0) for name, values in self.columns.items()}
+
+    def get_state(self) -> State:
+        """Return all but the rows, which `rows` gives."""
+        return {"added": self._added, "holds_dones": self._holds_dones, "rng": self._rng.bit_generator.state}
+
+    def set_state(self, state: State) -> None:
+        """Take back what `get_state` gave; `set_rows` must then bring the rows.
+
+        Raises:
+            RunError: something is missing or impossible.
+        """
+        self._added = value_from(state, "added", int)
+        number_from(state, "added", low=0)
+        self._holds_dones = None if self._added == 0 else value_from(state, "holds_dones", bool)
+        self._cursor, self._size = self._added % self.capacity, min(self._added, self.capacity)
+        restore_generator(self._rng, state, "rng")
+
+    def set_rows(self, first: int, rows: Mapping[str, Array]) -> None:
+        """Put back rows that were added as number `first` and after it.
+
+        Raises:
+            RunError: a column is unknown or missing, or does not fit the others.
+        """
+        known = self.columns or {name: np.empty((self.capacity, *v.shape[1:]), v.dtype) for name, v in rows.items()}
+        count = len(next(iter(rows.values()), ()))
+        if not REQUIRED <= rows.keys() <= set(COLUMNS) or rows.keys() != known.keys() or count > self.capacity:
+            raise RunError(f"the replay's columns {', '.join(rows)} do not fit: needs {', '.join(known or COLUMNS)}")
+        at = np.arange(first, first + count) % self.capacity
+        for name, values in rows.items():
+            if values.shape != (count, *known[name].shape[1:]) or values.dtype != known[name].dtype:
+                raise RunError(f"the replay's column {name} does not fit: {values.dtype} of shape {values.shape}")
+            known[name][at] = values
+            setattr(self, f"_{name}", known[name])
+
     def _write(self, rows: Transitions, *, holds_dones: bool) -> None:
         if rows.next_states.shape != rows.states.shape:
             raise ConfigError(
@@ -189,6 +243,7 @@ class ReplayBuffer:
             self._next_action_masks[at] = rows.next_action_masks[last]
         self._cursor = (self._cursor + count) % self.capacity
         self._size = min(self._size + count, self.capacity)
+        self._added += count
 
     def _allocate(self, state_shape: tuple[int, ...], state_dtype: np.dtype[Any]) -> None:
         require_memory(self.capacity, state_shape, state_dtype)

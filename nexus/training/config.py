@@ -11,6 +11,8 @@ __all__ = ["TrainConfig"]
 
 
 EVERY_4_STEPS, EVERY_1000_STEPS, EVERY_500_UPDATES = map(Period.parse, ("4 steps", "1000 steps", "500 updates"))
+MOST_ENVS = 1 << 16  # a typing error should not take the machine's memory
+EVERY_10000_STEPS = Period.parse("10000 steps")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class TrainConfig(AgentConfig):
     """Episodes of an evaluation."""
     target_return: float | None = None
     """Stop once an evaluation's mean return reaches this; needs eval_every."""
+    checkpoint_every: Period | None = EVERY_10000_STEPS
+    """How often to save all that `nexus resume` needs, in steps; every environment is reset there. None for never."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints to keep; the best by evaluation is kept beside them."""
     threads: int | None = None
     """Threads for torch; none for one with vector states, where more only get in each other's way."""
 
@@ -82,8 +88,16 @@ class TrainConfig(AgentConfig):
         super().check()
         for name in ("total_steps", "num_envs", "frame_skip", "frame_stack", "n_step", "replay_capacity"):
             self.require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("batch_size", "updates_each", "epsilon_steps", "learning_rate_step", "eval_episodes"):
+        for name in (
+            "batch_size",
+            "updates_each",
+            "epsilon_steps",
+            "learning_rate_step",
+            "eval_episodes",
+            "keep_checkpoints",
+        ):
             self.require(getattr(self, name) >= 1, name, "at least 1")
+        self.require(self.num_envs <= MOST_ENVS, "num_envs", f"at most {MOST_ENVS}")
         self.require(0 <= self.priority_exponent <= 1, "priority_exponent", "a number in [0, 1]")
         self.require(0 <= self.importance_exponent <= 1, "importance_exponent", "a number in [0, 1]")
         lowest_epsilon = self.epsilon if self.epsilon_schedule == "constant" else self.epsilon_min
@@ -97,6 +111,8 @@ class TrainConfig(AgentConfig):
         self.require(0 < self.learning_rate_factor <= 1, "learning_rate_factor", "a factor in (0, 1]")
         self.require(self.threads is None or self.threads >= 1, "threads", "at least 1, or none")
         self.require(self.update_every.unit != "updates", "update_every", "steps or episodes")
+        in_steps = self.checkpoint_every is None or self.checkpoint_every.unit == "steps"
+        self.require(in_steps, "checkpoint_every", "steps, or none")
         self.require(
             self.batch_size <= self.replay_capacity,
             "batch_size",

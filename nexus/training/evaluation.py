@@ -1,10 +1,11 @@
 """Evaluation: how good an agent is, under a protocol that is said with every score."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
+from nexus.core.errors import RunError, one_line
 from nexus.core.types import Array
 from nexus.envs.factory import EnvSpec, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
@@ -53,6 +54,19 @@ class Evaluation:
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_mapping(cls, values: Any) -> Self:
+        """Read what `to_mapping` gave.
+
+        Raises:
+            RunError: it is none.
+        """
+        try:
+            read = cls(**{**values, "protocol": EvaluationProtocol(**values["protocol"])})
+        except (TypeError, KeyError) as error:
+            raise RunError(f"can't read an evaluation: {one_line(error)}") from None
+        return read
 
     def __str__(self) -> str:
         return f"{self.mean:.1f} ± {self.std:.1f}, 95 % interval of the mean {self.low:.1f} to {self.high:.1f}"

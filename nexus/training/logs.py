@@ -1,20 +1,24 @@
 """Scalars to `metrics.jsonl` and TensorBoard, episodes to `episodes.csv`."""
 
+import hashlib
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
-from nexus.core.errors import RunError
+from nexus.core.state import State, array_from, value_from
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.training.config import TrainConfig
+from nexus.training.files import LogMarks, Mark, remove, wants_disk
 from nexus.training.loop import Progress
+from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE
 
 __all__ = ["EpisodeTracker", "RunLog", "scalars"]
 
@@ -39,14 +43,31 @@ class EpisodeTracker:
         self._return += step.rewards * step.valid
         self._length += step.valid
         done = step.terminated | step.truncated
-        if not done.any():
+        if not (progress.barrier or done.any()):
             return []
         ended = list(zip(self._return[done].tolist(), self._length[done].tolist(), strict=True))
         self.returns += [episode_return for episode_return, _ in ended]
         self.lengths += [length for _, length in ended]
-        self._return[done] = 0.0
-        self._length[done] = 0
+        begins = done | progress.barrier  # an episode that a barrier cuts is not counted
+        self._return[begins] = 0.0
+        self._length[begins] = 0
         return ended
+
+    def get_state(self) -> State:
+        """Return the last episodes; at a barrier no other is under way."""
+        return {"returns": np.array(self.returns, np.float64), "lengths": np.array(self.lengths, np.int64)}
+
+    def set_state(self, state: State) -> None:
+        """Take back what `get_state` gave.
+
+        Raises:
+            RunError: something is missing or does not fit.
+        """
+        count = value_from(state, "returns", np.ndarray).size
+        self.returns.clear()
+        self.lengths.clear()
+        self.returns.extend(array_from(state, "returns", np.empty(count), finite=False).tolist())
+        self.lengths.extend(array_from(state, "lengths", np.empty(count, np.int64)).tolist())
 
     @property
     def mean_return(self) -> float | None:
@@ -54,21 +75,76 @@ class EpisodeTracker:
         return float(np.mean(self.returns)) if self.returns else None
 
 
+class LogFile:
+    """A text file that only grows, and that knows the checksum of what it holds.
+
+    Args:
+        path: of the file.
+        keep: bytes of an older file to go on after; what lies behind them is cut off.
+    """
+
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        self.path = path
+        self.size = 0
+        self._digest = hashlib.sha256()
+        with wants_disk(path):
+            if keep:
+                with path.open("rb") as file:
+                    self._count(file.read(keep))
+                os.truncate(path, keep)
+            self._file = path.open("ab" if keep else "wb")
+
+    def write(self, text: str) -> None:
+        """Add to the end."""
+        content = text.encode()
+        self._count(content)
+        with wants_disk(self.path):
+            self._file.write(content)
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        with wants_disk(self.path):
+            self._file.flush()
+
+    def mark(self) -> Mark:
+        """Wait until everything is on the disk, and return what it is."""
+        self.flush()
+        with wants_disk(self.path):
+            os.fsync(self._file.fileno())
+        return Mark(self.size, self._digest.hexdigest())
+
+    def close(self) -> None:
+        """Close the file."""
+        with wants_disk(self.path):
+            self._file.close()
+
+    def _count(self, content: bytes) -> None:
+        self.size += len(content)
+        self._digest.update(content)
+
+
 class RunLog:
     """The open log files of one run. Use as a context manager.
 
     Args:
         folder: the run's folder.
+        kept: what `marks` returned at the checkpoint that the run goes on from; None begins anew.
+        seconds: that the run has taken so far.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kept: LogMarks | None = None, seconds: float = 0.0) -> None:
         from tensorboard.summary import Writer  # costs a third of a second, so only who logs pays
 
-        self._started = time.time()
-        self._metrics = (folder / "metrics.jsonl").open("w", encoding="utf-8")
-        self._episodes = (folder / "episodes.csv").open("w", encoding="utf-8")
-        self._episodes.write("step,episode,return,length,seconds\n")
-        self._board = Writer(str(folder / "tensorboard"))
+        kept = LogMarks({}, {}) if kept is None else kept
+        nothing = Mark(0, "")
+        self._started = time.time() - seconds
+        self._boards = folder / "tensorboard"
+        cut_boards(self._boards, kept.boards)
+        self._metrics = LogFile(folder / METRICS_FILE, kept.files.get(METRICS_FILE, nothing).bytes)
+        self._episodes = LogFile(folder / EPISODES_FILE, kept.files.get(EPISODES_FILE, nothing).bytes)
+        if not self._episodes.size:
+            self._episodes.write("step,episode,return,length,seconds\n")
+        self._board = Writer(str(self._boards))
 
     def __enter__(self) -> Self:
         return self
@@ -80,29 +156,40 @@ class RunLog:
         self._episodes.close()
         self._board.close()
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, its earlier parts included."""
+        return time.time() - self._started
+
     def episodes(self, progress: Progress, ended: list[tuple[float, int]]) -> None:
         """Write a row for each episode that just ended."""
-        seconds = time.time() - self._started
+        seconds = self.seconds
         first = progress.counters.episodes - len(ended) + 1
         for number, (episode_return, length) in enumerate(ended, first):
-            self._write(
-                self._episodes,
-                f"{progress.counters.steps},{number},{episode_return:g},{length},{seconds:.2f}\n",
-            )
+            self._episodes.write(f"{progress.counters.steps},{number},{episode_return:g},{length},{seconds:.2f}\n")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line of scalars, at a step."""
-        self._write(self._metrics, json.dumps({"step": step, **values}) + "\n")
+        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
         self._metrics.flush()
         self._episodes.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
-    def _write(self, file: Any, text: str) -> None:
-        try:
-            file.write(text)
-        except OSError as error:
-            raise RunError(f"can't write {file.name}: {error.strerror or error}") from None
+    def marks(self) -> LogMarks:
+        """Return what a checkpoint needs to cut the files back to this moment: marks, and sizes for TensorBoard."""
+        self._board.flush()
+        sizes = {path.name: path.stat().st_size for path in self._boards.glob("events.*")}
+        return LogMarks({METRICS_FILE: self._metrics.mark(), EPISODES_FILE: self._episodes.mark()}, sizes)
+
+
+def cut_boards(folder: Path, sizes: Mapping[str, int]) -> None:
+    """Cut TensorBoard's files back to these sizes, and remove those that are younger."""
+    for path in folder.glob("events.*"):
+        if path.name not in sizes:
+            remove(path)
+        elif path.stat().st_size > sizes[path.name]:
+            os.truncate(path, sizes[path.name])
 
 
 def scalars(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nexus.core.period import Period
-from nexus.core.seeding import seed_of
+from nexus.core.seeding import seed_at
 from nexus.core.types import Array, Batch, Transitions
 from nexus.data.n_step import NStepAccumulator
 from nexus.envs.stream import Step, TransitionStream
@@ -80,7 +80,8 @@ class Progress:
     step: Step
     epsilon: float
     temperature: float
-    update: UpdateResult | None  # the last one so far
+    update: UpdateResult | None  # the last one since the last barrier
+    barrier: bool = False  # nothing is under way: what is saved now continues exactly
 
     def due(self, period: Period | None) -> bool:
         """True if a multiple of the period was reached by this step."""
@@ -93,10 +94,11 @@ def train(
     """Train for `config.total_steps` steps; yields once per vector step.
 
     Evaluating, logging and saving belong to whoever iterates. Closing the generator stops the training.
+    Counters that begin at a barrier, with what was saved there, go on as if nothing had happened.
     """
     accumulator = NStepAccumulator(stream.num_envs, config.n_step, config.gamma)
     update = None
-    stream.reset(seed_of(config.seed, "environments"))
+    stream.reset(seed_at(config.seed, "environments", counters.steps))
     while counters.steps < config.total_steps:
         before = Counters(**vars(counters))
 
@@ -145,7 +147,14 @@ def train(
         if config.target_update_every.unit != "updates" and crossings(config.target_update_every, before, counters):
             agent.update_target_network()
 
-        yield Progress(counters, before, step, agent.epsilon, agent.temperature, update)
+        # Barrier: no environment can save its inner state, so all begin anew; whoever resumes begins here likewise.
+        barrier = config.checkpoint_every is not None and crossings(config.checkpoint_every, before, counters) > 0
+        if barrier:
+            replay.add(accumulator.flush(step.next_states, step.next_action_masks))
+            stream.reset(seed_at(config.seed, "environments", counters.steps))
+
+        yield Progress(counters, before, step, agent.epsilon, agent.temperature, update, barrier)
+        update = None if barrier else update
 
 
 def crossings(period: Period, before: Counters, after: Counters) -> int:

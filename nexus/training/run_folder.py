@@ -6,39 +6,52 @@ metrics.jsonl      one line of scalars per `log_every`
 episodes.csv       one line per finished training episode
 evaluation.json    the final evaluation with its protocol and every return
 tensorboard/       the scalars of metrics.jsonl for TensorBoard
+checkpoints/       what `nexus resume` needs, a folder each
+replay/            the replay of the checkpoints, in chunks
+
+`docs/runs.md` has the whole format.
 """
 
-import json
 import os
 import platform
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from nexus.core.errors import RunError
+from nexus.core.state import array_from, array_of
+from nexus.training.files import inside, read_json, read_tensors, write_tensors
 
 __all__ = [
     "AGENT_FILE",
+    "EPISODES_FILE",
     "FORMAT",
+    "METRICS_FILE",
     "RUN_FILE",
     "load_weights",
+    "locked",
     "new_run_folder",
     "read_run",
+    "require_empty",
+    "require_format",
+    "require_no_links_out",
     "save_weights",
     "versions",
-    "write_json",
 ]
 
 AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
-FORMAT = 1
+METRICS_FILE, EPISODES_FILE = "metrics.jsonl", "episodes.csv"
+LOCK_FILE, PROBE_FILE = ".lock", ".probe"
+FORMAT = 2  # of run.json and of checkpoints; since 2 every file carries its checksum
 PACKAGES = ("nexus", "torch", "numpy", "gymnasium", "safetensors")
 
 
@@ -65,9 +78,8 @@ def new_run_folder(env: str, seed: int, folder: str | os.PathLike[str] | None = 
         path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise RunError(f"run folder {path} is not empty: name a new one, or leave --run-dir out")
-        probe = path / ".probe"
+        require_empty(path)
+        probe = path / PROBE_FILE
         probe.write_bytes(bytes(1 << 20))  # a disk that is full says so here and not after the training
         probe.unlink()
     except OSError as error:
@@ -75,14 +87,13 @@ def new_run_folder(env: str, seed: int, folder: str | os.PathLike[str] | None = 
     return path
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON by way of a second file, so that a crash leaves the old one whole."""
-    try:
-        draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise RunError(f"can't write {path}: {error.strerror or error}") from None
+def require_empty(folder: Path) -> None:
+    """Raise `RunError` unless a folder holds nothing, or only what a run left that was killed as it began."""
+    names = {entry.name for entry in folder.iterdir()}
+    if names - {LOCK_FILE, PROBE_FILE, RUN_FILE, f"{RUN_FILE}.tmp", f"{AGENT_FILE}.tmp"}:
+        raise RunError(f"run folder {folder} is not empty: name a new one, or leave --run-dir out")
+    if RUN_FILE in names and read_run(folder).get("status") != "running":
+        raise RunError(f"run folder {folder} has a {RUN_FILE}: name a new one, or leave --run-dir out")
 
 
 def read_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -96,15 +107,52 @@ def read_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise RunError(f"no run at {folder}: there is no such folder{known_runs(Path(folder))}")
     if not path.is_file():
         raise RunError(f"{folder} is no run folder: it has no {RUN_FILE}{known_runs(Path(folder))}")
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"can't read {path}: {error}") from None
-    if not isinstance(run, dict) or not isinstance(run.get("format"), int):
-        raise RunError(f"{path} is not written by nexus: it has no format number")
-    if run["format"] > FORMAT:
-        raise RunError(f"{path} has format {run['format']}, this nexus reads up to {FORMAT}: update nexus")
+    run = read_json(inside(Path(folder), RUN_FILE), must_carry=False)
+    require_format(run, path)
     return run
+
+
+def require_format(values: Mapping[str, Any], path: Path) -> None:
+    """Raise `RunError` unless this nexus reads the format of a JSON file; from the second on it has a checksum."""
+    found = values.get("format")
+    if not isinstance(found, int):
+        raise RunError(f"{path} is not written by nexus: it has no format number")
+    if found > FORMAT:
+        raise RunError(f"{path} has format {found}, this nexus reads up to {FORMAT}: update nexus")
+    if found > 1 and "sha256" not in values:
+        raise RunError(f"{path} carries no checksum: it is damaged")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this process; a crash leaves no lock behind, since the system holds it.
+
+    Raises:
+        RunError: another process writes there, or the folder can't be written to.
+    """
+    path = folder / LOCK_FILE
+    if path.is_symlink():
+        raise RunError(f"{path} is a link: a lock is a plain file")
+    lock = FileLock(path, timeout=1)  # seconds: a process that was just killed may need a moment to be gone
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"another process writes into {folder}: wait for it, or stop it") from None
+    except OSError as error:
+        raise RunError(f"can't write to {folder}: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def require_no_links_out(folder: Path) -> None:
+    """Raise `RunError` if a link in a run folder leads out of it: what is written there would go elsewhere."""
+    home = folder.resolve()
+    for place, folders, names in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *names)):
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise RunError(f"{path} leads out of its run folder: it is not touched")
 
 
 def known_runs(folder: Path) -> str:
@@ -117,45 +165,54 @@ def known_runs(folder: Path) -> str:
 
 def save_weights(folder: Path, networks: Mapping[str, nn.Module]) -> None:
     """Write the parameters of some networks to `agent.safetensors`, each under its name."""
-    tensors = {
-        f"{name}.{key}": value.detach().cpu().clone()
-        for name, network in networks.items()
-        for key, value in network.state_dict().items()
-    }
-    try:
-        draft = folder / (AGENT_FILE + ".tmp")
-        safetensors.torch.save_file(tensors, draft)
-        draft.replace(folder / AGENT_FILE)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(f"can't write {folder / AGENT_FILE}: {error}") from None
+    write_tensors(folder / AGENT_FILE, {name: array_of(value) for name, value in weights_of(networks).items()})
 
 
-def load_weights(folder: Path, networks: Mapping[str, nn.Module]) -> None:
+def load_weights(folder: Path, networks: Mapping[str, nn.Module], *, must_carry: bool = True) -> None:
     """Fill networks from `agent.safetensors`.
 
+    Args:
+        folder: the run's.
+        networks: by name.
+        must_carry: whether a file without a checksum, of the first format, is refused.
+
     Raises:
-        RunError: the file is missing or damaged, or its names and shapes are not those of the networks.
+        RunError: the file is missing or damaged, its names and shapes are not those of the networks, or a weight
+            is not finite.
     """
-    path = folder / AGENT_FILE
-    try:
-        tensors = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(f"can't read {path}: {error}") from None
-    wanted = {f"{name}.{key}": value for name, net in networks.items() for key, value in net.state_dict().items()}
+    wanted = weights_of(networks)
+    size = sum(value.nbytes for value in wanted.values())
+    path = inside(folder, AGENT_FILE)
+    tensors = read_tensors(path, size, must_carry=must_carry)
     if wanted.keys() != tensors.keys():
         odd = sorted(wanted.keys() ^ tensors.keys())
         raise RunError(f"{path} does not fit the network of {RUN_FILE}: {', '.join(odd[:3])} only on one side")
-    for name, value in tensors.items():
-        if value.shape != wanted[name].shape:
-            raise RunError(
-                f"{path}: {name} has shape {tuple(value.shape)}, the network needs {tuple(wanted[name].shape)}"
-            )
-        with torch.no_grad():
-            wanted[name].copy_(value)
+    try:
+        checked = {name: array_from(tensors, name, value.cpu().numpy()) for name, value in wanted.items()}
+    except RunError as error:
+        raise RunError(f"{path}: {error}") from None
+    with torch.no_grad():
+        for name, value in wanted.items():
+            value.copy_(torch.from_numpy(checked[name]))
+
+
+def weights_of(networks: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
+    """Parameters and saved buffers of networks, by their names."""
+    return {
+        f"{name}.{key}": value.detach()
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+    }
 
 
 def versions() -> dict[str, str]:
     """Return the versions of what a run depends on."""
+    return dict(looked_up_versions())
+
+
+@cache  # a look-up takes 20 ms, and every checkpoint tells them
+def looked_up_versions() -> dict[str, str]:
+    """Ask the interpreter and the installed packages."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:

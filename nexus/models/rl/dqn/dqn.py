@@ -16,6 +16,15 @@ from torch import Tensor, nn
 
 from nexus.core import AgentConfig, Batch, ConfigError, LossOutput, NexusModule, QOutput
 from nexus.core.seeding import generator, seeded_initialisation, torch_generator
+from nexus.core.state import (
+    State,
+    array_from,
+    array_of,
+    below,
+    number_from,
+    restore_generator,
+    restore_torch_generator,
+)
 from nexus.core.types import Array
 from nexus.models.layers import Bounds, Head, MLPTorso, flatten_parameters, resample_noise
 from nexus.ops.action_masks import only_legal
@@ -396,12 +405,65 @@ class DQNAgent(NexusModule):
             return ready
         return {key: value.to(self._theta.device, non_blocking=True) for key, value in ready.items()}
 
+    @property
+    def networks(self) -> dict[str, DQNNetwork]:
+        """Both networks by name."""
+        return {"q_network": self.q_network, "target_network": self.target_network}
+
+    @property
+    def torch_streams(self) -> dict[str, torch.Generator]:
+        """Torch's generators by name: of the layers' noise, and those that the loss draws from."""
+        found = {name: value for name, value in vars(self.loss).items() if isinstance(value, torch.Generator)}
+        return {"noise": self._noise, **below("loss", found)}
+
+    def get_state(self) -> State:
+        """Return everything that learning changes: weights, moments, ε, generators.
+
+        The layers' noise is not in it: acting and learning draw it afresh before they use it.
+        """
+        optimizer = self.optimizer.state[self._theta]
+        return {
+            **{f"{name}.{key}": array_of(v) for name, net in self.networks.items() for key, v in weights_of(net)},
+            **below("optimizer", {key: array_of(value) for key, value in optimizer.items()}),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "epsilon": self.epsilon,
+            "temperature": self.temperature,
+            "exploration": self._rng.bit_generator.state,
+            **below("generators", {name: array_of(g.get_state()) for name, g in self.torch_streams.items()}),
+        }
+
+    def set_state(self, state: State) -> None:
+        """Take back what `get_state` gave.
+
+        Raises:
+            RunError: something is missing, does not fit, or is not finite.
+        """
+        for name, network in self.networks.items():
+            for key, value in weights_of(network):
+                saved = array_from(state, f"{name}.{key}", value.detach().cpu().numpy())
+                with torch.no_grad():
+                    value.copy_(torch.from_numpy(saved))
+        for key, moment in self.optimizer.state[self._theta].items():
+            saved = array_from(state, f"optimizer.{key}", moment.cpu().numpy())
+            moment.copy_(torch.from_numpy(saved))
+        self.optimizer.param_groups[0]["lr"] = number_from(state, "learning_rate", low=0)
+        self.epsilon = number_from(state, "epsilon", 0, 1)
+        self.temperature = number_from(state, "temperature", low=0)
+        restore_generator(self._rng, state, "exploration")
+        for name, stream in self.torch_streams.items():
+            restore_torch_generator(stream, state, f"generators.{name}")
+
     def update_target_network(self) -> None:
         """θ⁻ ← τθ + (1-τ)θ⁻; with the default τ = 1 a plain copy."""
         if self.settings.tau == 1.0:
             hard_update(self._theta_target, self._theta)
         else:
             soft_update(self._theta_target, self._theta, self.settings.tau)
+
+
+def weights_of(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and saved buffers by name."""
+    return list(network.state_dict().items())
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

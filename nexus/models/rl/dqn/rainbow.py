@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from nexus.core import AgentConfig, ConfigError, nearest
@@ -240,6 +241,29 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
     Raises:
         ConfigError: the name or a setting is unknown, or a combination makes no sense; says why.
     """
+    whole, settings, network, loss = put_together(algorithm, config)
+    return DQNAgent(
+        whole,
+        network=network,
+        loss=loss,
+        next_action=greedy_on_online if settings.double else greedy_on_target,
+        exploration=by_temperature if settings.exploration == "boltzmann" else by_epsilon,
+    )
+
+
+def network_bytes(algorithm: str = "dqn", /, **config: Any) -> int:
+    """Return what the network of such an agent would take, in bytes; allocates none of it.
+
+    Raises:
+        ConfigError: as `make_agent` does.
+    """
+    with torch.device("meta"):
+        _, _, network, _ = put_together(algorithm, config)
+    return sum(parameter.nbytes for parameter in network.parameters())
+
+
+def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], AgentConfig, DQNNetwork, Loss]:
+    """Return all settings as given and as checked, the network and the loss."""
     chosen = algorithm_named(algorithm)
     own = {name: value for name, value in chosen.settings.items() if name in AgentConfig.__dataclass_fields__}
     whole = {**own, **config, "algorithm": algorithm}
@@ -260,10 +284,4 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
             bootstrap_of(settings),
         )
         network, loss = chosen.family(parts)
-    return DQNAgent(
-        whole,
-        network=network,
-        loss=loss,
-        next_action=greedy_on_online if settings.double else greedy_on_target,
-        exploration=by_temperature if settings.exploration == "boltzmann" else by_epsilon,
-    )
+    return whole, settings, network, loss

@@ -1,0 +1,32 @@
+"""`nexus resume RUN`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from nexus.cli.parsing import parse
+
+__all__ = ["run"]
+
+
+@dataclass(frozen=True)
+class ResumeCommand:
+    """Go on with a run that was stopped or killed, as if nothing had happened; or go further with a finished one."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """A run's folder."""
+    total_steps: int | None = None
+    """Train to this step, in place of what was planned."""
+
+
+def run(arguments: list[str]) -> int:
+    """Go on; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
+    command = parse(ResumeCommand, arguments, "nexus resume")
+    from nexus.api import resume
+    from nexus.cli.progress import TrainView
+
+    with TrainView() as view:
+        result = resume(command.run, total_steps=command.total_steps, listener=view)
+    view.finish(result)
+    return result.exit_code

@@ -1,0 +1,114 @@
+"""State as plain arrays and values by name, so that it can be saved without pickle and checked when it comes back.
+
+Arrays are NumPy's; everything else is what JSON can hold. Nested state is flat, with dots: `replay.rng`.
+"""
+
+import math
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nexus.core.errors import RunError, one_line
+from nexus.core.types import Array
+
+__all__ = [
+    "State",
+    "array_from",
+    "array_of",
+    "below",
+    "number_from",
+    "part",
+    "restore_generator",
+    "restore_torch_generator",
+    "value_from",
+]
+
+State: TypeAlias = dict[str, Any]
+
+Plain = TypeVar("Plain")
+
+
+def below(name: str, state: State) -> State:
+    """Return a state with `name.` before each of its names."""
+    return {f"{name}.{key}": value for key, value in state.items()}
+
+
+def part(state: State, name: str) -> State:
+    """Return what `below` put under a name."""
+    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+
+
+def array_of(tensor: Tensor) -> Array:
+    """Return a copy of a tensor that later steps don't change."""
+    array: Array = tensor.detach().cpu().numpy().copy()
+    return array
+
+
+def value_from(state: State, name: str, kind: type[Plain]) -> Plain:
+    """Return a plain value.
+
+    Raises:
+        RunError: it is missing or of another kind.
+    """
+    value = state.get(name)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise RunError(f"the state has no {kind.__name__} {name!r}")
+    return value
+
+
+def number_from(state: State, name: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return a finite number in [low, high].
+
+    Raises:
+        RunError: it is missing, no number, or out of range.
+    """
+    value = state.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value)):
+        raise RunError(f"the state has no finite number {name!r}")
+    if not low <= value <= high:
+        raise RunError(f"the state has {name} = {value}: needs {low:g} to {high:g}")
+    return value
+
+
+def array_from(state: State, name: str, like: Array, finite: bool = True) -> Array:
+    """Return an array with the shape and dtype of `like`.
+
+    Raises:
+        RunError: it is missing, does not fit, or holds NaN or infinity where `finite` is asked.
+    """
+    array = state.get(name)
+    if not isinstance(array, np.ndarray):
+        raise RunError(f"the state has no array {name!r}")
+    if array.shape != like.shape or array.dtype != like.dtype:
+        raise RunError(f"{name} is {array.dtype} of shape {array.shape}: needs {like.dtype} of shape {like.shape}")
+    if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise RunError(f"{name} holds NaN or infinity: the run diverged, or the file is damaged")
+    return array
+
+
+def restore_generator(rng: np.random.Generator, state: State, name: str) -> None:
+    """Set a NumPy generator to a saved state.
+
+    Raises:
+        RunError: it is missing or no state of such a generator.
+    """
+    saved = value_from(state, name, dict)
+    try:
+        rng.bit_generator.state = saved
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise RunError(f"{name} is no state of a generator: {one_line(error)}") from None
+
+
+def restore_torch_generator(generator: torch.Generator, state: State, name: str) -> None:
+    """Set one of torch's generators to a saved state; torch itself checks what the bytes mean.
+
+    Raises:
+        RunError: it is missing or no state of a generator on that device.
+    """
+    saved = array_from(state, name, generator.get_state().numpy())
+    try:
+        generator.set_state(torch.from_numpy(saved))
+    except RuntimeError as error:
+        raise RunError(f"{name} is no state of a generator: {one_line(error)}") from None

@@ -1,0 +1,201 @@
+"""Reading a checkpoint: all that a run needs to go on bit for bit. `docs/runs.md` describes the files."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from nexus.core.errors import RunError
+from nexus.core.state import State, number_from, value_from
+from nexus.core.types import Array
+from nexus.training.files import (
+    LogMarks,
+    Mark,
+    inside,
+    mark_of,
+    read_json,
+    read_tensors,
+)
+from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE, require_format
+
+__all__ = [
+    "CHECKPOINTS",
+    "REPLAY",
+    "STATE_ARRAYS",
+    "STATE_VALUES",
+    "Checkpoint",
+    "Chunk",
+    "Rows",
+    "check_logs",
+    "read_checkpoint",
+]
+
+CHECKPOINTS, REPLAY = "checkpoints", "replay"
+STATE_VALUES, STATE_ARRAYS = "state.json", "state.safetensors"
+
+
+class Rows(Protocol):
+    """What a checkpoint needs of a replay."""
+
+    capacity: int
+
+    @property
+    def added(self) -> int:
+        """Transitions ever stored."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, first: int, last: int) -> dict[str, Array]:
+        """Copy the columns of some of them."""
+
+    def set_rows(self, first: int, rows: Mapping[str, Array]) -> None:
+        """Put some back."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A file with the transitions that were added as number `first` to `last - 1`."""
+
+    first: int
+    last: int
+    mark: Mark
+
+    @property
+    def name(self) -> str:
+        """Its path in the run folder."""
+        return f"{REPLAY}/{self.first:012d}-{self.last:012d}.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `state.json` of one checkpoint says."""
+
+    run: Path
+    steps: int
+    score: float | None  # mean return of the last evaluation before it, if there was one since the checkpoint before
+    values: State
+    arrays: Mark
+    chunks: tuple[Chunk, ...]
+    logs: LogMarks
+    versions: Mapping[str, Any]
+
+    @property
+    def arrays_name(self) -> str:
+        """Path of its arrays in the run folder."""
+        return f"{CHECKPOINTS}/{self.steps}/{STATE_ARRAYS}"
+
+    def read_state(self, limit: int) -> State:
+        """Return the whole state; its arrays can't rightly have more than `limit` bytes.
+
+        Raises:
+            RunError: a file is missing or damaged.
+        """
+        arrays = read_tensors(inside(self.run, self.arrays_name), limit, self.arrays)
+        return {**self.values, **arrays}
+
+    def read_chunk(self, chunk: Chunk, limit: int) -> dict[str, Array]:
+        """Return the columns of a chunk; they can't rightly have more than `limit` bytes.
+
+        Raises:
+            RunError: its file is missing or damaged.
+        """
+        return read_tensors(inside(self.run, chunk.name), limit, chunk.mark)
+
+    def restore_rows(self, replay: Rows, state_shape: tuple[int, ...], row_bytes: int) -> None:
+        """Give a replay, which has its counts already, the rows that belong to them.
+
+        Args:
+            replay: to fill.
+            state_shape: shape of one state.
+            row_bytes: what a row may have.
+
+        Raises:
+            RunError: a chunk is missing or damaged, or the chunks do not fit the replay.
+        """
+        next_row = replay.added - len(replay)
+        for chunk in self.chunks:
+            count = chunk.last - chunk.first
+            if count > replay.capacity or not chunk.first <= next_row < chunk.last <= replay.added:
+                raise RunError(f"{chunk.name} does not follow on the rows before it")
+            columns = self.read_chunk(chunk, limit=2 * count * row_bytes)
+            if "states" not in columns or columns["states"].shape != (count, *state_shape):
+                raise RunError(f"{chunk.name} does not hold states of shape {state_shape}")
+            replay.set_rows(next_row, {name: rows[next_row - chunk.first :] for name, rows in columns.items()})
+            next_row = chunk.last
+        if next_row != replay.added:
+            raise RunError(f"the rows of the replay end with number {next_row} of {replay.added}")
+
+    def check(self) -> None:
+        """Raise `RunError` unless every file that it needs is as it was written."""
+        for name, mark in [(self.arrays_name, self.arrays), *((chunk.name, chunk.mark) for chunk in self.chunks)]:
+            read_tensors(inside(self.run, name), mark.bytes, mark)
+        check_logs(self.run, self.logs)
+
+
+def read_checkpoint(run: Path, steps: int) -> Checkpoint:
+    """Read `state.json` of a checkpoint, and none of what it names.
+
+    Raises:
+        RunError: it is missing, damaged or of a newer format.
+    """
+    name = f"{CHECKPOINTS}/{steps}/{STATE_VALUES}"
+    path = inside(run, name)
+    about = read_json(path)
+    require_format(about, path)
+    if value_from(about, "steps", int) != steps:
+        raise RunError(f"{path} is of step {about['steps']}, its folder of step {steps}")
+    score = None if about.get("score") is None else number_from(about, "score")
+    return Checkpoint(
+        run,
+        steps,
+        score,
+        value_from(about, "values", dict),
+        mark_of(about.get("arrays"), STATE_ARRAYS),
+        tuple(chunk_of(entry) for entry in value_from(about, "replay", list)),
+        logs_of(value_from(about, "logs", dict)),
+        value_from(about, "versions", dict),
+    )
+
+
+def chunk_of(entry: Any) -> Chunk:
+    """Read a chunk from JSON.
+
+    Raises:
+        RunError: it is none.
+    """
+    match entry:
+        case {"first": int(first), "last": int(last)} if 0 <= first < last < 10**12:
+            return Chunk(first, last, mark_of(entry, REPLAY))
+    raise RunError("the list of replay chunks can't be read")
+
+
+def logs_of(entry: Mapping[str, Any]) -> LogMarks:
+    """Read the marks of the log files from JSON.
+
+    Raises:
+        RunError: they can't be read.
+    """
+    match entry:
+        case {"files": dict(files), "boards": dict(boards)} if files.keys() == {METRICS_FILE, EPISODES_FILE}:
+            if all(isinstance(size, int) and size >= 0 for size in boards.values()):
+                return LogMarks({name: mark_of(mark, name) for name, mark in files.items()}, boards)
+    raise RunError("the marks of the log files can't be read")
+
+
+def check_logs(run: Path, logs: LogMarks) -> None:
+    """Raise `RunError` unless each text log still begins with what it held at a checkpoint."""
+    for name, mark in logs.files.items():
+        path = inside(run, name)
+        digest, left = hashlib.sha256(), mark.bytes
+        try:
+            with path.open("rb") as file:
+                while left > 0 and (part := file.read(min(left, 1 << 20))):
+                    digest.update(part)
+                    left -= len(part)
+        except OSError as error:
+            raise RunError(f"can't read {path}: {error.strerror or error}") from None
+        if left:
+            raise RunError(f"{path} has lost {left:,} of {mark.bytes:,} bytes")
+        if digest.hexdigest() != mark.sha256:
+            raise RunError(f"{path} was changed: its first {mark.bytes:,} bytes differ from their checksum")

@@ -1,0 +1,136 @@
+"""Writing checkpoints so that a crash at any moment leaves the last one whole. `docs/runs.md` describes the files.
+
+A checkpoint costs what is new: the replay lies in chunks that are written once and that later checkpoints name again.
+"""
+
+import re
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from nexus.core.errors import RunError
+from nexus.core.state import State
+from nexus.training.checkpoint import (
+    CHECKPOINTS,
+    REPLAY,
+    STATE_ARRAYS,
+    STATE_VALUES,
+    Checkpoint,
+    Chunk,
+    Rows,
+    read_checkpoint,
+)
+from nexus.training.files import LogMarks, Mark, make_folder_durable, remove, wants_disk, write_json, write_tensors
+from nexus.training.run_folder import FORMAT, versions
+
+__all__ = ["Checkpoints"]
+
+CHUNK_NAME = re.compile(r"\d{12}-\d{12}\.safetensors", re.ASCII)
+STEPS_NAME = re.compile(r"[1-9]\d{0,15}", re.ASCII)
+
+
+class Checkpoints:
+    """Writes the checkpoints of one run and removes those that are no longer kept.
+
+    Args:
+        run: the run's folder.
+        keep: how many of the newest stay; the best stays too.
+    """
+
+    def __init__(self, run: Path, keep: int) -> None:
+        self.run = run
+        self.keep = keep
+        self.chunks: tuple[Chunk, ...] = ()  # of the last checkpoint
+        self.kept: dict[int, Checkpoint] = {}
+
+    def present(self) -> list[int]:
+        """Steps of the checkpoints that are there, whole or not, newest first."""
+        folder = self.run / CHECKPOINTS
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted((int(name) for name in names if STEPS_NAME.fullmatch(name)), reverse=True)
+
+    def go_on_from(self, checkpoint: Checkpoint | None) -> None:
+        """Continue after a checkpoint, or anew: what came after it never happened."""
+        self.chunks = () if checkpoint is None else checkpoint.chunks
+        for steps in self.present():
+            try:
+                if checkpoint is not None and steps <= checkpoint.steps:
+                    self.kept[steps] = read_checkpoint(self.run, steps)
+            except RunError:
+                pass  # damaged, and older than one that is whole
+        self.tidy()
+
+    def write(self, steps: int, state: State, replay: Rows, logs: LogMarks, score: float | None) -> None:
+        """Save everything, durably; only then forget what is no longer kept.
+
+        Raises:
+            RunError: the disk is full or can't be written to; the checkpoints before are whole.
+        """
+        chunks = self.write_rows(replay)
+        folder = self.run / CHECKPOINTS / str(steps)
+        draft = folder.with_name(f".{steps}.tmp")
+        arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+        with wants_disk(folder):
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            mark = write_tensors(draft / STATE_ARRAYS, arrays)
+            values = {name: value for name, value in state.items() if name not in arrays}
+            write_json(
+                draft / STATE_VALUES,
+                {
+                    "format": FORMAT,
+                    "steps": steps,
+                    "score": score,
+                    "versions": versions(),
+                    "values": values,
+                    "arrays": asdict(mark),
+                    "replay": [{"first": c.first, "last": c.last, **asdict(c.mark)} for c in chunks],
+                    "logs": asdict(logs),
+                },
+            )
+            draft.rename(folder)
+            make_folder_durable(folder.parent)
+        self.chunks = chunks
+        self.kept[steps] = read_checkpoint(self.run, steps)
+        self.tidy()
+
+    def write_rows(self, replay: Rows) -> tuple[Chunk, ...]:
+        """Write the rows that no chunk holds yet; return the chunks of all rows that the replay still has."""
+        oldest = replay.added - len(replay)
+        chunks = [chunk for chunk in self.chunks if chunk.last > oldest]
+        first = max(oldest, chunks[-1].last if chunks else 0)
+        if first < replay.added:
+            new = Chunk(first, replay.added, Mark(0, ""))
+            with wants_disk(self.run / REPLAY):
+                (self.run / REPLAY).mkdir(exist_ok=True)
+            mark = write_tensors(self.run / new.name, replay.rows(first, replay.added))
+            chunks.append(Chunk(new.first, new.last, mark))
+        return tuple(chunks)
+
+    def tidy(self) -> None:
+        """Remove checkpoints that are not kept, chunks that none needs, and what a crash left half written."""
+        newest = sorted(self.kept, reverse=True)[: self.keep]
+        scored = {steps: c.score for steps, c in self.kept.items() if c.score is not None}
+        best = max(scored, key=lambda steps: (scored[steps], steps), default=None)
+        self.kept = {steps: c for steps, c in self.kept.items() if steps in newest or steps == best}
+        needed = {chunk.name for checkpoint in self.kept.values() for chunk in checkpoint.chunks}
+        for path in sorted((self.run / CHECKPOINTS).glob("*")):
+            if not (STEPS_NAME.fullmatch(path.name) and int(path.name) in self.kept):
+                forget(path)
+        for path in (self.run / REPLAY).glob("*"):
+            if CHUNK_NAME.match(path.name) and f"{REPLAY}/{path.name}" not in needed:  # half written ones too
+                remove(path)
+
+
+def forget(folder: Path) -> None:
+    """Remove a checkpoint; half removed it must not look like one."""
+    hidden = folder.with_name(f".{folder.name.strip('.')}.tmp")
+    try:
+        if folder != hidden:
+            shutil.rmtree(hidden, ignore_errors=True)
+            folder.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+    except OSError:
+        pass  # it costs space and nothing else

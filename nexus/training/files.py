@@ -1,0 +1,238 @@
+"""Files that carry their own checksum and are replaced whole, or not at all. No pickle: JSON and safetensors only.
+
+The checksum of a file is the SHA-256 of its bytes with the 64 digits of its own `"sha256": "..."` set to zero. In JSON
+that is the last key, in safetensors the only metadata.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.numpy
+
+from nexus.core.errors import RunError, one_line
+from nexus.core.types import Array
+
+__all__ = [
+    "LogMarks",
+    "Mark",
+    "inside",
+    "make_folder_durable",
+    "mark_of",
+    "read_json",
+    "read_tensors",
+    "remove",
+    "wants_disk",
+    "write_json",
+    "write_tensors",
+]
+
+ZEROS = b"0" * 64
+JSON_LIMIT = 64 << 20  # bytes; far above what nexus writes
+HEADER_LIMIT = 1 << 20  # bytes of a safetensors header; likewise
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a file was when it was written: its size in bytes and its checksum."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LogMarks:
+    """How far the log files had come: marks of the text files, and only sizes of TensorBoard's."""
+
+    files: Mapping[str, Mark]
+    boards: Mapping[str, int]
+
+
+@contextmanager
+def wants_disk(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file into one line that names it."""
+    try:
+        yield
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RunError(f"can't write {path}: {getattr(error, 'strerror', None) or one_line(error)}") from None
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> Mark:
+    """Write JSON with its checksum, durably and at once.
+
+    Raises:
+        RunError: the disk is full or can't be written to.
+    """
+    whole = {**{key: value for key, value in values.items() if key != "sha256"}, "sha256": ZEROS.decode()}
+    return write_sealed(path, (json.dumps(whole, indent=2) + "\n").encode(), at_end=True)
+
+
+def write_tensors(path: Path, arrays: Mapping[str, Array]) -> Mark:
+    """Write arrays as safetensors with their checksum, durably and at once.
+
+    Raises:
+        RunError: the disk is full or can't be written to.
+    """
+    plain = {name: array if array.flags.c_contiguous else array.copy(order="C") for name, array in arrays.items()}
+    return write_sealed(path, safetensors.numpy.save(plain, metadata={"sha256": ZEROS.decode()}), at_end=False)
+
+
+def write_sealed(path: Path, content: bytes, *, at_end: bool) -> Mark:
+    """Put the checksum in the place of the zeros, and the file in the place of an older one."""
+    digest = hashlib.sha256(content).hexdigest()
+    place = content.rindex(ZEROS) if at_end else content.index(ZEROS)
+    draft = path.with_name(path.name + ".tmp")
+    with wants_disk(path):
+        draft.unlink(missing_ok=True)  # what a crash left, or a link to somewhere else
+        with draft.open("xb") as file:
+            file.write(content[:place])
+            file.write(digest.encode())
+            file.write(memoryview(content)[place + 64 :])
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        make_folder_durable(path.parent)
+    return Mark(len(content), digest)
+
+
+def make_folder_durable(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk; a system that can't do that is left alone."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a regular file of a folder.
+
+    Raises:
+        RunError: there is no such file, or its name or a link leads out of the folder.
+    """
+    path = folder / name
+    try:
+        within = path.resolve().is_relative_to(folder.resolve())
+        regular = path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a zero byte, links in a circle
+        raise RunError(f"{name[:80]!r} is no file of {folder}: {one_line(error)}") from None
+    if not within:
+        raise RunError(f"{path} leads out of its run folder: it is not read")
+    if not regular:
+        raise RunError(f"{path} is missing")
+    return path
+
+
+def read_sealed(path: Path, limit: int, *, at_end: bool, mark: Mark | None, must_carry: bool) -> bytes:
+    """Return a file's bytes if they are what was written.
+
+    Args:
+        path: the file.
+        limit: the most bytes that it can rightly have; more are not read.
+        at_end: whether the checksum is the last that it holds, or the first.
+        mark: what another file says of this one.
+        must_carry: whether a file without a checksum is refused.
+
+    Raises:
+        RunError: it can't be read, is too large, or differs from its checksum.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise RunError(f"{path} has {size:,} bytes: at most {limit:,} make sense")
+            content = file.read(size + 1)  # no more is taken, should it grow
+    except OSError as error:
+        raise RunError(f"can't read {path}: {error.strerror or error}") from None
+    if mark is not None and len(content) != mark.bytes:
+        raise RunError(f"{path} has {len(content):,} bytes: {mark.bytes:,} were written")
+    place = seal_place(content, at_end)
+    if place is None:
+        if must_carry:
+            raise RunError(f"{path} carries no checksum: it is damaged, or not written by nexus")
+        return content
+    digest = hashlib.sha256(content[:place])
+    digest.update(ZEROS)
+    digest.update(memoryview(content)[place + 64 :])
+    if digest.hexdigest().encode() != content[place : place + 64]:
+        raise RunError(f"{path} is damaged: it differs from its checksum")
+    if mark is not None and digest.hexdigest() != mark.sha256:
+        raise RunError(f"{path} is not the file that was written there: its checksum is another")
+    return content
+
+
+def seal_place(content: bytes, at_end: bool) -> int | None:
+    """Return where the 64 digits of a file's own checksum begin, or None if it has none."""
+    key, area = b'"sha256"', content if at_end else content[: HEADER_LIMIT + 8]
+    found = area.rfind(key) if at_end else area.find(key)
+    quote = area.find(b'"', found + len(key)) if found >= 0 else -1
+    if quote < 0 or area[found + len(key) : quote].strip() != b":" or area[quote + 65 : quote + 66] != b'"':
+        return None
+    return quote + 1
+
+
+def read_json(path: Path, mark: Mark | None = None, *, must_carry: bool = True) -> dict[str, Any]:
+    """Return the values of a JSON file that is whole.
+
+    Raises:
+        RunError: it is missing, damaged, too large or no JSON object.
+    """
+    content = read_sealed(path, JSON_LIMIT, at_end=True, mark=mark, must_carry=must_carry)
+    try:
+        values = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"can't read {path}: {one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise RunError(f"{path} holds a {type(values).__name__}: needs an object")
+    return values
+
+
+def read_tensors(path: Path, limit: int, mark: Mark | None = None, *, must_carry: bool = True) -> dict[str, Array]:
+    """Return the arrays of a safetensors file that is whole.
+
+    Args:
+        path: the file.
+        limit: the most bytes that its arrays can rightly have.
+        mark: what another file says of this one.
+        must_carry: whether a file without a checksum is refused.
+
+    Raises:
+        RunError: it is missing, damaged, too large or no safetensors.
+    """
+    content = read_sealed(path, limit + HEADER_LIMIT, at_end=False, mark=mark, must_carry=must_carry)
+    try:
+        arrays: dict[str, Array] = safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"can't read {path}: {one_line(error)}") from None
+    if any(array.dtype.kind not in "biuf" for array in arrays.values()):
+        raise RunError(f"can't read {path}: it holds more than plain numbers")
+    return arrays
+
+
+def mark_of(values: Any, name: str) -> Mark:
+    """Read a mark from JSON.
+
+    Raises:
+        RunError: it is none.
+    """
+    match values:
+        case {"bytes": int(size), "sha256": str(digest)} if size >= 0:
+            return Mark(size, digest)
+    raise RunError(f"what was written of {name[:80]!r} is not told")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a link, if it is there; one that can't be removed stays."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

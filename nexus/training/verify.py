@@ -1,0 +1,72 @@
+"""Checking every file of a run against its checksum, and saying what could be resumed from it."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nexus.core.errors import RunError
+from nexus.training.checkpoint import read_checkpoint
+from nexus.training.checkpoint_writer import Checkpoints
+from nexus.training.files import inside, read_json, read_tensors
+from nexus.training.run_folder import AGENT_FILE, read_run, require_no_links_out
+
+__all__ = ["Verdict", "verify"]
+
+EVALUATION_FILE = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check of a run's files found."""
+
+    damage: tuple[str, ...]  # a line for each thing that is wrong
+    checkpoints: tuple[int, ...]  # steps of those that are whole, newest first
+    files: int  # how many were whole
+
+    @property
+    def whole(self) -> bool:
+        """True if nothing is wrong."""
+        return not self.damage
+
+
+def verify(run: str | os.PathLike[str]) -> Verdict:
+    """Check every file of a run; changes nothing.
+
+    Raises:
+        RunError: there is no run, or not even its `run.json` can be read.
+    """
+    folder = Path(run)
+    must_carry = read_run(folder)["format"] > 1
+    damage: list[str] = []
+    whole: set[str] = {"run.json"}
+
+    def check(name: str, read: Callable[[], object]) -> bool:
+        try:
+            read()
+        except RunError as error:
+            damage.append(str(error))
+            return False
+        whole.add(name)
+        return True
+
+    def read_weights() -> None:
+        path = inside(folder, AGENT_FILE)
+        read_tensors(path, path.stat().st_size, must_carry=must_carry)
+
+    check(".", lambda: require_no_links_out(folder))
+    check(AGENT_FILE, read_weights)
+    if (folder / EVALUATION_FILE).exists():
+        check(EVALUATION_FILE, lambda: read_json(inside(folder, EVALUATION_FILE), must_carry=must_carry))
+    usable = []
+    for steps in Checkpoints(folder, keep=1).present():
+        try:
+            checkpoint = read_checkpoint(folder, steps)
+            checkpoint.check()
+        except RunError as error:
+            damage.append(f"checkpoint {steps}: {error}")
+            continue
+        usable.append(steps)
+        whole |= {f"checkpoints/{steps}/state.json", checkpoint.arrays_name, *checkpoint.logs.files}
+        whole |= {chunk.name for chunk in checkpoint.chunks}
+    return Verdict(tuple(damage), tuple(usable), len(whole - {"."}))

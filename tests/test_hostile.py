@@ -1,0 +1,501 @@
+"""Damaged and hostile run folders: one clear error or the right state, nothing executed, nothing large allocated."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from nexus.api import evaluate, load_agent, resume, train
+from nexus.cli.main import main
+from nexus.core.errors import NexusError, RunError
+from nexus.core.state import State
+from nexus.runner import Run
+from nexus.training import files
+from nexus.training.config import TrainConfig
+from nexus.training.files import read_json, write_json, write_tensors
+from nexus.training.verify import verify
+from tests.chaos import SETTINGS, Silent
+from tests.test_resume import interrupt
+
+ROOT = Path(__file__).resolve().parent.parent
+MEGABYTE = 1 << 20
+TINY: dict[str, Any] = SETTINGS | {"hidden_dim": 8, "prioritized": True, "eval_every": "100 steps"}
+SECRET = b"not yours\n" * 1000
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two checkpoints, broken after step 250."""
+    run = tmp_path_factory.mktemp("pristine") / "run"
+    config = TrainConfig.from_mapping(TINY)
+    train("CartPole-v1", config=config, run_dir=run, listener=Silent(250, interrupt))
+    return run
+
+
+@pytest.fixture
+def copy(pristine: Path, tmp_path: Path) -> Path:
+    """A copy of that run, to damage."""
+    return Path(shutil.copytree(pristine, tmp_path / "run"))
+
+
+def restored(run: Path) -> tuple[int, State]:
+    """Go on with a run as `resume` does, up to its first step; return where that is, and everything it has."""
+    found: list[tuple[int, State]] = []
+
+    def stop(self: Run) -> Any:
+        rows = self.replay.rows(self.replay.added - len(self.replay), self.replay.added)
+        found.append((self.counters.steps, {**self.get_state(), **rows}))
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            resume(run, listener=Silent())
+    return found[0]
+
+
+def same(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def newest(run: Path) -> Path:
+    return max((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
+
+
+def all_states(run: Path) -> Any:
+    """What each checkpoint of a run holds, and its weights; reads a copy that lacks the newer ones."""
+    weights = {name: value.numpy() for name, value in load_agent(run).state_dict().items()}
+    states = {}
+    with tempfile.TemporaryDirectory() as folder:
+        other = Path(shutil.copytree(run, Path(folder, "run")))
+        while list((other / "checkpoints").iterdir()):
+            steps, states[steps] = restored(other)
+            shutil.rmtree(newest(other))
+        steps, states[steps] = restored(other)
+    return weights, states
+
+
+# Damage: flipped, cut, swapped, deleted.
+
+
+def flip(path: Path, at: float, other: Path) -> None:
+    content = bytearray(path.read_bytes())
+    if content:
+        content[int(at * len(content)) % len(content)] ^= 1 << int(at * 8e6) % 8
+    path.write_bytes(content)
+
+
+def cut(path: Path, at: float, other: Path) -> None:
+    path.write_bytes(path.read_bytes()[: int(at * path.stat().st_size)])
+
+
+def swap(path: Path, at: float, other: Path) -> None:
+    mine, its = path.read_bytes(), other.read_bytes()
+    path.write_bytes(its)
+    other.write_bytes(mine)
+
+
+def delete(path: Path, at: float, other: Path) -> None:
+    path.unlink()
+
+
+def blank(path: Path, at: float, other: Path) -> None:
+    content = bytearray(path.read_bytes())
+    start = int(at * len(content))
+    content[start : start + 16] = bytes(len(content[start : start + 16]))
+    path.write_bytes(content)
+
+
+def double(path: Path, at: float, other: Path) -> None:
+    content = path.read_bytes()
+    start = int(at * len(content))
+    path.write_bytes(content[:start] + content[start : start + 32] + content[start:])
+
+
+DAMAGE = st.tuples(
+    st.sampled_from([flip, cut, swap, delete, blank, double]),
+    st.integers(0, 10**6),
+    st.floats(0, 0.999999),
+    st.integers(0, 10**6),
+)
+
+
+@pytest.fixture(scope="module")
+def right(pristine: Path) -> Any:
+    return all_states(pristine)
+
+
+def tried(pristine: Path, right: Any, damage: tuple[Callable[..., None], int, float, int]) -> None:
+    act, which, at, other = damage
+    weights, states = right
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(shutil.copytree(pristine, Path(folder, "run")))
+        there = sorted(path for path in run.rglob("*") if path.is_file())
+        lines: list[str] = []
+        act(there[which % len(there)], at, there[other % len(there)])
+        try:
+            agent = load_agent(run)
+            assert same({name: value.numpy() for name, value in agent.state_dict().items()}, weights)
+        except NexusError as error:
+            lines += [str(error)]
+        try:
+            verify(run)
+        except NexusError as error:
+            lines += [str(error)]
+        try:
+            steps, state = restored(run)
+            assert same(state, states[steps])
+        except NexusError as error:
+            lines += [str(error)]
+        assert all(len(line.splitlines()) == 1 for line in lines)
+
+
+QUICKLY = settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@QUICKLY
+@given(DAMAGE)
+def test_a_damaged_run_is_an_error_or_the_right_state(pristine: Path, right: Any, damage: Any) -> None:
+    tried(pristine, right, damage)
+
+
+@pytest.mark.slow
+@settings(QUICKLY, max_examples=2_000)
+@given(DAMAGE)
+@example((flip, 0, 0.0, 0))
+def test_two_thousand_damaged_runs_are_an_error_or_the_right_state(pristine: Path, right: Any, damage: Any) -> None:
+    tried(pristine, right, damage)
+
+
+def test_every_file_but_those_of_tensorboard_is_checked(pristine: Path, copy: Path) -> None:
+    checked = [path for path in sorted(copy.rglob("*")) if path.is_file() and path.name != ".lock"]
+    for path in checked:
+        if path.parent.name == "tensorboard":
+            continue
+        before = path.read_bytes()
+        path.write_bytes(before[:40] + bytes([before[40] ^ 1]) + before[41:])
+        try:
+            assert not verify(copy).whole, path
+        except RunError:
+            assert path.name == "run.json"
+        path.write_bytes(before)
+    assert verify(copy).whole
+    assert len(verify(copy).checkpoints) == 2
+
+
+def test_verify_says_what_is_damaged_and_what_is_left(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(copy)]) == 0
+    assert "step 200" in capsys.readouterr().out
+    flip(newest(copy) / "state.safetensors", 0.9, copy)
+    assert main(["verify", str(copy)]) == 2
+    said = capsys.readouterr()
+    assert "checkpoint 200" in said.err
+    assert "step 10" in said.out  # 100 or 101: two environments
+
+
+# Hostile: whoever wrote it knows of the checksums.
+
+
+class Bomb:
+    """A pickle that touches a file when it is read."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def bytes(self) -> bytes:
+        return b"cposix\nsystem\n(S'touch " + str(self.target).encode() + b"'\ntR."
+
+
+def change_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    write_json(path, values)
+
+
+def in_run(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    return lambda run: change_json(run / "run.json", change)
+
+
+def in_state(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """Change `state.json` of every checkpoint."""
+
+    def act(run: Path) -> None:
+        for path in (run / "checkpoints").glob("*/state.json"):
+            change_json(path, change)
+
+    return act
+
+
+def in_arrays(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """Change the arrays of every checkpoint."""
+
+    def act(run: Path) -> None:
+        for path in (run / "checkpoints").glob("*/state.safetensors"):
+            arrays = dict(safetensors.numpy.load_file(path))
+            change(arrays)
+            change_json(path.with_name("state.json"), set_in("arrays", to=vars(write_tensors(path, arrays))))
+
+    return act
+
+
+def in_weights(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def act(run: Path) -> None:
+        arrays = dict(safetensors.numpy.load_file(run / "agent.safetensors"))
+        change(arrays)
+        write_tensors(run / "agent.safetensors", arrays)
+
+    return act
+
+
+def in_chunks(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def act(run: Path) -> None:
+        marks = {}
+        for path in (run / "replay").iterdir():
+            arrays = dict(safetensors.numpy.load_file(path))
+            change(arrays)
+            marks[int(path.name[:12])] = vars(write_tensors(path, arrays))
+        in_state(lambda values: [entry.update(marks[entry["first"]]) for entry in values["replay"]])(run)
+
+    return act
+
+
+def sparse(name: str) -> Callable[[Path], None]:
+    """A file of 50 GB that takes no room."""
+
+    def act(run: Path) -> None:
+        for path in run.glob(name):
+            os.truncate(path, 50 * 1000 * MEGABYTE)
+
+    return act
+
+
+def header(name: str) -> Callable[[Path], None]:
+    """A header that promises more than there is."""
+
+    def act(run: Path) -> None:
+        text = b'{"__metadata__":{"sha256":"' + files.ZEROS + b'"},"x":{"dtype":"F32","shape":[1000000000000],'
+        text += b'"data_offsets":[0,4000000000000]}}'
+        for path in run.glob(name):
+            files.write_sealed(path, len(text).to_bytes(8, "little") + text, at_end=False)
+            if path.name == "state.safetensors":
+                change_json(path.with_name("state.json"), set_in("arrays", to=read_mark(path)))
+
+    return act
+
+
+def read_mark(path: Path) -> dict[str, Any]:
+    digits = re.search(rb'"sha256":"([0-9a-f]{64})"', path.read_bytes())
+    assert digits is not None
+    return {"bytes": path.stat().st_size, "sha256": digits[1].decode()}
+
+
+def link(name: str) -> Callable[[Path], None]:
+    """A file or folder of the run is a link to one outside."""
+
+    def act(run: Path) -> None:
+        outside = run.parent / "outside"
+        shutil.move(run / name, outside)
+        (run / name).symlink_to(outside)
+
+    return act
+
+
+def set_in(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
+    def change(values: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            values = values[key]
+        values[keys[-1]] = to
+
+    return change
+
+
+def nan(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda arrays: arrays.update({name: np.full_like(arrays[name], np.nan)})
+
+
+def text(name: str, content: str) -> Callable[[Path], None]:
+    def act(run: Path) -> None:
+        for path in run.glob(name):
+            path.write_text(content)
+
+    return act
+
+
+WEIGHT = "q_network.head.linear.weight"
+BOTH: dict[str, Callable[[Path], None]] = {
+    "newer format": in_run(set_in("format", to=99)),
+    "no format": in_run(set_in("format", to="new")),
+    "no checksum": text("run.json", '{"format": 2}'),
+    "deep json": text("run.json", "[" * 200_000),
+    "long number": text("run.json", '{"format": ' + "9" * 10_000 + "}"),
+    "huge network": in_run(set_in("agent", "hidden_dim", to=10**8)),
+    "many layers": in_run(set_in("agent", "hidden_layers", to=10**9)),
+    "huge state": in_run(set_in("agent", "state_dim", to=[10**6, 10**6])),
+    "no number": in_run(set_in("agent", "hidden_dim", to="8")),
+    "agent of another kind": in_run(set_in("agent", "algorithm", to=["dqn"])),
+    "no agent": in_run(set_in("agent", to=[1])),
+}
+LOADING: dict[str, Callable[[Path], None]] = {
+    "wrong shape": in_weights(lambda arrays: arrays.update({WEIGHT: arrays[WEIGHT].T.copy()})),
+    "wrong dtype": in_weights(lambda arrays: arrays.update({WEIGHT: arrays[WEIGHT].astype(np.float64)})),
+    "more weights": in_weights(lambda arrays: arrays.update(evil=np.zeros(3))),
+    "fewer weights": in_weights(lambda arrays: arrays.pop(WEIGHT)),
+    "nan": in_weights(nan(WEIGHT)),
+    "huge file": sparse("agent.safetensors"),
+    "huge header": header("agent.safetensors"),
+    "link": link("agent.safetensors"),
+}
+RESUMING: dict[str, Callable[[Path], None]] = {
+    "newer setting": in_run(set_in("config", "warp_factor", to=9)),
+    "no config": in_run(set_in("config", to=None)),
+    "other network": in_run(set_in("config", "hidden_dim", to=10**8)),
+    "huge replay": in_run(set_in("config", "replay_capacity", to=10**15)),
+    "many environments": in_run(set_in("config", "num_envs", to=10**9)),
+    "many frames": in_run(set_in("config", "frame_stack", to=10**9)),
+    "unknown environment": in_run(set_in("env", to="NoSuch-v0")),
+    "newer checkpoint": in_state(set_in("format", to=99)),
+    "other steps": in_state(set_in("steps", to=7)),
+    "steps that lie": in_state(set_in("values", "counters.steps", to=7)),
+    "names that lead out": in_state(set_in("logs", "files", to={"../../x": {"bytes": 1, "sha256": ""}})),
+    "no values": in_state(set_in("values", to=[])),
+    "negative": in_state(set_in("values", "replay.added", to=-5)),
+    "too many": in_state(set_in("values", "replay.added", to=10**18)),
+    "no generator": in_state(set_in("values", "agent.exploration", to={"bit_generator": "MT19937"})),
+    "strange generator": in_state(set_in("values", "replay.rng", "state", to={"state": "x", "inc": []})),
+    "infinite": in_state(set_in("values", "replay.highest_priority", to=float("inf"))),
+    "no evaluation": in_state(set_in("values", "evaluation", to={"mean": 1})),
+    "missing chunk": in_state(lambda values: values["replay"].pop(0)),
+    "endless chunk": in_state(lambda values: values["replay"][0].update(last=10**11)),
+    "chunks from nowhere": in_state(set_in("replay", to=[{"first": "../x"}])),
+    "wrong shape": in_arrays(lambda arrays: arrays.update({f"agent.{WEIGHT}": np.zeros((2, 9), np.float32)})),
+    "nan": in_arrays(nan(f"agent.{WEIGHT}")),
+    "nan moments": in_arrays(nan("agent.optimizer.exp_avg")),
+    "nan priorities": in_arrays(nan("replay.leaves")),
+    "negative priorities": in_arrays(lambda arrays: arrays.update({"replay.leaves": -arrays["replay.leaves"]})),
+    "no torch generator": in_arrays(lambda arrays: arrays["agent.generators.noise"].fill(255)),
+    "scalar returns": in_arrays(lambda arrays: arrays.update({"episodes.returns": np.array(1.0)})),
+    "wide states": in_chunks(lambda arrays: arrays.update(states=np.zeros((len(arrays["actions"]), 9)))),
+    "other column": in_chunks(lambda arrays: arrays.update(evil=arrays["actions"])),
+    "no column": in_chunks(lambda arrays: arrays.pop("actions")),
+    "short column": in_chunks(lambda arrays: arrays.update(actions=arrays["actions"][:-1])),
+    "huge file": sparse("checkpoints/*/state.safetensors"),
+    "huge chunk": sparse("replay/*"),
+    "huge header": header("checkpoints/*/state.safetensors"),
+    "linked log": link("metrics.jsonl"),
+    "linked folder": link("checkpoints"),
+    "linked replay": link("replay"),
+    "linked run": link("run.json"),
+    "linked board": link("tensorboard"),
+}
+
+
+def refused_cheaply(act: Callable[[], object]) -> str:
+    """The one line of the error that an action ends with; it may not take much memory first."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(NexusError) as caught:
+            act()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * MEGABYTE
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*BOTH, *LOADING])
+def test_hostile_weights_are_refused(name: str, copy: Path) -> None:
+    (BOTH | LOADING)[name](copy)
+    refused_cheaply(lambda: load_agent(copy))
+
+
+@pytest.mark.parametrize("name", [*BOTH, *RESUMING])
+def test_a_hostile_run_is_not_resumed(name: str, copy: Path) -> None:
+    (BOTH | RESUMING)[name](copy)
+    outside = copy.parent / "outside"
+    kept = outside.read_bytes() if outside.is_file() else None
+    refused_cheaply(lambda: resume(copy, listener=Silent()))
+    assert kept is None or outside.read_bytes() == kept
+
+
+def test_pickles_are_never_read(copy: Path, tmp_path: Path) -> None:
+    target = tmp_path / "exploded"
+    for path in (copy / "agent.safetensors", *copy.glob("checkpoints/*/*"), *copy.glob("replay/*")):
+        path.write_bytes(Bomb(target).bytes())
+    refused_cheaply(lambda: load_agent(copy))
+    refused_cheaply(lambda: resume(copy, listener=Silent()))
+    assert not verify(copy).whole
+    (copy / "run.json").write_bytes(Bomb(target).bytes())
+    refused_cheaply(lambda: load_agent(copy))
+    refused_cheaply(lambda: verify(copy))
+    assert not target.exists()
+
+
+def test_a_run_does_not_bring_its_own_code(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy / "payload.py").write_text(f"open({str(tmp_path / 'exploded')!r}, 'w')\n")
+    change_json(copy / "run.json", set_in("env", to="run.payload:CartPole-v1"))
+    monkeypatch.syspath_prepend(tmp_path)  # whoever stands beside the run has this on the path
+    for act in (lambda: resume(copy, listener=Silent()), lambda: evaluate(copy, episodes=1)):
+        assert "its own folder" in refused_cheaply(act)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_an_older_run_without_checksums_is_read(copy: Path) -> None:
+    values = {name: value for name, value in read_json(copy / "run.json").items() if name != "sha256"}
+    (copy / "run.json").write_text(json.dumps(values | {"format": 1}))
+    arrays = safetensors.numpy.load_file(copy / "agent.safetensors")
+    safetensors.numpy.save_file(arrays, copy / "agent.safetensors")
+    load_agent(copy)
+
+
+FORBIDDEN = re.compile(r"\b(c?pickle|cloudpickle|dill|joblib|shelve|marshal)\b|torch\.(load|save)\b|\b(eval|exec)\(")
+
+
+def test_nothing_in_the_package_unpickles_or_executes_text() -> None:
+    said = re.compile(r"[Nn]o pickle|without pickle|pickle anywhere")
+    found = [
+        f"{path}:{number}: {line.strip()}"
+        for path in sorted((ROOT / "nexus").rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if FORBIDDEN.search(said.sub("", line))
+    ]
+    assert found == []
+    assert FORBIDDEN.search("import pickle")
+    assert FORBIDDEN.search("torch.load(path)")
+    assert FORBIDDEN.search("x = eval(text)")
+    assert not FORBIDDEN.search("network.eval_every(")
+
+
+@pytest.mark.parametrize("damage", [flip, cut, delete])
+def test_damaged_final_weights_do_not_keep_a_run_from_going_on(damage: Callable[..., None], copy: Path) -> None:
+    damage(copy / "agent.safetensors", 0.5, copy)
+    refused_cheaply(lambda: load_agent(copy))
+    assert restored(copy)[0] == 200
+
+
+def test_a_network_larger_than_its_weights_is_not_made(copy: Path) -> None:
+    in_run(set_in("agent", "hidden_dim", to=1_500))(copy)  # 9 MB, and no number above the size of a file
+    assert "another size" in refused_cheaply(lambda: load_agent(copy))
+
+
+def test_a_linked_folder_is_not_emptied(copy: Path) -> None:
+    link("tensorboard")(copy)
+    there = sorted((copy.parent / "outside").iterdir())
+    assert there
+    refused_cheaply(lambda: resume(copy, listener=Silent()))
+    assert sorted((copy.parent / "outside").iterdir()) == there

@@ -1,0 +1,461 @@
+"""A run that was stopped or killed, and resumed, is the run that never was: weights, replay, logs and evaluation."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nexus
+from nexus.api import TrainResult, resume, train
+from nexus.cli.main import main
+from nexus.core.errors import ConfigError, RunError
+from nexus.core.state import State
+from nexus.models.rl.dqn.rainbow import ALGORITHMS
+from nexus.runner import Run
+from nexus.training import checkpoint_writer, loop
+from nexus.training.checkpoint_writer import Checkpoints
+from nexus.training.config import TrainConfig
+from nexus.training.files import write_json, write_tensors
+from nexus.training.run_folder import locked
+from tests.chaos import SETTINGS, Silent, differences, match_reward, run_child
+
+RAINBOW: dict[str, Any] = {
+    "algorithm": "rainbow",
+    "double": True,
+    "dueling": True,
+    "noisy": True,
+    "prioritized": True,
+    "n_step": 3,
+    "epsilon": 0.0,
+    "epsilon_min": 0.0,
+    "atoms": 11,
+}
+QUICK: dict[str, Any] = SETTINGS | {"total_steps": 300, "eval_every": "70 steps", "checkpoint_every": "60 steps"}
+ENDLESS = ["--total-steps", "1000000", "--num-envs", "2", "--hidden-dim", "16", "--checkpoint-every", "200 steps"]
+ENDLESS += ["--target-return", "none"]
+KINDS = ("file", "torn", "step")
+
+
+def config_of(**settings: Any) -> TrainConfig:
+    return TrainConfig.from_mapping(QUICK | settings)
+
+
+def algorithm_settings(algorithm: str) -> dict[str, Any]:
+    return {"atoms": 11, **ALGORITHMS[algorithm].settings, "algorithm": algorithm}
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def whole(folder: Path, **settings: Any) -> TrainResult:
+    return train(match_reward, config=config_of(**settings), run_dir=folder, listener=Silent())
+
+
+def broken(folder: Path, at_step: int = 200, **settings: Any) -> TrainResult:
+    stop = Silent(at_step, interrupt)
+    result = train(match_reward, config=config_of(**settings), run_dir=folder, listener=stop)
+    assert result.interrupted
+    return result
+
+
+def go_on(folder: Path, **settings: Any) -> TrainResult:
+    return resume(folder, env=match_reward, listener=Silent(), **settings)
+
+
+# What is restored.
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_goes_on_bit_for_bit(algorithm: str, tmp_path: Path) -> None:
+    settings = algorithm_settings(algorithm)
+    whole(tmp_path / "whole", **settings)
+    assert broken(tmp_path / "broken", **settings).resumes_from in (180, 181)
+    result = go_on(tmp_path / "broken")
+    assert result.counters.updates > 20
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_envs": 1, "n_step": 5, "epsilon_schedule": "per_episode"},
+        {"num_envs": 3, "update_every": "2 episodes", "target_update_every": "3 episodes"},
+        {"learning_rate_schedule": "cosine", "prioritized": True, "replay_capacity": 40, "batch_size": 16},
+        {"replay_capacity": 1000, "checkpoint_every": "7 steps", "keep_checkpoints": 1},
+        {"vectorization": "async", "frame_stack": 2},
+        {"log_every": "1 episodes", "update_every": "50 steps", "eval_every": None},
+    ],
+    ids=str,
+)
+def test_every_way_to_train_goes_on_bit_for_bit(settings: dict[str, Any], tmp_path: Path) -> None:
+    whole(tmp_path / "whole", **settings)
+    broken(tmp_path / "broken", 130, **settings)
+    assert go_on(tmp_path / "broken").counters.updates > 5
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+
+
+def test_the_environments_own_vector_form_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    config = config_of(n_step=3)  # CartPole, whose vector form resets by a step of its own
+    train("CartPole-v1", config=config, run_dir=tmp_path / "whole", listener=Silent())
+    train("CartPole-v1", config=config, run_dir=tmp_path / "broken", listener=Silent(200, interrupt))
+    resume(tmp_path / "broken", listener=Silent())
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+
+
+def test_a_run_can_be_broken_many_times(tmp_path: Path) -> None:
+    whole(tmp_path / "whole", **RAINBOW)
+    broken(tmp_path / "broken", 30, **RAINBOW)  # before any checkpoint: it begins anew
+    for at_step in (50, 61, 62, 119, 150, 151, 299, 300):
+        result = resume(tmp_path / "broken", env=match_reward, listener=Silent(at_step, interrupt))
+        assert result.interrupted
+        assert result.evaluation is None
+    go_on(tmp_path / "broken")
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+
+
+def test_a_run_that_stopped_for_its_score_is_reported_by_the_same_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"target_return": 0.0, "eval_every": "120 steps"}  # reached at the checkpoint of step 120
+    assert whole(tmp_path / "whole", **settings).counters.steps == 120
+    evaluate, calls = Run.evaluate, []
+
+    def stop(run: Run, log: Any, seed_offset: int = 0) -> Any:
+        calls.append(seed_offset)
+        if seed_offset:
+            raise KeyboardInterrupt
+        return evaluate(run, log, seed_offset)
+
+    monkeypatch.setattr(Run, "evaluate", stop)
+    whole(tmp_path / "broken", **settings)
+    assert calls == [0, 10_000]
+    monkeypatch.undo()
+    assert go_on(tmp_path / "broken").counters.steps == 120
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+
+
+# Each random stream is needed: without it the chaos test would go red.
+
+STREAMS = {
+    "agent.exploration": {},
+    "replay.rng": {},
+    "agent.generators.noise": algorithm_settings("noisy"),
+    "agent.generators.loss.generator": algorithm_settings("iqn"),
+}
+OTHERS = {
+    "agent.optimizer.exp_avg": {},
+    "agent.optimizer.step": {},
+    "agent.target_network.head.linear.weight": {},
+    "replay.leaves": {"prioritized": True},
+    "replay.highest_priority": {"prioritized": True, "update_every": "50 steps"},
+    "episodes.returns": {},
+}
+
+
+@pytest.mark.parametrize(("name", "settings"), [*STREAMS.items(), *OTHERS.items()])
+def test_leaving_a_part_of_the_state_out_shows(
+    name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restore = Run.set_state
+
+    def forget(run: Run, state: State) -> None:
+        mine = run.get_state()
+        fresh = np.ones_like(state[name]) if name == "replay.leaves" else mine.get(name, np.zeros_like(state[name]))
+        restore(
+            run, state | {name: fresh} | ({"episodes.lengths": mine["episodes.lengths"]} if "returns" in name else {})
+        )
+
+    whole(tmp_path / "whole", **settings)
+    broken(tmp_path / "broken", **settings)
+    shutil.copytree(tmp_path / "broken", tmp_path / "right")
+    go_on(tmp_path / "right")
+    assert differences(tmp_path / "whole", tmp_path / "right") == []
+    monkeypatch.setattr(Run, "set_state", forget)
+    go_on(tmp_path / "broken")
+    assert differences(tmp_path / "whole", tmp_path / "broken") != []
+
+
+def test_leaving_the_environments_stream_out_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole(tmp_path / "whole")
+    broken(tmp_path / "broken")
+    monkeypatch.setattr(loop, "seed_at", lambda seed, stream, steps: 0)
+    go_on(tmp_path / "broken")
+    assert "episodes" in differences(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_no_stream_is_without_its_test(algorithm: str, tmp_path: Path) -> None:
+    settings = algorithm_settings(algorithm)
+    with Run(match_reward, None, config_of(**settings), tmp_path / "run", Silent()) as run:
+        state = run.get_state()
+    generators = {name for name, value in state.items() if isinstance(value, dict) and "bit_generator" in value}
+    generators |= {name for name in state if ".generators." in name}
+    assert generators <= STREAMS.keys()
+
+
+# Further, or not at all.
+
+
+def test_a_finished_run_can_go_further(tmp_path: Path) -> None:
+    whole(tmp_path / "long", total_steps=300)
+    whole(tmp_path / "short", total_steps=180)
+    with pytest.raises(ConfigError, match="finished"):
+        go_on(tmp_path / "short")
+    with pytest.raises(ConfigError, match="behind"):
+        go_on(tmp_path / "short", total_steps=100)
+    assert go_on(tmp_path / "short", total_steps=300).counters.steps == 300
+    assert differences(tmp_path / "long", tmp_path / "short") == []
+    assert json.loads((tmp_path / "short" / "run.json").read_text())["config"]["total_steps"] == 300
+
+
+def test_without_checkpoints_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
+    broken(tmp_path / "run", checkpoint_every=None)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    with pytest.raises(ConfigError, match="checkpoint_every"):
+        go_on(tmp_path / "run")
+
+
+def test_a_function_must_be_given_again(tmp_path: Path) -> None:
+    broken(tmp_path / "run")
+    with pytest.raises(RunError, match="env="):
+        resume(tmp_path / "run")
+
+
+def test_other_versions_are_named(tmp_path: Path) -> None:
+    broken(tmp_path / "run")
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    about["versions"]["torch"] = "1.0"
+    write_json(tmp_path / "run" / "run.json", about)
+    with pytest.warns(RuntimeWarning, match=r"torch 1\.0 is now"):
+        nexus.resume(tmp_path / "run", env=match_reward)
+
+
+# Which checkpoints stay, and what a damaged one means.
+
+
+def kept(run: Path) -> list[int]:
+    return sorted(int(path.name) for path in (run / "checkpoints").iterdir())
+
+
+def test_the_newest_and_the_best_stay_with_their_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    means = iter([1.0, 9.0, 2.0, 9.0, 3.0, 4.0])
+    evaluate = Run.evaluate
+    monkeypatch.setattr(Run, "evaluate", lambda *given: replace(evaluate(*given), mean=next(means)))
+    whole(tmp_path / "run", num_envs=1, eval_every="60 steps", replay_capacity=60, keep_checkpoints=1)
+    assert kept(tmp_path / "run") == [240, 300]  # of equal scores the newer
+    chunks = sorted(path.name for path in (tmp_path / "run" / "replay").iterdir())
+    assert chunks == ["000000000180-000000000240.safetensors", "000000000240-000000000300.safetensors"]
+
+
+def test_a_checkpoint_writes_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, int]] = []
+
+    def count(path: Path, arrays: Any) -> Any:
+        if path.parent.name == "replay":
+            written.append((path.name, len(arrays["states"])))
+        return write_tensors(path, arrays)
+
+    monkeypatch.setattr(checkpoint_writer, "write_tensors", count)
+    whole(tmp_path / "run", num_envs=1)
+    assert [rows for _, rows in written] == [60] * 5
+    assert len({name for name, _ in written}) == 5
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("victim", ["state.json", "state.safetensors", "replay", "episodes.csv", "gone"])
+def test_the_newest_that_is_whole_is_used_and_a_damaged_one_is_named(victim: str, tmp_path: Path) -> None:
+    whole(tmp_path / "whole")
+    run = tmp_path / "broken"
+    broken(run)
+    newest, older = sorted(kept(run), reverse=True)[:2]
+    if victim == "replay":
+        flip(max((run / "replay").iterdir()))
+    elif victim == "episodes.csv":
+        content = (run / "episodes.csv").read_bytes()
+        marked = json.loads((run / f"checkpoints/{older}/state.json").read_text())["logs"]["files"]["episodes.csv"]
+        (run / "episodes.csv").write_bytes(content[: marked["bytes"]] + b"9" + content[marked["bytes"] + 1 :])
+    elif victim == "gone":
+        (run / f"checkpoints/{newest}/state.safetensors").unlink()
+    else:
+        flip(run / f"checkpoints/{newest}/{victim}")
+    listener = Silent()
+    resume(run, env=match_reward, listener=listener)
+    (notice,) = listener.notices
+    assert f"checkpoint {newest}: " in notice
+    assert f"going on from step {older}" in notice
+    assert differences(tmp_path / "whole", run) == []
+
+
+def test_if_none_is_whole_nothing_is_touched(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    broken(run)
+    for path in (run / "checkpoints").glob("*/state.json"):
+        flip(path)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="nothing to resume from"):
+        go_on(run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole(tmp_path / "whole")
+    write = Checkpoints.write_rows
+
+    def full(checkpoints: Checkpoints, replay: Any) -> Any:
+        if replay.added > 150:
+            monkeypatch.setattr(os, "fsync", no_space)
+        return write(checkpoints, replay)
+
+    def no_space(handle: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "write_rows", full)
+        with pytest.raises(RunError, match="No space left"):
+            whole(tmp_path / "full")
+    monkeypatch.undo()
+    assert kept(tmp_path / "full")[-1] in (120, 121)
+    go_on(tmp_path / "full")
+    assert differences(tmp_path / "whole", tmp_path / "full") == []
+
+
+# Locks and signals.
+
+
+def test_two_processes_never_write_into_one_run(tmp_path: Path) -> None:
+    broken(tmp_path / "run")
+    with locked(tmp_path / "run"):
+        other = "import sys; from nexus.cli.main import main; sys.exit(main(['resume', sys.argv[1]]))"
+        about = json.loads((tmp_path / "run" / "run.json").read_text())
+        write_json(tmp_path / "run" / "run.json", about | {"env": "CartPole-v1", "env_is_id": True})
+        done = subprocess.run(
+            [sys.executable, "-c", other, str(tmp_path / "run")], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert "another process writes into" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_has_its_own_exit_code(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # A shell that starts the tests in the background lets them ignore Ctrl-C, and Python then keeps to that.
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from nexus.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "train", "CartPole-v1", *ENDLESS, "--run-dir", str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        wait_for(lambda: list(run.glob("checkpoints/*/state.json")))
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    assert "nexus resume" in said
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    nexus.load_agent(run)
+
+
+def wait_for(done: Callable[[], object]) -> None:
+    start = time.monotonic()
+    while not done():
+        assert time.monotonic() - start < 60
+        time.sleep(0.02)
+
+
+def test_a_signal_handler_of_the_program_around_is_left_alone(tmp_path: Path) -> None:
+    def own(number: int, frame: Any) -> None:
+        """The program's own way to stop."""
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        seen = []
+        listener = Silent(10, lambda: seen.append(signal.getsignal(signal.SIGTERM)))
+        train(match_reward, config=config_of(total_steps=60), run_dir=tmp_path / "run", listener=listener)
+        assert set(seen) == {own}
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    whole(tmp_path / "other", total_steps=60)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_command_line_resumes_and_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("whole", "broken"):
+        listener = Silent(200, interrupt) if name == "broken" else Silent()
+        train("CartPole-v1", config=config_of(), run_dir=tmp_path / name, listener=listener)
+    assert main(["verify", str(tmp_path / "broken")]) == 0
+    assert "goes on from step 180" in capsys.readouterr().out
+    assert main(["resume", str(tmp_path / "broken")]) == 0
+    assert "Going on from step 180" in capsys.readouterr().out
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+    assert main(["resume", str(tmp_path / "broken")]) == 2
+    assert "finished" in capsys.readouterr().err
+    assert main(["resume", str(tmp_path / "broken"), "--total-steps", "360"]) == 0
+
+
+# Killed.
+
+
+def kills(seed: int, count: int, steps: int) -> Iterator[tuple[str, int]]:
+    """Seeded moments, each soon after the last: before a file operation, with half a file written, at a step."""
+    rng = random.Random(seed)
+    for number in range(count):
+        kind = KINDS[number % len(KINDS)]
+        yield kind, rng.randrange(1, {"file": 50, "torn": 15, "step": steps}[kind])
+
+
+def killed_and_compared(tmp_path: Path, settings: dict[str, Any], seed: int, count: int) -> None:
+    """Kill a run many times, let it end, and compare it with one that nothing happened to."""
+    assert run_child(tmp_path / "whole", settings) == 0
+    for kill in kills(seed, count, settings["total_steps"]):
+        assert run_child(tmp_path / "broken", settings, kill) == -signal.SIGKILL
+    assert run_child(tmp_path / "broken", settings) == 0
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+
+
+def test_a_process_killed_at_random_moments_loses_nothing(tmp_path: Path) -> None:
+    settings = SETTINGS | RAINBOW | {"total_steps": 400}
+    killed_and_compared(tmp_path, settings, seed=5, count=3)
+
+
+CHAOS: list[dict[str, Any]] = [
+    SETTINGS | RAINBOW,
+    SETTINGS | algorithm_settings("iqn") | {"env": match_reward, "n_step": 4, "num_envs": 3},
+    SETTINGS | algorithm_settings("dqn") | {"num_envs": 1, "epsilon_schedule": "per_episode"},
+    SETTINGS | algorithm_settings("munchausen") | {"env": "Acrobot-v1", "prioritized": True},
+    SETTINGS | algorithm_settings("qr-dqn") | {"env": "LunarLander-v3", "vectorization": "async"},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("settings", CHAOS, ids=lambda settings: settings["algorithm"])
+def test_thirty_kills_of_many_kinds_of_runs_lose_nothing(settings: dict[str, Any], seed: int, tmp_path: Path) -> None:
+    killed_and_compared(tmp_path, settings, seed=100 + seed, count=3)
+
+
+def test_a_run_that_was_killed_as_it_began_does_not_block_its_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert run_child(run, SETTINGS, ("torn", 2)) == -signal.SIGKILL  # run.json is there, the weights are half
+    assert (run / "run.json").exists()
+    assert not (run / "agent.safetensors").exists()
+    with pytest.raises(RunError, match=r"agent\.safetensors"):
+        resume(run)
+    train(match_reward, config=config_of(), run_dir=run, listener=Silent())
+    with pytest.raises(RunError, match="not empty"):
+        train(match_reward, config=config_of(), run_dir=run, listener=Silent())
