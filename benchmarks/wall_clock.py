@@ -21,6 +21,7 @@ from benchmarks.record import median, record
 
 EVERY, EPISODES, SOLVED, LIMIT = 2_500, 100, 475.0, 100_000
 LIBRARIES = ("nexus", "sb3")
+FIRST_SEED = 100  # nothing was tuned on these
 
 
 def solve_nexus(seed: int) -> int | None:
@@ -113,7 +114,7 @@ def main() -> None:
         print(json.dumps({"solved_at": solve(arguments.seed)}))
         return
     rows = []
-    for seed in range(arguments.seeds):
+    for seed in range(FIRST_SEED, FIRST_SEED + arguments.seeds):
         for library in LIBRARIES:
             rows.append(timed(library, seed))
             print(rows[-1], flush=True)
