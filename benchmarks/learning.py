@@ -133,6 +133,7 @@ def one_seed(name: str, algorithm: str | None, seed: int) -> dict[str, Any]:
         **({} if algorithm is None else {"algorithm": algorithm}),
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(time.process_time(), 1),  # what other processes of the machine can't disturb
         "evaluations": [[steps, *(round(value, 1) for value in rest)] for steps, *rest in seen.points],
         "episode_returns": [round(value, 1) for value in episodes["return"].tolist()],
         "updates": result.counters.updates,

@@ -106,11 +106,11 @@ def family(name: str, title: str, threshold: float, text: str) -> str:
                 f"{low:.1f} to {high:.1f}",
                 f"{(scores >= threshold).sum()} of {len(scores)}",
                 " ".join(f"{score:.0f}" for score in scores),
-                f"{median([row['seconds'] for row in own]):.0f}",
+                f"{median([row['cpu_seconds'] for row in own]):.0f}",
             ]
         )
     seeds = sorted({row["seed"] for row in found["rows"]})
-    head = ["algorithm", "IQM", "95 % interval", f"≥ {threshold:g}", "seeds one by one", "median s"]
+    head = ["algorithm", "IQM", "95 % interval", f"≥ {threshold:g}", "seeds one by one", "median CPU s"]
     return "\n\n".join(
         [
             f"## {title}",

@@ -151,8 +151,8 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
     },
     # First choices but for CartPole. Distributions take a smaller step than scalars with the squared loss do.
     "tuned": {
-        # Noise alone stays at 130 here, with a fifth of it too; with ε beside it CartPole is solved.
-        "CartPole-v1": {"noisy": {"epsilon": 1.0, "epsilon_min": 0.02}},
+        # Noise alone stays at 130 here, with a fifth of it too; with ε beside it CartPole is solved. Not so Rainbow's.
+        "CartPole-v1": {name: {"epsilon": 1.0, "epsilon_min": 0.02} for name in ("noisy", "beyond")},
         "Acrobot-v1": {
             "rainbow": {"learning_rate": 0.0005, "n_step": 5},
             "beyond": {"learning_rate": 0.0005, "n_step": 5},
