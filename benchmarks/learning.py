@@ -152,8 +152,8 @@ def main() -> None:
     done = {(row.get("algorithm"), row["seed"]) for row in rows}
     first = study.get("first_seed", 0)
     jobs = [(name, seed) for seed in range(first, first + study["seeds"]) for name in study.get("algorithms", [None])]
-    # Fresh processes: each counts its own imports, and none inherits the threads of another.
-    with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
+    # A fresh process for each: it counts its own imports, and inherits neither threads nor time of another.
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn"), max_tasks_per_child=1) as pool:
         running = [pool.submit(one_seed, arguments.study, *job) for job in jobs if job not in done]
         for job in as_completed(running):
             rows.append(job.result())
