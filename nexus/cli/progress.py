@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from torch import nn
 
 from nexus.api import Listener, Plan, TrainResult
 from nexus.core.config import AgentConfig
 from nexus.models.rl.dqn.c51 import CategoricalReadout
+from nexus.models.torsos import torso_of
 from nexus.training.evaluation import Evaluation
 from nexus.training.logs import EpisodeTracker
 from nexus.training.loop import Progress
@@ -132,7 +134,10 @@ def live_numbers(progress: Progress, episodes: EpisodeTracker, rate: float, by_t
 def plan_table(plan: Plan) -> Table:
     """What a run is about to do, units spelled out."""
     config, network = plan.config, plan.agent.q_network
-    layers = [*plan.agent.state_shape, *[config.hidden_dim] * config.hidden_layers, plan.agent.action_dim]
+    shape = "x".join(map(str, plan.agent.state_shape)) or "1"
+    linear = [layer.out_features for layer in network.torso.modules() if isinstance(layer, nn.Linear)]
+    torso = torso_of(config, plan.agent.state_shape)
+    layers = [shape, *([] if torso == "mlp" else [torso]), *linear, plan.agent.action_dim]
     rows = {
         "environment": f"{plan.env}, {config.num_envs} in parallel, {plan.agent.action_dim} actions",
         "algorithm": algorithm(plan),

@@ -138,10 +138,12 @@ class AgentConfig(CheckedConfig):
     """munchausen: temperature of the policy."""
     munchausen_clip: float = -1.0
     """munchausen: the smallest log-policy that counts."""
-    hidden_dim: int = 128
-    """Units of each hidden layer."""
-    hidden_layers: int = 2
-    """Hidden layers of the network."""
+    torso: Literal["auto", "mlp", "nature_cnn", "impala_cnn", "minatar_cnn"] = "auto"
+    """What reads a state; auto: nature_cnn for images from 36 x 36, minatar_cnn for smaller ones, else mlp."""
+    hidden_dim: int | None = None
+    """Units of each hidden layer; none: mlp and minatar_cnn 128, nature_cnn 512, impala_cnn 256, as published."""
+    hidden_layers: int | None = None
+    """Hidden layers of the mlp, none for 2; the others have 1 behind their convolutions."""
     layer_norm: bool = False
     """Normalise each hidden layer before its ReLU."""
     gamma: float = 0.99
@@ -188,8 +190,8 @@ class AgentConfig(CheckedConfig):
         self.require(self.munchausen_temperature > 0, "munchausen_temperature", "a temperature above 0")
         self.require(self.munchausen_clip <= 0, "munchausen_clip", "0 or less")
         self.require(self.weight_decay >= 0, "weight_decay", "0 or more")
-        self.require(self.hidden_dim >= 1, "hidden_dim", "at least 1 unit")
-        self.require(self.hidden_layers >= 1, "hidden_layers", "at least 1 layer")
+        self.require(self.hidden_dim is None or self.hidden_dim >= 1, "hidden_dim", "at least 1 unit")
+        self.require(self.hidden_layers is None or self.hidden_layers >= 1, "hidden_layers", "at least 1 layer")
         self.require(0 <= self.gamma <= 1, "gamma", "a discount in [0, 1]")
         self.require(self.learning_rate > 0, "learning_rate", "a step size above 0")
         self.require(self.adam_epsilon > 0, "adam_epsilon", "a number above 0")

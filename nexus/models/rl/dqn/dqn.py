@@ -27,6 +27,7 @@ from nexus.core.state import (
 )
 from nexus.core.types import Array
 from nexus.models.layers import Bounds, Head, MLPTorso, flatten_parameters, resample_noise
+from nexus.models.torsos import make_torso
 from nexus.ops.action_masks import only_legal
 from nexus.ops.exploration import epsilon_greedy
 from nexus.ops.losses import huber, squared
@@ -52,8 +53,8 @@ class DQNNetwork(NexusModule):
     Args:
         state_dim: numbers in a state, or the shape of one.
         action_dim: actions `A`.
-        hidden_dim: units of each hidden layer.
-        torso: another torso; its features are as many as `head` takes.
+        hidden_dim: units of each hidden layer; also the number of features `D` of `torso`.
+        torso: another torso.
         head: another head.
         readout: from the head's `[B, A, N]` to a `QOutput`.
     """
@@ -299,9 +300,9 @@ class DQNAgent(NexusModule):
         self._gradient_of = compiled(self._gradient) if self.settings.compile else self._gradient
 
     def default_network(self) -> DQNNetwork:
-        """Return the fully connected network that the settings describe."""
-        torso = mlp_torso(self.settings, self.state_shape, self.state_bounds)
-        return DQNNetwork(self.state_shape, self.action_dim, self.settings.hidden_dim, torso=torso)
+        """Return the network that the settings describe."""
+        torso, features = make_torso(self.settings, self.state_shape, self.state_bounds)
+        return DQNNetwork(self.state_shape, self.action_dim, features, torso=torso)
 
     def select_action(self, state: Any, training: bool = True, action_masks: Any = None) -> int:
         """Return one action for one state `[*obs]`: explored while training, else greedy.
@@ -502,11 +503,6 @@ def pop_bounds(settings: dict[str, Any], state_shape: tuple[int, ...]) -> Bounds
         if not -math.inf < lowest < highest < math.inf:
             raise ConfigError(f"state_bounds of number {place} are {lowest} and {highest}: needs finite, low < high")
     return low, high
-
-
-def mlp_torso(settings: AgentConfig, state_shape: tuple[int, ...], bounds: Bounds | None) -> MLPTorso:
-    """Return the fully connected torso that the settings describe."""
-    return MLPTorso(state_shape, settings.hidden_dim, settings.hidden_layers, settings.layer_norm, bounds)
 
 
 def resolve_device(name: str, state_shape: tuple[int, ...]) -> torch.device:

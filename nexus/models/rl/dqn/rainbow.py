@@ -29,7 +29,6 @@ from nexus.models.rl.dqn.dqn import (
     by_epsilon,
     greedy_on_target,
     mean_readout,
-    mlp_torso,
     pop_bounds,
     pop_dims,
     resolve_device,
@@ -38,6 +37,7 @@ from nexus.models.rl.dqn.dueling_dqn import DuelingHead
 from nexus.models.rl.dqn.iqn import IQNLoss, IQNNetwork
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
+from nexus.models.torsos import make_torso
 from nexus.ops.losses import huber, squared
 
 __all__ = ["ALGORITHMS", "Algorithm", "algorithm_named", "make_agent"]
@@ -51,6 +51,7 @@ class Parts:
     state_shape: tuple[int, ...]
     action_dim: int
     torso: nn.Module
+    features: int  # D, of the torso
     head: Callable[[int], nn.Module]  # atoms -> head
     bootstrap: Bootstrap
 
@@ -59,7 +60,7 @@ class Parts:
         return DQNNetwork(
             self.state_shape,
             self.action_dim,
-            self.settings.hidden_dim,
+            self.features,
             torso=self.torso,
             head=self.head(atoms),
             readout=readout,
@@ -93,7 +94,7 @@ def implicit_quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
     network = IQNNetwork(
         parts.state_shape,
         parts.action_dim,
-        settings.hidden_dim,
+        parts.features,
         torso=parts.torso,
         head=parts.head(1),
         acting_levels=settings.quantiles,
@@ -275,12 +276,14 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     linear = partial(NoisyLinear, sigma0=settings.noisy_sigma) if settings.noisy else nn.Linear
     head = DuelingHead if settings.dueling else Head
     with seeded_initialisation(settings.seed):
+        torso, features = make_torso(settings, state_shape, bounds)
         parts = Parts(
             settings,
             state_shape,
             action_dim,
-            mlp_torso(settings, state_shape, bounds),
-            lambda atoms: head(settings.hidden_dim, action_dim, atoms, linear),
+            torso,
+            features,
+            lambda atoms: head(features, action_dim, atoms, linear),
             bootstrap_of(settings),
         )
         network, loss = chosen.family(parts)

@@ -1,0 +1,168 @@
+"""Torsos for images, and the choice among all torsos by name or by the shape of a state."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nexus.core import AgentConfig, ConfigError
+from nexus.models.layers import Bounds, MLPTorso, scale
+
+__all__ = ["ConvolutionalTorso", "Images", "impala_cnn", "make_torso", "minatar_cnn", "nature_cnn", "torso_of"]
+
+WIDTHS = {"mlp": 128, "nature_cnn": 512, "impala_cnn": 256, "minatar_cnn": 128}  # of the last layer, if not told
+SMALLEST = {"nature_cnn": 36, "impala_cnn": 8, "minatar_cnn": 3}  # the least side of an image
+
+
+class Images(nn.Module):
+    """Bring images to `[B, C, H, W]` in [0, 1]: bytes are divided by 255, other numbers stay as they are.
+
+    Channels are first (`[C, H, W]`) or last (`[H, W, C]`), where the shorter side is; those of a stack of images
+    (`[S, C, H, W]`, `[S, H, W, C]`) become `S · C` channels.
+
+    Args:
+        state_shape: shape of one state, of 3 or 4 dimensions.
+    """
+
+    def __init__(self, state_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        *stack, first, _, last = state_shape
+        self.state_dims = len(state_shape)
+        self.channels_last = last < first
+        height, width, channels = state_shape[-3:] if self.channels_last else (*state_shape[-2:], first)
+        self.shape = (math.prod(stack) * channels, height, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """`[..., *obs] -> [B, C, H, W]`, everything before a state as one batch."""
+        if self.channels_last:
+            states = states.movedim(-1, -3)
+        return scale(states.reshape(-1, *self.shape))
+
+
+class ConvolutionalTorso(nn.Module):
+    """Images, convolutions, and one fully connected layer with ReLU.
+
+    Args:
+        state_shape: shape of one state.
+        convolutions: from `[B, C, H, W]` to any shape behind `B`.
+        features: `D`, units of the fully connected layer.
+        layer_norm: whether to normalise that layer before its ReLU.
+    """
+
+    def __init__(
+        self, state_shape: tuple[int, ...], convolutions: nn.Module, features: int, layer_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.images = Images(state_shape)
+        self.convolutions = convolutions
+        with torch.no_grad():
+            outputs = convolutions(torch.zeros(1, *self.images.shape)).numel()
+        self.linear = nn.Linear(outputs, features)
+        self.norm = nn.LayerNorm(features) if layer_norm else None
+
+    def forward(self, states: Tensor) -> Tensor:
+        """`[..., *obs] -> [..., D]`."""
+        features: Tensor = self.linear(self.convolutions(self.images(states)).flatten(1))
+        features = F.relu(features if self.norm is None else self.norm(features))
+        return features.view(*states.shape[: states.ndim - self.images.state_dims], -1)
+
+
+def nature_cnn(state_shape: tuple[int, ...], features: int = 512, layer_norm: bool = False) -> ConvolutionalTorso:
+    """Return the three convolutions of https://doi.org/10.1038/nature14236, without padding, and a layer of 512."""
+    convolutions = nn.Sequential(
+        nn.Conv2d(Images(state_shape).shape[0], 32, 8, stride=4),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 4, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, stride=1),
+        nn.ReLU(),
+    )
+    return ConvolutionalTorso(state_shape, convolutions, features, layer_norm)
+
+
+def impala_cnn(
+    state_shape: tuple[int, ...], features: int = 256, layer_norm: bool = False, width: int = 1
+) -> ConvolutionalTorso:
+    """Return the residual network of https://arxiv.org/abs/1802.01561, figure 3, without its LSTM.
+
+    Args:
+        state_shape: shape of one state.
+        features: units of the fully connected layer.
+        layer_norm: whether to normalise that layer.
+        width: what the channels 16, 32 and 32 are multiplied by.
+    """
+    inputs, parts = Images(state_shape).shape[0], list[nn.Module]()
+    for channels in (16 * width, 32 * width, 32 * width):
+        parts += [
+            nn.Conv2d(inputs, channels, 3, padding=1),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            Residual(channels),
+            Residual(channels),
+        ]
+        inputs = channels
+    return ConvolutionalTorso(state_shape, nn.Sequential(*parts, nn.ReLU()), features, layer_norm)
+
+
+class Residual(nn.Module):
+    """x + two 3 × 3 convolutions of x, a ReLU before each.
+
+    Args:
+        channels: of input and output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, H, W]`, as it came."""
+        out: Tensor = x + self.second(F.relu(self.first(F.relu(x))))
+        return out
+
+
+def minatar_cnn(state_shape: tuple[int, ...], features: int = 128, layer_norm: bool = False) -> ConvolutionalTorso:
+    """Return one convolution for images of about 10 × 10, as https://arxiv.org/abs/1903.03176 uses."""
+    convolutions = nn.Sequential(nn.Conv2d(Images(state_shape).shape[0], 16, 3), nn.ReLU())
+    return ConvolutionalTorso(state_shape, convolutions, features, layer_norm)
+
+
+CONVOLUTIONAL = {"nature_cnn": nature_cnn, "impala_cnn": impala_cnn, "minatar_cnn": minatar_cnn}
+
+
+def torso_of(settings: AgentConfig, state_shape: tuple[int, ...]) -> str:
+    """Return the torso that `auto` stands for: by the shorter side of an image, the mlp where there is none.
+
+    Raises:
+        ConfigError: the torso that was asked for can't take such states.
+    """
+    image = len(state_shape) in (3, 4)
+    side = min(Images(state_shape).shape[1:]) if image else 0
+    if settings.torso == "auto":
+        fitting = [name for name in ("nature_cnn", "minatar_cnn") if image and side >= SMALLEST[name]]
+        return [*fitting, "mlp"][0]
+    if settings.torso != "mlp" and side < SMALLEST[settings.torso]:
+        least = SMALLEST[settings.torso]
+        raise ConfigError(f"torso = {settings.torso!r}: needs images of {least} x {least} or more, got {state_shape}")
+    return settings.torso
+
+
+def make_torso(
+    settings: AgentConfig, state_shape: tuple[int, ...], bounds: Bounds | None = None
+) -> tuple[nn.Module, int]:
+    """Return the torso that the settings describe, and how many features `D` it gives.
+
+    Raises:
+        ConfigError: it can't take such states, or has no use for a setting.
+    """
+    name = torso_of(settings, state_shape)
+    features = WIDTHS[name] if settings.hidden_dim is None else settings.hidden_dim
+    if name == "mlp":
+        layers = 2 if settings.hidden_layers is None else settings.hidden_layers
+        return MLPTorso(state_shape, features, layers, settings.layer_norm, bounds), features
+    if bounds is not None:
+        raise ConfigError(f"scale_observations: {name} takes images as they are; use torso mlp, or leave it out")
+    if settings.hidden_layers not in (None, 1):
+        raise ConfigError(f"hidden_layers = {settings.hidden_layers}: {name} has 1 behind its convolutions")
+    return CONVOLUTIONAL[name](state_shape, features, settings.layer_norm), features

@@ -1,0 +1,204 @@
+"""Torsos for images: the seed's shapes and numbers, any place of the channels, and every algorithm on top."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nexus.core import AgentConfig, ConfigError
+from nexus.models.layers import MLPTorso
+from nexus.models.rl.dqn import DQNAgent
+from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent, network_bytes
+from nexus.models.torsos import Images, impala_cnn, make_torso, minatar_cnn, nature_cnn, torso_of
+
+ATARI = (4, 84, 84)
+
+
+def shapes_along(torso: nn.Module, states: torch.Tensor) -> list[tuple[int, ...]]:
+    seen: list[tuple[int, ...]] = []
+    for layer in torso.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(lambda _, __, out: seen.append(tuple(out.shape[1:])))
+    torso(states)
+    return seen
+
+
+def test_nature_cnn_is_the_network_that_the_seed_draws() -> None:
+    agent = make_agent("dqn", state_dim=ATARI, action_dim=4, device="cpu")
+    torso = agent.q_network.torso
+    convolutions = [layer for layer in torso.modules() if isinstance(layer, nn.Conv2d)]
+    drawn = [(c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding) for c in convolutions]
+    assert drawn == [
+        (4, 32, (8, 8), (4, 4), (0, 0)),
+        (32, 64, (4, 4), (2, 2), (0, 0)),
+        (64, 64, (3, 3), (1, 1), (0, 0)),
+    ]
+    assert shapes_along(torso, torch.zeros(1, *ATARI)) == [(32, 20, 20), (64, 9, 9), (64, 7, 7), (512,)]
+    by_hand = (4 * 64 * 32 + 32) + (32 * 16 * 64 + 64) + (64 * 9 * 64 + 64) + (3136 * 512 + 512) + (512 * 4 + 4)
+    assert agent.q_network.num_parameters == by_hand == 1_686_180
+
+
+def test_there_is_a_relu_behind_each_layer_of_nature_cnn() -> None:
+    torso = nature_cnn(ATARI)
+    assert [type(layer) for layer in torso.convolutions.children()] == [nn.Conv2d, nn.ReLU] * 3
+    features = torso(torch.randint(0, 256, (3, *ATARI), dtype=torch.uint8))
+    assert features.min() == 0
+    assert features.max() > 0
+
+
+def test_impala_cnn_has_the_parameters_of_its_paper() -> None:
+    def section(inputs: int, outputs: int) -> int:
+        return (inputs * 9 * outputs + outputs) + 4 * (outputs * 9 * outputs + outputs)
+
+    torso = impala_cnn(ATARI)
+    by_hand = section(4, 16) + section(16, 32) + section(32, 32) + (32 * 11 * 11 * 256 + 256)
+    assert sum(parameter.numel() for parameter in torso.parameters()) == by_hand
+    wide = [layer.out_channels for layer in impala_cnn(ATARI, width=2).modules() if isinstance(layer, nn.Conv2d)]
+    assert wide == [32] * 5 + [64] * 10
+
+
+def test_a_residual_part_adds_to_what_came() -> None:
+    torso = impala_cnn(ATARI)
+    part = torso.convolutions[2]  # type: ignore[index]
+    x = torch.randn(2, 16, 5, 5)
+    for parameter in part.second.parameters():
+        nn.init.zeros_(parameter)
+    torch.testing.assert_close(part(x), x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "seen"),
+    [
+        ((4, 84, 84), (4, 84, 84)),
+        ((84, 84, 3), (3, 84, 84)),
+        ((10, 10, 4), (4, 10, 10)),
+        ((4, 10, 12), (4, 10, 12)),
+        ((10, 12, 4), (4, 10, 12)),
+        ((1, 10, 10), (1, 10, 10)),
+        ((10, 10, 10), (10, 10, 10)),
+        ((4, 84, 84, 3), (12, 84, 84)),
+        ((4, 3, 84, 84), (12, 84, 84)),
+    ],
+)
+def test_channels_are_found_first_or_last_and_stacks_of_images_are_joined(
+    shape: tuple[int, ...], seen: tuple[int, ...]
+) -> None:
+    images = Images(shape)
+    assert images.shape == seen
+    assert images(torch.zeros(2, *shape)).shape == (2, *seen)
+
+
+def test_a_channel_stays_the_same_image_wherever_it_stands() -> None:
+    first = torch.randint(0, 256, (2, 4, 10, 12), dtype=torch.uint8)
+    wanted = first.float() / 255
+    torch.testing.assert_close(Images((4, 10, 12))(first), wanted)
+    torch.testing.assert_close(Images((10, 12, 4))(first.permute(0, 2, 3, 1)), wanted)
+    stack = torch.randint(0, 256, (2, 5, 10, 12, 3), dtype=torch.uint8)  # [B, S, H, W, C]
+    joined = Images((5, 10, 12, 3))(stack)
+    torch.testing.assert_close(joined[1, 3 * 2 + 1], stack[1, 2, :, :, 1].float() / 255)
+
+
+@pytest.mark.parametrize("make", [nature_cnn, impala_cnn, minatar_cnn])
+def test_bytes_are_scaled_inside_and_states_come_alone_or_in_batches(make: Any) -> None:
+    torso = make((36, 36, 3), features=7)
+    states = torch.randint(0, 256, (2, 5, 36, 36, 3), dtype=torch.uint8)
+    batch = torso(states)
+    assert batch.shape == (2, 5, 7)
+    torch.testing.assert_close(torso(states.float() / 255), batch)
+    torch.testing.assert_close(torso(states[1, 3]), batch[1, 3])
+
+
+@pytest.mark.parametrize(
+    ("shape", "torso"),
+    [
+        ((4, 84, 84), "nature_cnn"),
+        ((3, 36, 36), "nature_cnn"),
+        ((3, 35, 36), "minatar_cnn"),
+        ((10, 10, 4), "minatar_cnn"),
+        ((2, 3, 3), "minatar_cnn"),
+        ((2, 2, 3), "mlp"),
+        ((4,), "mlp"),
+        ((84, 84), "mlp"),
+        ((), "mlp"),
+        ((4, 84, 84, 3), "nature_cnn"),
+    ],
+)
+def test_auto_goes_by_the_shape_of_a_state(shape: tuple[int, ...], torso: str) -> None:
+    assert torso_of(AgentConfig(), shape) == torso
+
+
+def test_the_last_layer_is_as_wide_as_asked_or_as_in_its_paper() -> None:
+    widths = {"mlp": 128, "nature_cnn": 512, "impala_cnn": 256, "minatar_cnn": 128}
+    for name, width in widths.items():
+        for asked in (None, 33):
+            settings = AgentConfig.from_mapping({"torso": name, "hidden_dim": asked, "layer_norm": True})
+            torso, features = make_torso(settings, (2, 36, 36))
+            assert features == (width if asked is None else asked)
+            assert torso(torch.zeros(3, 2, 36, 36)).shape == (3, features)
+            assert any(isinstance(layer, nn.LayerNorm) for layer in torso.modules())
+    assert isinstance(make_torso(AgentConfig(torso="mlp"), ATARI)[0], MLPTorso)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "complaint"),
+    [
+        ({"torso": "nature_cnn"}, (4, 35, 84), r"torso = 'nature_cnn': needs images of 36 x 36 or more, got \(4, 35"),
+        ({"torso": "nature_cnn"}, (4,), "needs images of 36 x 36 or more, got"),
+        ({"torso": "impala_cnn"}, (7, 7, 3), "needs images of 8 x 8 or more"),
+        ({"torso": "minatar_cnn"}, (4, 4), "needs images of 3 x 3 or more"),
+        ({"torso": "nature"}, ATARI, "torso = 'nature': needs one of auto, mlp, nature_cnn"),
+        ({"hidden_layers": 2}, ATARI, "hidden_layers = 2: nature_cnn has 1 behind its convolutions"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(
+    settings: dict[str, Any], shape: tuple[int, ...], complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        make_agent("dqn", state_dim=shape, action_dim=2, device="cpu", **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_bounds_are_for_the_mlp() -> None:
+    numbers = 2 * 3 * 3
+    bounds = ([0.0] * numbers, [2.0] * numbers)
+    with pytest.raises(ConfigError, match="scale_observations: minatar_cnn takes images as they are"):
+        make_agent("dqn", state_dim=(2, 3, 3), action_dim=2, state_bounds=bounds)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("torso", ["nature_cnn", "impala_cnn", "minatar_cnn"])
+def test_every_algorithm_learns_on_every_torso(algorithm: str, torso: str) -> None:
+    agent = make_agent(
+        algorithm, state_dim=(2, 36, 36), action_dim=3, torso=torso, hidden_dim=16, atoms=5, quantiles=4, device="cpu"
+    )
+    rng = np.random.default_rng(0)
+    states = rng.integers(0, 256, (6, 2, 36, 36), dtype=np.uint8)
+    batch = {
+        "states": torch.from_numpy(states),
+        "actions": torch.tensor([0, 1, 2, 0, 1, 2]),
+        "rewards": torch.randn(6),
+        "discounts": torch.full((6,), 0.9),
+        "next_states": torch.from_numpy(states[::-1].copy()),
+    }
+    before = [parameter.detach().clone() for parameter in agent.q_network.parameters()]
+    update = agent.learn(batch)
+    assert torch.isfinite(update["loss"])
+    moved = [not torch.equal(a, b) for a, b in zip(before, agent.q_network.parameters(), strict=True)]
+    assert all(moved[:2]), "the first convolution did not learn"
+    assert agent.act(states, 0.0).shape == (6,)
+    assert agent.select_action(states[0], training=False) in range(3)
+
+
+def test_the_size_of_a_network_is_known_without_making_it() -> None:
+    made = DQNAgent({"state_dim": ATARI, "action_dim": 4, "device": "cpu"})
+    assert network_bytes("dqn", state_dim=ATARI, action_dim=4) == 4 * made.q_network.num_parameters
+
+
+def test_the_same_seed_gives_the_same_torso_and_another_seed_another() -> None:
+    one, same, other = (
+        make_agent("dqn", state_dim=(2, 36, 36), action_dim=2, seed=seed, device="cpu")._theta for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
