@@ -29,14 +29,12 @@ from nexus.models.rl.dqn.dqn import (
     by_epsilon,
     greedy_on_target,
     mean_readout,
-    pop_bounds,
-    pop_dims,
-    resolve_device,
 )
 from nexus.models.rl.dqn.dueling_dqn import DuelingHead
 from nexus.models.rl.dqn.iqn import IQNLoss, IQNNetwork
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
+from nexus.models.setup import pop_bounds, pop_dims, resolve_device
 from nexus.models.torsos import make_torso
 from nexus.ops.losses import huber, squared
 

@@ -1,0 +1,62 @@
+"""What stands before an agent: reading its shapes, finding its device, compiling its update."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nexus.core import ConfigError
+from nexus.models.layers import Bounds
+
+__all__ = ["compiled", "pop_bounds", "pop_dims", "resolve_device"]
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile forward and backward into one graph.
+
+    Raises:
+        ConfigError: this torch can't take a gradient inside a compiled graph.
+    """
+    import torch._dynamo as dynamo  # costs a second, so only who compiles pays
+
+    if not hasattr(dynamo.config, "trace_autograd_ops"):
+        raise ConfigError(f"compile = True needs torch 2.13 or newer, found {torch.__version__}")
+    dynamo.config.trace_autograd_ops = True
+    return torch.compile(function, fullgraph=True)
+
+
+def pop_dims(settings: dict[str, Any]) -> tuple[tuple[int, ...], int]:
+    """Take `state_dim` and `action_dim` out of an agent's config."""
+    for key in ("state_dim", "action_dim"):
+        if key not in settings:
+            raise ConfigError(f"an agent's config needs {key!r}, got only {', '.join(settings) or 'an empty one'}")
+    state_dim, action_dim = settings.pop("state_dim"), settings.pop("action_dim")
+    return (state_dim,) if isinstance(state_dim, int) else tuple(state_dim), int(action_dim)
+
+
+def pop_bounds(settings: dict[str, Any], state_shape: tuple[int, ...]) -> Bounds | None:
+    """Take `state_bounds` out of an agent's config, if they are there."""
+    if settings.get("state_bounds") is None:
+        settings.pop("state_bounds", None)
+        return None
+    low, high = settings.pop("state_bounds")
+    numbers = math.prod(state_shape)
+    if len(low) != numbers or len(high) != numbers:
+        raise ConfigError(f"state_bounds of {len(low)} and {len(high)} numbers: a state {state_shape} has {numbers}")
+    for place, (lowest, highest) in enumerate(zip(low, high, strict=True)):
+        if not -math.inf < lowest < highest < math.inf:
+            raise ConfigError(f"state_bounds of number {place} are {lowest} and {highest}: needs finite, low < high")
+    return low, high
+
+
+def resolve_device(name: str, state_shape: tuple[int, ...]) -> torch.device:
+    """Return the device; `auto` is the CPU for vectors (a small network waits more than it computes on a GPU)."""
+    if name == "auto":
+        return torch.device("cuda" if len(state_shape) >= 3 and torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise ConfigError(f"device = {name!r} is not to be had here: try auto, cpu, cuda or mps") from None
+    return device
