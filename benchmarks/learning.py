@@ -8,6 +8,7 @@
     python -m benchmarks.learning mountaincar
     python -m benchmarks.learning cartpole_family       every algorithm on CartPole-v1, 5 seeds, 50,000 steps
     python -m benchmarks.learning lunarlander_family    eight of them on LunarLander-v3, 3 seeds, 150,000 steps
+    python -m benchmarks.learning minatar_family        DQN and Rainbow on MinAtar's Breakout, 3 seeds, 500,000 steps
 
 The record is written after every seed. A study that was stopped goes on where it was with `--resume`.
 
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RESULTS, record
+from nexus.envs.factory import name_of
 
 STUDIES: dict[str, dict[str, Any]] = {
     "cartpole": {
@@ -102,6 +104,37 @@ STUDIES["lunarlander_family"] = {
 }
 
 
+def minatar_breakout() -> Any:
+    """Return Breakout on 10 x 10 pixels (https://arxiv.org/abs/1903.03176), with its sticky actions."""
+    import gymnasium
+    from minatar.gym import register_envs
+
+    if "MinAtar/Breakout-v1" not in gymnasium.registry:
+        register_envs()
+    return gymnasium.make("MinAtar/Breakout-v1", max_episode_steps=5_000)
+
+
+STUDIES["minatar_family"] = {
+    "env": minatar_breakout,
+    "first_seed": 100,
+    "seeds": 3,
+    "settings": {
+        "total_steps": 500_000,
+        "num_envs": 8,
+        "batch_size": 32,
+        "update_every": "4 steps",
+        "learning_rate": 0.00025,
+        "target_update_every": "1000 updates",
+        "learning_starts": 5_000,
+        "eval_every": "50000 steps",
+    },
+    "algorithms": {
+        "dqn": {"epsilon_steps": 100_000, "epsilon_min": 0.05},
+        "rainbow": {"v_min": 0.0, "v_max": 20.0},
+    },
+}
+
+
 def one_seed(name: str, algorithm: str | None, seed: int) -> dict[str, Any]:
     """Train one seed in a process of its own and return its evaluations and episode returns."""
     import nexus
@@ -158,7 +191,7 @@ def main() -> None:
         for job in as_completed(running):
             rows.append(job.result())
             rows.sort(key=lambda row: jobs.index((row.get("algorithm"), row["seed"])))
-            record(arguments.study, rows, processes=arguments.processes, env=study["env"])
+            record(arguments.study, rows, processes=arguments.processes, env=name_of(study["env"]))
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:

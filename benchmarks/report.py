@@ -296,6 +296,12 @@ def main() -> None:
             "150,000 steps. The settings are those tuned for DQN; they fold 3 steps, but here only where the name says "
             "it (n-step, rainbow, beyond), one step elsewhere; dueling is Dueling with Double.",
         ),
+        family(
+            "minatar_family",
+            "DQN and Rainbow on MinAtar's Breakout",
+            10,
+            "10 x 10 pixels in 4 channels, sticky actions, 500,000 steps, an update of 32 every 4 steps.",
+        ),
         speed(
             "updates",
             "Learner updates per second",
