@@ -258,8 +258,8 @@ def main() -> None:
             "CartPole-v1, tuned",
             475,
             [50_000, 100_000],
-            "`nexus train CartPole-v1` (DQN with scaled observations, layer norm, 5-step returns and Double's choice of "
-            "the next action) without its early stop: each evaluation is 100 greedy episodes.",
+            "`nexus train CartPole-v1` (DQN with scaled observations, layer norm, 5-step returns and Double's choice "
+            "of the next action) without its early stop: each evaluation is 100 greedy episodes.",
         ),
         wall_clock(),
         seed_preset(
