@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import torch
@@ -77,6 +77,8 @@ def train(
     Raises:
         ConfigError: the environment or a setting can't be used.
         RunError: the folder can't be written to.
+        EnvError: the environment failed.
+        DivergenceError: a loss or gradient is not finite, and `on_divergence` is "stop" or did not help.
     """
     if config is not None and settings:
         raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
@@ -92,6 +94,7 @@ def resume(
     *,
     env: EnvSource | None = None,
     total_steps: int | None = None,
+    on_divergence: Literal["stop", "rollback"] | None = None,
     listener: Listener | None = None,
 ) -> TrainResult:
     """Go on with a run that was stopped or killed, as if nothing had happened; or go further with one that is finished.
@@ -103,6 +106,7 @@ def resume(
         run: its folder.
         env: the function that makes its environment, if it was trained on a function.
         total_steps: train to this step, in place of what was planned.
+        on_divergence: another answer to a divergence than the run began with.
         listener: told of the start, each step, each evaluation, and of what is odd.
 
     Raises:
@@ -114,6 +118,8 @@ def resume(
     planned = config.total_steps
     if total_steps is not None:
         config = replace(config, total_steps=total_steps)
+    if on_divergence is not None:
+        config = replace(config, on_divergence=on_divergence)
     if about.get("status") == "finished" and config.total_steps == planned:
         raise ConfigError(f"{run} is finished: to go further, name more than its {planned} steps as total_steps")
     if config.checkpoint_every is None:
@@ -121,6 +127,8 @@ def resume(
     source = env_of_run(run, env).source
     require_agreement(agent_settings(about, run), config, run)
     listener = listener if listener is not None else Listener()
+    if about.get("status") == "diverged" and config.on_divergence == "stop":
+        listener.on_notice("it diverged, and with the same settings will again: try on_divergence rollback")
     for text in differences(about):
         listener.on_notice(text)
     with torch_threads(config.threads), Run(source, about.get("preset"), config, run, listener, begun=True) as again:

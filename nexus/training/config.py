@@ -1,6 +1,6 @@
 """Everything that shapes a training run, in one frozen config."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nexus.core.config import AgentConfig
@@ -80,6 +80,8 @@ class TrainConfig(AgentConfig):
     """How often to save all that `nexus resume` needs, in steps; every environment is reset there. None for never."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep; the best by evaluation is kept beside them."""
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    """When a loss or gradient is not finite: stop, or go back to the last checkpoint with half the learning rate."""
     threads: int | None = None
     """Threads for torch; none for one with vector states, where more only get in each other's way."""
 
@@ -113,6 +115,8 @@ class TrainConfig(AgentConfig):
         self.require(self.update_every.unit != "updates", "update_every", "steps or episodes")
         in_steps = self.checkpoint_every is None or self.checkpoint_every.unit == "steps"
         self.require(in_steps, "checkpoint_every", "steps, or none")
+        can_go_back = self.on_divergence == "stop" or self.checkpoint_every is not None
+        self.require(can_go_back, "on_divergence", "checkpoint_every to be set too")
         self.require(
             self.batch_size <= self.replay_capacity,
             "batch_size",
@@ -145,6 +149,15 @@ class TrainConfig(AgentConfig):
             return start
         count = episodes if self.epsilon_schedule == "per_episode" else since_start
         return schedules.exponential(start, end, self.epsilon_decay, count)
+
+    def slowed(self, halvings: int) -> "TrainConfig":
+        """Return these settings with the learning rate halved so many times, wherever its schedule stands."""
+        factor = 0.5**halvings
+        return replace(
+            self,
+            learning_rate=self.learning_rate * factor,
+            learning_rate_end=self.learning_rate_end * factor,
+        )
 
     def learning_rate_at(self, steps: int, updates: int) -> float:
         """Return the learning rate after so many steps and updates."""

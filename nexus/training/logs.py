@@ -66,6 +66,7 @@ class EpisodeTracker:
         count = value_from(state, "returns", np.ndarray).size
         self.returns.clear()
         self.lengths.clear()
+        self._return[:], self._length[:] = 0.0, 0
         self.returns.extend(array_from(state, "returns", np.empty(count), finite=False).tolist())
         self.lengths.extend(array_from(state, "lengths", np.empty(count, np.int64)).tolist())
 
