@@ -18,6 +18,7 @@ from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer, replay_bytes, require_memory
 from nexus.envs.factory import EnvSource, EnvSpec, bounds_of, describe_spaces, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
+from nexus.envs.workers import close_env
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.layers import Bounds
 from nexus.models.rl.dqn import DQNAgent
@@ -84,7 +85,7 @@ class Run:
         self.divergence: str | None = None  # what ended the run, if that did
         with ExitStack() as stack:
             self.vector_env = make_vector_env(self.spec, config.num_envs, config.vectorization)
-            stack.callback(self.vector_env.close)
+            stack.callback(close_env, self.vector_env)
             space = self.vector_env.single_observation_space
             shape, dtype, action_dim = describe_spaces(space, self.vector_env.single_action_space, name_of(env))
             require_memory(config.replay_capacity, shape, dtype)
@@ -165,7 +166,7 @@ class Run:
         if self.reached_target:
             return
         logged_seconds, logged_steps = log.seconds, self.counters.steps
-        stream = TransitionStream(self.vector_env, self.plan.env)
+        stream = TransitionStream(self.vector_env, self.plan.env, self.config.step_timeout)
         config = self.config.slowed(self.rollbacks)
         for progress in loop.train(stream, self.watched, self.replay, config, self.counters):
             self.evaluation = None

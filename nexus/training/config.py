@@ -28,6 +28,8 @@ class TrainConfig(AgentConfig):
     """Copies of the environment that are stepped together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
     """auto: the environment's own vector form or in turn; sync: in turn; async: a process each."""
+    step_timeout: float | None = None
+    """async: seconds for a step or reset of all copies together, before the run is given up; none for any time."""
     frame_skip: int = 1
     """Times each action is repeated; images show the maximum of the last two frames."""
     frame_stack: int = 1
@@ -99,6 +101,9 @@ class TrainConfig(AgentConfig):
             "keep_checkpoints",
         ):
             self.require(getattr(self, name) >= 1, name, "at least 1")
+        self.require(self.step_timeout is None or self.step_timeout > 0, "step_timeout", "more than 0 seconds, or none")
+        can_be_stopped = self.step_timeout is None or self.vectorization == "async"
+        self.require(can_be_stopped, "step_timeout", "vectorization async: a step in this process can't be stopped")
         self.require(self.num_envs <= MOST_ENVS, "num_envs", f"at most {MOST_ENVS}")
         self.require(0 <= self.priority_exponent <= 1, "priority_exponent", "a number in [0, 1]")
         self.require(0 <= self.importance_exponent <= 1, "importance_exponent", "a number in [0, 1]")
