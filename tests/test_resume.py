@@ -28,6 +28,7 @@ from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.config import TrainConfig
 from nexus.training.files import write_json, write_tensors
 from nexus.training.run_folder import locked
+from nexus.training.verify import verify
 from tests.chaos import SETTINGS, Silent, differences, match_reward, run_child
 
 RAINBOW: dict[str, Any] = {
@@ -459,3 +460,34 @@ def test_a_run_that_was_killed_as_it_began_does_not_block_its_folder(tmp_path: P
     train(match_reward, config=config_of(), run_dir=run, listener=Silent())
     with pytest.raises(RunError, match="not empty"):
         train(match_reward, config=config_of(), run_dir=run, listener=Silent())
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # The first one saves, and saving takes for ever: the disk sleeps.
+    program = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import nexus.runner
+def asleep(folder, networks):
+    print("saving", flush=True)
+    time.sleep(600)
+from nexus.cli.main import main
+save = nexus.runner.save_weights
+calls = []
+nexus.runner.save_weights = lambda *given: asleep(*given) if calls else calls.append(save(*given))
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", program, "train", "CartPole-v1", *ENDLESS, "--run-dir", str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: list(run.glob("checkpoints/*/state.json")))
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        while "saving" not in (line := process.stdout.readline()):
+            assert line, "it ended by itself"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130, said
+    assert said == ""
+    assert verify(run).whole
+    assert resume(run, total_steps=1_000_001, listener=Silent(max(kept(run)) + 50, interrupt)).interrupted

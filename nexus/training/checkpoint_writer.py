@@ -68,6 +68,16 @@ class Checkpoints:
         Raises:
             RunError: the disk is full or can't be written to; the checkpoints before are whole.
         """
+        try:
+            self.chunks = self.written(steps, state, replay, logs, score)
+        except RunError:
+            self.tidy()  # what was written of it only takes room
+            raise
+        self.kept[steps] = read_checkpoint(self.run, steps)
+        self.tidy()
+
+    def written(self, steps: int, state: State, replay: Rows, logs: LogMarks, score: float | None) -> tuple[Chunk, ...]:
+        """Write the files of a checkpoint and give its folder its name; return the chunks that it needs."""
         chunks = self.write_rows(replay)
         folder = self.run / CHECKPOINTS / str(steps)
         draft = folder.with_name(f".{steps}.tmp")
@@ -92,9 +102,7 @@ class Checkpoints:
             )
             draft.rename(folder)
             make_folder_durable(folder.parent)
-        self.chunks = chunks
-        self.kept[steps] = read_checkpoint(self.run, steps)
-        self.tidy()
+        return chunks
 
     def write_rows(self, replay: Rows) -> tuple[Chunk, ...]:
         """Write the rows that no chunk holds yet; return the chunks of all rows that the replay still has."""
