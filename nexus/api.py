@@ -13,17 +13,20 @@ import torch
 
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, one_line
+from nexus.core.state import part
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
 from nexus.runner import Run, agent_for, agent_from, replay_for
+from nexus.training.checkpoint import read_checkpoint
+from nexus.training.checkpoint_writer import Checkpoints, best_of
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import inside
 from nexus.training.presets import algorithm_preset, resolve_preset
-from nexus.training.run_folder import AGENT_FILE, RUN_FILE, load_weights, read_run, versions
+from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, read_run, versions
 
 __all__ = [
     "Listener",
@@ -210,15 +213,18 @@ def own_bytes(settings: Mapping[str, Any]) -> int:
     return network_bytes(settings.get("algorithm", "dqn"), **{k: v for k, v in settings.items() if k != "algorithm"})
 
 
-def load_agent(run: str | os.PathLike[str], *, device: str | None = None) -> DQNAgent:
+def load_agent(
+    run: str | os.PathLike[str], *, checkpoint: str | int | None = None, device: str | None = None
+) -> DQNAgent:
     """Return the agent of a run folder, with its weights.
 
     Args:
         run: the folder.
+        checkpoint: "best" by its evaluation, "latest", or the steps of one; None for the weights at the end of the run.
         device: where to, instead of where it was trained.
 
     Raises:
-        RunError: the folder is no run, or its files are damaged or don't fit each other.
+        RunError: the folder is no run, has no such checkpoint, or its files are damaged or don't fit each other.
     """
     about = read_run(run)
     settings = agent_settings(about, run) | {"compile": False} | ({} if device is None else {"device": device})
@@ -226,8 +232,40 @@ def load_agent(run: str | os.PathLike[str], *, device: str | None = None) -> DQN
         agent = agent_from(settings)
     except (ConfigError, TypeError, ValueError) as error:
         raise RunError(f"{Path(run) / RUN_FILE} describes an agent that can't be made: {one_line(error)}") from None
-    load_weights(Path(run), agent.networks, must_carry=about["format"] > 1)
+    if checkpoint is None:
+        load_weights(Path(run), agent.networks, must_carry=about["format"] > 1)
+    else:
+        load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint))
     return agent
+
+
+def load_checkpoint(run: Path, agent: DQNAgent, steps: int) -> None:
+    """Fill an agent's networks from a checkpoint."""
+    checkpoint = read_checkpoint(run, steps)
+    arrays = part(checkpoint.read_state(limit=checkpoint.arrays.bytes), "agent")
+    weights = {name: value for name, value in arrays.items() if name.partition(".")[0] in agent.networks}
+    fill_networks(agent.networks, weights, run / checkpoint.arrays_name)
+
+
+def steps_of(run: Path, checkpoint: str | int) -> int:
+    """Return the steps of a checkpoint named as `load_agent` takes it.
+
+    Raises:
+        RunError: there is no such checkpoint, or one that must be compared is damaged.
+    """
+    present = Checkpoints(run, keep=1).present()
+    if not present:
+        raise RunError(f"{run} has no checkpoint")
+    if checkpoint == "latest":
+        return present[0]
+    if checkpoint == "best":
+        best = best_of(read_checkpoint(run, steps) for steps in present)
+        if best is None:
+            raise RunError(f"no checkpoint of {run} has a score: train with eval_every, or take latest")
+        return best
+    if str(checkpoint) not in map(str, present):
+        raise RunError(f"{run} has no checkpoint {str(checkpoint)!r}: needs best, latest or one of {present}")
+    return int(checkpoint)
 
 
 def evaluate(
@@ -237,6 +275,7 @@ def evaluate(
     *,
     epsilon: float = 0.0,
     seed: int = 0,
+    checkpoint: str | int | None = None,
 ) -> Evaluation:
     """Play full episodes with an agent, or with the agent of a run folder.
 
@@ -246,16 +285,20 @@ def evaluate(
         episodes: how many.
         epsilon: probability of a random action, never the one left from training unless you pass it.
         seed: of the environments.
+        checkpoint: of the run folder, as `load_agent` takes it.
 
     Raises:
-        RunError: the folder is no run, or its environment was a function, which a folder can't keep.
+        RunError: the folder is no run, has no such checkpoint, or its environment was a function, which a folder
+            can't keep.
     """
     if isinstance(agent, DQNAgent):
         if env is None:
             raise ConfigError("evaluating an agent needs its env: an id or a function")
+        if checkpoint is not None:
+            raise ConfigError(f"checkpoint = {checkpoint!r}: needs the folder of a run in place of an agent")
         player, spec = agent, EnvSpec(env)
     else:
-        player, spec = load_agent(agent), env_of_run(agent, env)
+        player, spec = load_agent(agent, checkpoint=checkpoint), env_of_run(agent, env)
     if env is not None:
         with closing(make_env(spec)) as one:
             require_fit(player, one)
