@@ -535,5 +535,6 @@ sys.exit(main(sys.argv[1:]))
         _, said = process.communicate(timeout=20)
     assert process.returncode == 130, said
     assert said == ""
-    assert verify(run).whole
-    assert resume(run, total_steps=1_000_001, listener=Silent(max(kept(run)) + 50, interrupt)).interrupted
+    verdict = verify(run)
+    assert verdict.whole
+    assert resume(run, listener=Silent(verdict.checkpoints[0] + 50, interrupt)).interrupted
