@@ -223,6 +223,26 @@ def speed(name: str, title: str, text: str, head: list[str]) -> str:
     return "\n\n".join([f"## {title}", text.format(**found), table(head, cells), provenance(found)])
 
 
+def barriers(study: str) -> str:
+    """The section on what the barriers of checkpoints cost learning in one environment."""
+    found = load(f"barriers_{study}")
+    if found is None:
+        return ""
+    scores = {(row["barriers"], row["seed"]): f"{row['score']:.1f}" for row in found["rows"]}
+    seeds = sorted({seed for _, seed in scores})
+    rows = [[seed, *(scores.get((barriers, seed), "-") for barriers in (True, False))] for seed in seeds]
+    return "\n\n".join(
+        [
+            f"## What barriers cost learning on {found['env']}",
+            f"A checkpoint every {found['every']}, at which all environments begin anew, against none. Each score is "
+            "the mean of 100 greedy episodes with the final weights. Mean with barriers less mean without: "
+            f"**{found['difference']}**, 95 % bootstrap interval over seeds {found['low']} to {found['high']}.",
+            table(["seed", "with barriers", "without"], rows),
+            provenance(found),
+        ]
+    )
+
+
 def overestimation() -> str:
     """The section on the seed's first pitfall."""
     found = load("overestimation")
@@ -326,6 +346,23 @@ def main() -> None:
             ["call", "µs", "µs at best", "ratio to uniform"],
         ),
         overestimation(),
+        speed(
+            "checkpoint",
+            "The pause of a checkpoint",
+            "{held:,} CartPole transitions in the replay, and all that the training waits for; medians over {rounds} "
+            "runs, with {checkpoints} checkpoints each after the first, in turn.",
+            ["replay", "new transitions", "ms", "ms at most"],
+        ),
+        barriers("cartpole"),
+        barriers("lunarlander"),
+        speed(
+            "safety",
+            "What safety costs",
+            "Whole CartPole-v1 runs of {steps:,} steps. On: a checkpoint every 10,000 steps with its checksums, and a "
+            "look at every loss, gradient, observation and reward. Off: none of it. {rounds} fresh processes each, in "
+            "turn; median of the ratios: **{ratio}**.",
+            ["safety", "steps/s, median", "one by one"],
+        ),
         speed(
             "import_time",
             "Start-up",

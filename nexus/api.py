@@ -6,24 +6,27 @@ from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import torch
 
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, one_line
+from nexus.core.state import part
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
 from nexus.runner import Run, agent_for, agent_from, replay_for
+from nexus.training.checkpoint import read_checkpoint
+from nexus.training.checkpoint_writer import Checkpoints, best_of
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import inside
 from nexus.training.presets import algorithm_preset, resolve_preset
-from nexus.training.run_folder import AGENT_FILE, RUN_FILE, load_weights, read_run, versions
+from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, read_run, versions
 
 __all__ = [
     "Listener",
@@ -77,6 +80,8 @@ def train(
     Raises:
         ConfigError: the environment or a setting can't be used.
         RunError: the folder can't be written to.
+        EnvError: the environment failed.
+        DivergenceError: a loss or gradient is not finite, and `on_divergence` is "stop" or did not help.
     """
     if config is not None and settings:
         raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
@@ -92,6 +97,7 @@ def resume(
     *,
     env: EnvSource | None = None,
     total_steps: int | None = None,
+    on_divergence: Literal["stop", "rollback"] | None = None,
     listener: Listener | None = None,
 ) -> TrainResult:
     """Go on with a run that was stopped or killed, as if nothing had happened; or go further with one that is finished.
@@ -103,6 +109,7 @@ def resume(
         run: its folder.
         env: the function that makes its environment, if it was trained on a function.
         total_steps: train to this step, in place of what was planned.
+        on_divergence: another answer to a divergence than the run began with.
         listener: told of the start, each step, each evaluation, and of what is odd.
 
     Raises:
@@ -114,6 +121,8 @@ def resume(
     planned = config.total_steps
     if total_steps is not None:
         config = replace(config, total_steps=total_steps)
+    if on_divergence is not None:
+        config = replace(config, on_divergence=on_divergence)
     if about.get("status") == "finished" and config.total_steps == planned:
         raise ConfigError(f"{run} is finished: to go further, name more than its {planned} steps as total_steps")
     if config.checkpoint_every is None:
@@ -121,6 +130,8 @@ def resume(
     source = env_of_run(run, env).source
     require_agreement(agent_settings(about, run), config, run)
     listener = listener if listener is not None else Listener()
+    if about.get("status") == "diverged" and config.on_divergence == "stop":
+        listener.on_notice("it diverged, and with the same settings will again: try on_divergence rollback")
     for text in differences(about):
         listener.on_notice(text)
     with torch_threads(config.threads), Run(source, about.get("preset"), config, run, listener, begun=True) as again:
@@ -202,15 +213,18 @@ def own_bytes(settings: Mapping[str, Any]) -> int:
     return network_bytes(settings.get("algorithm", "dqn"), **{k: v for k, v in settings.items() if k != "algorithm"})
 
 
-def load_agent(run: str | os.PathLike[str], *, device: str | None = None) -> DQNAgent:
+def load_agent(
+    run: str | os.PathLike[str], *, checkpoint: str | int | None = None, device: str | None = None
+) -> DQNAgent:
     """Return the agent of a run folder, with its weights.
 
     Args:
         run: the folder.
+        checkpoint: "best" by its evaluation, "latest", or the steps of one; None for the weights at the end of the run.
         device: where to, instead of where it was trained.
 
     Raises:
-        RunError: the folder is no run, or its files are damaged or don't fit each other.
+        RunError: the folder is no run, has no such checkpoint, or its files are damaged or don't fit each other.
     """
     about = read_run(run)
     settings = agent_settings(about, run) | {"compile": False} | ({} if device is None else {"device": device})
@@ -218,8 +232,40 @@ def load_agent(run: str | os.PathLike[str], *, device: str | None = None) -> DQN
         agent = agent_from(settings)
     except (ConfigError, TypeError, ValueError) as error:
         raise RunError(f"{Path(run) / RUN_FILE} describes an agent that can't be made: {one_line(error)}") from None
-    load_weights(Path(run), agent.networks, must_carry=about["format"] > 1)
+    if checkpoint is None:
+        load_weights(Path(run), agent.networks, must_carry=about["format"] > 1)
+    else:
+        load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint))
     return agent
+
+
+def load_checkpoint(run: Path, agent: DQNAgent, steps: int) -> None:
+    """Fill an agent's networks from a checkpoint."""
+    checkpoint = read_checkpoint(run, steps)
+    arrays = part(checkpoint.read_state(limit=checkpoint.arrays.bytes), "agent")
+    weights = {name: value for name, value in arrays.items() if name.partition(".")[0] in agent.networks}
+    fill_networks(agent.networks, weights, run / checkpoint.arrays_name)
+
+
+def steps_of(run: Path, checkpoint: str | int) -> int:
+    """Return the steps of a checkpoint named as `load_agent` takes it.
+
+    Raises:
+        RunError: there is no such checkpoint, or one that must be compared is damaged.
+    """
+    present = Checkpoints(run, keep=1).present()
+    if not present:
+        raise RunError(f"{run} has no checkpoint")
+    if checkpoint == "latest":
+        return present[0]
+    if checkpoint == "best":
+        best = best_of(read_checkpoint(run, steps) for steps in present)
+        if best is None:
+            raise RunError(f"no checkpoint of {run} has a score: train with eval_every, or take latest")
+        return best
+    if str(checkpoint) not in map(str, present):
+        raise RunError(f"{run} has no checkpoint {str(checkpoint)!r}: needs best, latest or one of {present}")
+    return int(checkpoint)
 
 
 def evaluate(
@@ -229,6 +275,7 @@ def evaluate(
     *,
     epsilon: float = 0.0,
     seed: int = 0,
+    checkpoint: str | int | None = None,
 ) -> Evaluation:
     """Play full episodes with an agent, or with the agent of a run folder.
 
@@ -238,16 +285,20 @@ def evaluate(
         episodes: how many.
         epsilon: probability of a random action, never the one left from training unless you pass it.
         seed: of the environments.
+        checkpoint: of the run folder, as `load_agent` takes it.
 
     Raises:
-        RunError: the folder is no run, or its environment was a function, which a folder can't keep.
+        RunError: the folder is no run, has no such checkpoint, or its environment was a function, which a folder
+            can't keep.
     """
     if isinstance(agent, DQNAgent):
         if env is None:
             raise ConfigError("evaluating an agent needs its env: an id or a function")
+        if checkpoint is not None:
+            raise ConfigError(f"checkpoint = {checkpoint!r}: needs the folder of a run in place of an agent")
         player, spec = agent, EnvSpec(env)
     else:
-        player, spec = load_agent(agent), env_of_run(agent, env)
+        player, spec = load_agent(agent, checkpoint=checkpoint), env_of_run(agent, env)
     if env is not None:
         with closing(make_env(spec)) as one:
             require_fit(player, one)

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from nexus.core.config import AgentConfig
-from nexus.core.errors import ConfigError, RunError, Terminated
+from nexus.core.errors import ConfigError, DivergenceError, RunError, Terminated
 from nexus.core.seeding import generator, seed_of
 from nexus.core.state import State, below, number_from, part, value_from
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer, replay_bytes, require_memory
 from nexus.envs.factory import EnvSource, EnvSpec, bounds_of, describe_spaces, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
+from nexus.envs.workers import close_env
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.layers import Bounds
 from nexus.models.rl.dqn import DQNAgent
@@ -26,6 +27,7 @@ from nexus.training import loop
 from nexus.training.checkpoint import Checkpoint, check_logs, read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.config import TrainConfig
+from nexus.training.divergence import WatchedAgent, require_finite_state
 from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import write_json
@@ -43,6 +45,9 @@ from nexus.training.run_folder import (
 from nexus.training.signals import sigterm_stops
 
 __all__ = ["Run", "agent_for", "agent_from", "replay_for"]
+
+MOST_ROLLBACKS = 5  # the learning rate is then a 32nd of what it was: the cause is another
+TO_TRY = "a smaller --learning-rate, --reward-clip 1, a smaller --max-grad-norm"
 
 
 class Run:
@@ -76,9 +81,11 @@ class Run:
         self.score: float | None = None  # of the last evaluation since the last checkpoint
         self.reached_target = False
         self.from_checkpoint: Checkpoint | None = None
+        self.rollbacks = 0  # each halves the learning rate
+        self.divergence: str | None = None  # what ended the run, if that did
         with ExitStack() as stack:
             self.vector_env = make_vector_env(self.spec, config.num_envs, config.vectorization)
-            stack.callback(self.vector_env.close)
+            stack.callback(close_env, self.vector_env)
             space = self.vector_env.single_observation_space
             shape, dtype, action_dim = describe_spaces(space, self.vector_env.single_action_space, name_of(env))
             require_memory(config.replay_capacity, shape, dtype)
@@ -91,9 +98,10 @@ class Run:
             # After the environment: processes that it started must not hold the lock, should this one be killed.
             stack.enter_context(locked(folder))
             self.folder = folder
-            self.row_bytes = (
-                replay_bytes(1, shape, dtype) + 2 * action_dim
-            )  # with room for a mask of each state's actions
+            self.row_bytes = replay_bytes(1, shape, dtype) + 2 * action_dim  # with masks of both states' actions
+            # Prioritized replay brings the numbers of every update to the CPU anyway.
+            at_once = config.prioritized or self.agent.device.type == "cpu"
+            self.watched = WatchedAgent(self.agent, self.counters, folder, at_once=at_once)
             self.checkpoints = Checkpoints(folder, config.keep_checkpoints)
             if begun:
                 require_no_links_out(folder)
@@ -111,27 +119,42 @@ class Run:
         self.stack.close()
 
     def run(self) -> TrainResult:
-        """Train to the end, to the target return, or to a signal; save in each case."""
+        """Train to the end, to the target return, or to a signal; save in each case, and if an error ends it too."""
         self.checkpoints.go_on_from(self.from_checkpoint)
         self.save("running")
         self.listener.on_start(self.plan)
-        status, evaluation, stopped_by = "failed", None, None  # what stands if an error ends the run
+        status, evaluation, stopped_by = "finished", None, None
         try:
-            with sigterm_stops(), self.open_log() as log:
-                try:
-                    self.follow(log)
-                    # Other seeds than before: a run that stopped for its score is not reported by that score.
-                    ended_at = None if self.reached_target else self.evaluation
-                    evaluation = ended_at if ended_at is not None else self.evaluate(log, seed_offset=10_000)
-                finally:
-                    self.seconds = log.seconds
-            status = "finished"
+            with sigterm_stops():
+                evaluation = self.to_the_end()
         except KeyboardInterrupt as stop:
             status, stopped_by = "interrupted", signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-        finally:
-            self.save(status, evaluation)
+        except BaseException:
+            with suppress(RunError):  # on a full disk say what came first
+                self.save("failed" if self.divergence is None else "diverged")
+            raise
+        self.save(status, evaluation)
         newest = max(self.checkpoints.kept, default=None)
         return TrainResult(self.agent, self.folder, evaluation, self.counters, self.seconds, stopped_by, newest)
+
+    def to_the_end(self) -> Evaluation:
+        """Train and evaluate, from the last checkpoint again whenever the training diverges and may go back."""
+        while True:
+            try:
+                with self.open_log() as log:
+                    try:
+                        return self.once(log)
+                    finally:
+                        self.seconds = log.seconds
+            except DivergenceError as fault:
+                self.recover(fault)
+
+    def once(self, log: RunLog) -> Evaluation:
+        """Train to the end and return the evaluation of the final weights."""
+        self.follow(log)
+        # Other seeds than before: a run that stopped for its score is not reported by that score.
+        ended_at = None if self.reached_target else self.evaluation
+        return ended_at if ended_at is not None else self.evaluate(log, seed_offset=10_000)
 
     def open_log(self) -> RunLog:
         """Open the log files, cut back to the checkpoint that the run goes on from."""
@@ -143,8 +166,9 @@ class Run:
         if self.reached_target:
             return
         logged_seconds, logged_steps = log.seconds, self.counters.steps
-        stream = TransitionStream(self.vector_env, self.plan.env)
-        for progress in loop.train(stream, self.agent, self.replay, self.config, self.counters):
+        stream = TransitionStream(self.vector_env, self.plan.env, self.config.step_timeout)
+        config = self.config.slowed(self.rollbacks)
+        for progress in loop.train(stream, self.watched, self.replay, config, self.counters):
             self.evaluation = None
             ended = self.episodes.add(progress)
             log.episodes(progress, ended)
@@ -152,7 +176,8 @@ class Run:
                 now = log.seconds
                 rate = (self.counters.steps - logged_steps) / max(now - logged_seconds, 1e-9)
                 logged_seconds, logged_steps = now, self.counters.steps
-                values = scalars(progress, self.episodes, self.replay, self.config, rate)
+                values = scalars(progress, self.episodes, self.replay, config, rate)
+                values |= {"train/rollbacks": self.rollbacks} if self.rollbacks else {}
                 log.scalars(self.counters.steps, values)
             self.listener.on_step(progress, self.episodes)
             if progress.due(self.config.eval_every):
@@ -167,6 +192,7 @@ class Run:
 
     def evaluate(self, log: RunLog, seed_offset: int = 0) -> Evaluation:
         """Play greedy episodes on seeds that training never sees, and log the result."""
+        self.watched.settle()
         seed = seed_of(self.config.seed, "evaluation") + seed_offset
         evaluation = play(self.agent, self.spec, self.config.eval_episodes, seed=seed)
         log.scalars(
@@ -181,11 +207,44 @@ class Run:
         return evaluation
 
     def checkpoint(self, log: RunLog) -> None:
-        """Write all that the run needs to go on from here."""
+        """Write all that the run needs to go on from here; never what has diverged."""
+        self.watched.settle()
         self.seconds = log.seconds
+        state = self.get_state()
+        require_finite_state(part(state, "agent"), self.counters.steps)
         score = self.score if self.score is not None and np.isfinite(self.score) else None
-        self.checkpoints.write(self.counters.steps, self.get_state(), self.replay, log.marks(), score)
+        self.checkpoints.write(self.counters.steps, state, self.replay, log.marks(), score)
         self.score = None
+
+    def recover(self, fault: DivergenceError) -> None:
+        """Go back to the last checkpoint, and on from there with half the learning rate if that is wanted.
+
+        Whoever is killed after this and resumes starts from that checkpoint too, diverges at the same place and comes
+        to the same decision. Later checkpoints keep the count.
+
+        Raises:
+            DivergenceError: it is not wanted, or did not help, or there is no checkpoint. The agent is then that of
+                the last checkpoint.
+        """
+        rollbacks, seconds, unwatched = self.rollbacks + 1, self.seconds, self.counters.steps
+        self.from_checkpoint, _ = self.newest_whole()
+        self.rollbacks, self.seconds, self.score = rollbacks, seconds, None
+        if self.from_checkpoint is None:
+            last = "no checkpoint was written before"
+        else:
+            last = f"the last good checkpoint is of step {self.from_checkpoint.steps}"
+        wanted = self.config.on_divergence == "rollback"
+        if not wanted or self.from_checkpoint is None or rollbacks > MOST_ROLLBACKS:
+            again = f"{MOST_ROLLBACKS} rollbacks did not help" if rollbacks > MOST_ROLLBACKS else last
+            self.rollbacks = rollbacks - 1
+            self.divergence = f"{fault}; {again}; try {TO_TRY}{'' if wanted else ', --on-divergence rollback'}"
+            raise DivergenceError(self.divergence) from None
+        self.checkpoints.go_on_from(self.from_checkpoint)
+        rate = self.config.slowed(rollbacks).learning_rate_at(self.counters.steps, self.counters.updates)
+        self.listener.on_notice(
+            f"{fault}; rollback {rollbacks} of at most {MOST_ROLLBACKS}: from step {unwatched} back to step "
+            f"{self.counters.steps}, learning rate {rate:g}"
+        )
 
     def get_state(self) -> State:
         """Return everything that training has changed, but for the rows of the replay."""
@@ -195,6 +254,7 @@ class Run:
             **below("episodes", self.episodes.get_state()),
             **below("counters", asdict(self.counters)),
             "seconds": self.seconds,
+            "rollbacks": self.rollbacks,
             "reached_target": self.reached_target,
             "evaluation": None if self.evaluation is None else self.evaluation.to_mapping(),
         }
@@ -211,6 +271,7 @@ class Run:
         for name in vars(self.counters):
             setattr(self.counters, name, int(number_from(state, f"counters.{name}", low=0)))
         self.seconds = number_from(state, "seconds", low=0)
+        self.rollbacks = int(number_from({"rollbacks": 0, **state}, "rollbacks", 0, MOST_ROLLBACKS))  # older runs: none
         self.reached_target = value_from(state, "reached_target", bool)
         saved = state.get("evaluation")
         self.evaluation = None if saved is None else Evaluation.from_mapping(saved)
@@ -221,13 +282,7 @@ class Run:
         Raises:
             RunError: there are checkpoints, and none is whole.
         """
-        damage = []
-        for steps in self.checkpoints.present():
-            try:
-                self.from_checkpoint = self.restored(read_checkpoint(self.folder, steps))
-                break
-            except (RunError, ConfigError) as error:
-                damage.append(f"checkpoint {steps}: {error}")
+        self.from_checkpoint, damage = self.newest_whole()
         if damage and self.from_checkpoint is None:
             raise RunError(f"nothing to resume from: {'; '.join(damage)}")
         if self.from_checkpoint is None:
@@ -236,6 +291,16 @@ class Run:
             self.listener.on_notice(f"{'; '.join(damage)}; going on from step {self.counters.steps}")
         if self.counters.steps > self.config.total_steps:
             raise ConfigError(f"total_steps = {self.config.total_steps}: the run has {self.counters.steps} behind it")
+
+    def newest_whole(self) -> tuple[Checkpoint | None, list[str]]:
+        """Take on the state of the newest checkpoint that is whole; return it, and what is wrong with newer ones."""
+        damage: list[str] = []
+        for steps in self.checkpoints.present():
+            try:
+                return self.restored(read_checkpoint(self.folder, steps)), damage
+            except (RunError, ConfigError) as error:
+                damage.append(f"checkpoint {steps}: {error}")
+        return None, damage
 
     def restored(self, checkpoint: Checkpoint) -> Checkpoint:
         """Take on a checkpoint's whole state.
@@ -266,6 +331,8 @@ class Run:
                 "status": status,
                 "progress": asdict(self.counters),
                 "seconds": round(self.seconds, 3),
+                "rollbacks": self.rollbacks,
+                "divergence": self.divergence,
                 "config": self.config.to_mapping(),
                 "agent": self.agent.config,
                 "versions": versions(),
@@ -275,8 +342,9 @@ class Run:
             self.save_weights(evaluation)
 
     def save_weights(self, evaluation: Evaluation | None) -> None:
-        """Write both networks, and how good they are if that is known."""
-        save_weights(self.folder, self.agent.networks)
+        """Write both networks, unless they have diverged, and how good they are if that is known."""
+        if all(value.isfinite().all() for net in self.agent.networks.values() for value in net.state_dict().values()):
+            save_weights(self.folder, self.agent.networks)
         if evaluation is not None:
             write_json(self.folder / "evaluation.json", evaluation.to_mapping())
 

@@ -454,7 +454,7 @@ def test_an_impossible_mask_is_refused_with_name_copy_and_step(mode: AutoresetMo
     with pytest.raises(EnvError) as caught:
         run_until_refused(stream)
     said = str(caught.value)
-    assert said.startswith("Game-v0: copy 1 of 3, step ")
+    assert said.startswith("Game-v0: copy 1 of 3, seed 1, step ")
     assert text in said
     assert "\n" not in said
 
@@ -483,7 +483,9 @@ def test_a_mask_that_was_not_there_at_reset_is_refused() -> None:
 
     stream = TransitionStream(SyncVectorEnv([Late]))
     stream.reset(seed=0)
-    with pytest.raises(EnvError, match="Late: copy 0 of 1, step 1: got an action_mask in its info, but there was none"):
+    with pytest.raises(
+        EnvError, match="Late: copy 0 of 1, seed 0, step 1: got an action_mask in its info, but there was none"
+    ):
         stream.step(np.zeros(1, np.int64) + int(stream.env.envs[0].mask.argmax()))  # type: ignore[attr-defined]
 
 

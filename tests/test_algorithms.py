@@ -11,7 +11,7 @@ from torch import Tensor
 import nexus
 from nexus.api import make_config
 from nexus.cli.main import main
-from nexus.core.errors import ConfigError
+from nexus.core.errors import ConfigError, EnvError
 from nexus.core.types import Array, Batch, Transitions
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
@@ -292,7 +292,7 @@ def test_a_run_that_an_error_ended_is_not_called_finished(tmp_path: Path) -> Non
         def reward(self, action: int) -> float:
             raise RuntimeError("broken joint")
 
-    with pytest.raises(RuntimeError, match="broken joint"):
+    with pytest.raises(EnvError, match="broken joint"):
         nexus.train(Breaks, run_dir=tmp_path / "run", **SETTINGS)
     assert read_run(tmp_path / "run")["status"] == "failed"
 

@@ -42,6 +42,9 @@ class Result:
     def __init__(self, count: int) -> None:
         self.priorities = torch.full((count,), 3.0)
 
+    def __getitem__(self, name: str) -> Tensor:
+        raise KeyError(name)
+
     def items(self) -> Iterable[tuple[str, Tensor]]:
         return []
 

@@ -24,10 +24,12 @@ from nexus.core.state import State
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
 from nexus.runner import Run
 from nexus.training import checkpoint_writer, loop
+from nexus.training.checkpoint import read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.config import TrainConfig
 from nexus.training.files import write_json, write_tensors
 from nexus.training.run_folder import locked
+from nexus.training.verify import verify
 from tests.chaos import SETTINGS, Silent, differences, match_reward, run_child
 
 RAINBOW: dict[str, Any] = {
@@ -273,6 +275,49 @@ def test_a_checkpoint_writes_only_what_is_new(tmp_path: Path, monkeypatch: pytes
     assert len({name for name, _ in written}) == 5
 
 
+def test_any_checkpoint_that_is_kept_can_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    means = iter([1.0, 9.0, 2.0, 4.0, 3.0, 5.0])
+    evaluate = Run.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "evaluate", lambda *given: replace(evaluate(*given), mean=next(means)))
+        train(
+            "CartPole-v1",
+            config=config_of(num_envs=1, eval_every="60 steps"),
+            run_dir=tmp_path / "run",
+            listener=Silent(),
+        )
+    run = tmp_path / "run"
+    cases: list[tuple[str | int, int]] = [("best", 120), ("latest", 300), (240, 240), ("240", 240)]
+    for checkpoint, steps in cases:
+        agent = nexus.load_agent(run, checkpoint=checkpoint)
+        saved = read_checkpoint(run, steps).read_state(1 << 20)
+        for name, network in agent.networks.items():
+            for key, value in network.state_dict().items():
+                assert np.array_equal(saved[f"agent.{name}.{key}"], value.numpy())
+    (score, end) = (nexus.evaluate(run, episodes=3, checkpoint=which) for which in ("best", None))
+    assert main(["evaluate", str(run), "--checkpoint", "best", "--episodes", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["returns"] == score.returns
+    assert score.returns != end.returns
+    assert main(["evaluate", str(run), "--checkpoint", "180"]) == 2
+    assert "needs best, latest or one of [300, 240, 120]" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="needs the folder of a run"):
+        nexus.evaluate(nexus.load_agent(run), "CartPole-v1", checkpoint="best")
+
+
+def test_a_checkpoint_without_a_score_is_no_best_one(tmp_path: Path) -> None:
+    whole(tmp_path / "run", eval_every=None)
+    with pytest.raises(RunError, match="has a score"):
+        nexus.load_agent(tmp_path / "run", checkpoint="best")
+    flip(tmp_path / "run/checkpoints/300/state.safetensors")
+    with pytest.raises(RunError, match="damaged"):
+        nexus.load_agent(tmp_path / "run", checkpoint="latest")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    with pytest.raises(RunError, match="has no checkpoint"):
+        nexus.load_agent(tmp_path / "run", checkpoint="latest")
+
+
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -328,7 +373,9 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path: Path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "write_rows", full)
-        with pytest.raises(RunError, match="No space left"):
+        with pytest.raises(
+            RunError, match=r"replay/.*No space left on device: needs [\d,]+ bytes, [\d,]+ bytes are free"
+        ):
             whole(tmp_path / "full")
     monkeypatch.undo()
     assert kept(tmp_path / "full")[-1] in (120, 121)
@@ -459,3 +506,35 @@ def test_a_run_that_was_killed_as_it_began_does_not_block_its_folder(tmp_path: P
     train(match_reward, config=config_of(), run_dir=run, listener=Silent())
     with pytest.raises(RunError, match="not empty"):
         train(match_reward, config=config_of(), run_dir=run, listener=Silent())
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # The first one saves, and saving takes for ever: the disk sleeps.
+    program = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import nexus.runner
+def asleep(folder, networks):
+    print("saving", flush=True)
+    time.sleep(600)
+from nexus.cli.main import main
+save = nexus.runner.save_weights
+calls = []
+nexus.runner.save_weights = lambda *given: asleep(*given) if calls else calls.append(save(*given))
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", program, "train", "CartPole-v1", *ENDLESS, "--run-dir", str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: list(run.glob("checkpoints/*/state.json")))
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        while "saving" not in (line := process.stdout.readline()):
+            assert line, "it ended by itself"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130, said
+    assert said == ""
+    verdict = verify(run)
+    assert verdict.whole
+    assert resume(run, listener=Silent(verdict.checkpoints[0] + 50, interrupt)).interrupted

@@ -18,6 +18,8 @@ class EvaluateCommand:
 
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder."""
+    checkpoint: str | None = None
+    """best, latest, or the steps of one; none takes the weights at the end of the run."""
     env: str | None = None
     """Another environment than the one of the run."""
     episodes: int = 100
@@ -41,7 +43,14 @@ def run(arguments: list[str]) -> int:
     command = parse(EvaluateCommand, arguments, "nexus evaluate")
     from nexus.api import evaluate
 
-    result = evaluate(command.run, command.env, command.episodes, epsilon=command.epsilon, seed=command.seed)
+    result = evaluate(
+        command.run,
+        command.env,
+        command.episodes,
+        epsilon=command.epsilon,
+        seed=command.seed,
+        checkpoint=command.checkpoint,
+    )
     if command.json:
         print(json.dumps(result.to_mapping()))
         return 0

@@ -22,7 +22,10 @@ USAGE = "usage: nexus VERB ...\n\n" + "\n".join(f"  {verb:<10} {text}" for verb,
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for what a user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
+    """Run the command line and return its exit code.
+
+    0, 2 for what a user can mend, 3 if the training diverged, 130 for Ctrl-C, 143 for SIGTERM.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(f"{USAGE}\n\n`nexus VERB --help` tells more.")
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return verb_of(arguments[0])(arguments[1:])
     except NexusError as error:
         print(f"nexus: error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except Terminated:
         return TERMINATED
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """`nexus resume RUN`."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -18,6 +18,8 @@ class ResumeCommand:
     """A run's folder."""
     total_steps: int | None = None
     """Train to this step, in place of what was planned."""
+    on_divergence: Literal["stop", "rollback"] | None = None
+    """Another answer to a divergence than the run began with."""
 
 
 def run(arguments: list[str]) -> int:
@@ -27,6 +29,8 @@ def run(arguments: list[str]) -> int:
     from nexus.cli.progress import TrainView
 
     with TrainView() as view:
-        result = resume(command.run, total_steps=command.total_steps, listener=view)
+        result = resume(
+            command.run, total_steps=command.total_steps, on_divergence=command.on_divergence, listener=view
+        )
     view.finish(result)
     return result.exit_code

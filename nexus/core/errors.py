@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["ConfigError", "EnvError", "NexusError", "RunError", "Terminated", "nearest", "one_line"]
+__all__ = ["ConfigError", "DivergenceError", "EnvError", "NexusError", "RunError", "Terminated", "nearest", "one_line"]
 
 
 class NexusError(Exception):
-    """The user can mend this. The command line prints its one line and exits with code 2."""
+    """The user can mend this. The command line prints its one line and exits with its code."""
+
+    exit_code = 2
 
 
 class ConfigError(NexusError, ValueError):
@@ -20,6 +22,12 @@ class EnvError(NexusError):
 
 class RunError(NexusError):
     """A run folder is missing, incomplete or damaged, or can't be written."""
+
+
+class DivergenceError(NexusError):
+    """A loss, a gradient or a weight is no finite number any more: from there on nothing is learned."""
+
+    exit_code = 3
 
 
 class Terminated(KeyboardInterrupt):

@@ -35,7 +35,7 @@ def read_action_masks(
     """
     masks = info.get(KEY)
     given = np.asarray(info.get("_" + KEY, np.full(len(needed), masks is not None)), bool)
-    refuse(needed & ~given, fault, f"no {KEY} in its info: needs one at every reset and step, or none at all")
+    refuse(needed & ~given, fault, f"got no {KEY} in its info: needs one at every reset and step, or none at all")
     if masks is None:
         return np.zeros((len(needed), action_dim), bool)
     rows = np.asarray(masks)
@@ -45,8 +45,8 @@ def read_action_masks(
         raise fault(int(given.argmax()), wrong_shape(rows.shape[1:], action_dim))
     legal: NDArray[np.bool_] = rows.astype(bool)
     if rows.dtype != bool:
-        refuse((rows != legal).any(1), fault, f"an {KEY} that holds more than 0 and 1: needs 1 where legal, else 0")
-    refuse(needed & ~legal.any(1), fault, f"an {KEY} without a legal action: needs at least one 1")
+        refuse((rows != legal).any(1), fault, f"got an {KEY} that holds more than 0 and 1: needs 1 where legal, else 0")
+    refuse(needed & ~legal.any(1), fault, f"got an {KEY} without a legal action: needs at least one 1")
     return legal
 
 
@@ -63,7 +63,7 @@ def stacked(rows: Array, given: NDArray[np.bool_], action_dim: int, fault: Fault
 
 def wrong_shape(shape: tuple[int, ...], action_dim: int) -> str:
     """Say which shape a mask has and should have."""
-    return f"an {KEY} of shape {shape}: needs ({action_dim},), one entry per action"
+    return f"got an {KEY} of shape {shape}: needs ({action_dim},), one entry per action"
 
 
 def refuse(wrong: NDArray[np.bool_], fault: Fault, text: str) -> None:

@@ -13,6 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
 from nexus.core.errors import ConfigError, nearest, one_line
+from nexus.envs.workers import Reporter
 from nexus.envs.wrappers import FrameSkip
 
 __all__ = ["EnvSource", "EnvSpec", "bounds_of", "describe_spaces", "make_env", "make_vector_env", "name_of"]
@@ -83,8 +84,25 @@ def make_vector_env(
         return gym.make_vec(str(spec.source), num_envs=num_envs, vectorization_mode="vector_entry_point")
     makers = [partial(make_env, spec)] * num_envs
     if mode == "async":
-        return AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+        return in_processes([partial(make_reporter, spec)] * num_envs, name_of(spec.source))
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def make_reporter(spec: EnvSpec) -> Env:
+    """Return one environment for a process of its own."""
+    return Reporter(make_env(spec))
+
+
+def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, Any, Any]:
+    """Return a process for each environment.
+
+    Raises:
+        ConfigError: one ended before it could be used.
+    """
+    try:
+        return AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    except (EOFError, OSError) as error:
+        raise ConfigError(f"a process for {name} can't be made, or died at once: {one_line(error)}") from error
 
 
 def has_own_vector_form(spec: EnvSpec) -> bool:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from nexus.core.errors import EnvError
+from nexus.core.errors import EnvError, NexusError
 from nexus.core.types import Array
 from nexus.envs.action_masks import KEY, read_action_masks
-from nexus.envs.checks import misfit, require_finite, require_rewards
+from nexus.envs.checks import misfit, misshapen, raised, require_finite, require_rewards, require_shape
+from nexus.envs.workers import Workers
 
 __all__ = ["Step", "TransitionStream"]
 
@@ -45,17 +46,23 @@ class TransitionStream:
     Args:
         env: the vector environment; its `metadata["autoreset_mode"]` says how it resets.
         name: what errors call it; None takes its id or its class.
+        timeout: seconds for a step or a reset, of an environment whose copies are in processes of their own.
 
     Raises:
-        EnvError: (`reset`, `step`) a reward or an observation is no finite number, or an action mask is impossible;
-            names the environment, the copy and the step.
+        EnvError: (`reset`, `step`) an environment raised an error, its process died or took too long, a reward or an
+            observation is no finite number or has another shape or dtype, or an action mask is impossible. Names the
+            environment, the copy, the seed that it was last given, and the vector steps since.
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], name: str | None = None) -> None:
+    def __init__(self, env: VectorEnv[Any, Any, Any], name: str | None = None, timeout: float | None = None) -> None:
         self.env = env
         self.name = name
         self.num_envs = env.num_envs
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self.space = env.single_observation_space
+        self.shape = (env.num_envs, *(self.space.shape or ()))
+        self.calls = Workers(env, timeout, self._fault) if isinstance(env, AsyncVectorEnv) else env
+        self.seed: int | None = None  # of the last reset
         self.action_dim = int(getattr(env.single_action_space, "n", 0))
         self.states: Array = np.empty(0)
         self.action_masks: Flags | None = None
@@ -64,9 +71,9 @@ class TransitionStream:
 
     def reset(self, seed: int | None = None) -> Array:
         """Start every environment anew and return the first states `[E, *obs]`."""
-        self.steps = 0
-        self.states, info = self._call(self.env.reset, seed=seed)
-        require_finite(self.states, self._fault)
+        self.steps, self.seed = 0, seed
+        self.states, info = self._call(self.calls.reset, seed=seed)
+        self._require(self.states)
         self.action_masks = self._read(info, np.ones(self.num_envs, bool)) if KEY in info else None
         self._resetting = np.zeros(self.num_envs, bool)
         return self.states
@@ -75,9 +82,9 @@ class TransitionStream:
         """Take one action `[E]` in each environment."""
         states, action_masks, valid = self.states, self.action_masks, ~self._resetting
         self.steps += 1
-        observations, rewards, terminated, truncated, info = self._call(self.env.step, actions)
+        observations, rewards, terminated, truncated, info = self._call(self.calls.step, actions)
         rewards = require_rewards(rewards, self.num_envs, self._fault)
-        require_finite(observations, self._fault)
+        self._require(observations)
         done = terminated | truncated
         next_states, reset_info = observations, info
         if self.mode is AutoresetMode.NEXT_STEP:
@@ -85,11 +92,11 @@ class TransitionStream:
         elif done.any():
             next_states = observations.copy()
             if self.mode is AutoresetMode.SAME_STEP:
-                next_states[done] = np.stack(list(info["final_obs"][done]))
+                next_states[done] = self._last_of(info["final_obs"], done)
             else:
-                observations, reset_info = self._call(self.env.reset, options={"reset_mask": done})
+                observations, reset_info = self._call(self.calls.reset, options={"reset_mask": done})
+                self._require(observations)
             require_finite(next_states, self._fault)
-            require_finite(observations, self._fault)
         self.states = observations
         next_action_masks = None
         if action_masks is not None or KEY in info:
@@ -101,7 +108,7 @@ class TransitionStream:
     def _follow_masks(self, info: dict[str, Any], reset_info: dict[str, Any], terminated: Flags, done: Flags) -> Flags:
         """Return the masks of the next states; keep those of the states that the next actions are for."""
         if self.action_masks is None:
-            raise self._fault(0, f"an {KEY} in its info, but there was none at reset: needs one there too")
+            raise self._fault(0, f"got an {KEY} in its info, but there was none at reset: needs one there too")
         if self.mode is AutoresetMode.NEXT_STEP or not done.any():
             self.action_masks = self._read(info, ~terminated)
             return self.action_masks
@@ -117,18 +124,33 @@ class TransitionStream:
         return read_action_masks(info, needed, self.action_dim, self._fault)
 
     def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call the vector environment; what it can't stack of its copies' answers is one clear error."""
+        """Call the vector environment; what it raises, or can't stack of its copies' answers, is one clear error."""
         try:
             return function(*arguments, **options)
-        except (TypeError, ValueError) as error:
-            fault = misfit(error, self._fault)
-            if fault is None:
-                raise
-            raise fault from error
+        except NexusError:
+            raise
+        except Exception as error:
+            fault = misfit(error, self._fault) if isinstance(error, TypeError | ValueError) else None
+            raise raised(error, self._fault) if fault is None else fault from error
+
+    def _require(self, observations: Array) -> None:
+        require_shape(observations, self.shape, self.space.dtype, self._fault)
+        require_finite(observations, self._fault)
+
+    def _last_of(self, final: Array, done: Flags) -> Array:
+        """Return the last observations of the episodes that ended; their shapes were not looked at yet."""
+        for copy in np.flatnonzero(done):
+            wrong = misshapen(final[copy], self.space)
+            if wrong is not None:
+                raise self._fault(int(copy), f"got {wrong}")
+        return np.stack(list(final[done]))
 
     def _fault(self, copy: int | None, text: str) -> EnvError:
         which = "" if copy is None else f" copy {copy} of {self.num_envs},"
-        return EnvError(f"{self.name or name_of(self.env)}:{which} step {self.steps}: got {text}")
+        own_seeds = copy is not None and isinstance(self.env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+        seed = None if self.seed is None else self.seed + (copy or 0) * own_seeds  # of copy 3: three more
+        seeded = "" if seed is None else f" seed {seed},"
+        return EnvError(f"{self.name or name_of(self.env)}:{which}{seeded} step {self.steps}: {text}")
 
 
 def name_of(env: VectorEnv[Any, Any, Any]) -> str:

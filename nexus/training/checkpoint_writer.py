@@ -5,6 +5,7 @@ A checkpoint costs what is new: the replay lies in chunks that are written once 
 
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from nexus.training.checkpoint import (
 from nexus.training.files import LogMarks, Mark, make_folder_durable, remove, wants_disk, write_json, write_tensors
 from nexus.training.run_folder import FORMAT, versions
 
-__all__ = ["Checkpoints"]
+__all__ = ["Checkpoints", "best_of"]
 
 CHUNK_NAME = re.compile(r"\d{12}-\d{12}\.safetensors", re.ASCII)
 STEPS_NAME = re.compile(r"[1-9]\d{0,15}", re.ASCII)
@@ -68,6 +69,16 @@ class Checkpoints:
         Raises:
             RunError: the disk is full or can't be written to; the checkpoints before are whole.
         """
+        try:
+            self.chunks = self.written(steps, state, replay, logs, score)
+        except RunError:
+            self.tidy()  # what was written of it only takes room
+            raise
+        self.kept[steps] = read_checkpoint(self.run, steps)
+        self.tidy()
+
+    def written(self, steps: int, state: State, replay: Rows, logs: LogMarks, score: float | None) -> tuple[Chunk, ...]:
+        """Write the files of a checkpoint and give its folder its name; return the chunks that it needs."""
         chunks = self.write_rows(replay)
         folder = self.run / CHECKPOINTS / str(steps)
         draft = folder.with_name(f".{steps}.tmp")
@@ -92,9 +103,7 @@ class Checkpoints:
             )
             draft.rename(folder)
             make_folder_durable(folder.parent)
-        self.chunks = chunks
-        self.kept[steps] = read_checkpoint(self.run, steps)
-        self.tidy()
+        return chunks
 
     def write_rows(self, replay: Rows) -> tuple[Chunk, ...]:
         """Write the rows that no chunk holds yet; return the chunks of all rows that the replay still has."""
@@ -112,8 +121,7 @@ class Checkpoints:
     def tidy(self) -> None:
         """Remove checkpoints that are not kept, chunks that none needs, and what a crash left half written."""
         newest = sorted(self.kept, reverse=True)[: self.keep]
-        scored = {steps: c.score for steps, c in self.kept.items() if c.score is not None}
-        best = max(scored, key=lambda steps: (scored[steps], steps), default=None)
+        best = best_of(self.kept.values())
         self.kept = {steps: c for steps, c in self.kept.items() if steps in newest or steps == best}
         needed = {chunk.name for checkpoint in self.kept.values() for chunk in checkpoint.chunks}
         for path in sorted((self.run / CHECKPOINTS).glob("*")):
@@ -122,6 +130,12 @@ class Checkpoints:
         for path in (self.run / REPLAY).glob("*"):
             if CHUNK_NAME.match(path.name) and f"{REPLAY}/{path.name}" not in needed:  # half written ones too
                 remove(path)
+
+
+def best_of(checkpoints: Iterable[Checkpoint]) -> int | None:
+    """Return the steps of the checkpoint with the highest score, of equal ones the newest; None if none has one."""
+    scored = {c.steps: c.score for c in checkpoints if c.score is not None}
+    return max(scored, key=lambda steps: (scored[steps], steps), default=None)
 
 
 def forget(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Everything that shapes a training run, in one frozen config."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nexus.core.config import AgentConfig
@@ -28,6 +28,8 @@ class TrainConfig(AgentConfig):
     """Copies of the environment that are stepped together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
     """auto: the environment's own vector form or in turn; sync: in turn; async: a process each."""
+    step_timeout: float | None = None
+    """async: seconds for a step or reset of all copies together, before the run is given up; none for any time."""
     frame_skip: int = 1
     """Times each action is repeated; images show the maximum of the last two frames."""
     frame_stack: int = 1
@@ -80,6 +82,8 @@ class TrainConfig(AgentConfig):
     """How often to save all that `nexus resume` needs, in steps; every environment is reset there. None for never."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep; the best by evaluation is kept beside them."""
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    """When a loss or gradient is not finite: stop, or go back to the last checkpoint with half the learning rate."""
     threads: int | None = None
     """Threads for torch; none for one with vector states, where more only get in each other's way."""
 
@@ -97,6 +101,9 @@ class TrainConfig(AgentConfig):
             "keep_checkpoints",
         ):
             self.require(getattr(self, name) >= 1, name, "at least 1")
+        self.require(self.step_timeout is None or self.step_timeout > 0, "step_timeout", "more than 0 seconds, or none")
+        can_be_stopped = self.step_timeout is None or self.vectorization == "async"
+        self.require(can_be_stopped, "step_timeout", "vectorization async: a step in this process can't be stopped")
         self.require(self.num_envs <= MOST_ENVS, "num_envs", f"at most {MOST_ENVS}")
         self.require(0 <= self.priority_exponent <= 1, "priority_exponent", "a number in [0, 1]")
         self.require(0 <= self.importance_exponent <= 1, "importance_exponent", "a number in [0, 1]")
@@ -113,6 +120,8 @@ class TrainConfig(AgentConfig):
         self.require(self.update_every.unit != "updates", "update_every", "steps or episodes")
         in_steps = self.checkpoint_every is None or self.checkpoint_every.unit == "steps"
         self.require(in_steps, "checkpoint_every", "steps, or none")
+        can_go_back = self.on_divergence == "stop" or self.checkpoint_every is not None
+        self.require(can_go_back, "on_divergence", "checkpoint_every to be set too")
         self.require(
             self.batch_size <= self.replay_capacity,
             "batch_size",
@@ -145,6 +154,15 @@ class TrainConfig(AgentConfig):
             return start
         count = episodes if self.epsilon_schedule == "per_episode" else since_start
         return schedules.exponential(start, end, self.epsilon_decay, count)
+
+    def slowed(self, halvings: int) -> "TrainConfig":
+        """Return these settings with the learning rate halved so many times, wherever its schedule stands."""
+        factor = 0.5**halvings
+        return replace(
+            self,
+            learning_rate=self.learning_rate * factor,
+            learning_rate_end=self.learning_rate_end * factor,
+        )
 
     def learning_rate_at(self, steps: int, updates: int) -> float:
         """Return the learning rate after so many steps and updates."""

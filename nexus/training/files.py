@@ -4,9 +4,11 @@ The checksum of a file is the SHA-256 of its bytes with the 64 digits of its own
 that is the last key, in safetensors the only metadata.
 """
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 ZEROS = b"0" * 64
+FULL = (errno.ENOSPC, errno.EDQUOT)
 JSON_LIMIT = 64 << 20  # bytes; far above what nexus writes
 HEADER_LIMIT = 1 << 20  # bytes of a safetensors header; likewise
 
@@ -55,12 +58,29 @@ class LogMarks:
 
 
 @contextmanager
-def wants_disk(path: Path) -> Iterator[None]:
-    """Turn what the system says of a file into one line that names it."""
+def wants_disk(path: Path, needs: int | None = None) -> Iterator[None]:
+    """Turn what the system says of a file into one line that names it; of a full disk, what it needs and what is free.
+
+    Args:
+        path: that is written.
+        needs: bytes, if that is known.
+    """
     try:
         yield
     except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(f"can't write {path}: {getattr(error, 'strerror', None) or one_line(error)}") from None
+        what = getattr(error, "strerror", None) or one_line(error)
+        full = getattr(error, "errno", None) in FULL
+        raise RunError(f"can't write {path}: {what}{room(path, needs) if full else ''}") from None
+
+
+def room(path: Path, needs: int | None) -> str:
+    """Say what a file needs, and how much its disk has."""
+    try:
+        free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
+    except OSError:
+        return ""
+    wanted = "" if needs is None else f"needs {needs:,} bytes, "
+    return f": {wanted}{free:,} bytes are free; make room, then go on with nexus resume"
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> Mark:
@@ -88,15 +108,19 @@ def write_sealed(path: Path, content: bytes, *, at_end: bool) -> Mark:
     digest = hashlib.sha256(content).hexdigest()
     place = content.rindex(ZEROS) if at_end else content.index(ZEROS)
     draft = path.with_name(path.name + ".tmp")
-    with wants_disk(path):
+    with wants_disk(path, len(content)):
         draft.unlink(missing_ok=True)  # what a crash left, or a link to somewhere else
-        with draft.open("xb") as file:
-            file.write(content[:place])
-            file.write(digest.encode())
-            file.write(memoryview(content)[place + 64 :])
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        try:
+            with draft.open("xb") as file:
+                file.write(content[:place])
+                file.write(digest.encode())
+                file.write(memoryview(content)[place + 64 :])
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError:
+            remove(draft)  # half a file would only fill the disk further
+            raise
         make_folder_durable(path.parent)
     return Mark(len(content), digest)
 

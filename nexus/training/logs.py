@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -66,6 +67,7 @@ class EpisodeTracker:
         count = value_from(state, "returns", np.ndarray).size
         self.returns.clear()
         self.lengths.clear()
+        self._return[:], self._length[:] = 0.0, 0
         self.returns.extend(array_from(state, "returns", np.empty(count), finite=False).tolist())
         self.lengths.extend(array_from(state, "lengths", np.empty(count, np.int64)).tolist())
 
@@ -152,9 +154,14 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._metrics.close()
-        self._episodes.close()
-        self._board.close()
+        with ExitStack() as stack:  # on a full disk all are closed even so
+            stack.callback(self._close_board)
+            stack.callback(self._episodes.close)
+            stack.callback(self._metrics.close)
+
+    def _close_board(self) -> None:
+        with wants_disk(self._boards):
+            self._board.close()
 
     @property
     def seconds(self) -> float:
@@ -173,12 +180,14 @@ class RunLog:
         self._metrics.write(json.dumps({"step": step, **values}) + "\n")
         self._metrics.flush()
         self._episodes.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        with wants_disk(self._boards):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def marks(self) -> LogMarks:
         """Return what a checkpoint needs to cut the files back to this moment: marks, and sizes for TensorBoard."""
-        self._board.flush()
+        with wants_disk(self._boards):
+            self._board.flush()
         sizes = {path.name: path.stat().st_size for path in self._boards.glob("events.*")}
         return LogMarks({METRICS_FILE: self._metrics.mark(), EPISODES_FILE: self._episodes.mark()}, sizes)
 

@@ -23,6 +23,9 @@ class UpdateResult(Protocol):
 
     priorities: Tensor
 
+    def __getitem__(self, name: str) -> Tensor:
+        """Return one metric, `loss` and `grad_norm` among them."""
+
     def items(self) -> Iterable[tuple[str, Tensor]]:
         """Return the metrics by name."""
 

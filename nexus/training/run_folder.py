@@ -29,6 +29,7 @@ from torch import nn
 
 from nexus.core.errors import RunError
 from nexus.core.state import array_from, array_of
+from nexus.core.types import Array
 from nexus.training.files import inside, read_json, read_tensors, write_tensors
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "FORMAT",
     "METRICS_FILE",
     "RUN_FILE",
+    "fill_networks",
     "load_weights",
     "locked",
     "new_run_folder",
@@ -180,15 +182,23 @@ def load_weights(folder: Path, networks: Mapping[str, nn.Module], *, must_carry:
         RunError: the file is missing or damaged, its names and shapes are not those of the networks, or a weight
             is not finite.
     """
-    wanted = weights_of(networks)
-    size = sum(value.nbytes for value in wanted.values())
+    size = sum(value.nbytes for value in weights_of(networks).values())
     path = inside(folder, AGENT_FILE)
-    tensors = read_tensors(path, size, must_carry=must_carry)
+    fill_networks(networks, read_tensors(path, size, must_carry=must_carry), path)
+
+
+def fill_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Array], path: Path) -> None:
+    """Fill networks with arrays by the names that `save_weights` gives; `path` is where they are from.
+
+    Raises:
+        RunError: the names and shapes are not those of the networks, or a weight is not finite.
+    """
+    wanted = weights_of(networks)
     if wanted.keys() != tensors.keys():
         odd = sorted(wanted.keys() ^ tensors.keys())
         raise RunError(f"{path} does not fit the network of {RUN_FILE}: {', '.join(odd[:3])} only on one side")
     try:
-        checked = {name: array_from(tensors, name, value.cpu().numpy()) for name, value in wanted.items()}
+        checked = {name: array_from(dict(tensors), name, value.cpu().numpy()) for name, value in wanted.items()}
     except RunError as error:
         raise RunError(f"{path}: {error}") from None
     with torch.no_grad():

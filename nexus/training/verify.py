@@ -8,6 +8,7 @@ from pathlib import Path
 from nexus.core.errors import RunError
 from nexus.training.checkpoint import read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints
+from nexus.training.divergence import BATCH_FILE
 from nexus.training.files import inside, read_json, read_tensors
 from nexus.training.run_folder import AGENT_FILE, read_run, require_no_links_out
 
@@ -58,6 +59,8 @@ def verify(run: str | os.PathLike[str]) -> Verdict:
     check(AGENT_FILE, read_weights)
     if (folder / EVALUATION_FILE).exists():
         check(EVALUATION_FILE, lambda: read_json(inside(folder, EVALUATION_FILE), must_carry=must_carry))
+    if (folder / BATCH_FILE).exists():
+        check(BATCH_FILE, lambda: read_tensors(inside(folder, BATCH_FILE), (folder / BATCH_FILE).stat().st_size))
     usable = []
     for steps in Checkpoints(folder, keep=1).present():
         try:

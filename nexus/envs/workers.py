@@ -1,0 +1,141 @@
+"""Environments in processes of their own: none is waited for for ever, and what goes wrong there is told here."""
+
+import multiprocessing
+import warnings
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import connection
+from signal import Signals
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
+
+from nexus.core.errors import EnvError
+from nexus.envs.checks import Fault, misshapen, told
+
+__all__ = ["Reporter", "Workers", "close_env"]
+
+FAULT = "nexus_fault"  # a key of info
+PATIENCE = 2.0  # seconds for processes to end before they are killed, or to be gone once they were
+
+
+class Reporter(gym.Wrapper[Any, Any, Any, Any]):
+    """Tells in `info` what went wrong: not every error can be sent to another process, and an observation of another
+    shape or dtype would be bent into shared memory without a word.
+    """
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset, or tell why not."""
+        try:
+            observation, info = self.env.reset(seed=seed, options=options)
+            return self._checked(observation), info
+        except Exception as error:
+            return self._blank(), {FAULT: told(error)}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, or tell why not."""
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            return self._checked(observation), reward, terminated, truncated, info
+        except Exception as error:
+            return self._blank(), 0.0, False, False, {FAULT: told(error)}
+
+    def _checked(self, observation: Any) -> Any:
+        wrong = misshapen(observation, self.observation_space)
+        if wrong is not None:
+            raise EnvError(f"got {wrong}")
+        return observation
+
+    def _blank(self) -> Any:
+        return np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
+
+
+class Workers:
+    """An `AsyncVectorEnv` that is given up as soon as one of its processes dies, or takes too long to answer.
+
+    Args:
+        env: whose copies are in processes.
+        timeout: seconds for all of them to answer a step or a reset; None for any time while they live.
+        fault: makes the error that names the copy.
+
+    Raises:
+        EnvError: (`reset`, `step`) a process died or did not answer, or its environment failed. All are ended then.
+    """
+
+    def __init__(self, env: AsyncVectorEnv, timeout: float | None, fault: Fault) -> None:
+        self.env = env
+        self.timeout = timeout
+        self.fault = fault
+
+    def reset(self, **options: Any) -> Any:
+        """Reset the copies and wait for them."""
+        return self._ask(partial(self.env.reset_async, **options), self.env.reset_wait)
+
+    def step(self, actions: Any) -> Any:
+        """Step the copies and wait for them."""
+        return self._ask(partial(self.env.step_async, actions), self.env.step_wait)
+
+    def _ask(self, send: Callable[[], None], receive: Callable[..., Any]) -> Any:
+        try:
+            send()
+            answer = receive(timeout=self.timeout)
+        except multiprocessing.TimeoutError:
+            raise self._given_up(*self._silent()) from None
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            dead = self._dead()
+            if dead is None:  # the environment raised it
+                raise
+            raise self._given_up(*dead) from error
+        info = answer[-1]
+        if FAULT in info:
+            copy = int(np.flatnonzero(info[f"_{FAULT}"])[0])
+            raise self._given_up(copy, str(info[FAULT][copy]))
+        return answer
+
+    def _silent(self) -> tuple[int | None, str]:
+        silent = [copy for copy, pipe in enumerate(self.env.parent_pipes) if not pipe.poll(0)]
+        dead = self._dead(wait=0.0)
+        if dead is not None:
+            return dead
+        return (silent[0] if silent else None), f"gave no answer within {self.timeout:g} s"
+
+    def _dead(self, wait: float = PATIENCE) -> tuple[int, str] | None:
+        """Return the first copy whose process is gone, and how it ended."""
+        gone = connection.wait([process.sentinel for process in self.env.processes], wait)
+        for copy, process in enumerate(self.env.processes):
+            if process.sentinel in gone:
+                process.join(PATIENCE)  # its exit code comes a moment later
+                code = process.exitcode or 0
+                how = f"was killed by {Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                return copy, f"lost its process, which {how}"
+        return None
+
+    def _given_up(self, copy: int | None, text: str) -> EnvError:
+        close_env(self.env, at_once=True)
+        return self.fault(copy, text)
+
+
+def close_env(env: VectorEnv[Any, Any, Any], *, at_once: bool = False) -> None:
+    """Close a vector environment; of one in processes, those that don't end soon are killed."""
+    plain = env.unwrapped
+    if not isinstance(plain, AsyncVectorEnv):
+        env.close()
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an answer may still be awaited where a signal ended the run
+        if not at_once:
+            try:
+                env.close(timeout=PATIENCE)
+                return
+            except (Exception, KeyboardInterrupt):  # a process is gone, or tells of the Ctrl-C that reached it too
+                pass
+        for process in plain.processes:
+            process.kill()
+        for process in plain.processes:
+            process.join(PATIENCE)
+        try:
+            env.close(terminate=True)
+        except (Exception, KeyboardInterrupt):
+            plain.closed = True  # nothing is left that could be closed

@@ -1,0 +1,120 @@
+"""Noticing that training diverged before anything is built on it."""
+
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, stack
+
+from nexus.core.errors import DivergenceError, RunError
+from nexus.core.state import State
+from nexus.core.types import Array, Batch
+from nexus.training.files import write_tensors
+from nexus.training.loop import Agent, Counters, UpdateResult
+
+__all__ = ["BATCH_FILE", "WatchedAgent", "require_finite_state"]
+
+BATCH_FILE = "diverged.safetensors"
+WINDOW = 16  # updates between two looks, where each look waits for a device
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """An update that was not looked at yet, and the batch that it came from."""
+
+    steps: int
+    updates: int
+    batch: Batch
+    loss: Tensor
+    norm: Tensor
+
+
+class WatchedAgent:
+    """An agent for the loop whose updates are looked at: a loss or gradient that is not finite ends the training.
+
+    Where numbers are at hand, on the CPU, each update is looked at before the next. On a device that would make every
+    update wait, so they are looked at `WINDOW` at a time, and before anything is saved or evaluated, by `settle`.
+
+    Args:
+        agent: who acts and learns.
+        counters: of the run; its updates so far.
+        folder: where the batch is saved that the training diverged on.
+        at_once: whether numbers are at hand after each update.
+
+    Raises:
+        DivergenceError: (`learn`, `settle`) names step, update and batch. The agent's weights are lost by then.
+    """
+
+    def __init__(self, agent: Agent, counters: Counters, folder: Path, *, at_once: bool) -> None:
+        self.agent = agent
+        self.counters = counters
+        self.folder = folder
+        self.window = 1 if at_once else WINDOW
+        self.optimizer = agent.optimizer
+        self._pending: list[Learned] = []
+
+    @property
+    def epsilon(self) -> float:
+        """The agent's."""
+        return self.agent.epsilon
+
+    @epsilon.setter
+    def epsilon(self, value: float) -> None:
+        self.agent.epsilon = value
+
+    @property
+    def temperature(self) -> float:
+        """The agent's."""
+        return self.agent.temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.agent.temperature = value
+
+    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
+        """Let the agent act."""
+        return self.agent.act(states, epsilon, training, action_masks)
+
+    def update_target_network(self) -> None:
+        """Let the agent's θ⁻ follow its θ."""
+        self.agent.update_target_network()
+
+    def learn(self, batch: Batch) -> UpdateResult:
+        """Let the agent take one optimizer step, and look at what came of it."""
+        update = self.agent.learn(batch)
+        loss, norm = update["loss"], update["grad_norm"]
+        if self.window == 1 and isfinite(loss.item()) and isfinite(norm.item()):
+            return update
+        self._pending.append(Learned(self.counters.steps, self.counters.updates + 1, batch, loss, norm))
+        if len(self._pending) >= self.window:
+            self.settle()
+        return update
+
+    def settle(self) -> None:
+        """Look at every update since the last look."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        numbers = stack([number for each in pending for number in (each.loss, each.norm)]).tolist()  # one wait for all
+        for each, loss, norm in zip(pending, numbers[::2], numbers[1::2], strict=True):
+            if not (isfinite(loss) and isfinite(norm)):
+                raise DivergenceError(
+                    f"diverged at step {each.steps}, update {each.updates}: loss {loss:g}, gradient norm {norm:g}; "
+                    f"{self._save(each.batch)}"
+                )
+
+    def _save(self, batch: Batch) -> str:
+        path = self.folder / BATCH_FILE
+        try:
+            write_tensors(path, {name: value.numpy(force=True) for name, value in batch.items()})
+        except RunError as error:
+            return f"its batch is lost ({error})"
+        return f"its batch is in {path}"
+
+
+def require_finite_state(state: State, steps: int) -> None:
+    """Raise `DivergenceError` if an agent's state holds NaN or infinity, which no checkpoint may."""
+    for name, value in state.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise DivergenceError(f"diverged by step {steps}: {name} holds NaN or infinity")
