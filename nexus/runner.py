@@ -12,10 +12,9 @@ import numpy as np
 
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, Terminated
-from nexus.core.seeding import generator, seed_of
+from nexus.core.seeding import seed_of
 from nexus.core.state import State, below, number_from, part, value_from
-from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
-from nexus.data.replay_buffer import ReplayBuffer, replay_bytes, require_memory
+from nexus.data.replay_buffer import replay_bytes
 from nexus.envs.factory import EnvSource, EnvSpec, bounds_of, describe_spaces, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
 from nexus.listener import Listener, Plan, TrainResult
@@ -30,6 +29,7 @@ from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import write_json
 from nexus.training.logs import EpisodeTracker, RunLog, scalars
+from nexus.training.replays import replay_for, replay_memory
 from nexus.training.run_folder import (
     FORMAT,
     RUN_FILE,
@@ -81,10 +81,10 @@ class Run:
             stack.callback(self.vector_env.close)
             space = self.vector_env.single_observation_space
             shape, dtype, action_dim = describe_spaces(space, self.vector_env.single_action_space, name_of(env))
-            require_memory(config.replay_capacity, shape, dtype)
+            memory = replay_memory(config, shape, dtype)
             bounds = bounds_of(space, name_of(env)) if config.scale_observations else None
             self.agent = agent_for(shape, action_dim, config, bounds)
-            self.replay = replay_for(config)
+            self.replay = replay_for(config, shape, dtype)
             folder = (
                 Path(run_dir) if begun and run_dir is not None else new_run_folder(name_of(env), config.seed, run_dir)
             )
@@ -100,7 +100,6 @@ class Run:
                 self.restore()
             else:
                 require_empty(folder)  # again: another process may have been quicker
-            memory = replay_bytes(config.replay_capacity, shape, dtype)
             self.plan = Plan(name_of(env), preset, config, self.agent, memory, folder, self.counters.steps)
             self.stack = stack.pop_all()
 
@@ -294,11 +293,3 @@ def agent_for(
 def agent_from(settings: Mapping[str, Any]) -> DQNAgent:
     """Return a fresh agent from all its settings, its algorithm among them."""
     return make_agent(settings.get("algorithm", "dqn"), **{k: v for k, v in settings.items() if k != "algorithm"})
-
-
-def replay_for(config: TrainConfig) -> ReplayBuffer | PrioritizedReplayBuffer:
-    """Return the empty replay that the config asks for."""
-    rng = generator(config.seed, "replay")
-    if not config.prioritized:
-        return ReplayBuffer(config.replay_capacity, rng)
-    return PrioritizedReplayBuffer(config.replay_capacity, rng, config.priority_exponent, config.importance_exponent)
