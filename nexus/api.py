@@ -13,6 +13,7 @@ import torch
 
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, one_line
+from nexus.envs.atari import is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
@@ -225,9 +226,9 @@ def load_agent(run: str | os.PathLike[str], *, device: str | None = None) -> DQN
 def evaluate(
     agent: DQNAgent | str | os.PathLike[str],
     env: EnvSource | None = None,
-    episodes: int = 100,
+    episodes: int | None = None,
     *,
-    epsilon: float = 0.0,
+    epsilon: float | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Play full episodes with an agent, or with the agent of a run folder.
@@ -235,8 +236,9 @@ def evaluate(
     Args:
         agent: the agent, or the folder of a run.
         env: an id or a function; None takes the environment that the run was trained on.
-        episodes: how many.
-        epsilon: probability of a random action, never the one left from training unless you pass it.
+        episodes: how many; None for 100, or what the protocol of an Atari game says.
+        epsilon: probability of a random action, never the one left from training unless you pass it; None for 0, or
+            what the protocol says.
         seed: of the environments.
 
     Raises:
@@ -245,7 +247,8 @@ def evaluate(
     if isinstance(agent, DQNAgent):
         if env is None:
             raise ConfigError("evaluating an agent needs its env: an id or a function")
-        player, spec = agent, EnvSpec(env)
+        frames = (4, agent.state_shape[0]) if is_atari(env) and agent.state_shape else (1, 1)
+        player, spec = agent, EnvSpec(env, *frames)
     else:
         player, spec = load_agent(agent), env_of_run(agent, env)
     if env is not None:
@@ -278,7 +281,11 @@ def env_of_run(run: str | os.PathLike[str], env: EnvSource | None = None) -> Env
     skip, stack = (config.get(name, 1) for name in ("frame_skip", "frame_stack"))
     if not all(isinstance(size, int) and 1 <= size <= MOST_FRAMES for size in (skip, stack)):
         raise RunError(f"{Path(run) / RUN_FILE} does not tell how its environment was wrapped")
-    return EnvSpec(env, skip, stack)
+    protocol = config.get("protocol")
+    try:
+        return EnvSpec(env, skip, stack, protocol=protocol if is_atari(env) else None)
+    except (ConfigError, TypeError):
+        raise RunError(f"{Path(run) / RUN_FILE} names no protocol of an Atari game: {protocol!r}") from None
 
 
 def require_foreign_module(env: str, run: Path) -> None:

@@ -15,6 +15,7 @@ from nexus.core.errors import ConfigError, RunError, Terminated
 from nexus.core.seeding import seed_of
 from nexus.core.state import State, below, number_from, part, value_from
 from nexus.data.replay_buffer import replay_bytes
+from nexus.envs.atari import canonical
 from nexus.envs.factory import EnvSource, EnvSpec, bounds_of, describe_spaces, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
 from nexus.listener import Listener, Plan, TrainResult
@@ -66,8 +67,9 @@ class Run:
         listener: Listener,
         begun: bool = False,
     ) -> None:
+        env = canonical(env)
         self.config = config
-        self.spec = EnvSpec(env, config.frame_skip, config.frame_stack)
+        self.spec = EnvSpec(env, config.frame_skip, config.frame_stack, protocol=config.protocol)
         self.listener = listener
         self.counters = loop.Counters()
         self.episodes = EpisodeTracker(config.num_envs)
@@ -100,7 +102,9 @@ class Run:
                 self.restore()
             else:
                 require_empty(folder)  # again: another process may have been quicker
-            self.plan = Plan(name_of(env), preset, config, self.agent, memory, folder, self.counters.steps)
+            self.plan = Plan(
+                name_of(env), preset, config, self.agent, memory, folder, self.counters.steps, self.spec.rules
+            )
             self.stack = stack.pop_all()
 
     def __enter__(self) -> "Run":

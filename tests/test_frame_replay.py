@@ -22,7 +22,8 @@ from nexus.data.frame_store import GROUP
 from nexus.data.n_step import NStepAccumulator
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
-from nexus.envs.stream import LIFE_LOST, TransitionStream
+from nexus.envs.atari import LIFE_LOST
+from nexus.envs.stream import TransitionStream
 from nexus.training.config import TrainConfig
 from nexus.training.replays import replay_for, store_for
 

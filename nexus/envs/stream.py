@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from nexus.core.errors import EnvError
 from nexus.core.types import Array
 from nexus.envs.action_masks import KEY, read_action_masks
+from nexus.envs.atari import LIFE_LOST
 from nexus.envs.checks import misfit, require_finite, require_rewards
 
-LIFE_LOST = "life_lost"  # in an info: [E], where a life was lost, the game goes on, and learning is to see an end
-
-__all__ = ["LIFE_LOST", "Step", "TransitionStream"]
+__all__ = ["Step", "TransitionStream"]
 
 Flags = NDArray[np.bool_]
 

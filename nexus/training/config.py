@@ -28,6 +28,8 @@ class TrainConfig(AgentConfig):
     """Copies of the environment that are stepped together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
     """auto: the environment's own vector form or in turn; sync: in turn; async: a process each."""
+    protocol: Literal["nature", "machado"] | None = None
+    """Atari: nature (no-ops, a lost life ends learning) or machado (sticky actions); none for nature."""
     frame_skip: int = 1
     """Times each action is repeated; images show the maximum of the last two frames."""
     frame_stack: int = 1
