@@ -14,6 +14,7 @@ import torch
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, one_line
 from nexus.core.state import part
+from nexus.envs.atari import is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
@@ -271,9 +272,9 @@ def steps_of(run: Path, checkpoint: str | int) -> int:
 def evaluate(
     agent: DQNAgent | str | os.PathLike[str],
     env: EnvSource | None = None,
-    episodes: int = 100,
+    episodes: int | None = None,
     *,
-    epsilon: float = 0.0,
+    epsilon: float | None = None,
     seed: int = 0,
     checkpoint: str | int | None = None,
 ) -> Evaluation:
@@ -282,8 +283,9 @@ def evaluate(
     Args:
         agent: the agent, or the folder of a run.
         env: an id or a function; None takes the environment that the run was trained on.
-        episodes: how many.
-        epsilon: probability of a random action, never the one left from training unless you pass it.
+        episodes: how many; None for 100, or what the protocol of an Atari game says.
+        epsilon: probability of a random action, never the one left from training unless you pass it; None for 0, or
+            what the protocol says.
         seed: of the environments.
         checkpoint: of the run folder, as `load_agent` takes it.
 
@@ -296,7 +298,8 @@ def evaluate(
             raise ConfigError("evaluating an agent needs its env: an id or a function")
         if checkpoint is not None:
             raise ConfigError(f"checkpoint = {checkpoint!r}: needs the folder of a run in place of an agent")
-        player, spec = agent, EnvSpec(env)
+        frames = (4, agent.state_shape[0]) if is_atari(env) and agent.state_shape else (1, 1)
+        player, spec = agent, EnvSpec(env, *frames)
     else:
         player, spec = load_agent(agent, checkpoint=checkpoint), env_of_run(agent, env)
     if env is not None:
@@ -329,7 +332,11 @@ def env_of_run(run: str | os.PathLike[str], env: EnvSource | None = None) -> Env
     skip, stack = (config.get(name, 1) for name in ("frame_skip", "frame_stack"))
     if not all(isinstance(size, int) and 1 <= size <= MOST_FRAMES for size in (skip, stack)):
         raise RunError(f"{Path(run) / RUN_FILE} does not tell how its environment was wrapped")
-    return EnvSpec(env, skip, stack)
+    protocol = config.get("protocol")
+    try:
+        return EnvSpec(env, skip, stack, protocol=protocol if is_atari(env) else None)
+    except (ConfigError, TypeError):
+        raise RunError(f"{Path(run) / RUN_FILE} names no protocol of an Atari game: {protocol!r}") from None
 
 
 def require_foreign_module(env: str, run: Path) -> None:

@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from nexus.envs.atari import AtariProtocol
 from nexus.models.rl.dqn import DQNAgent
 from nexus.training import loop
 from nexus.training.config import TrainConfig
@@ -25,6 +26,7 @@ class Plan:
     replay_bytes: int
     run_dir: Path
     first_step: int = 0  # where it goes on, if it was begun before
+    rules: AtariProtocol | None = None  # of an Atari game
 
 
 class Listener:

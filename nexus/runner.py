@@ -12,10 +12,10 @@ import numpy as np
 
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, DivergenceError, RunError, Terminated
-from nexus.core.seeding import generator, seed_of
+from nexus.core.seeding import seed_of
 from nexus.core.state import State, below, number_from, part, value_from
-from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
-from nexus.data.replay_buffer import ReplayBuffer, replay_bytes, require_memory
+from nexus.data.replay_buffer import replay_bytes
+from nexus.envs.atari import canonical
 from nexus.envs.factory import EnvSource, EnvSpec, bounds_of, describe_spaces, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
@@ -32,6 +32,7 @@ from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import write_json
 from nexus.training.logs import EpisodeTracker, RunLog, scalars
+from nexus.training.replays import replay_for, replay_memory
 from nexus.training.run_folder import (
     FORMAT,
     RUN_FILE,
@@ -71,8 +72,9 @@ class Run:
         listener: Listener,
         begun: bool = False,
     ) -> None:
+        env = canonical(env)
         self.config = config
-        self.spec = EnvSpec(env, config.frame_skip, config.frame_stack)
+        self.spec = EnvSpec(env, config.frame_skip, config.frame_stack, protocol=config.protocol)
         self.listener = listener
         self.counters = loop.Counters()
         self.episodes = EpisodeTracker(config.num_envs)
@@ -88,10 +90,10 @@ class Run:
             stack.callback(close_env, self.vector_env)
             space = self.vector_env.single_observation_space
             shape, dtype, action_dim = describe_spaces(space, self.vector_env.single_action_space, name_of(env))
-            require_memory(config.replay_capacity, shape, dtype)
+            memory = replay_memory(config, shape, dtype)
             bounds = bounds_of(space, name_of(env)) if config.scale_observations else None
             self.agent = agent_for(shape, action_dim, config, bounds)
-            self.replay = replay_for(config)
+            self.replay = replay_for(config, shape, dtype)
             folder = (
                 Path(run_dir) if begun and run_dir is not None else new_run_folder(name_of(env), config.seed, run_dir)
             )
@@ -108,8 +110,9 @@ class Run:
                 self.restore()
             else:
                 require_empty(folder)  # again: another process may have been quicker
-            memory = replay_bytes(config.replay_capacity, shape, dtype)
-            self.plan = Plan(name_of(env), preset, config, self.agent, memory, folder, self.counters.steps)
+            self.plan = Plan(
+                name_of(env), preset, config, self.agent, memory, folder, self.counters.steps, self.spec.rules
+            )
             self.stack = stack.pop_all()
 
     def __enter__(self) -> "Run":
@@ -362,11 +365,3 @@ def agent_for(
 def agent_from(settings: Mapping[str, Any]) -> DQNAgent:
     """Return a fresh agent from all its settings, its algorithm among them."""
     return make_agent(settings.get("algorithm", "dqn"), **{k: v for k, v in settings.items() if k != "algorithm"})
-
-
-def replay_for(config: TrainConfig) -> ReplayBuffer | PrioritizedReplayBuffer:
-    """Return the empty replay that the config asks for."""
-    rng = generator(config.seed, "replay")
-    if not config.prioritized:
-        return ReplayBuffer(config.replay_capacity, rng)
-    return PrioritizedReplayBuffer(config.replay_capacity, rng, config.priority_exponent, config.importance_exponent)

@@ -1,4 +1,4 @@
-"""Adam on one flat vector, held to the written definition and to torch's."""
+"""Adam and RMSProp on one flat vector, held to the written definition and to torch's."""
 
 import subprocess
 import sys
@@ -7,7 +7,8 @@ from copy import deepcopy
 import pytest
 import torch
 
-from nexus.ops.optimizers import Adam
+from nexus.models.rl.dqn.rainbow import make_agent
+from nexus.ops.optimizers import Adam, CentredRMSProp
 
 
 def test_the_first_steps_by_hand() -> None:
@@ -76,3 +77,57 @@ agent.update({"states": states, "actions": ones.long(), "rewards": ones, "next_s
 sys.exit("torch._dynamo" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rmsprop_by_hand_has_its_epsilon_inside_the_root() -> None:
+    theta = torch.tensor([1.0, -2.0])
+    optimizer = CentredRMSProp(theta, lr=0.1, decay=0.75, eps=0.25)
+    theta.grad = torch.tensor([2.0, 0.0])
+    optimizer.step()  # E[g] = 0.5, E[g²] = 1: 2 / √(1 - 0.25 + 0.25) = 2; with ε outside 2 / (√0.75 + 0.25) = 1.79
+    torch.testing.assert_close(theta, torch.tensor([0.8, -2.0]))
+    theta.grad = torch.tensor([-4.0, 0.0])
+    optimizer.step()  # E[g] = 0.375 - 1 = -0.625, E[g²] = 0.75 + 4 = 4.75: -4 / √(4.75 - 0.390625 + 0.25)
+    torch.testing.assert_close(theta, torch.tensor([0.8 + 0.4 / 4.609375**0.5, -2.0]))
+
+
+def test_rmsprop_is_the_one_of_torch_but_for_epsilon() -> None:
+    start = torch.randn(50, generator=torch.Generator().manual_seed(1))
+    mine, theirs = start.clone(), start.clone()
+    ours, reference = (
+        CentredRMSProp(mine, 1e-3, 0.9, 1e-12),
+        torch.optim.RMSprop([theirs], 1e-3, 0.9, 1e-12, centered=True),
+    )
+    source = torch.Generator().manual_seed(2)
+    for _ in range(100):
+        mine.grad = torch.randn(50, generator=source)
+        theirs.grad = mine.grad.clone()
+        ours.step()
+        reference.step()
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_constant_gradient_leaves_no_variance_and_no_nan() -> None:
+    theta = torch.zeros(1)
+    optimizer = CentredRMSProp(theta, lr=0.01, decay=0.5, eps=1e-4)
+    for _ in range(60):
+        theta.grad = torch.tensor([0.1])
+        optimizer.step()
+    assert torch.isfinite(theta).all()
+    before = theta.clone()
+    optimizer.step()  # the mean is the gradient: 0.1 / √1e-4 = 10
+    torch.testing.assert_close(before - theta, torch.tensor([0.1]), rtol=1e-3, atol=0)
+
+
+def test_an_agent_takes_rmsprop_and_saves_its_state() -> None:
+    agent, again = (
+        make_agent("dqn", state_dim=3, action_dim=2, optimizer="rmsprop", learning_rate=0.02, seed=seed)
+        for seed in (0, 1)
+    )
+    batch = {"states": torch.randn(4, 3), "actions": torch.tensor([0, 1, 0, 1]), "rewards": torch.ones(4),
+             "discounts": torch.ones(4), "next_states": torch.randn(4, 3)}  # fmt: skip
+    agent.learn(batch)
+    assert agent.optimizer.state[agent._theta]["square"].max() > 0
+    again.set_state(agent.get_state())
+    for each in (agent, again):
+        each.learn(batch)
+    assert torch.equal(agent._theta, again._theta)

@@ -22,19 +22,19 @@ class EvaluateCommand:
     """best, latest, or the steps of one; none takes the weights at the end of the run."""
     env: str | None = None
     """Another environment than the one of the run."""
-    episodes: int = 100
-    """Episodes to play."""
-    epsilon: float = 0.0
-    """Probability of a random action; the one left from training is never used."""
+    episodes: int | None = None
+    """Episodes to play; none for 100, or as many as the protocol of an Atari game says."""
+    epsilon: float | None = None
+    """Probability of a random action, never the one left from training; none for 0, or what the protocol says."""
     seed: int = 0
     """Seed of the environments."""
     json: bool = False
     """Print the result as JSON, with every return."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
+        if self.episodes is not None and self.episodes < 1:
             raise ConfigError(f"episodes = {self.episodes}: needs at least 1")
-        if not 0 <= self.epsilon <= 1:
+        if self.epsilon is not None and not 0 <= self.epsilon <= 1:
             raise ConfigError(f"epsilon = {self.epsilon}: needs a probability in [0, 1]")
 
 

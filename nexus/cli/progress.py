@@ -153,6 +153,8 @@ def plan_table(plan: Plan) -> Table:
         "device, seed": f"{plan.agent.device}, {config.seed}",
         "run folder": str(plan.run_dir),
     }
+    if plan.rules is not None:
+        rows["protocol"] = str(plan.rules)
     if has_atoms(plan):
         rows["returns"] = f"{config.v_min:g} to {config.v_max:g}, {config.atoms} atoms"
     table = Table(show_header=False, box=None, padding=(0, 1))

@@ -148,10 +148,16 @@ class AgentConfig(CheckedConfig):
     """Normalise each hidden layer before its ReLU."""
     gamma: float = 0.99
     """Discount factor γ."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """rmsprop: centred, with ε inside the root, as in the released code of the Nature paper."""
     learning_rate: float = 0.001
-    """Step size of Adam."""
+    """Step size of the optimizer."""
     adam_epsilon: float = 1e-8
     """Adam's ε, added to the root of the second moment."""
+    rmsprop_decay: float = 0.95
+    """rmsprop: decay of the means of the gradient and of its square."""
+    rmsprop_epsilon: float = 0.01 / 32**2
+    """rmsprop: ε, added to the variance of the mean gradient of a batch."""
     weight_decay: float = 0.0
     """Decay of the weights, apart from the gradient, as in AdamW."""
     loss: Literal["huber", "squared"] = "huber"
@@ -190,6 +196,9 @@ class AgentConfig(CheckedConfig):
         self.require(self.munchausen_temperature > 0, "munchausen_temperature", "a temperature above 0")
         self.require(self.munchausen_clip <= 0, "munchausen_clip", "0 or less")
         self.require(self.weight_decay >= 0, "weight_decay", "0 or more")
+        self.require(self.weight_decay == 0 or self.optimizer == "adam", "weight_decay", "optimizer adam, or 0")
+        self.require(0 <= self.rmsprop_decay < 1, "rmsprop_decay", "a factor in [0, 1)")
+        self.require(self.rmsprop_epsilon > 0, "rmsprop_epsilon", "a number above 0")
         self.require(self.hidden_dim is None or self.hidden_dim >= 1, "hidden_dim", "at least 1 unit")
         self.require(self.hidden_layers is None or self.hidden_layers >= 1, "hidden_layers", "at least 1 layer")
         self.require(0 <= self.gamma <= 1, "gamma", "a discount in [0, 1]")

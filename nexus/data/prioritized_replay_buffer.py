@@ -83,6 +83,12 @@ class PrioritizedReplayBuffer:
         )
         self._enter(rows)
 
+    def remember(
+        self, states: Array, next_states: Array, begins: NDArray[np.bool_], valid: NDArray[np.bool_]
+    ) -> tuple[Array, Array]:
+        """Return the states: here they go through the accumulator as they are (see `FrameReplay.remember`)."""
+        return states, next_states
+
     def add(self, transitions: Transitions) -> None:
         """Store folded transitions, `K` rows at once, at the highest priority so far."""
         rows = self._storage.next_rows(len(transitions))
@@ -160,6 +166,11 @@ class PrioritizedReplayBuffer:
     def added(self) -> int:
         """How many transitions were ever stored, the overwritten ones too."""
         return self._storage.added
+
+    @property
+    def columns(self) -> dict[str, Array]:
+        """The arrays `[capacity, ...]` by the names of `Transitions`; none before the first transition."""
+        return self._storage.columns
 
     def rows(self, first: int, last: int) -> dict[str, Array]:
         """Copy the columns of the transitions that were added as number `first` to `last - 1`, which it still holds."""

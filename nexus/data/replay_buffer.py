@@ -98,6 +98,12 @@ class ReplayBuffer:
         )
         self._write(row, holds_dones=True)
 
+    def remember(
+        self, states: Array, next_states: Array, begins: NDArray[np.bool_], valid: NDArray[np.bool_]
+    ) -> tuple[Array, Array]:
+        """Return the states: here they go through the accumulator as they are (see `FrameReplay.remember`)."""
+        return states, next_states
+
     def add(self, transitions: Transitions) -> None:
         """Store folded transitions, `K` rows at once; of more than `capacity` rows the last ones stay."""
         if len(transitions):

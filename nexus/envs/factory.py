@@ -13,6 +13,16 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
 from nexus.core.errors import ConfigError, nearest, one_line
+from nexus.envs.atari import (
+    PROTOCOLS,
+    AtariProtocol,
+    canonical,
+    hint,
+    is_atari,
+    make_atari,
+    make_one_atari,
+    short_names,
+)
 from nexus.envs.workers import Reporter
 from nexus.envs.wrappers import FrameSkip
 
@@ -34,12 +44,29 @@ class EnvSpec:
         frame_skip: times each action is repeated.
         frame_stack: observations shown at once.
         kwargs: passed to `gymnasium.make`.
+        protocol: of an Atari game, one of `PROTOCOLS`; None takes `nature`.
+
+    Raises:
+        ConfigError: there is no such protocol, or the environment is no Atari game.
     """
 
     source: EnvSource
     frame_skip: int = 1
     frame_stack: int = 1
     kwargs: tuple[tuple[str, Any], ...] = ()
+    protocol: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", canonical(self.source))
+        if self.protocol is not None and not is_atari(self.source):
+            raise ConfigError(f"protocol = {self.protocol!r}: {name_of(self.source)} is no Atari game; leave it out")
+        if self.protocol is not None and self.protocol not in PROTOCOLS:
+            raise ConfigError(f"protocol = {self.protocol!r}: needs one of {', '.join(PROTOCOLS)}")
+
+    @property
+    def rules(self) -> AtariProtocol | None:
+        """The protocol of an Atari game, None of all others."""
+        return PROTOCOLS[self.protocol or "nature"] if is_atari(self.source) else None
 
 
 def name_of(source: EnvSource) -> str:
@@ -53,6 +80,10 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
     Raises:
         ConfigError: it is unknown, can't be made, or has spaces that DQN can't use.
     """
+    if spec.rules is not None:
+        if render_mode is not None:
+            raise ConfigError(f"{name_of(spec.source)}: Atari games can't be shown yet, only played and evaluated")
+        return make_one_atari(name_of(spec.source), spec.rules, spec.frame_skip, spec.frame_stack)
     if isinstance(spec.source, str):
         registered_id(spec.source)
         settings = dict(spec.kwargs) | ({} if render_mode is None else {"render_mode": render_mode})
@@ -78,8 +109,12 @@ def make_vector_env(
 
     `auto` takes the environment's own vector implementation where it has one (CartPole's steps 16 copies
     in the time of two) and no wrapper is wanted, else steps the copies in turn. `async` gives each copy
-    a process, which pays where a step takes about a millisecond or more.
+    a process, which pays where a step takes about a millisecond or more. Atari games have threads of their own.
     """
+    if spec.rules is not None:
+        if mode != "auto":
+            raise ConfigError(f"vectorization = {mode!r}: Atari games are stepped by threads of their own; use auto")
+        return make_atari(name_of(spec.source), spec.rules, num_envs, spec.frame_skip, spec.frame_stack)
     if mode == "auto" and has_own_vector_form(spec):
         return gym.make_vec(str(spec.source), num_envs=num_envs, vectorization_mode="vector_entry_point")
     makers = [partial(make_env, spec)] * num_envs
@@ -126,7 +161,9 @@ def registered_id(name: str) -> gym.envs.registration.EnvSpec:
         except Exception as error:  # a module's own code can raise anything
             raise ConfigError(f"environment {name!r}: can't import module {module!r}: {one_line(error)}") from error
     if plain not in gym.registry:
-        raise ConfigError(f"no environment {plain!r}{nearest(plain, gym.registry)}")
+        raise ConfigError(
+            f"no environment {plain!r}{nearest(plain, [*gym.registry, *short_names(plain)])}{hint(plain)}"
+        )
     return gym.registry[plain]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nexus.core.errors import EnvError, NexusError
 from nexus.core.types import Array
 from nexus.envs.action_masks import KEY, read_action_masks
+from nexus.envs.atari import LIFE_LOST
 from nexus.envs.checks import misfit, misshapen, raised, require_finite, require_rewards, require_shape
 from nexus.envs.workers import Workers
 
@@ -30,8 +31,15 @@ class Step:
     terminated: Array  # [E] bool
     truncated: Array  # [E] bool
     valid: Flags  # [E], False where an environment only reset itself: nothing was decided there
+    begins: Flags  # [E], True where `states` is no `next_states` of the step before: an episode begins
     action_masks: Flags | None = None  # [E, A], the legal actions in `states`; None where no environment tells
     next_action_masks: Flags | None = None  # [E, A], those in `next_states`
+    life_lost: Flags | None = None  # [E], where a lost life ends what is learned from, and the game goes on
+
+    @property
+    def terminal(self) -> Array:
+        """`[E]`, what learning takes for an end: terminated, or a life was lost where that counts."""
+        return self.terminated if self.life_lost is None else self.terminated | self.life_lost
 
 
 class TransitionStream:
@@ -68,6 +76,7 @@ class TransitionStream:
         self.action_masks: Flags | None = None
         self.steps = 0  # vector steps since the last reset
         self._resetting = np.zeros(self.num_envs, bool)
+        self._begins = np.ones(self.num_envs, bool)
 
     def reset(self, seed: int | None = None) -> Array:
         """Start every environment anew and return the first states `[E, *obs]`."""
@@ -76,11 +85,12 @@ class TransitionStream:
         self._require(self.states)
         self.action_masks = self._read(info, np.ones(self.num_envs, bool)) if KEY in info else None
         self._resetting = np.zeros(self.num_envs, bool)
+        self._begins = np.ones(self.num_envs, bool)
         return self.states
 
     def step(self, actions: Array) -> Step:
         """Take one action `[E]` in each environment."""
-        states, action_masks, valid = self.states, self.action_masks, ~self._resetting
+        states, action_masks, valid, begins = self.states, self.action_masks, ~self._resetting, self._begins
         self.steps += 1
         observations, rewards, terminated, truncated, info = self._call(self.calls.step, actions)
         rewards = require_rewards(rewards, self.num_envs, self._fault)
@@ -97,12 +107,23 @@ class TransitionStream:
                 observations, reset_info = self._call(self.calls.reset, options={"reset_mask": done})
                 self._require(observations)
             require_finite(next_states, self._fault)
+        self._begins = ~valid if self.mode is AutoresetMode.NEXT_STEP else done
         self.states = observations
         next_action_masks = None
         if action_masks is not None or KEY in info:
             next_action_masks = self._follow_masks(info, reset_info, terminated, done)
         return Step(
-            states, actions, rewards, next_states, terminated, truncated, valid, action_masks, next_action_masks
+            states,
+            actions,
+            rewards,
+            next_states,
+            terminated,
+            truncated,
+            valid,
+            begins,
+            action_masks,
+            next_action_masks,
+            info.get(LIFE_LOST),
         )
 
     def _follow_masks(self, info: dict[str, Any], reset_info: dict[str, Any], terminated: Flags, done: Flags) -> Flags:

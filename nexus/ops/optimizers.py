@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Adam"]
+__all__ = ["Adam", "CentredRMSProp"]
 
 
 class Adam(torch.optim.AdamW):
@@ -67,3 +67,48 @@ class Adam(torch.optim.AdamW):
         square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         root = torch.sqrt(square, out=self._root).div_(math.sqrt(1 - beta2**steps)).add_(group["eps"])
         self.theta.addcdiv_(mean, root, value=-lr / (1 - beta1**steps))
+
+
+class CentredRMSProp(torch.optim.Optimizer):
+    """The RMSProp of the released code of https://doi.org/10.1038/nature14236: ε stands inside the root.
+
+    `torch.optim.RMSprop(centered=True)` adds it outside, which no choice of ε can make up for. The paper's "gradient
+    momentum" is the decay of the mean gradient; a momentum of the steps there is not. Its ε of 0.01 is for a gradient
+    summed over a batch of 32: for the mean it is 0.01 / 32².
+
+    Args:
+        theta: `[P]`, all parameters; its `grad` is what `step` reads.
+        lr: step size; `param_groups[0]["lr"]` changes it later.
+        decay: of both means, per step.
+        eps: added to the variance.
+    """
+
+    def __init__(self, theta: Tensor, lr: float = 2.5e-4, decay: float = 0.95, eps: float = 0.01 / 32**2) -> None:
+        super().__init__([theta], {"lr": lr, "decay": decay, "eps": eps})
+        self.theta = theta
+        self.state[theta] = {
+            "mean": torch.zeros_like(theta),  # [P], of the gradient
+            "square": torch.zeros_like(theta),  # [P], of its square
+        }
+        self._root = torch.empty_like(theta)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take the one group that there is; torch's own way to do it imports the compiler."""
+        self.param_groups.append({**self.defaults, **param_group})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """θ ← θ - lr · g / √(E[g²] - E[g]² + ε), from the gradient g in `theta.grad`, both means with g in them.
+
+        Args:
+            closure: there for torch's sake; the gradient must be there already.
+        """
+        gradient = self.theta.grad
+        if gradient is None:
+            return
+        group, state = self.param_groups[0], self.state[self.theta]
+        mean, square = state["mean"].lerp_(gradient, 1 - group["decay"]), state["square"]
+        square.mul_(group["decay"]).addcmul_(gradient, gradient, value=1 - group["decay"])
+        # Rounding may leave a variance a little below 0.
+        variance = torch.addcmul(square, mean, mean, value=-1, out=self._root).clamp_(min=0)
+        self.theta.addcdiv_(gradient, variance.add_(group["eps"]).sqrt_(), value=-group["lr"])

@@ -30,6 +30,8 @@ class TrainConfig(AgentConfig):
     """auto: the environment's own vector form or in turn; sync: in turn; async: a process each."""
     step_timeout: float | None = None
     """async: seconds for a step or reset of all copies together, before the run is given up; none for any time."""
+    protocol: Literal["nature", "machado"] | None = None
+    """Atari: nature (no-ops, a lost life ends learning) or machado (sticky actions); none for nature."""
     frame_skip: int = 1
     """Times each action is repeated; images show the maximum of the last two frames."""
     frame_stack: int = 1
@@ -48,6 +50,8 @@ class TrainConfig(AgentConfig):
     """prioritized: β at the start; it rises to 1 with the last step."""
     replay_capacity: int = 100_000
     """Transitions kept for replay."""
+    replay_store: Literal["auto", "full", "raw", "compressed"] = "auto"
+    """full: both states; raw, compressed: each frame once; auto: compressed for images, unless checkpoints are on."""
     batch_size: int = 64
     """Transitions per update."""
     learning_starts: int = 1_000
@@ -118,6 +122,16 @@ class TrainConfig(AgentConfig):
         self.require(0 < self.learning_rate_factor <= 1, "learning_rate_factor", "a factor in (0, 1]")
         self.require(self.threads is None or self.threads >= 1, "threads", "at least 1, or none")
         self.require(self.update_every.unit != "updates", "update_every", "steps or episodes")
+        self.require(
+            self.replay_store in ("auto", "full") or self.frame_stack >= 2,
+            "replay_store",
+            "frame_stack to be 2 or more",
+        )
+        self.require(
+            self.replay_store in ("auto", "full") or self.checkpoint_every is None,
+            "replay_store",
+            "checkpoint_every to be none: frames can't be saved in a checkpoint yet",
+        )
         in_steps = self.checkpoint_every is None or self.checkpoint_every.unit == "steps"
         self.require(in_steps, "checkpoint_every", "steps, or none")
         can_go_back = self.on_divergence == "stop" or self.checkpoint_every is not None

@@ -1,12 +1,13 @@
 """Evaluation: how good an agent is, under a protocol that is said with every score."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from nexus.core.errors import RunError, one_line
 from nexus.core.types import Array
+from nexus.envs.atari import AtariProtocol
 from nexus.envs.factory import EnvSpec, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
 from nexus.training.statistics import bootstrap_interval
@@ -32,10 +33,12 @@ class EvaluationProtocol:
     max_episode_steps: int
     frame_skip: int
     frame_stack: int
+    rules: AtariProtocol | None = None  # of an Atari game
 
     def __str__(self) -> str:
         policy = "greedy" if self.epsilon == 0 else f"ε = {self.epsilon:g}"
-        return f"{policy}, {self.episodes} full episodes, unclipped rewards, seed {self.seed}"
+        played = f"{policy}, {self.episodes} full episodes, unclipped rewards, seed {self.seed}"
+        return played if self.rules is None else f"{self.rules}; {played}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,10 @@ class Evaluation:
             RunError: it is none.
         """
         try:
-            read = cls(**{**values, "protocol": EvaluationProtocol(**values["protocol"])})
+            protocol = EvaluationProtocol(**values["protocol"])
+            if protocol.rules is not None:
+                protocol = replace(protocol, rules=AtariProtocol(**values["protocol"]["rules"]))
+            read = cls(**{**values, "protocol": protocol})
         except (TypeError, KeyError) as error:
             raise RunError(f"can't read an evaluation: {one_line(error)}") from None
         return read
@@ -75,9 +81,9 @@ class Evaluation:
 def evaluate(
     agent: Actor,
     env: EnvSpec,
-    episodes: int = 100,
+    episodes: int | None = None,
     *,
-    epsilon: float = 0.0,
+    epsilon: float | None = None,
     seed: int = 0,
     max_episode_steps: int = 100_000,
 ) -> Evaluation:
@@ -90,11 +96,18 @@ def evaluate(
     Args:
         agent: who acts.
         env: the environment as the agent was trained on.
-        episodes: how many.
-        epsilon: probability of a random action; 0 is the greedy policy.
+        episodes: how many; None for 100, of an Atari game as many as its protocol says.
+        epsilon: probability of a random action; None for 0, the greedy policy, or what the protocol says.
         seed: of the environments; never the one that training uses.
         max_episode_steps: for environments without a time limit of their own.
     """
+    rules = env.rules
+    if episodes is None:
+        episodes = 100 if rules is None else rules.eval_episodes
+    if epsilon is None:
+        epsilon = 0.0 if rules is None else rules.eval_epsilon
+    if rules is not None:
+        max_episode_steps = min(max_episode_steps, rules.eval_frames // env.frame_skip)
     num_envs = min(episodes, 100)
     vector_env = make_vector_env(env, num_envs)
     stream = TransitionStream(vector_env, name_of(env.source))
@@ -120,7 +133,7 @@ def evaluate(
         vector_env.close()
     low, high = bootstrap_interval(returns)
     protocol = EvaluationProtocol(
-        name_of(env.source), episodes, epsilon, seed, max_episode_steps, env.frame_skip, env.frame_stack
+        name_of(env.source), episodes, epsilon, seed, max_episode_steps, env.frame_skip, env.frame_stack, rules
     )
     return Evaluation(
         float(np.mean(returns)),

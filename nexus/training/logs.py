@@ -14,11 +14,10 @@ from typing import Self
 import numpy as np
 
 from nexus.core.state import State, array_from, value_from
-from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
-from nexus.data.replay_buffer import ReplayBuffer
 from nexus.training.config import TrainConfig
 from nexus.training.files import LogMarks, Mark, remove, wants_disk
 from nexus.training.loop import Progress
+from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE
 
 __all__ = ["EpisodeTracker", "RunLog", "scalars"]
@@ -204,7 +203,7 @@ def cut_boards(folder: Path, sizes: Mapping[str, int]) -> None:
 def scalars(
     progress: Progress,
     episodes: EpisodeTracker,
-    replay: ReplayBuffer | PrioritizedReplayBuffer,
+    replay: AnyReplay,
     config: TrainConfig,
     steps_per_second: float,
 ) -> dict[str, float]:

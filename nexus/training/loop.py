@@ -52,6 +52,9 @@ class Replay(Protocol):
 
     def __len__(self) -> int: ...
 
+    def remember(self, states: Array, next_states: Array, begins: Array, valid: Array) -> tuple[Array, Array]:
+        """Return states and next states `[E, *obs]`, or numbers `[E]` that stand for them on their way."""
+
     def add(self, transitions: Transitions) -> None:
         """Store."""
 
@@ -115,15 +118,16 @@ def train(
         counters.steps += int(step.valid.sum())
         counters.episodes += int((step.terminated | step.truncated).sum())
 
-        # Fold into n-step transitions and store.
+        # Fold into n-step transitions and store; a replay of frames keeps the frames and lets numbers go on.
         rewards = clip(step.rewards, config.reward_clip)
+        states, next_states = replay.remember(step.states, step.next_states, step.begins, step.valid)
         replay.add(
             accumulator.push(
-                step.states,
+                states,
                 step.actions,
                 rewards,
-                step.next_states,
-                step.terminated,
+                next_states,
+                step.terminal,
                 step.truncated,
                 step.valid,
                 step.action_masks,
@@ -153,7 +157,7 @@ def train(
         # Barrier: no environment can save its inner state, so all begin anew; whoever resumes begins here likewise.
         barrier = config.checkpoint_every is not None and crossings(config.checkpoint_every, before, counters) > 0
         if barrier:
-            replay.add(accumulator.flush(step.next_states, step.next_action_masks))
+            replay.add(accumulator.flush(next_states, step.next_action_masks))
             stream.reset(seed_at(config.seed, "environments", counters.steps))
 
         yield Progress(counters, before, step, agent.epsilon, agent.temperature, update, barrier)

@@ -8,10 +8,38 @@ from collections.abc import Mapping
 from typing import Any
 
 from nexus.core.errors import ConfigError, nearest
+from nexus.envs.atari import is_atari
 
 __all__ = ["ALGORITHM_PRESETS", "ANY", "PRESETS", "RETURNS", "algorithm_preset", "resolve_preset"]
 
 ANY = "any environment"
+ATARI = "any Atari game"
+
+# What every preset for Atari shares: Mnih et al. 2015, doi.org/10.1038/nature14236, extended data table 1, in steps of
+# four frames. `docs/atari.md` has the units, and where the paper and its released code disagree.
+NATURE: Mapping[str, Any] = {
+    "total_steps": 50_000_000,
+    "num_envs": 1,
+    "protocol": "nature",
+    "frame_skip": 4,
+    "frame_stack": 4,
+    "torso": "nature_cnn",
+    "reward_clip": 1.0,
+    "gamma": 0.99,
+    "learning_rate": 0.00025,
+    "replay_capacity": 1_000_000,
+    "batch_size": 32,
+    "learning_starts": 50_000,
+    "update_every": "4 steps",
+    "target_update_every": "10000 steps",
+    "epsilon": 1.0,
+    "epsilon_min": 0.1,
+    "epsilon_schedule": "linear",
+    "epsilon_steps": 1_000_000,
+    "log_every": "10000 steps",
+    "eval_episodes": 30,
+    "checkpoint_every": None,  # frames can't be saved in a checkpoint yet
+}
 
 RETURNS: Mapping[str, tuple[float, float]] = {
     # What discounted returns lie between, at the γ of the presets below; c51 and rainbow put their atoms there. It is
@@ -39,8 +67,11 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "epsilon_schedule": "per_episode",
             "epsilon_decay": 0.995,
         },
+        ATARI: NATURE,  # its Atari table, with Adam; what the table leaves open is the paper's
     },
-    "paper": {ANY: {}},  # all it says is below, by algorithm
+    # The released code of the paper, whose RMSProp is not torch's.
+    "nature": {ATARI: {**NATURE, "optimizer": "rmsprop", "max_grad_norm": None}},
+    "paper": {ANY: {}, ATARI: NATURE},  # the rest of what it says is below, by algorithm
     # Tuned on seeds from 1000 on; docs/results.md reports other seeds.
     "tuned": {
         # Positions and angles that count as much as speeds, a layer norm that keeps what a fast target would blow up,
@@ -173,21 +204,23 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
 def resolve_preset(name: str | None, env: str) -> tuple[str | None, dict[str, Any]]:
     """Return the preset's name and its settings for an environment, the range of its returns among them if known.
 
-    Without a name, an environment that was tuned gets `tuned`, any other None and the plain defaults.
+    Without a name, an environment that was tuned gets `tuned`, an Atari game `nature`, any other None and the plain
+    defaults.
 
     Raises:
         ConfigError: there is no such preset, or it has nothing for this environment.
     """
     if name is None:
-        if env not in PRESETS["tuned"]:
+        if env not in PRESETS["tuned"] and not is_atari(env):
             return None, range_of_returns(env)
-        name = "tuned"
+        name = "tuned" if env in PRESETS["tuned"] else "nature"
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}: there are {', '.join(PRESETS)}{nearest(name, PRESETS)}")
     settings = PRESETS[name]
-    if env not in settings and ANY not in settings:
+    kind = ATARI if is_atari(env) and ATARI in settings else ANY
+    if env not in settings and kind not in settings:
         raise ConfigError(f"preset {name!r} has no settings for {env}: it has them for {', '.join(settings)}")
-    return name, {**range_of_returns(env), **settings.get(env, settings.get(ANY, {}))}
+    return name, {**range_of_returns(env), **settings.get(env, settings.get(kind, {}))}
 
 
 def range_of_returns(env: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from nexus.models.torsos import make_torso
 from nexus.ops.action_masks import only_legal
 from nexus.ops.exploration import epsilon_greedy
 from nexus.ops.losses import huber, squared
-from nexus.ops.optimizers import Adam
+from nexus.ops.optimizers import Adam, CentredRMSProp
 from nexus.ops.target_update import hard_update, soft_update
 from nexus.ops.td import td_target, values_of_actions
 
@@ -291,12 +291,7 @@ class DQNAgent(NexusModule):
         self._parameters_of_theta = list(self.q_network.parameters())
         self._noise = torch_generator(self.settings.seed, "noise", device)
         self._is_noisy = resample_noise(self.q_network, self._noise)
-        self.optimizer: torch.optim.Optimizer = Adam(
-            self._theta,
-            lr=self.settings.learning_rate,
-            eps=self.settings.adam_epsilon,
-            weight_decay=self.settings.weight_decay,
-        )
+        self.optimizer = optimizer_of(self.settings, self._theta)
         self._gradient_of = compiled(self._gradient) if self.settings.compile else self._gradient
 
     def default_network(self) -> DQNNetwork:
@@ -465,3 +460,10 @@ class DQNAgent(NexusModule):
 def weights_of(network: nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters and saved buffers by name."""
     return list(network.state_dict().items())
+
+
+def optimizer_of(settings: AgentConfig, theta: Tensor) -> torch.optim.Optimizer:
+    """Return the optimizer that the settings describe, for flat parameters `[P]`."""
+    if settings.optimizer == "rmsprop":
+        return CentredRMSProp(theta, settings.learning_rate, settings.rmsprop_decay, settings.rmsprop_epsilon)
+    return Adam(theta, lr=settings.learning_rate, eps=settings.adam_epsilon, weight_decay=settings.weight_decay)

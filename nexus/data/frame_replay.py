@@ -1,0 +1,227 @@
+"""Replay of stacked frames in which each frame is stored once (Mnih et al. 2015).
+
+What flows through the accumulator and into the rows of an ordinary replay are the numbers of frames, one for each
+state; a sample turns them back into stacks. So folding, priorities and overwriting know nothing of frames.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+
+from nexus.core.errors import ConfigError
+from nexus.core.state import State
+from nexus.core.types import Array, Batch, Transitions
+from nexus.data.frame_store import (
+    GROUP,
+    MOST_FRAMES,
+    SPARE,
+    CompressedFrames,
+    FrameIndex,
+    FrameStore,
+    RawFrames,
+    load_zstandard,
+)
+from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
+from nexus.data.replay_buffer import ReplayBuffer, available_memory, replay_bytes
+
+__all__ = ["FrameReplay", "frame_replay_bytes", "require_memory_for_frames"]
+
+Kind = Literal["raw", "compressed"]
+NO_CHECKPOINT = "a replay of frames can't be saved in a checkpoint yet: set checkpoint_every none, or replay_store full"
+COMPRESSED = 0.03  # of raw: what is said in advance; measured on Atari it is 0.01 to 0.04
+
+
+class FrameReplay:
+    """The last `capacity` transitions between stacks of frames; each frame is stored once, whatever the stacks share.
+
+    States have the shape `[S, *frame]`, the newest frame last, and each shows the frames of the state before it
+    moved on by one. At the start of an episode leading frames of zeros (the paper's padding) are not stored.
+    Frames stay exactly as long as a transition or an open n-step window needs them.
+
+    Args:
+        rows: an empty replay, uniform or prioritized, for everything but the frames.
+        kind: `raw`, or `compressed` to about a hundredth.
+        n_step: steps that a transition may span.
+
+    Raises:
+        ConfigError: the package that compresses is missing; (`remember`) states are no such stacks, or memory is
+            too small.
+    """
+
+    def __init__(
+        self, rows: ReplayBuffer | PrioritizedReplayBuffer, kind: Kind = "compressed", n_step: int = 1
+    ) -> None:
+        if kind == "compressed":
+            load_zstandard()
+        self.kind = kind
+        self.capacity = rows.capacity
+        self._rows = rows
+        self._n_step = n_step
+        self._index: FrameIndex | None = None  # known from the first states on, like all below
+        self._store: FrameStore
+        self._newest: NDArray[np.int64]  # [E], number of the newest frame
+        self._shape: tuple[int, ...] = ()
+        self._dtype: np.dtype[Any] = np.dtype(np.uint8)
+        self._reserve = 0  # groups that open windows may need
+        self._lag = 0  # groups opened since the first one that a transition needs, at most so far
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def remember(
+        self, states: Array, next_states: Array, begins: NDArray[np.bool_], valid: NDArray[np.bool_]
+    ) -> tuple[Array, Array]:
+        """Store the new frames of one vector step and return numbers `[E]` that stand for its states.
+
+        Args:
+            states: `[E, S, *frame]`, what was acted on.
+            next_states: `[E, S, *frame]`, the true ones.
+            begins: `[E]`, True where `states` is no `next_states` of the call before: an episode begins.
+            valid: `[E]`, False where nothing was decided; such a row's numbers mean nothing.
+
+        Raises:
+            ConfigError: the next stack is not the stack before, moved on by one frame.
+        """
+        index = self._index if self._index is not None else self._allocate(states)
+        frames, next_frames = as_bytes(states), as_bytes(next_states)
+        if not np.array_equal(frames[valid, 1:], next_frames[valid, :-1]):
+            raise ConfigError(
+                f"replay_store = {self.kind!r}: needs states that are stacks of frames, each the one before moved on "
+                "by one frame; use replay_store full"
+            )
+        if (starting := begins & valid).any():
+            self._begin(index, np.flatnonzero(starting), frames)
+        numbers = self._newest.copy()
+        going = np.flatnonzero(valid)
+        self._newest[going] = index.append(going)
+        self._store.write(self._newest[going], next_frames[going, -1])
+        return numbers, self._newest.copy()
+
+    def add(self, transitions: Transitions) -> None:
+        """Store folded transitions whose states are numbers `[K]`; forget the frames that nothing needs any more."""
+        if not len(transitions):
+            return
+        index = self._index
+        assert index is not None
+        self._rows.add(transitions)
+        self._lag = max(self._lag, index.opened - index.first_group(transitions.states))
+        if len(self) == self.capacity:
+            # Rows enter in the order of their last frame: no later row needs what lies further back than any ever did.
+            oldest = int(self._rows.columns["next_states"][self._rows.added % self.capacity])
+            needed = min(oldest // GROUP + 1 - self._lag, index.opened - self._reserve)
+            self._store.release(*index.release(needed))
+
+    def sample(self, batch_size: int) -> Batch:
+        """Draw transitions as the replay of rows does, and put the stacks in place of their numbers."""
+        batch = dict(self._rows.sample(batch_size))
+        index = self._index
+        assert index is not None
+        numbers, missing = index.stacks(np.concatenate([batch["states"].numpy(), batch["next_states"].numpy()]))
+        frames = self._store.read(numbers.reshape(-1)).reshape(*numbers.shape, -1)
+        frames[missing] = 0
+        states = torch.from_numpy(np.ascontiguousarray(frames).view(self._dtype).reshape(len(numbers), *self._shape))
+        batch["states"], batch["next_states"] = states[:batch_size], states[batch_size:]
+        return batch
+
+    def update_priorities(self, indices: torch.Tensor, priorities: torch.Tensor) -> None:
+        """Give rows new priorities, if they have any."""
+        self._rows.update_priorities(indices, priorities)
+
+    def anneal(self, fraction: float) -> None:
+        """Tell how far the training has come, from 0 to 1."""
+        self._rows.anneal(fraction)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that rows and frames take now."""
+        return self._rows.nbytes + (0 if self._index is None else self._index.nbytes + self._store.nbytes)
+
+    @property
+    def added(self) -> int:
+        """How many transitions were ever stored, the overwritten ones too."""
+        return self._rows.added
+
+    def rows(self, first: int, last: int) -> dict[str, Array]:
+        """Refuse: see `get_state`."""
+        raise ConfigError(NO_CHECKPOINT)
+
+    def set_rows(self, first: int, rows: Mapping[str, Array]) -> None:
+        """Refuse: see `get_state`."""
+        raise ConfigError(NO_CHECKPOINT)
+
+    def get_state(self) -> State:
+        """Refuse: frames can't be saved yet, and rows mean nothing without them.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(NO_CHECKPOINT)
+
+    def set_state(self, state: State) -> None:
+        """Refuse: see `get_state`."""
+        raise ConfigError(NO_CHECKPOINT)
+
+    def reward_summary(self) -> dict[str, float]:
+        """Return the minimum, mean and maximum of the stored (folded) rewards; empty if there are none."""
+        return self._rows.reward_summary()
+
+    def _begin(self, index: FrameIndex, envs: NDArray[np.int64], frames: Array) -> None:
+        """Store the stacks `[E, S, F]` with which episodes begin, but for leading frames of zeros."""
+        for env in envs:
+            shown = frames[env].any(-1)
+            first = int(shown.argmax()) if shown.any() else index.stack - 1
+            for place in range(first, index.stack):
+                number = index.append(envs[envs == env], begins=place == first)
+                self._store.write(number, frames[env, place][None])
+                self._newest[env] = number[0]
+
+    def _allocate(self, states: Array) -> FrameIndex:
+        num_envs, stack, *frame = states.shape
+        if not 2 <= stack <= MOST_FRAMES or not frame:
+            raise ConfigError(
+                f"replay_store = {self.kind!r}: needs states that are stacks of 2 to {MOST_FRAMES} frames, got shape "
+                f"{states.shape[1:]}; set frame_stack, or use replay_store full"
+            )
+        require_memory_for_frames(self.capacity, states.shape[1:], states.dtype, self.kind)
+        self._shape, self._dtype = states.shape[1:], states.dtype
+        # A window reaches n_step steps back, the stack of its first state further, and a group is open for eight
+        # frames, of which a step brings one, or a whole stack where an episode begins.
+        self._reserve = num_envs * ((self._n_step + stack + 2 * GROUP) * (stack + 1) // GROUP + 2)
+        groups = self.capacity // GROUP + self._reserve
+        self._newest = np.zeros(num_envs, np.int64)
+        frame_bytes = states[0, 0].nbytes
+        if self.kind == "raw":
+            self._store = RawFrames(frame_bytes, int(SPARE * groups) + self._reserve)
+        else:
+            self._store = CompressedFrames(frame_bytes)
+        self._index = FrameIndex(num_envs, stack, groups)
+        return self._index
+
+
+def as_bytes(states: Array) -> Array:
+    """Return stacks `[E, S, *frame]` as bytes `[E, S, F]`."""
+    return np.ascontiguousarray(states).reshape(*states.shape[:2], -1).view(np.uint8)
+
+
+def frame_replay_bytes(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike, kind: Kind) -> int:
+    """Return about what a full replay of frames takes, in bytes; what compression leaves is a guess from Atari."""
+    frame = int(np.prod(state_shape[1:], dtype=np.int64)) * np.dtype(state_dtype).itemsize
+    kept = frame if kind == "raw" else int(COMPRESSED * frame) + 16
+    return replay_bytes(capacity, (), np.int64) + int(1.01 * capacity) * (kept + 3)
+
+
+def require_memory_for_frames(
+    capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike, kind: Kind = "raw"
+) -> None:
+    """Raise `ConfigError` if a replay of this size can't fit, and say what would."""
+    needed, free = frame_replay_bytes(capacity, state_shape, state_dtype, kind), available_memory()
+    if free is not None and needed > free:
+        fits = free * capacity // needed
+        other = ", or replay_store compressed" if kind == "raw" else ""
+        raise ConfigError(
+            f"replay_capacity = {capacity} needs {needed / 1e6:,.0f} MB for {kind} frames of shape {state_shape[1:]}, "
+            f"{free / 1e6:,.0f} MB are free: at most {fits} transitions fit{other}"
+        )

@@ -1,0 +1,215 @@
+"""Atari games, stepped by the C++ threads of ale-py, under protocols that have a name (`docs/atari.md`)."""
+
+import importlib
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+
+from nexus.core.errors import ConfigError, nearest, one_line
+from nexus.core.types import Array
+
+__all__ = [
+    "LIFE_LOST",
+    "PROTOCOLS",
+    "AtariProtocol",
+    "canonical",
+    "hint",
+    "is_atari",
+    "make_atari",
+    "make_one_atari",
+    "short_names",
+]
+
+INSTALL = 'ale-py is not installed; get it with: pip install "nexus[atari]"'
+LIFE_LOST = "life_lost"  # in an info: [E], where a life was lost, the game goes on, and learning is to see an end
+PREFIX, SUFFIX = "ALE/", "-v5"
+
+
+@dataclass(frozen=True)
+class AtariProtocol:
+    """How a game is played; scores under different protocols can't be compared.
+
+    Frames are the console's, 60 a second; a step is `frame_skip` of them.
+    """
+
+    name: str
+    sticky: float  # probability, at each frame, that the action before is repeated in place of the chosen one
+    no_ops: int  # at most so many frames without an action begin a game
+    life_loss: bool  # a lost life ends what is learned from, never the game
+    train_frames: int  # a longer game is cut off
+    eval_frames: int  # likewise in an evaluation
+    eval_epsilon: float
+    eval_episodes: int
+    minimal_actions: bool = True
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {f'sticky {self.sticky:g}' if self.sticky else 'no sticky actions'}, "
+            f"{f'up to {self.no_ops} no-ops' if self.no_ops else 'no no-ops'}, "
+            f"{'minimal' if self.minimal_actions else 'all'} actions, games of at most {self.eval_frames:,} frames"
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+PROTOCOLS = {
+    # Mnih et al. 2015: up to 30 no-ops, minimal actions, a game of at most five minutes when evaluated.
+    "nature": AtariProtocol("nature", 0.0, 30, True, 108_000, 18_000, 0.05, 30),
+    # Machado et al. 2018 (https://arxiv.org/abs/1709.06009): sticky actions make the game random, so no no-ops; no life
+    # signal. Games of half an hour, as is usual since.
+    "machado": AtariProtocol("machado", 0.25, 0, False, 108_000, 108_000, 0.01, 30),
+}
+
+
+def is_atari(source: object) -> bool:
+    """True for `ALE/Pong-v5` and all of that form, and for a game's short name, such as `pong`."""
+    return isinstance(source, str) and (source.startswith(PREFIX) or source in short_names(source))
+
+
+def canonical(source: Any) -> Any:
+    """Return `ALE/SpaceInvaders-v5` for `space_invaders`; everything else as it is."""
+    return full_name(source) if is_atari(source) and not source.startswith(PREFIX) else source
+
+
+def full_name(rom: str) -> str:
+    """Return `ALE/SpaceInvaders-v5` for `space_invaders`."""
+    return PREFIX + rom.title().replace("_", "") + SUFFIX
+
+
+def short_names(word: str) -> list[str]:
+    """Return the short names of all games if `word` could be one, and ale-py is there to know them; else none."""
+    if not re.fullmatch(r"[a-z0-9_]+", word) or word in gym.registry:
+        return []
+    try:
+        return list(importlib.import_module("ale_py.roms").get_all_rom_ids())
+    except ImportError:
+        return []
+
+
+def hint(word: str) -> str:
+    """Return how to get Atari games where `word` could be one and ale-py is missing, else an empty text."""
+    bare = re.fullmatch(r"[a-z0-9_]+", word) is not None
+    return f"; for an Atari game: {INSTALL}" if bare and not short_names(word) else ""
+
+
+def make_atari(
+    name: str, protocol: AtariProtocol, num_envs: int, frame_skip: int = 4, frame_stack: int = 4
+) -> VectorEnv[Any, Any, Any]:
+    """Return `num_envs` games that step together: 84 x 84 grey, maximum over two frames, stacked, rewards as they are.
+
+    Where the protocol has it, `info["life_lost"]` tells of lost lives. It is taken from the number of lives: of the two
+    signals of ale-py one resets the game, and the other leaves the last observation unwritten.
+
+    Args:
+        name: as in `canonical`.
+        protocol: how it is played.
+        num_envs: copies.
+        frame_skip: frames to a step.
+        frame_stack: frames shown at once.
+
+    Raises:
+        ConfigError: ale-py is not installed, there is no such game, or its ROM can't be read.
+    """
+    game = rom_of(name)
+    vector_env = importlib.import_module("ale_py.vector_env").AtariVectorEnv
+    # It writes its autoreset mode into the metadata of Gymnasium's base class unless it has its own.
+    kind = type("AtariVectorEnv", (vector_env,), {"metadata": {}})
+    try:
+        env: VectorEnv[Any, Any, Any] = kind(
+            game,
+            num_envs,
+            max_num_frames_per_episode=protocol.train_frames,
+            repeat_action_probability=protocol.sticky,
+            full_action_space=not protocol.minimal_actions,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+            stack_num=frame_stack,
+            frameskip=frame_skip,
+            maxpool=frame_skip > 1,
+            noop_max=protocol.no_ops,
+            reward_clipping=False,  # reported returns are never clipped
+            use_fire_reset=False,
+        )
+    except Exception as error:
+        raise ConfigError(f"{name} can't be made: {one_line(error)}") from error
+    return LifeLoss(env) if protocol.life_loss else env
+
+
+class LifeLoss(VectorWrapper[Any, Any, Any, Any]):
+    """Tell in `info["life_lost"]` `[E]` where a life was lost and the game goes on.
+
+    Args:
+        env: whose infos count `lives`.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
+        super().__init__(env)
+        self._lives: Array = np.zeros(env.num_envs, np.int64)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Reset, and count lives anew."""
+        observations, info = self.env.reset(seed=seed, options=options)
+        self._lives = info["lives"]
+        return observations, info
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step, and look at the lives."""
+        observations, rewards, terminated, truncated, info = self.env.step(actions)
+        lives = info["lives"]
+        lost = (lives < self._lives) & ~(terminated | truncated)
+        self._lives = lives
+        return observations, rewards, terminated, truncated, {**info, LIFE_LOST: lost}
+
+
+class OneGame(gym.Env[Any, Any]):
+    """One game with Gymnasium's interface for one environment.
+
+    Args:
+        games: a vector of one.
+    """
+
+    def __init__(self, games: VectorEnv[Any, Any, Any]) -> None:
+        self.games = games
+        self.observation_space, self.action_space = games.single_observation_space, games.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin a game."""
+        observations, info = self.games.reset(seed=seed)
+        return observations[0], {name: values[0] for name, values in info.items()}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take one step; the last observation of a game is its own, though the vector has begun another."""
+        observations, rewards, terminated, truncated, info = self.games.step(np.array([action]))
+        last = info.pop("final_obs")[0] if terminated[0] or truncated[0] else observations[0]
+        info = {name: values[0] for name, values in info.items() if name != "final_obs"}
+        return last, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def close(self) -> None:
+        """Close the vector."""
+        self.games.close()
+
+
+def make_one_atari(name: str, protocol: AtariProtocol, frame_skip: int, frame_stack: int) -> gym.Env[Any, Any]:
+    """Return one game; see `make_atari`."""
+    return OneGame(make_atari(name, protocol, 1, frame_skip, frame_stack))
+
+
+def rom_of(name: str) -> str:
+    """Return the ROM of `ALE/Pong-v5`.
+
+    Raises:
+        ConfigError: ale-py is not installed, or there is no such game; says the nearest.
+    """
+    try:
+        roms = importlib.import_module("ale_py.roms")
+    except ImportError:
+        raise ConfigError(f"{name}: {INSTALL}") from None
+    known = {full_name(rom): str(rom) for rom in roms.get_all_rom_ids()}
+    if canonical(name) not in known:
+        raise ConfigError(f"no Atari game {name!r}{nearest(name, known)}")
+    return known[canonical(name)]

@@ -1,0 +1,314 @@
+"""Atari by ale-py's vector environment: its traps, the protocols, and a run of a few steps."""
+
+import importlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+import nexus
+from nexus.api import make_config
+from nexus.core.errors import ConfigError
+from nexus.core.types import Array
+from nexus.data.frame_replay import FrameReplay
+from nexus.envs.atari import PROTOCOLS, LifeLoss, canonical, is_atari, make_atari
+from nexus.envs.factory import EnvSpec, make_env, make_vector_env
+from nexus.envs.stream import Step, TransitionStream
+from nexus.training.evaluation import Evaluation, evaluate
+from nexus.training.presets import PRESETS, resolve_preset
+
+pytest.importorskip("ale_py")
+
+PONG, BREAKOUT = "ALE/Pong-v5", "ALE/Breakout-v5"
+NATURE, MACHADO = PROTOCOLS["nature"], PROTOCOLS["machado"]
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "atari"),
+    [
+        ("pong", PONG, True),
+        ("space_invaders", "ALE/SpaceInvaders-v5", True),
+        ("tic_tac_toe_3d", "ALE/TicTacToe3D-v5", True),
+        (PONG, PONG, True),
+        ("CartPole-v1", "CartPole-v1", False),
+        ("module:pong", "module:pong", False),
+    ],
+)
+def test_a_game_has_a_short_and_a_full_name(source: str, name: str, atari: bool) -> None:
+    assert canonical(source) == name
+    assert is_atari(source) is atari
+    assert EnvSpec(source).source == name
+
+
+def test_a_function_is_no_game() -> None:
+    assert not is_atari(dict)
+    assert canonical(dict) is dict
+
+
+def test_the_protocols_say_what_they_are() -> None:
+    assert str(NATURE) == "nature: no sticky actions, up to 30 no-ops, minimal actions, games of at most 18,000 frames"
+    assert str(MACHADO) == "machado: sticky 0.25, no no-ops, minimal actions, games of at most 108,000 frames"
+    assert (NATURE.life_loss, NATURE.eval_epsilon, NATURE.eval_episodes) == (True, 0.05, 30)
+    assert not MACHADO.life_loss
+
+
+def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.import_module
+
+    def missing(name: str, *rest: Any) -> Any:
+        if name.startswith("ale_py"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    for name, complaint in ((PONG, PONG), ("pong", "no environment 'pong'.*; for an Atari game")):
+        with pytest.raises(ConfigError, match=rf'{complaint}: ale-py is not installed; .*pip install "nexus\[atari\]"'):
+            make_vector_env(EnvSpec(name), 1)
+
+
+def test_a_protocol_belongs_to_a_game() -> None:
+    with pytest.raises(ConfigError, match="protocol = 'nature': CartPole-v1 is no Atari game"):
+        EnvSpec("CartPole-v1", protocol="nature")
+    with pytest.raises(ConfigError, match="protocol = 'x': needs one of nature, machado"):
+        EnvSpec("pong", protocol="x")
+    assert EnvSpec("CartPole-v1").rules is None
+    assert EnvSpec("pong").rules is NATURE
+    assert EnvSpec("pong", protocol="machado").rules is MACHADO
+
+
+def test_atari_has_presets_as_data() -> None:
+    assert resolve_preset(None, "pong") == ("nature", PRESETS["nature"]["any Atari game"])
+    seed, nature = (resolve_preset(name, PONG)[1] for name in ("seed", "nature"))
+    table = {
+        "learning_rate": 0.00025,
+        "gamma": 0.99,
+        "replay_capacity": 1_000_000,
+        "batch_size": 32,
+        "target_update_every": "10000 steps",
+        "epsilon": 1.0,
+        "epsilon_min": 0.1,
+        "epsilon_steps": 1_000_000,
+        "frame_skip": 4,
+        "frame_stack": 4,
+    }  # the seed's, row by row
+    assert table.items() <= seed.items()
+    config = make_config(PONG, "seed")
+    assert (config.optimizer, config.torso, config.hidden_dim) == ("adam", "nature_cnn", None)
+    config = make_config(PONG, "nature")
+    assert (config.optimizer, config.max_grad_norm, config.rmsprop_epsilon) == ("rmsprop", None, 0.01 / 1024)
+    assert table.items() <= nature.items()
+    assert resolve_preset("seed", "CartPole-v1")[1]["num_envs"] == 1
+    assert "frame_skip" not in resolve_preset("seed", "CartPole-v1")[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("pongg", "no environment 'pongg'; did you mean pong"),
+        ("ALE/breakout-v5", "did you mean ALE/Breakout-v5"),
+        ("ALE/Pong-v4", "did you mean ALE/Pong-v5"),
+    ],
+)
+def test_a_game_that_does_not_exist_is_refused_with_the_nearest(name: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        make_vector_env(EnvSpec(name), 1)
+
+
+def test_what_atari_can_not_do_is_said() -> None:
+    with pytest.raises(ConfigError, match="vectorization = 'sync': Atari games are stepped by threads of their own"):
+        make_vector_env(EnvSpec("pong"), 1, "sync")
+    with pytest.raises(ConfigError, match="Atari games can't be shown yet"):
+        make_env(EnvSpec("pong"), render_mode="human")
+
+
+def test_a_rom_folder_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"ALE/Pong-v5 can't be made: ROM directory .* doesn't exist"):
+        make_vector_env(EnvSpec("pong"), 1)
+    monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"ALE/Pong-v5 can't be made: .*pong.bin"):
+        make_vector_env(EnvSpec("pong"), 1)
+
+
+def test_making_a_game_leaves_gymnasium_as_it_was() -> None:
+    before = dict(VectorEnv.metadata)
+    env = make_atari(PONG, MACHADO, 1)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert VectorEnv.metadata == before
+
+
+def steps_of(env: VectorEnv[Any, Any, Any], count: int, seed: int = 1, action: int | None = None) -> list[Step]:
+    stream, rng = TransitionStream(env), np.random.default_rng(seed)
+    stream.reset(seed)
+    taken = []
+    for _ in range(count):
+        actions = rng.integers(0, 4, env.num_envs) if action is None else np.full(env.num_envs, action)
+        taken.append(stream.step(actions))
+    env.close()
+    return taken
+
+
+def test_games_are_bytes_stacked_with_black_before_their_start() -> None:
+    env = make_atari(PONG, NATURE, 3)
+    states = TransitionStream(env).reset(0)
+    assert states.shape == (3, 4, 84, 84)
+    assert states.dtype == np.uint8
+    assert not states[:, :-1].any()
+    assert states[:, -1].any()
+    assert env.single_action_space == spaces.Discrete(6)  # minimal
+
+
+def test_a_lost_life_ends_learning_and_never_the_game() -> None:
+    steps = steps_of(make_atari(BREAKOUT, NATURE, 2), 700)
+    lost = np.array([step.life_lost for step in steps])
+    ended = np.array([step.terminated | step.truncated for step in steps])
+    for env in range(2):
+        games = np.flatnonzero(ended[:, env])
+        assert len(games) >= 2
+        for first, last in itertools.pairwise(games):
+            assert lost[first + 1 : last + 1, env].sum() == 4  # of five lives; with the fifth the game ends
+    for step, after in itertools.pairwise(steps):
+        assert step.life_lost is not None
+        assert not (step.life_lost & (step.terminated | step.truncated)).any()
+        np.testing.assert_array_equal(step.terminal, step.terminated | step.life_lost)
+        np.testing.assert_array_equal(after.begins, step.terminated | step.truncated)
+        going = ~after.begins  # also where a life was lost
+        np.testing.assert_array_equal(after.states[going], step.next_states[going])
+        np.testing.assert_array_equal(step.states[:, 1:], step.next_states[:, :-1])
+        assert not after.states[after.begins][:, :-1].any()
+
+
+def test_machado_has_no_life_signal() -> None:
+    env = make_atari(BREAKOUT, MACHADO, 2)
+    assert not isinstance(env, LifeLoss)
+    assert all(step.life_lost is None for step in steps_of(env, 40))
+
+
+def test_sticky_actions_are_the_difference_between_two_seeds() -> None:
+    def final(protocol: Any, seed: int) -> Array:
+        env = make_atari(PONG, protocol, 1)
+        stream = TransitionStream(env)
+        stream.reset(seed)
+        for action in np.random.default_rng(5).integers(0, 6, 120):
+            stream.step(np.array([action]))
+        return stream.states
+
+    no_noise = {"name": "none", "sticky": 0.0, "no_ops": 0}
+    plain = type(MACHADO)(**{**MACHADO.to_mapping(), **no_noise})
+    assert np.array_equal(final(plain, 1), final(plain, 2))
+    assert not np.array_equal(final(MACHADO, 1), final(MACHADO, 2))
+    assert np.array_equal(final(MACHADO, 1), final(MACHADO, 1))
+    assert not np.array_equal(final(NATURE, 1), final(NATURE, 3))  # other numbers of no-ops
+
+
+def test_rewards_are_never_clipped_by_the_environment() -> None:
+    steps = steps_of(make_atari("ALE/SpaceInvaders-v5", NATURE, 4), 200)
+    rewards = np.array([step.rewards for step in steps])
+    assert rewards.max() >= 5
+
+
+def test_a_reset_makes_the_same_game_whatever_came_before() -> None:
+    env = make_atari(BREAKOUT, type(NATURE)(**{**NATURE.to_mapping(), "sticky": 0.25}), 2)
+    stream, seen = TransitionStream(env), []
+    for history in (0, 57):
+        stream.reset(99)
+        for _ in range(history):
+            stream.step(np.array([3, 2]))
+        stream.reset(4)
+        seen.append([stream.step(np.array([t % 4, (t + 1) % 4])).next_states for t in range(150)])
+    assert all(np.array_equal(one, two) for one, two in zip(*seen, strict=True))
+
+
+class Still:
+    """Acts always alike."""
+
+    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
+        self.epsilon = epsilon
+        return np.zeros(len(states), np.int64)
+
+
+def test_an_evaluation_follows_the_protocol_and_says_it() -> None:
+    still = Still()
+    short = type(NATURE)(**{**NATURE.to_mapping(), "eval_frames": 400, "eval_episodes": 3})
+    PROTOCOLS["short"] = short
+    try:
+        result = evaluate(still, EnvSpec("breakout", 4, 4, protocol="short"))
+    finally:
+        del PROTOCOLS["short"]
+    assert still.epsilon == 0.05
+    assert (result.episodes, result.mean_length) == (3, 100)  # 400 frames
+    assert result.protocol.rules == short
+    assert "no sticky actions, up to 30 no-ops" in str(result.protocol)
+    assert "ε = 0.05" in str(result.protocol)
+    assert Evaluation.from_mapping(json.loads(json.dumps(result.to_mapping()))) == result
+
+
+def test_one_game_has_the_interface_of_one_environment() -> None:
+    env = make_env(EnvSpec("breakout", 4, 4))
+    state, _ = env.reset(seed=1)
+    assert state.shape == (4, 84, 84)
+    before, ended = state, False
+    for _ in range(1000):
+        state, reward, terminated, truncated, _ = env.step(1)
+        assert isinstance(reward, float)
+        np.testing.assert_array_equal(state[:-1], before[1:])
+        before, ended = state, terminated or truncated
+        if ended:
+            break
+    assert ended
+    assert not env.reset()[0][:-1].any()
+    env.close()
+
+
+TINY: dict[str, Any] = {
+    "total_steps": 800, "num_envs": 4, "replay_capacity": 600, "learning_starts": 200, "update_every": "60 steps",
+    "hidden_dim": 16, "eval_episodes": 1, "log_every": "200 steps",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", ["seed", "nature"])
+def test_a_run_learns_and_reports_full_unclipped_games(
+    tmp_path: Path, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROTOCOLS, "nature", type(NATURE)(**{**NATURE.to_mapping(), "eval_frames": 400}))
+    result = nexus.train("breakout", preset=preset, run_dir=tmp_path, **TINY)
+    assert result.counters.updates == 10
+    episodes = (tmp_path / "episodes.csv").read_text().splitlines()[1:]
+    lengths = [int(row.split(",")[3]) for row in episodes]
+    assert lengths
+    assert min(lengths) > 100  # five lives; a single one takes some 25 steps
+    about = json.loads((tmp_path / "run.json").read_text())
+    assert about["env"] == BREAKOUT
+    saved = json.loads((tmp_path / "evaluation.json").read_text())
+    assert saved["protocol"]["rules"]["name"] == "nature"
+    again = nexus.evaluate(tmp_path, episodes=1)
+    assert again.protocol.rules is not None
+    assert again.protocol.epsilon == 0.05
+    assert nexus.evaluate(result.agent, "breakout", episodes=1, epsilon=0.0).protocol.epsilon == 0.0
+
+
+def test_frames_of_a_run_are_compressed_and_can_not_be_saved_yet(tmp_path: Path) -> None:
+    from nexus.training.replays import replay_for
+
+    config = make_config("pong", **TINY)
+    assert isinstance(replay_for(config, (4, 84, 84), np.uint8), FrameReplay)
+    with pytest.raises(ConfigError, match="replay_store = 'raw': needs checkpoint_every to be none"):
+        nexus.train("pong", run_dir=tmp_path, replay_store="raw", checkpoint_every="100 steps", **TINY)
+
+
+def test_rewards_are_clipped_for_learning_only(tmp_path: Path) -> None:
+    result = nexus.train(
+        "space_invaders", run_dir=tmp_path, **TINY | {"total_steps": 2_000, "update_every": "400 steps"}
+    )
+    episodes = (tmp_path / "episodes.csv").read_text().splitlines()[1:]
+    returns = [float(row.split(",")[2]) for row in episodes]
+    assert max(returns) >= 50  # a ship is worth 5 to 30
+    rewards = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {row.get("replay/reward_max") for row in rewards if "replay/reward_max" in row} <= {0.0, 1.0}
+    assert all(torch.isfinite(weights).all() for weights in result.agent.q_network.state_dict().values())

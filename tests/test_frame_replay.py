@@ -1,0 +1,305 @@
+"""Replay of frames: both stores against a replay that keeps every stack whole."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import FrameStackObservation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nexus
+from nexus.core.errors import ConfigError
+from nexus.core.types import Transitions
+from nexus.data import frame_replay
+from nexus.data.frame_replay import FrameReplay, Kind, frame_replay_bytes
+from nexus.data.frame_store import GROUP
+from nexus.data.n_step import NStepAccumulator
+from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
+from nexus.data.replay_buffer import ReplayBuffer
+from nexus.envs.atari import LIFE_LOST
+from nexus.envs.stream import TransitionStream
+from nexus.training.config import TrainConfig
+from nexus.training.replays import replay_for, store_for
+
+STORES: tuple[Kind, ...] = ("raw", "compressed")
+
+
+class Flicker(gym.Env[Any, Any]):
+    """Random frames, some of them black, some like the one before; random ends of both kinds and lost lives."""
+
+    observation_space = spaces.Box(0, 255, (3, 5), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, mean_length: float) -> None:
+        self.end = 1 / mean_length
+        self.frame = np.zeros((3, 5), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.look(), {LIFE_LOST: False}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        terminated, truncated, life_lost = self.np_random.random(3) < (self.end / 2, self.end / 2, 0.1)
+        return (
+            self.look(),
+            float(self.np_random.normal()),
+            bool(terminated),
+            bool(truncated),
+            {LIFE_LOST: bool(life_lost)},
+        )
+
+    def look(self) -> Any:
+        kind = self.np_random.random()
+        if kind > 0.1:
+            self.frame = self.np_random.integers(0, 256, (3, 5), dtype=np.uint8) * np.uint8(kind > 0.3)
+        return self.frame
+
+
+def stream_of(num_envs: int, stack: int, mode: AutoresetMode, padding: str, mean_length: float) -> TransitionStream:
+    def make() -> gym.Env[Any, Any]:
+        return FrameStackObservation(Flicker(mean_length), stack, padding_type=padding)
+
+    return TransitionStream(SyncVectorEnv([make] * num_envs, autoreset_mode=mode))
+
+
+def rows_of(capacity: int, prioritized: bool, seed: int = 0) -> ReplayBuffer | PrioritizedReplayBuffer:
+    return PrioritizedReplayBuffer(capacity, seed) if prioritized else ReplayBuffer(capacity, seed)
+
+
+class Fed:
+    """A replay behind an accumulator of its own, as in the loop."""
+
+    def __init__(self, replay: Any, num_envs: int, n: int) -> None:
+        self.replay, self.accumulator, self.next_states = replay, NStepAccumulator(num_envs, n, 0.9), np.empty(0)
+
+    def add(self, step: Any) -> None:
+        states, self.next_states = self.replay.remember(step.states, step.next_states, step.begins, step.valid)
+        flags = step.terminal, step.truncated, step.valid
+        self.replay.add(self.accumulator.push(states, step.actions, step.rewards, self.next_states, *flags))
+
+    def barrier(self) -> None:
+        self.replay.add(self.accumulator.flush(self.next_states))
+
+
+@pytest.mark.parametrize("kind", STORES)
+@given(
+    num_envs=st.integers(1, 4),
+    stack=st.integers(2, 5),
+    n=st.integers(1, 5),
+    capacity=st.integers(1, 60),
+    mode=st.sampled_from(AutoresetMode),
+    padding=st.sampled_from(["zero", "reset"]),
+    mean_length=st.sampled_from([2.0, 6.0, 40.0]),
+    prioritized=st.booleans(),
+    barrier_every=st.sampled_from([7, 31, 1000]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_stacks_come_back_as_they_were(
+    kind: Kind,
+    num_envs: int,
+    stack: int,
+    n: int,
+    capacity: int,
+    mode: AutoresetMode,
+    padding: str,
+    mean_length: float,
+    prioritized: bool,
+    barrier_every: int,
+    seed: int,
+) -> None:
+    stream = stream_of(num_envs, stack, mode, padding, mean_length)
+    frames = Fed(FrameReplay(rows_of(capacity, prioritized, seed), kind, n), num_envs, n)
+    oracle = Fed(rows_of(capacity, prioritized, seed), num_envs, n)
+    rng = np.random.default_rng(seed)
+    stream.reset(seed)
+    sampled = 0
+    for t in range(1, 70):
+        step = stream.step(rng.integers(0, 2, num_envs))
+        for fed in (frames, oracle):
+            fed.add(step)
+        if t % barrier_every == 0:
+            frames.barrier()
+            oracle.barrier()
+            stream.reset(seed + t)
+        assert len(frames.replay) == len(oracle.replay)
+        if t % 3 == 0 and len(oracle.replay):
+            ours, theirs = frames.replay.sample(8), oracle.replay.sample(8)
+            assert ours.keys() == theirs.keys()
+            for name in theirs:
+                assert ours[name].dtype == theirs[name].dtype
+                assert torch.equal(ours[name], theirs[name]), name
+            priorities = torch.from_numpy(rng.random(8))
+            for fed in (frames, oracle):
+                fed.replay.update_priorities(ours["indices"], priorities)
+            sampled += 1
+    stream.env.close()
+    assert sampled > 0
+
+
+def play(replay: Any, steps: int, num_envs: int = 2, frame: tuple[int, ...] = (84, 84), length: int = 100) -> None:
+    """Feed made-up games of a fixed length, each a block that moves over a background."""
+    background = np.random.default_rng(0).integers(0, 4, frame, dtype=np.uint8) * 60
+    fed = Fed(replay, num_envs, 1)
+    states = np.zeros((num_envs, 4, *frame), np.uint8)
+    states[:, -1] = background
+    begins = np.ones(num_envs, bool)
+    for t in range(steps):
+        shown = background.copy()
+        shown[t % (frame[0] - 4) :][:4] = t % 251
+        next_states = np.concatenate([states[:, 1:], np.broadcast_to(shown, (num_envs, 1, *frame))], 1)
+        done = np.full(num_envs, t % length == length - 1)
+        valid = np.ones(num_envs, bool)
+        kept, next_kept = replay.remember(states, next_states, begins, valid)
+        rewards = np.full(num_envs, float(t))
+        push = fed.accumulator.push(kept, np.zeros(num_envs, int), rewards, next_kept, done, np.zeros_like(done), valid)
+        replay.add(push)
+        begins, states = done, next_states
+        if done.any():
+            states = np.zeros_like(states)
+            states[:, -1] = background
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_frames_are_stored_once_and_forgotten_with_their_transitions(kind: Kind) -> None:
+    replay = FrameReplay(ReplayBuffer(1_000), kind)
+    play(replay, 2_000)
+    index, store = replay._index, replay._store
+    assert index is not None
+    living = (index.opened - index.released) * GROUP
+    assert 1_000 <= living <= 1_000 * 1.01 + 150, living  # one a transition, one more an episode, groups under way
+    raw = living * 84 * 84
+    if kind == "raw":
+        assert raw <= store.nbytes <= raw + 150 * 84 * 84
+    else:
+        assert store.nbytes < raw / 10
+    play(replay, 1_000, length=10)  # shorter episodes need more first frames
+    living = (index.opened - index.released) * GROUP
+    assert 1_100 <= living <= 1_100 + 150, living
+
+
+def test_a_million_raw_transitions_take_less_than_7_2_gb() -> None:
+    assert 7_056_000_000 < frame_replay_bytes(1_000_000, (4, 84, 84), np.uint8, "raw") < 7_200_000_000
+    assert frame_replay_bytes(1_000_000, (4, 84, 84), np.uint8, "compressed") < 500_000_000
+
+
+def test_what_is_said_in_advance_is_what_raw_frames_take() -> None:
+    replay = FrameReplay(ReplayBuffer(20_000), "raw")
+    play(replay, 11_000, num_envs=2, frame=(16, 16), length=200)
+    assert replay.nbytes == pytest.approx(frame_replay_bytes(20_000, (4, 16, 16), np.uint8, "raw"), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_frames_of_any_dtype_and_shape_come_back(kind: Kind) -> None:
+    replay = FrameReplay(ReplayBuffer(10), kind)
+    states = np.arange(2 * 3 * 5 * 2, dtype=np.float32).reshape(2, 3, 5, 2) - 7.5
+    next_states = np.concatenate([states[:, 1:], states[:, :1] * 3], 1)
+    yes = np.ones(2, bool)
+    numbers, next_numbers = replay.remember(states, next_states, yes, yes)
+    assert numbers.dtype == np.int64
+    assert numbers.shape == (2,)
+    ones = np.ones(2, np.float32)
+    replay.add(Transitions(numbers, np.array([0, 1]), ones, ones, next_numbers))
+    batch = replay.sample(16)
+    for state, next_state, action in zip(batch["states"], batch["next_states"], batch["actions"], strict=True):
+        np.testing.assert_array_equal(state, states[int(action)])
+        np.testing.assert_array_equal(next_state, next_states[int(action)])
+
+
+def test_states_that_are_no_stack_are_refused() -> None:
+    yes = np.ones(1, bool)
+    states = np.arange(12, dtype=np.uint8).reshape(1, 4, 3)
+    with pytest.raises(ConfigError, match="needs states that are stacks of frames, each the one before moved on"):
+        FrameReplay(ReplayBuffer(4), "raw").remember(states, states, yes, yes)
+    with pytest.raises(ConfigError, match=r"stacks of 2 to 9 frames, got shape \(1, 3\); set frame_stack"):
+        FrameReplay(ReplayBuffer(4), "raw").remember(states[:, :1], states[:, :1], yes, yes)
+    with pytest.raises(ConfigError, match=r"got shape \(4,\)"):
+        FrameReplay(ReplayBuffer(4), "raw").remember(states[:, :, 0], states[:, :, 0], yes, yes)
+
+
+def test_too_little_memory_is_said_before_anything_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_replay, "available_memory", lambda: 2_000_000_000)
+    replay = FrameReplay(ReplayBuffer(1_000_000), "raw")
+    states, yes = np.zeros((1, 4, 84, 84), np.uint8), np.ones(1, bool)
+    with pytest.raises(
+        ConfigError, match=r"needs 7,162 MB for raw frames .* at most 279267 transitions fit, or .*compr"
+    ):
+        replay.remember(states, states, yes, yes)
+
+
+def test_episodes_too_short_for_raw_are_refused_and_fit_compressed() -> None:
+    with pytest.raises(ConfigError, match="episodes have fewer than 4 steps on average; use compressed"):
+        play(FrameReplay(ReplayBuffer(4_000), "raw"), 2_000, frame=(8, 8), length=1)
+    replay = FrameReplay(ReplayBuffer(4_000), "compressed")
+    play(replay, 2_500, frame=(8, 8), length=1)
+    assert len(replay) == 4_000
+
+
+def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr("nexus.data.frame_store.importlib.import_module", missing)
+    with pytest.raises(ConfigError, match=r'zstandard is not installed; get it with: pip install "nexus\[atari\]"'):
+        FrameReplay(ReplayBuffer(4), "compressed")
+    FrameReplay(ReplayBuffer(4), "raw")
+
+
+def trained(tmp_path: Path, **changes: Any) -> dict[str, torch.Tensor]:
+    settings = {
+        "total_steps": 400, "num_envs": 3, "frame_stack": 3, "replay_capacity": 150, "learning_starts": 50, "n_step": 3,
+        "batch_size": 8, "hidden_dim": 16, "prioritized": True, "eval_episodes": 2, "checkpoint_every": None,
+    }  # fmt: skip
+    result = nexus.train(lambda: Flicker(12.0), run_dir=tmp_path, **settings | changes)
+    assert result.counters.updates == 88
+    return dict(result.agent.q_network.state_dict())
+
+
+def test_a_run_ends_with_the_same_weights_however_its_states_are_stored(tmp_path: Path) -> None:
+    full = trained(tmp_path / "full", replay_store="full")
+    for store in ("raw", "compressed", "auto"):
+        other = trained(tmp_path / store, replay_store=store)
+        for name, weights in full.items():
+            assert torch.equal(weights, other[name]), (store, name)
+    another = trained(tmp_path / "seed", replay_store="raw", seed=1)
+    assert not torch.equal(full["head.linear.weight"], another["head.linear.weight"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "dtype", "shape", "store"),
+    [
+        ({}, np.uint8, (4, 84, 84), "compressed"),
+        ({"checkpoint_every": "10000 steps"}, np.uint8, (4, 84, 84), "full"),
+        ({}, np.float32, (4, 84, 84), "full"),
+        ({}, np.uint8, (4, 84), "full"),
+        ({"frame_stack": 1}, np.uint8, (1, 84, 84), "full"),
+        ({"frame_stack": 10}, np.uint8, (10, 84, 84), "full"),
+        ({"replay_store": "raw"}, np.float32, (4, 8), "raw"),
+    ],
+)
+def test_auto_compresses_stacked_images_of_bytes(
+    settings: dict[str, Any], dtype: Any, shape: tuple[int, ...], store: str
+) -> None:
+    config = TrainConfig.from_mapping({"frame_stack": 4, "checkpoint_every": None, **settings})
+    assert store_for(config, shape, dtype) == store
+    kind = type(replay_for(config, shape, dtype))
+    assert kind is (ReplayBuffer if store == "full" else FrameReplay)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"replay_store": "raw"}, "needs frame_stack to be 2 or more"),
+        ({"replay_store": "raw", "frame_stack": 4}, "needs checkpoint_every to be none"),
+        ({"replay_store": "zip"}, "needs one of auto, full, raw, compressed"),
+    ],
+)
+def test_a_store_that_can_not_work_is_refused(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        TrainConfig.from_mapping(settings)
