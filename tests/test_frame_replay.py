@@ -184,6 +184,23 @@ def test_frames_are_stored_once_and_forgotten_with_their_transitions(kind: Kind)
     assert 1_100 <= living <= 1_100 + 150, living
 
 
+def resident() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what a process takes")
+@pytest.mark.parametrize("kind", STORES)
+def test_the_process_takes_what_the_replay_says(kind: Kind) -> None:
+    replay = FrameReplay(ReplayBuffer(8_000), kind)
+    play(replay, 100)
+    before, said = resident(), replay.nbytes
+    play(replay, 4_000)
+    grown, said = resident() - before, replay.nbytes - said
+    assert said > (50_000_000 if kind == "raw" else 1_000_000)
+    assert grown < said + 8_000_000  # a part of what a compressor may leave behind: 40 MB
+
+
 def test_a_million_raw_transitions_take_less_than_7_2_gb() -> None:
     assert 7_056_000_000 < frame_replay_bytes(1_000_000, (4, 84, 84), np.uint8, "raw") < 7_200_000_000
     assert frame_replay_bytes(1_000_000, (4, 84, 84), np.uint8, "compressed") < 500_000_000
