@@ -184,6 +184,28 @@ def test_a_lost_life_ends_learning_and_never_the_game() -> None:
         assert not after.states[after.begins][:, :-1].any()
 
 
+class Lives(VectorEnv[Any, Any, Any]):
+    """One game: 6 lives, then 5, then cut off and begun anew with 3."""
+
+    num_envs = 1
+
+    def __init__(self) -> None:
+        self.script = iter([(6, False), (5, False), (5, False), (3, True), (3, False)])
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(1), {"lives": np.array([next(self.script)[0]])}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        lives, truncated = next(self.script)
+        return np.zeros(1), np.zeros(1), np.zeros(1, bool), np.array([truncated]), {"lives": np.array([lives])}
+
+
+def test_a_new_game_with_fewer_lives_is_no_lost_life() -> None:
+    env = LifeLoss(Lives())
+    env.reset()
+    assert [bool(env.step(None)[-1]["life_lost"][0]) for _ in range(4)] == [True, False, False, False]
+
+
 def test_machado_has_no_life_signal() -> None:
     env = make_atari(BREAKOUT, MACHADO, 2)
     assert not isinstance(env, LifeLoss)

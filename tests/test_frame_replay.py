@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nexus
+from nexus.api import agent_for
 from nexus.core.errors import ConfigError
 from nexus.core.types import Transitions
 from nexus.data import frame_replay
@@ -23,8 +24,9 @@ from nexus.data.n_step import NStepAccumulator
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.envs.atari import LIFE_LOST
-from nexus.envs.stream import TransitionStream
+from nexus.envs.stream import Step, TransitionStream
 from nexus.training.config import TrainConfig
+from nexus.training.loop import Counters, train
 from nexus.training.replays import replay_for, store_for
 
 STORES: tuple[Kind, ...] = ("raw", "compressed")
@@ -143,6 +145,44 @@ def test_stacks_come_back_as_they_were(
     assert sampled > 0
 
 
+@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_stacks_come_back_long_after_the_first_frames_are_forgotten(kind: Kind, mode: AutoresetMode) -> None:
+    stream = stream_of(3, 3, mode, "zero", 12.0)
+    replay = FrameReplay(rows_of(600, False), kind, 3)
+    frames, oracle = Fed(replay, 3, 3), Fed(rows_of(600, False), 3, 3)
+    stream.reset(0)
+    for t in range(900):
+        step = stream.step(np.zeros(3, int))
+        frames.add(step)
+        oracle.add(step)
+        if t % 10 == 9:
+            ours, theirs = frames.replay.sample(32), oracle.replay.sample(32)
+            assert all(torch.equal(ours[name], theirs[name]) for name in theirs), t
+    stream.env.close()
+    assert replay._index is not None
+    assert replay._index.released > 100
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_the_frames_of_open_windows_stay_while_other_environments_fill_the_replay(kind: Kind) -> None:
+    n, rng = 60, np.random.default_rng(0)
+    replay = FrameReplay(rows_of(6, False), kind, n)
+    frames, oracle = Fed(replay, 3, n), Fed(rows_of(6, False), 3, n)
+    done = np.array([True, True, False])  # two with episodes of one step, and one without an end
+    states, valid = rng.integers(1, 256, (3, 2, 4), dtype=np.uint8), np.ones(3, bool)
+    for t in range(n + 20):
+        next_states = np.concatenate([states[:, 1:], rng.integers(1, 256, (3, 1, 4), dtype=np.uint8)], 1)
+        begins = done | (t == 0)
+        step = Step(states, np.zeros(3, int), np.zeros(3), next_states, done, np.zeros(3, bool), valid, begins)
+        frames.add(step)
+        oracle.add(step)
+        ours, theirs = frames.replay.sample(16), oracle.replay.sample(16)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), t
+        states = np.where(done[:, None, None], rng.integers(1, 256, (3, 2, 4), dtype=np.uint8), next_states)
+    assert replay._index is not None
+
+
 def play(replay: Any, steps: int, num_envs: int = 2, frame: tuple[int, ...] = (84, 84), length: int = 100) -> None:
     """Feed made-up games of a fixed length, each a block that moves over a background."""
     background = np.random.default_rng(0).integers(0, 4, frame, dtype=np.uint8) * 60
@@ -182,6 +222,23 @@ def test_frames_are_stored_once_and_forgotten_with_their_transitions(kind: Kind)
     play(replay, 1_000, length=10)  # shorter episodes need more first frames
     living = (index.opened - index.released) * GROUP
     assert 1_100 <= living <= 1_100 + 150, living
+
+
+def resident() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what a process takes")
+@pytest.mark.parametrize("kind", STORES)
+def test_the_process_takes_what_the_replay_says(kind: Kind) -> None:
+    replay = FrameReplay(ReplayBuffer(8_000), kind)
+    play(replay, 100)
+    before, said = resident(), replay.nbytes
+    play(replay, 4_000)
+    grown, said = resident() - before, replay.nbytes - said
+    assert said > (50_000_000 if kind == "raw" else 1_000_000)
+    assert grown < said + 8_000_000  # a part of what a compressor may leave behind: 40 MB
 
 
 def test_a_million_raw_transitions_take_less_than_7_2_gb() -> None:
@@ -303,3 +360,21 @@ def test_auto_compresses_stacked_images_of_bytes(
 def test_a_store_that_can_not_work_is_refused(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         TrainConfig.from_mapping(settings)
+
+
+def test_the_loop_takes_a_lost_life_for_an_end_and_counts_whole_games() -> None:
+    config = TrainConfig(
+        total_steps=600, num_envs=3, learning_starts=599, n_step=1, hidden_dim=4, checkpoint_every=None
+    )
+    replay = ReplayBuffer(1_000)
+    stream, agent = stream_of(3, 2, AutoresetMode.SAME_STEP, "zero", 30.0), agent_for((2, 3, 5), 2, config)
+    terminal = terminated = games = 0
+    counters = Counters()
+    for progress in train(stream, agent, replay, config, counters):
+        terminal += int(progress.step.terminal.sum())
+        terminated += int(progress.step.terminated.sum())
+        games += int((progress.step.terminated | progress.step.truncated).sum())
+    stream.env.close()
+    assert terminal > terminated + 20
+    assert int((replay.columns["discounts"][: len(replay)] == 0).sum()) == terminal
+    assert counters.episodes == games

@@ -203,7 +203,9 @@ class CompressedFrames:
                 self._open[group] = np.zeros((GROUP, self._frame_bytes), np.uint8)
             self._open[group][place] = frame
             if place == GROUP - 1:
-                packed = self._packed[group] = self._compress(self._open.pop(group))
+                # Copied: what the compressor returns was cut from a block for the worst case, and the rest of a block
+                # is too small for the next one. Kept as it is, it takes as much memory as raw frames.
+                packed = self._packed[group] = bytes(memoryview(self._compress(self._open.pop(group))))
                 self._bytes += sys.getsizeof(packed)
 
     def read(self, numbers: Numbers) -> Array:
