@@ -14,24 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.filling import transitions
 from benchmarks.record import median, record
 from nexus.api import Listener, make_config
-from nexus.core.types import Transitions
 from nexus.runner import Run
 
 ENV = "CartPole-v1"
 ALGORITHMS = {"uniform": "dqn", "prioritized": "prioritized"}
-
-
-def transitions(count: int, rng: np.random.Generator) -> Transitions:
-    """Return so many transitions of CartPole's shape; noise, which nothing could compress."""
-    return Transitions(
-        states=rng.normal(size=(count, 4)).astype(np.float32),
-        actions=rng.integers(2, size=count),
-        rewards=rng.normal(size=count).astype(np.float32),
-        discounts=np.full(count, 0.99, np.float32),
-        next_states=rng.normal(size=(count, 4)).astype(np.float32),
-    )
 
 
 def pauses(algorithm: str, folder: Path, held: int, new: int, count: int) -> tuple[float, list[float]]:

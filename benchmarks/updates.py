@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from stable_baselines3 import DQN
 
+from benchmarks.filling import transitions
 from benchmarks.record import median, record
-from nexus.core.types import Transitions
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.models.rl.dqn import DQNAgent
 
@@ -27,15 +27,7 @@ def nexus_updates(compile_update: bool) -> Callable[[int], Any]:
     """Return a function that takes so many updates."""
     agent = DQNAgent({"state_dim": 4, "action_dim": 2, "compile": compile_update})
     replay, rng, rows = ReplayBuffer(10_000), np.random.default_rng(0), 5_000
-    replay.add(
-        Transitions(
-            states=rng.normal(size=(rows, 4)).astype(np.float32),
-            actions=rng.integers(2, size=rows),
-            rewards=np.ones(rows, np.float32),
-            discounts=np.full(rows, 0.99, np.float32),
-            next_states=rng.normal(size=(rows, 4)).astype(np.float32),
-        )
-    )
+    replay.add(transitions(rows, rng))
 
     def update(count: int) -> None:
         for _ in range(count):

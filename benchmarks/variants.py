@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from benchmarks.filling import transitions
 from benchmarks.record import median, record
 from nexus.api import agent_for, make_config, replay_for
-from nexus.core.types import Transitions
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
 
 BATCH, UPDATES, ROUNDS, ROWS = 64, 100, 15, 5_000
@@ -23,15 +23,7 @@ def updates_of(algorithm: str) -> Callable[[int], None]:
     """Return a function that takes so many updates."""
     config = make_config("any", algorithm=algorithm)
     agent, replay, rng = agent_for((4,), 2, config), replay_for(config), np.random.default_rng(0)
-    replay.add(
-        Transitions(
-            states=rng.normal(size=(ROWS, 4)).astype(np.float32),
-            actions=rng.integers(2, size=ROWS),
-            rewards=np.ones(ROWS, np.float32),
-            discounts=np.full(ROWS, 0.99, np.float32),
-            next_states=rng.normal(size=(ROWS, 4)).astype(np.float32),
-        )
-    )
+    replay.add(transitions(ROWS, rng))
 
     def update(count: int) -> None:
         for _ in range(count):

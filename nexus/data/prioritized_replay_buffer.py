@@ -86,8 +86,8 @@ class PrioritizedReplayBuffer:
     def remember(
         self, states: Array, next_states: Array, begins: NDArray[np.bool_], valid: NDArray[np.bool_]
     ) -> tuple[Array, Array]:
-        """Return the states: here they go through the accumulator as they are (see `FrameReplay.remember`)."""
-        return states, next_states
+        """Return what goes through the accumulator in place of the states, as the storage says."""
+        return self._storage.remember(states, next_states, begins, valid)
 
     def add(self, transitions: Transitions) -> None:
         """Store folded transitions, `K` rows at once, at the highest priority so far."""

@@ -10,7 +10,15 @@ from torch import Tensor
 __all__ = ["Adam", "CentredRMSProp"]
 
 
-class Adam(torch.optim.AdamW):
+class OneGroup(torch.optim.Optimizer):
+    """A torch optimizer with one group of parameters, made without torch's compiler."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take the one group that there is; torch's own way to do it imports the compiler."""
+        self.param_groups.append({**self.defaults, **param_group})
+
+
+class Adam(OneGroup, torch.optim.AdamW):
     """Adam with decoupled weight decay (https://arxiv.org/abs/1412.6980, https://arxiv.org/abs/1711.05101).
 
     The state has the names and shapes that torch gives it. What differs is the way to the same numbers: torch imports
@@ -42,10 +50,6 @@ class Adam(torch.optim.AdamW):
         }
         self._root = torch.empty_like(theta)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Take the one group that there is; torch's own way to do it imports the compiler."""
-        self.param_groups.append({**self.defaults, **param_group})
-
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """θ ← θ - lr · (m̂ / (√v̂ + ε) + weight_decay · θ), from the gradient in `theta.grad`.
@@ -69,7 +73,7 @@ class Adam(torch.optim.AdamW):
         self.theta.addcdiv_(mean, root, value=-lr / (1 - beta1**steps))
 
 
-class CentredRMSProp(torch.optim.Optimizer):
+class CentredRMSProp(OneGroup):
     """The RMSProp of the released code of https://doi.org/10.1038/nature14236: ε stands inside the root.
 
     `torch.optim.RMSprop(centered=True)` adds it outside, which no choice of ε can make up for. The paper's "gradient
@@ -91,10 +95,6 @@ class CentredRMSProp(torch.optim.Optimizer):
             "square": torch.zeros_like(theta),  # [P], of its square
         }
         self._root = torch.empty_like(theta)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Take the one group that there is; torch's own way to do it imports the compiler."""
-        self.param_groups.append({**self.defaults, **param_group})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

@@ -1,0 +1,18 @@
+"""What the benchmarks fill a replay with."""
+
+import numpy as np
+
+from nexus.core.types import Transitions
+
+__all__ = ["transitions"]
+
+
+def transitions(count: int, rng: np.random.Generator) -> Transitions:
+    """Return so many transitions of CartPole's shape and rewards; their states are noise, which nothing compresses."""
+    return Transitions(
+        states=rng.normal(size=(count, 4)).astype(np.float32),
+        actions=rng.integers(2, size=count),
+        rewards=np.ones(count, np.float32),
+        discounts=np.full(count, 0.99, np.float32),
+        next_states=rng.normal(size=(count, 4)).astype(np.float32),
+    )
