@@ -271,10 +271,11 @@ def test_the_spaces_of_a_state_are_described() -> None:
 
 
 def test_a_number_without_two_sensible_bounds_keeps_its_scale() -> None:
-    low, high = np.array([-4.8, -np.inf, 0.0, -1e7, 2.0]), np.array([4.8, 3.0, 10.0, 1e7, 2.0])
+    low = np.array([-4.8, -np.inf, 0.0, -1e7, 2.0, -1e7, 0.0])
+    high = np.array([4.8, 3.0, 10.0, 1e7, 2.0, 3.0, 1e7])
     assert bounds_of(spaces.Box(low, high, dtype=np.float64), "x") == (
-        [-4.8, -1.0, 0.0, -1.0, -1.0],
-        [4.8, 1.0, 10.0, 1.0, 1.0],
+        [-4.8, -1.0, 0.0, -1.0, -1.0, -1.0, -1.0],
+        [4.8, 1.0, 10.0, 1.0, 1.0, 1.0, 1.0],
     )
 
 
