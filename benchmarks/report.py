@@ -21,9 +21,9 @@ INTRODUCTION = """# Results
 Every figure here comes from a record in [`docs/results/`](results/), written by the command beside it.
 `python -m benchmarks.report` writes this page from the records. The machines are shared: compare within one
 table, and read ratios before absolute times. Settings were chosen on seeds from 1000 on and are reported on others:
-CartPole and the comparisons of algorithms on seeds from 100 on, which nothing was chosen on; LunarLander, Acrobot and
-MountainCar on 0 to 4. LunarLander's settings (replay, more updates) were revised after a first table had shown failing
-seeds. Nothing here is a best checkpoint: a score is that of the weights at the named step.
+CartPole, LunarLander and the comparisons of algorithms on seeds from 100 on, which nothing was chosen on; Acrobot and
+MountainCar on 0 to 4. LunarLander's settings (replay, more updates, Double) were revised after tables of seeds 0 to 4
+had shown failing ones. Nothing here is a best checkpoint: a score is that of the weights at the named step.
 """
 
 
@@ -298,8 +298,8 @@ def main() -> None:
             "LunarLander-v3, tuned",
             200,
             [100_000, 150_000],
-            "`nexus train LunarLander-v3` (DQN with layer norm and 3-step returns): each evaluation is 100 greedy "
-            "episodes.",
+            "`nexus train LunarLander-v3` (Double DQN with layer norm and 3-step returns): each evaluation is 100 "
+            "greedy episodes.",
         ),
         learning("acrobot", "Acrobot-v1, tuned", -100, [20_000, 40_000], "`nexus train Acrobot-v1`."),
         learning("mountaincar", "MountainCar-v0, tuned", -110, [100_000, 150_000], "`nexus train MountainCar-v0`."),
@@ -314,8 +314,8 @@ def main() -> None:
             "lunarlander_family",
             "Eight algorithms on LunarLander-v3",
             200,
-            "150,000 steps. The settings are those tuned for DQN; they fold 3 steps, but here only where the name says "
-            "it (n-step, rainbow, beyond), one step elsewhere; dueling is Dueling with Double.",
+            "150,000 steps. LunarLander's settings bring Double and 3 steps; here each is on only where the name says "
+            "it: 3 steps in n-step, rainbow and beyond, Double in double, dueling (Dueling with Double) and rainbow.",
         ),
         family(
             "minatar_family",

@@ -139,6 +139,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "hidden_dim": 128,
             "layer_norm": True,
             "gamma": 0.995,  # a landing takes some 300 steps: at 0.99 its reward is out of sight from the start
+            "double": True,
             "n_step": 3,
             "replay_capacity": 200_000,  # all of the run: what early crashes taught is not forgotten
             "batch_size": 128,
