@@ -4,6 +4,7 @@ Arrays are NumPy's; everything else is what JSON can hold. Nested state is flat,
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -16,11 +17,12 @@ from nexus.core.types import Array
 __all__ = [
     "State",
     "array_from",
-    "array_of",
+    "arrays_of",
     "below",
     "number_from",
     "part",
     "restore_generator",
+    "restore_tensors",
     "restore_torch_generator",
     "value_from",
 ]
@@ -40,10 +42,9 @@ def part(state: State, name: str) -> State:
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
-def array_of(tensor: Tensor) -> Array:
-    """Return a copy of a tensor that later steps don't change."""
-    array: Array = tensor.detach().cpu().numpy().copy()
-    return array
+def arrays_of(tensors: Mapping[str, Tensor]) -> State:
+    """Return copies of tensors that later steps don't change."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
 
 
 def value_from(state: State, name: str, kind: type[Plain]) -> Plain:
@@ -86,6 +87,17 @@ def array_from(state: State, name: str, like: Array, finite: bool = True) -> Arr
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RunError(f"{name} holds NaN or infinity: the run diverged, or the file is damaged")
     return array
+
+
+def restore_tensors(tensors: Mapping[str, Tensor], state: State) -> None:
+    """Fill tensors with what `arrays_of` gave.
+
+    Raises:
+        RunError: an array is missing, does not fit, or is not finite.
+    """
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(torch.from_numpy(array_from(state, name, tensor.detach().cpu().numpy())))
 
 
 def restore_generator(rng: np.random.Generator, state: State, name: str) -> None:

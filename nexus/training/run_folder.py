@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from nexus.core.errors import RunError
-from nexus.core.state import array_from, array_of
+from nexus.core.state import array_from, arrays_of
 from nexus.core.types import Array
 from nexus.training.files import inside, read_json, read_tensors, write_tensors
 
@@ -167,7 +167,7 @@ def known_runs(folder: Path) -> str:
 
 def save_weights(folder: Path, networks: Mapping[str, nn.Module]) -> None:
     """Write the parameters of some networks to `agent.safetensors`, each under its name."""
-    write_tensors(folder / AGENT_FILE, {name: array_of(value) for name, value in weights_of(networks).items()})
+    write_tensors(folder / AGENT_FILE, arrays_of(weights_of(networks)))
 
 
 def load_weights(folder: Path, networks: Mapping[str, nn.Module], *, must_carry: bool = True) -> None:

@@ -17,11 +17,11 @@ from nexus.core import AgentConfig, Batch, ConfigError, LossOutput, NexusModule,
 from nexus.core.seeding import generator, seeded_initialisation, torch_generator
 from nexus.core.state import (
     State,
-    array_from,
-    array_of,
+    arrays_of,
     below,
     number_from,
     restore_generator,
+    restore_tensors,
     restore_torch_generator,
 )
 from nexus.core.types import Array
@@ -412,20 +412,24 @@ class DQNAgent(NexusModule):
         found = {name: value for name, value in vars(self.loss).items() if isinstance(value, torch.Generator)}
         return {"noise": self._noise, **below("loss", found)}
 
-    def get_state(self) -> State:
-        """Return everything that learning changes: weights, moments, ε, generators.
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All that learning changes in place, by name: both networks and the optimizer's moments.
 
         The layers' noise is not in it: acting and learning draw it afresh before they use it.
         """
-        optimizer = self.optimizer.state[self._theta]
+        weights = [below(name, network.state_dict()) for name, network in self.networks.items()]
+        return {**weights[0], **weights[1], **below("optimizer", self.optimizer.state[self._theta])}
+
+    def get_state(self) -> State:
+        """Return everything that learning changes: tensors, ε, generators."""
+        generators = {name: stream.get_state() for name, stream in self.torch_streams.items()}
         return {
-            **{f"{name}.{key}": array_of(v) for name, net in self.networks.items() for key, v in weights_of(net)},
-            **below("optimizer", {key: array_of(value) for key, value in optimizer.items()}),
+            **arrays_of({**self.tensors, **below("generators", generators)}),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "epsilon": self.epsilon,
             "temperature": self.temperature,
             "exploration": self._rng.bit_generator.state,
-            **below("generators", {name: array_of(g.get_state()) for name, g in self.torch_streams.items()}),
         }
 
     def set_state(self, state: State) -> None:
@@ -434,14 +438,7 @@ class DQNAgent(NexusModule):
         Raises:
             RunError: something is missing, does not fit, or is not finite.
         """
-        for name, network in self.networks.items():
-            for key, value in weights_of(network):
-                saved = array_from(state, f"{name}.{key}", value.detach().cpu().numpy())
-                with torch.no_grad():
-                    value.copy_(torch.from_numpy(saved))
-        for key, moment in self.optimizer.state[self._theta].items():
-            saved = array_from(state, f"optimizer.{key}", moment.cpu().numpy())
-            moment.copy_(torch.from_numpy(saved))
+        restore_tensors(self.tensors, state)
         self.optimizer.param_groups[0]["lr"] = number_from(state, "learning_rate", low=0)
         self.epsilon = number_from(state, "epsilon", 0, 1)
         self.temperature = number_from(state, "temperature", low=0)
@@ -455,11 +452,6 @@ class DQNAgent(NexusModule):
             hard_update(self._theta_target, self._theta)
         else:
             soft_update(self._theta_target, self._theta, self.settings.tau)
-
-
-def weights_of(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters and saved buffers by name."""
-    return list(network.state_dict().items())
 
 
 def optimizer_of(settings: AgentConfig, theta: Tensor) -> torch.optim.Optimizer:
