@@ -197,7 +197,13 @@ class Run:
         """Play greedy episodes on seeds that training never sees, and log the result."""
         self.watched.settle()
         seed = seed_of(self.config.seed, "evaluation") + seed_offset
-        evaluation = play(self.agent, self.spec, self.config.eval_episodes, seed=seed)
+        config = self.config
+        # Whoever trains in processes, because an environment may hang or die, is not to meet that in this one.
+        apart = config.vectorization == "async"
+        as_trained: dict[str, Any] = {"num_envs": config.num_envs, "vectorization": "async"} if apart else {}
+        evaluation = play(
+            self.agent, self.spec, config.eval_episodes, seed=seed, step_timeout=config.step_timeout, **as_trained
+        )
         log.scalars(
             self.counters.steps,
             {

@@ -362,6 +362,40 @@ def test_a_run_whose_environment_fails_can_be_resumed(
     assert [name for name in differences(tmp_path / "whole", tmp_path / "broken") if name != "evaluation.json"] == []
 
 
+class InEvaluation(MatchReward):
+    """Does something in its second step, but only in an evaluation: there the seed of a reset is another."""
+
+    def __init__(self, act: Callable[[Any], Any]) -> None:
+        self.act, self.evaluating, self.total = act, False, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if seed is not None:
+            trained_on = seed_at(0, "environments", 0)
+            self.evaluating, self.total = not trained_on <= seed < trained_on + 2, 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        self.total += 1
+        if self.evaluating and self.total == 2:
+            self.act(self)
+        return super().step(action)
+
+
+@ASYNC
+@pytest.mark.parametrize(
+    ("act", "text"), [(die, "killed by SIGKILL"), (hang, "gave no answer within 2 s"), (raise_key_error, "'door'")]
+)
+def test_an_evaluation_is_not_waited_for_either(act: Any, text: str, tmp_path: Path) -> None:
+    settings = RUN | {"step_timeout": 2.0, "checkpoint_every": None, "total_steps": 60}
+    with pytest.raises(EnvError, match=f"copy 0 of 2, .*step 2: .*{text}"):
+        train(
+            partial(InEvaluation, act),
+            config=TrainConfig.from_mapping(settings),
+            run_dir=tmp_path / "run",
+            listener=Silent(),
+        )
+
+
 @ASYNC
 def test_the_command_line_says_it_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -1,7 +1,7 @@
 """Evaluation: how good an agent is, under a protocol that is said with every score."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from nexus.core.types import Array
 from nexus.envs.atari import AtariProtocol
 from nexus.envs.factory import EnvSpec, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
+from nexus.envs.workers import close_env
 from nexus.training.statistics import bootstrap_interval
 
 __all__ = ["Evaluation", "EvaluationProtocol", "evaluate"]
@@ -86,6 +87,9 @@ def evaluate(
     epsilon: float | None = None,
     seed: int = 0,
     max_episode_steps: int = 100_000,
+    num_envs: int = 100,
+    vectorization: Literal["auto", "sync", "async"] = "auto",
+    step_timeout: float | None = None,
 ) -> Evaluation:
     """Play full episodes and return their statistics.
 
@@ -100,6 +104,12 @@ def evaluate(
         epsilon: probability of a random action; None for 0, the greedy policy, or what the protocol says.
         seed: of the environments; never the one that training uses.
         max_episode_steps: for environments without a time limit of their own.
+        num_envs: copies at most; none is made that would have no episode to play.
+        vectorization: how they are stepped, as in `make_vector_env`.
+        step_timeout: seconds for a step or reset of all copies together, where they are in processes.
+
+    Raises:
+        EnvError: the environment failed, or gave no answer in time.
     """
     rules = env.rules
     if episodes is None:
@@ -108,9 +118,9 @@ def evaluate(
         epsilon = 0.0 if rules is None else rules.eval_epsilon
     if rules is not None:
         max_episode_steps = min(max_episode_steps, rules.eval_frames // env.frame_skip)
-    num_envs = min(episodes, 100)
-    vector_env = make_vector_env(env, num_envs)
-    stream = TransitionStream(vector_env, name_of(env.source))
+    num_envs = min(episodes, num_envs)
+    vector_env = make_vector_env(env, num_envs, vectorization)
+    stream = TransitionStream(vector_env, name_of(env.source), step_timeout)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
     running_return, running_length = np.zeros(num_envs), np.zeros(num_envs, int)
     returns: list[float] = []
@@ -130,7 +140,7 @@ def evaluate(
             running_return[step.terminated | step.truncated] = 0.0
             running_length[step.terminated | step.truncated] = 0
     finally:
-        vector_env.close()
+        close_env(vector_env)
     low, high = bootstrap_interval(returns)
     protocol = EvaluationProtocol(
         name_of(env.source), episodes, epsilon, seed, max_episode_steps, env.frame_skip, env.frame_stack, rules
