@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nexus import __version__
 from nexus.training.run_folder import versions
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -35,7 +36,8 @@ def record(name: str, rows: Sequence[dict[str, Any]], **about: Any) -> Path:
         "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
-        "versions": {name: found for name, found in versions().items() if name != "platform"},
+        # A checkout that is not installed has a version too.
+        "versions": {name: found for name, found in versions().items() if name != "platform"} | {"nexus": __version__},
         **about,
         "rows": list(rows),
     }
