@@ -492,6 +492,17 @@ def test_an_environment_without_pictures_is_refused(
         ("train CartPole-v1 --replay-capacity 100000000000", ["replay_capacity", "fit"]),
         ("train CartPole-v1 --run-dir .", ["not empty"]),
         ("train CartPole-v1 --run-dir odd_envs.py/run", ["odd_envs.py"]),
+        ("plan", ["nexus plan CartPole-v1"]),
+        ("plan CartPol-v1", ["CartPol-v1", "CartPole-v1"]),
+        ("plan CartPole-v1 --gama 0.9", ["--gama", "--gamma", "nexus plan --help"]),
+        ("plan CartPole-v1 -n 10", ["learning_starts", "10"]),
+        ("plan CartPole-v1 --probe-seconds 0", ["probe_seconds", "0"]),
+        ("plan CartPole-v1 --probe-seconds nan", ["probe_seconds", "nan"]),
+        ("plan CartPole-v1 --protocol nature", ["protocol", "CartPole-v1"]),
+        ("plan CartPole-v1 --replay-capacity 100000000000", ["replay_capacity", "fit"]),
+        ("plan CartPole-v1 --run-dir .", ["not empty"]),
+        ("plan CartPole-v1 --run-dir odd_envs.py/run", ["odd_envs.py", "no folder"]),
+        ("plan odd_envs:DictStates-v0", ["FlattenObservation"]),
         ("evaluate", ["run"]),
         ("evaluate missing", ["missing", "no such folder"]),
         ("evaluate .", ["run.json"]),
@@ -745,10 +756,10 @@ def test_a_disk_that_fills_up_while_training_is_one_line(
 def test_help_lists_every_verb(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word]) == 0
     said = capsys.readouterr().out
-    assert all(f"nexus {verb}" in said for verb in ("train", "evaluate", "watch", "plot"))
+    assert all(f"nexus {verb}" in said for verb in ("train", "plan", "evaluate", "watch", "plot"))
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "watch", "plot"])
+@pytest.mark.parametrize("verb", ["plan", "evaluate", "watch", "plot"])
 def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([verb, "--help"])

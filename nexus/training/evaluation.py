@@ -12,7 +12,9 @@ from nexus.envs.factory import EnvSpec, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
 from nexus.training.statistics import bootstrap_interval
 
-__all__ = ["Evaluation", "EvaluationProtocol", "evaluate"]
+__all__ = ["MOST_COPIES", "Evaluation", "EvaluationProtocol", "evaluate"]
+
+MOST_COPIES = 100  # of the environment, that play an evaluation together
 
 
 class Actor(Protocol):
@@ -108,7 +110,7 @@ def evaluate(
         epsilon = 0.0 if rules is None else rules.eval_epsilon
     if rules is not None:
         max_episode_steps = min(max_episode_steps, rules.eval_frames // env.frame_skip)
-    num_envs = min(episodes, 100)
+    num_envs = min(episodes, MOST_COPIES)
     vector_env = make_vector_env(env, num_envs)
     stream = TransitionStream(vector_env, name_of(env.source))
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
