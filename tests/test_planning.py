@@ -28,6 +28,7 @@ from nexus.planning import Band, Disk, Forecast, Memory
 from nexus.planning import plan as planned
 from nexus.planning.expected import EXPECTED, IGNORED, expectation
 from nexus.planning.forecast import EPISODE_LINE, LOG_LINE, Measured, Slice, disk_of, evaluations, require_disk, time_of
+from nexus.planning.planner import notes
 from nexus.planning.probe import Enough, Probe, longest_episode, probed
 from nexus.training.config import TrainConfig
 from nexus.training.divergence import WatchedAgent
@@ -181,7 +182,7 @@ def test_a_disk_that_is_too_small_says_what_would_fit() -> None:
 
     # Two states and two networks are 10,000 bytes, so that 300,000 hold 290 rows, 50 of them those since the oldest.
     said = complaint(300_000)
-    assert said.startswith("checkpoint_every = 50 steps: 1 checkpoints and the logs need 0.9 MB on the disk")
+    assert said.startswith("checkpoint_every = 50 steps: 1 checkpoint(s) and the logs need 0.9 MB on the disk")
     assert said.endswith("0.3 MB are free: a replay_capacity of at most 240 would, or checkpoint_every none")
     assert complaint(60_000).endswith("0.1 MB are free: checkpoint_every none would")
     enough = 8_000 + 2_000 + 850_000
@@ -529,7 +530,9 @@ def test_too_little_disk_is_refused_before_the_probe(
     monkeypatch.setattr("nexus.planning.planner.free_disk", lambda folder: 3_000_000)
     assert main(["plan", "CartPole-v1", "--run-dir", "new"]) == 2
     said = capsys.readouterr().err
-    assert re.search(r"checkpoints and the logs need 5\.\d MB on the disk, 3\.0 MB are free: a replay_capacity", said)
+    assert re.search(
+        r"checkpoint\(s\) and the logs need 5\.\d MB on the disk, 3\.0 MB are free: a replay_capacity", said
+    )
     assert said.count("\n") == 1
     assert left_in(elsewhere) == []
 
@@ -538,6 +541,24 @@ def test_memory_that_replay_and_process_exceed_together_is_said() -> None:
     assert Memory(replay=80, filled=50, base=50, free=100).fits
     assert not Memory(replay=80, filled=50, base=51, free=100).fits
     assert Memory(replay=80, filled=50, base=51, free=None).fits
+
+
+@pytest.mark.parametrize(("load", "busy"), [(1.0, False), (2.4, False), (2.6, True)])
+def test_a_busy_machine_is_named(load: float, busy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    said = " ".join(notes(CONFIG, MEASURED, Memory(replay=1, filled=1, base=1, free=None), limit=40))
+    assert ("busy" in said) == busy
+
+
+def test_the_notes_say_what_the_numbers_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    enough, small = (Memory(replay=1, filled=1, base=1, free=free) for free in (None, 1))
+    assert notes(CONFIG, MEASURED, enough, 40) == ()
+    assert "more memory than is free" in notes(CONFIG, MEASURED, small, 40)[0]
+    assert "no time limit" in notes(CONFIG, MEASURED, enough, None)[0]
+    idle = replace(MEASURED, slices=(Slice(1.0, 1, 0, 0.0),))
+    assert "no update fell into the probe" in notes(CONFIG, idle, enough, 40)[0]
 
 
 def test_a_used_folder_is_refused(elsewhere: Path) -> None:

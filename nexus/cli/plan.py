@@ -76,8 +76,8 @@ def memory_line(forecast: Forecast) -> str:
 def disk_line(forecast: Forecast) -> str:
     """Say what checkpoints and logs take, and what is free."""
     disk = forecast.disk
-    kept = f"{disk.kept} checkpoints {size(disk.checkpoints)}" if disk.kept else "no checkpoints"
-    return f"{kept} at most, logs and weights {size(disk.logs)}, {size(disk.free)} free"
+    kept = f"at most {size(disk.checkpoints)} for {disk.kept} checkpoint(s)" if disk.kept else "no checkpoints"
+    return f"{kept}, logs and weights {size(disk.logs)}, {size(disk.free)} free"
 
 
 def speed_line(forecast: Forecast) -> str:

@@ -265,6 +265,6 @@ def require_disk(config: TrainConfig, disk: Disk, network: int, row: float) -> N
             low, high = (middle, high) if fits(middle) else (low, middle)
         would = f"a replay_capacity of at most {low} would, or {would.removesuffix(' would')}"
     raise ConfigError(
-        f"checkpoint_every = {config.checkpoint_every}: {disk.kept} checkpoints and the logs need "
+        f"checkpoint_every = {config.checkpoint_every}: {disk.kept} checkpoint(s) and the logs need "
         f"{disk.total / 1e6:,.1f} MB on the disk, {disk.free / 1e6:,.1f} MB are free: {would}"
     )

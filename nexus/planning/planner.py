@@ -98,6 +98,14 @@ def measured_in(run: Run, seconds: float, started: float) -> Measured:
         raise DivergenceError(f"in the probe: {str(fault).partition(';')[0]}") from None
 
 
+def busy() -> bool:
+    """True if more wanted to run in the last minute than there are processors; False where the system does not tell."""
+    try:
+        return os.getloadavg()[0] > (os.cpu_count() or 1) + 0.5
+    except (OSError, AttributeError):
+        return False
+
+
 def require_usable(folder: Path) -> None:
     """Raise `RunError` unless a run could be made in this folder; makes nothing."""
     there = nearest_folder(folder)
@@ -130,6 +138,8 @@ def notes(config: TrainConfig, measured: Measured, memory: Memory, limit: int | 
         said.append("replay and process together need more memory than is free: lower replay_capacity")
     if not any(part.updates for part in measured.slices):
         said.append("no update fell into the probe, so learning is not in the time: raise probe_seconds")
+    if busy():
+        said.append("other processes keep this machine busy: a run that has it for itself takes less")
     if config.target_return is not None:
         said.append(f"it ends sooner if an evaluation reaches {config.target_return:g}")
     if limit is None:
