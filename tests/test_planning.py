@@ -591,7 +591,7 @@ def test_a_signal_ends_the_probe_cleanly(number: signal.Signals, code: int, tmp_
         "real = Probe.end\n"
         f"Probe.end = lambda probe, episodes: (real(probe, episodes), os.kill(os.getpid(), {int(number)}))\n"
         "from nexus.cli.main import main\n"
-        "sys.exit(main(['plan', 'CartPole-v1', '--probe-seconds', '60']))\n"
+        "sys.exit(main(['plan', 'CartPole-v1', '--probe-seconds', '20']))\n"
     )
     root = str(Path(__file__).parent.parent)
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": root}
