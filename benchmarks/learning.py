@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RESULTS, record
+from nexus.api import make_config
 from nexus.envs.factory import name_of
 
 STUDIES: dict[str, dict[str, Any]] = {
@@ -183,7 +184,9 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="keep the rows of the record and run what is missing")
     arguments = parser.parse_args()
     study = STUDIES[arguments.study]
-    rows = rows_of(arguments.study) if arguments.resume else []
+    rows, configs = (rows_of(arguments.study) if arguments.resume else []), configs_of(arguments.study)
+    if rows and configs_recorded(arguments.study) not in (None, configs):
+        parser.error(f"the settings of {arguments.study} have changed since its record was begun: run it anew")
     done = {(row.get("algorithm"), row["seed"]) for row in rows}
     first = study.get("first_seed", 0)
     jobs = [(name, seed) for seed in range(first, first + study["seeds"]) for name in study.get("algorithms", [None])]
@@ -193,7 +196,23 @@ def main() -> None:
         for job in as_completed(running):
             rows.append(job.result())
             rows.sort(key=lambda row: jobs.index((row.get("algorithm"), row["seed"])))
-            record(arguments.study, rows, processes=arguments.processes, env=name_of(study["env"]))
+            about = {"processes": arguments.processes, "env": name_of(study["env"]), "configs": configs}
+            record(arguments.study, rows, **about)
+
+
+def configs_recorded(name: str) -> Any:
+    """Return the settings that a record was begun with; None if it does not say."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")).get("configs")
+
+
+def configs_of(name: str) -> dict[str, dict[str, Any]]:
+    """Return all settings of a study, by algorithm, as they are now."""
+    study = STUDIES[name]
+    made = [
+        make_config(study["env"], study.get("preset"), **study["settings"], **own)
+        for own in ({"algorithm": key, **values} for key, values in study.get("algorithms", {"dqn": {}}).items())
+    ]
+    return {config.algorithm: config.to_mapping() for config in made}
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:

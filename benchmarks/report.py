@@ -1,6 +1,8 @@
 """Write docs/results.md and its pictures from the records in docs/results/.
 
 python -m benchmarks.report
+
+It also writes nexus/planning/expected.json, what `nexus plan` says of scores.
 """
 
 import json
@@ -10,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.expected import write_expected
 from benchmarks.record import RESULTS, median
 from nexus.training.statistics import interquartile_mean
 
@@ -243,6 +246,39 @@ def barriers(study: str) -> str:
     )
 
 
+def plan() -> str:
+    """The section on how well a plan tells the time."""
+    found = load("plan")
+    if found is None:
+        return ""
+    rows = []
+    for env, ratio in found["median_ratio"].items():
+        own = [row for row in found["rows"] if row["env"] == env]
+        within = sum(row["low"] <= row["actual"] <= row["high"] for row in own)
+        rows.append(
+            [
+                env,
+                f"{own[0]['steps']:,}",
+                f"{median([row['predicted'] for row in own]):.1f}",
+                f"{median([row['actual'] for row in own]):.1f}",
+                ratio,
+                " ".join(f"{row['ratio']:.2f}" for row in own),
+                f"{within} of {len(own)}",
+            ]
+        )
+    head = ["environment", "steps", "predicted, s", "actual, s", "median ratio", "one by one", "within the range"]
+    return "\n\n".join(
+        [
+            "## How well `nexus plan` tells the time",
+            f"A plan with a probe of {found['probe_seconds']:g} s, then the run, in fresh processes and in turn, "
+            f"{found['rounds']} rounds; medians. A ratio above 1 is a run that took less than was said. The range is "
+            "that of the probe's slices: what others do on the machine after it is not in it.",
+            table(head, rows),
+            provenance(found),
+        ]
+    )
+
+
 def overestimation() -> str:
     """The section on the seed's first pitfall."""
     found = load("overestimation")
@@ -347,6 +383,7 @@ def main() -> None:
             ["call", "µs", "µs at best", "ratio to uniform"],
         ),
         overestimation(),
+        plan(),
         speed(
             "checkpoint",
             "The pause of a checkpoint",
@@ -374,6 +411,7 @@ def main() -> None:
     page = RESULTS.parent / "results.md"
     page.write_text("\n\n".join(section for section in sections if section) + "\n", encoding="utf-8")
     print(f"wrote {page}")
+    write_expected()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ __all__ = [
     "evaluate",
     "load_agent",
     "make_agent",
+    "plan",
     "resume",
     "train",
 ]
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from nexus.data.replay_buffer import ReplayBuffer
     from nexus.models.rl.dqn import DQNAgent, DQNNetwork
     from nexus.models.rl.dqn.rainbow import make_agent
+    from nexus.planning import plan
 
 HOMES = {
     "evaluate": "nexus.api",
     "load_agent": "nexus.api",
     "make_agent": "nexus.models.rl.dqn.rainbow",
+    "plan": "nexus.planning",
     "resume": "nexus.api",
     "train": "nexus.api",
     "ReplayBuffer": "nexus.data.replay_buffer",

@@ -198,11 +198,15 @@ class Run:
         self.watched.settle()
         seed = seed_of(self.config.seed, "evaluation") + seed_offset
         config = self.config
-        # Whoever trains in processes, because an environment may hang or die, is not to meet that in this one.
-        apart = config.vectorization == "async"
-        as_trained: dict[str, Any] = {"num_envs": config.num_envs, "vectorization": "async"} if apart else {}
         evaluation = play(
-            self.agent, self.spec, config.eval_episodes, seed=seed, step_timeout=config.step_timeout, **as_trained
+            self.agent,
+            self.spec,
+            config.eval_episodes,
+            seed=seed,
+            num_envs=config.eval_copies,
+            # Whoever trains in processes, because an environment may hang or die, is not to meet that in this one.
+            vectorization="async" if config.vectorization == "async" else "auto",
+            step_timeout=config.step_timeout,
         )
         log.scalars(
             self.counters.steps,

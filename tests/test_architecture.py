@@ -31,6 +31,7 @@ FLOORS: dict[str, frozenset[str] | None] = {
     "nexus.cli": None,
     "nexus.api": None,
     "nexus.listener": None,
+    "nexus.planning": None,
     "nexus.runner": None,
     "nexus.__main__": None,
     # The __init__ files of the folders that hold floors: they only re-export what is below them.

@@ -21,6 +21,8 @@ import torch
 from nexus.api import Listener, agent_for, load_agent
 from nexus.cli.main import main
 from nexus.cli.progress import TrainView
+from nexus.core.errors import ConfigError
+from nexus.envs.atari import PROTOCOLS
 from nexus.training import curves
 from nexus.training.config import TrainConfig
 from nexus.training.files import write_json
@@ -490,6 +492,17 @@ def test_an_environment_without_pictures_is_refused(
         ("train CartPole-v1 --replay-capacity 100000000000", ["replay_capacity", "fit"]),
         ("train CartPole-v1 --run-dir .", ["not empty"]),
         ("train CartPole-v1 --run-dir odd_envs.py/run", ["odd_envs.py"]),
+        ("plan", ["nexus plan CartPole-v1"]),
+        ("plan CartPol-v1", ["CartPol-v1", "CartPole-v1"]),
+        ("plan CartPole-v1 --gama 0.9", ["--gama", "--gamma", "nexus plan --help"]),
+        ("plan CartPole-v1 -n 10", ["learning_starts", "10"]),
+        ("plan CartPole-v1 --probe-seconds 0", ["probe_seconds", "0"]),
+        ("plan CartPole-v1 --probe-seconds nan", ["probe_seconds", "nan"]),
+        ("plan CartPole-v1 --protocol nature", ["protocol", "CartPole-v1"]),
+        ("plan CartPole-v1 --replay-capacity 100000000000", ["replay_capacity", "fit"]),
+        ("plan CartPole-v1 --run-dir .", ["not empty"]),
+        ("plan CartPole-v1 --run-dir odd_envs.py/run", ["odd_envs.py", "no folder"]),
+        ("plan odd_envs:DictStates-v0", ["FlattenObservation"]),
         ("evaluate", ["run"]),
         ("evaluate missing", ["missing", "no such folder"]),
         ("evaluate .", ["run.json"]),
@@ -621,6 +634,86 @@ def test_runs_of_two_environments_do_not_share_a_picture(
     assert not (tmp_path / "curves.png").exists()
 
 
+NATURE, MACHADO = ({**PROTOCOLS[name].to_mapping(), "epsilon": 0.05} for name in ("nature", "machado"))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "says"),
+    [
+        # What each was trained under, and evaluated under; None is a run without an evaluation.
+        ((None, NATURE), ("nature", NATURE), None),  # nature is what a game gets that names no protocol
+        (("nature", None), ("nature", NATURE), None),
+        (("nature", None), ("machado", None), "A was trained under nature, B under machado"),
+        ((None, NATURE), ("machado", MACHADO), "A was trained under nature, B under machado"),
+        (("nature", NATURE), ("nature", MACHADO), "A was evaluated under nature, B under machado"),
+        (
+            ("nature", NATURE),
+            ("nature", {**NATURE, "eval_frames": 108_000}),
+            "A was evaluated under nature (eval_frames 18000), B under nature (eval_frames 108000)",
+        ),
+        (
+            ("machado", {**MACHADO, "epsilon": 0.0}),
+            ("machado", MACHADO),
+            "A was evaluated under machado (epsilon 0.0), B under machado (epsilon 0.05)",
+        ),
+    ],
+)
+def test_runs_under_two_protocols_do_not_share_a_picture(
+    ours: tuple[Any, Any], theirs: tuple[Any, Any], says: str | None, trained: Path, tmp_path: Path
+) -> None:
+    runs = [game(trained, tmp_path / name, *given) for name, given in (("A", ours), ("B", theirs))]
+    if says is None:
+        curves.read_runs(list(map(str, runs)))
+        return
+    says = says.replace("A was", f"{runs[0]} was").replace(", B", f", {runs[1]}")
+    with pytest.raises(ConfigError, match=re.escape(says) + ": scores under different protocols can't be compared$"):
+        curves.read_runs(list(map(str, runs)))
+
+
+def game(run: Path, to: Path, protocol: str | None, evaluated: dict[str, Any] | None) -> Path:
+    """Copy a run as if it had been one of Pong."""
+    shutil.copytree(run, to)
+    values = about(to)
+    values["config"]["protocol"] = protocol
+    rewrite(to, {**values, "env": "ALE/Pong-v5"})
+    score = json.loads((to / "evaluation.json").read_text())
+    if evaluated is None:
+        (to / "evaluation.json").unlink()
+    else:
+        rules = {key: value for key, value in evaluated.items() if key != "epsilon"}
+        protocol_there = {**score["protocol"], "rules": rules, "epsilon": evaluated["epsilon"], "seed": len(str(to))}
+        write_json(to / "evaluation.json", {**score, "protocol": protocol_there})
+    return to
+
+
+def test_plot_names_runs_and_protocols_in_one_line(
+    trained: Path, tmp_path: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = game(trained, tmp_path / "A", None, NATURE), game(trained, tmp_path / "B", "machado", None)
+    picture = tmp_path / "curves.png"
+    said = refused("plot", str(ours), str(theirs), "--out", str(picture))
+    assert f"{ours} was trained under nature, {theirs} under machado" in said
+    assert not picture.exists()
+    assert main(["plot", str(theirs), "--out", str(picture)]) == 0
+
+
+def test_a_picture_of_a_game_names_its_protocol(trained: Path, tmp_path: Path) -> None:
+    from nexus.cli.plot import draw
+
+    figure = draw(curves.read_runs([str(game(trained, tmp_path / "A", None, None))]), "steps", 5)
+    assert figure.axes[0].get_title(loc="left") == "ALE/Pong-v5, protocol nature"
+
+
+@pytest.mark.parametrize("protocol", [None, {}, {"epsilon": 0.0, "rules": "nature"}, {"rules": None}])
+def test_an_evaluation_without_a_protocol_is_one_line(
+    protocol: Any, copy: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    score = json.loads((copy / "evaluation.json").read_text())
+    write_json(copy / "evaluation.json", {**score, "protocol": protocol})
+    said = refused("plot", str(copy), "--out", str(tmp_path / "curves.png"))
+    assert f"{copy / 'evaluation.json'} does not say under which protocol it was made" in said
+
+
 def test_a_picture_that_cannot_be_written_is_one_line(
     trained: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
@@ -663,10 +756,10 @@ def test_a_disk_that_fills_up_while_training_is_one_line(
 def test_help_lists_every_verb(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word]) == 0
     said = capsys.readouterr().out
-    assert all(f"nexus {verb}" in said for verb in ("train", "evaluate", "watch", "plot"))
+    assert all(f"nexus {verb}" in said for verb in ("train", "plan", "evaluate", "watch", "plot"))
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "watch", "plot"])
+@pytest.mark.parametrize("verb", ["plan", "evaluate", "watch", "plot"])
 def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([verb, "--help"])

@@ -10,6 +10,7 @@ INTERRUPTED, TERMINATED = 130, 143  # what shells use for Ctrl-C and SIGTERM
 
 VERBS = {
     "train": ("nexus.cli.train", "train an agent:        nexus train CartPole-v1"),
+    "plan": ("nexus.cli.plan", "what a run will take:  nexus plan CartPole-v1"),
     "resume": ("nexus.cli.resume", "go on with a run:      nexus resume runs/NAME"),
     "verify": ("nexus.cli.verify", "check a run's files:   nexus verify runs/NAME"),
     "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),

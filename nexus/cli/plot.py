@@ -72,7 +72,8 @@ def draw(runs: Sequence[Run], x: Axis, window: int) -> Any:
         draw_episodes(axes, runs[0], x)
     for number, (name, group) in enumerate(same_settings(runs).items()):
         draw_group(axes, group, x, window, name, number)
-    dress(axes, runs[0].env, x)
+    protocol = runs[0].trained.get("name")
+    dress(axes, runs[0].env if protocol is None else f"{runs[0].env}, protocol {protocol}", x)
     axes.set_ylabel("episode return" if len(runs) == 1 else f"episode return, mean of {window} episodes")
     return figure
 

@@ -14,12 +14,13 @@ from nexus.api import Listener, Plan, TrainResult
 from nexus.core.config import AgentConfig
 from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.models.torsos import torso_of
+from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.logs import EpisodeTracker
 from nexus.training.loop import Progress
 from nexus.training.presets import RETURNS
 
-__all__ = ["TrainView"]
+__all__ = ["TrainView", "algorithm_line"]
 
 REFRESH = 0.25  # seconds; the only moments at which the bar asks the device for numbers
 LINES = 10  # progress lines of a whole run where the output is no terminal
@@ -140,7 +141,7 @@ def plan_table(plan: Plan) -> Table:
     layers = [shape, *([] if torso == "mlp" else [torso]), *linear, plan.agent.action_dim]
     rows = {
         "environment": f"{plan.env}, {config.num_envs} in parallel, {plan.agent.action_dim} actions",
-        "algorithm": algorithm(plan),
+        "algorithm": algorithm_line(plan.config),
         "settings": f"preset {plan.preset}" if plan.preset else "general",
         "training": f"{config.total_steps:,} steps (decisions, all environments together)",
         "network": f"{'-'.join(map(str, layers))}, {network.num_parameters:,} parameters"
@@ -163,9 +164,8 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
-def algorithm(plan: Plan) -> str:
+def algorithm_line(config: TrainConfig) -> str:
     """Name the algorithm and the parts that are switched on."""
-    config = plan.config
     parts = [name for name in ("munchausen", "double", "dueling", "noisy", "prioritized") if getattr(config, name)]
     return ", ".join([config.algorithm, *(part for part in parts if part != config.algorithm)])
 

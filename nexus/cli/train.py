@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -13,7 +13,7 @@ from nexus.core.errors import ConfigError, RunError
 from nexus.training.config import TrainConfig
 from nexus.training.presets import algorithm_preset, resolve_preset
 
-__all__ = ["run"]
+__all__ = ["TrainCommand", "read_as", "run"]
 
 # Short forms that people bring from other libraries.
 ALIASES = {
@@ -56,8 +56,22 @@ def run(arguments: list[str]) -> int:
     return result.exit_code
 
 
+Command = TypeVar("Command", bound=TrainCommand)
+
+
 def read_command(arguments: list[str]) -> TrainCommand:
-    """Parse the command line over the defaults that its environment, preset or file give."""
+    """Parse the command line of `nexus train`."""
+    return read_as(TrainCommand, arguments, "nexus train")
+
+
+def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:
+    """Parse the command line over the defaults that its environment, preset or file give.
+
+    Args:
+        kind: `TrainCommand`, or one with more flags.
+        arguments: of the command line.
+        prog: what help and errors call it.
+    """
     words = [expand(word) for word in arguments]
     if words and not words[0].startswith("-"):
         words = ["--env", *words]
@@ -76,10 +90,10 @@ def read_command(arguments: list[str]) -> TrainCommand:
     if file is None or option(words, "--algorithm") is not None:
         values |= {**algorithm_named(algorithm).settings, **algorithm_preset(preset, env or "", algorithm)}
         values["algorithm"] = algorithm
-    default = TrainCommand(env or "", preset, file, config=TrainConfig.from_mapping(values))
-    command = parse(TrainCommand, words, "nexus train", default)
+    default = kind(env or "", preset, file, config=TrainConfig.from_mapping(values))
+    command = parse(kind, words, prog, default)
     if not command.env:
-        raise ConfigError("name an environment first, as in: nexus train CartPole-v1")
+        raise ConfigError(f"name an environment first, as in: {prog} CartPole-v1")
     return replace(command, preset=preset)
 
 

@@ -11,6 +11,7 @@ __all__ = ["TrainConfig"]
 
 
 EVERY_4_STEPS, EVERY_1000_STEPS, EVERY_500_UPDATES = map(Period.parse, ("4 steps", "1000 steps", "500 updates"))
+MOST_COPIES = 100  # that play an evaluation in this process
 MOST_ENVS = 1 << 16  # a typing error should not take the machine's memory
 EVERY_10000_STEPS = Period.parse("10000 steps")
 
@@ -151,6 +152,11 @@ class TrainConfig(AgentConfig):
             "target_return",
             "eval_every to be set too",
         )
+
+    @property
+    def eval_copies(self) -> int:
+        """Copies of the environment that play an evaluation together: as many as learn, where each has a process."""
+        return min(self.eval_episodes, self.num_envs if self.vectorization == "async" else MOST_COPIES)
 
     def epsilon_at(self, steps: int, episodes: int) -> float:
         """Return ε after so many steps and finished episodes."""

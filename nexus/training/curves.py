@@ -1,7 +1,7 @@
 """Learning curves of run folders: reading and smoothing them, and the mean of several runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nexus.core.errors import ConfigError, RunError
+from nexus.envs.atari import is_atari
+from nexus.training.files import inside, read_json
 from nexus.training.run_folder import read_run
 from nexus.training.statistics import bootstrap_interval
 
@@ -24,7 +26,7 @@ __all__ = [
     "same_settings",
 ]
 
-EPISODES_FILE = "episodes.csv"
+EPISODES_FILE, EVALUATION_FILE = "episodes.csv", "evaluation.json"
 COLUMNS = ("step", "episode", "return", "length", "seconds")
 GRID = 300  # points of a mean curve: more than a picture of usual size resolves
 
@@ -42,12 +44,16 @@ class Run:
         env: the environment's id.
         settings: everything that distinguishes one kind of run from another; the seed doesn't.
         episodes: a column `[K]` for each of `COLUMNS`, one row per finished episode.
+        trained: under which protocol; empty but for Atari games.
+        evaluated: likewise, with the ε that acted; None if the run was not evaluated.
     """
 
     folder: Path
     env: str
     settings: Mapping[str, Any]
     episodes: Mapping[str, Floats]
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    evaluated: Mapping[str, Any] | None = None
 
     def curve(self, axis: Axis, window: int) -> "Curve":
         """Return the running mean of the returns over `window` episodes."""
@@ -66,27 +72,70 @@ class Curve:
 
 
 def read_runs(folders: Sequence[str]) -> list[Run]:
-    """Read runs of one environment; a folder that is named twice counts once.
+    """Read runs of one environment under one protocol; a folder that is named twice counts once.
 
     Raises:
         RunError: a folder is no run, or its episodes are missing or damaged.
-        ConfigError: the runs are of different environments.
+        ConfigError: the runs are of different environments or protocols.
     """
     unique = {Path(folder).resolve(): Path(folder) for folder in folders}
     runs = [read_one(folder) for folder in unique.values()]
     envs = sorted({run.env for run in runs})
     if len(envs) > 1:
         raise ConfigError(f"returns of {', '.join(envs)} can't share an axis: name the runs of one environment")
+    require_one_protocol(runs)
     return runs
+
+
+def require_one_protocol(runs: Sequence[Run]) -> None:
+    """Raise `ConfigError` if runs were trained or evaluated under different protocols; runs without any count as one.
+
+    How many episodes were played and on which seed is no part of it.
+    """
+    for how in ("trained", "evaluated"):
+        known = [(run, getattr(run, how)) for run in runs if getattr(run, how) is not None]
+        for run, protocol in known:
+            first, expected = known[0]
+            if protocol != expected:
+                raise ConfigError(
+                    f"{first.folder} was {how} under {shown(expected, protocol)}, {run.folder} under "
+                    f"{shown(protocol, expected)}: scores under different protocols can't be compared"
+                )
+
+
+def shown(protocol: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Name a protocol; where another has that name too, in what they differ."""
+    name = str(protocol.get("name", "no protocol"))
+    if name != str(other.get("name", "no protocol")):
+        return name
+    own = [f"{key} {value}" for key, value in protocol.items() if other.get(key) != value]
+    return f"{name} ({', '.join(own)})" if own else name
 
 
 def read_one(folder: Path) -> Run:
     """Read one run's folder."""
     about = read_run(folder)
-    config = about.get("config")
+    config, env = about.get("config"), str(about.get("env"))
     settings = {"algorithm": about.get("algorithm"), **(config if isinstance(config, dict) else {})}
     settings.pop("seed", None)
-    return Run(folder, str(about.get("env")), settings, read_episodes(folder))
+    trained = {"name": settings.get("protocol") or "nature"} if is_atari(env) else {}
+    evaluated = read_protocol(folder, must_carry=about["format"] > 1)
+    return Run(folder, env, settings, read_episodes(folder), trained, evaluated)
+
+
+def read_protocol(folder: Path, *, must_carry: bool) -> dict[str, Any] | None:
+    """Return the rules and the ε of a run's evaluation, None if it has none.
+
+    Raises:
+        RunError: `evaluation.json` is damaged, or does not say how it was made.
+    """
+    if not (folder / EVALUATION_FILE).exists():
+        return None
+    protocol = read_json(inside(folder, EVALUATION_FILE), must_carry=must_carry).get("protocol")
+    rules = protocol.get("rules") if isinstance(protocol, dict) else None
+    if not isinstance(protocol, dict) or not isinstance(rules, dict | None) or "epsilon" not in protocol:
+        raise RunError(f"{folder / EVALUATION_FILE} does not say under which protocol it was made")
+    return {**(rules or {}), "epsilon": protocol["epsilon"]}
 
 
 def read_episodes(folder: Path) -> dict[str, Floats]:

@@ -1,0 +1,77 @@
+"""How well `nexus plan` tells the time: plan a run, then train it, in turn, in a fresh process each.
+
+    python -m benchmarks.plan
+
+The settings are those of the presets, but that CartPole never stops early and both are short. `nexus plan` and
+`nexus train` are timed within their process, without its imports, which a plan does not count.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import median, record
+
+CASES: dict[str, dict[str, Any]] = {
+    "CartPole-v1": {"total_steps": 20_000, "target_return": None},
+    "LunarLander-v3": {"total_steps": 20_000},
+}
+
+
+def planned(env: str, seconds: float) -> dict[str, float]:
+    """Return what the plan says, in seconds."""
+    from nexus.planning import plan
+
+    found = plan(env, probe_seconds=seconds, **CASES[env]).time
+    return {"predicted": found.total, "low": found.low, "high": found.high}
+
+
+def trained(env: str) -> dict[str, float]:
+    """Return what the training took, in seconds."""
+    from nexus.api import Listener, train
+
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        train(env, run_dir=Path(folder, "run"), listener=Listener(), **CASES[env])
+        return {"actual": time.perf_counter() - started}
+
+
+def in_process(what: str, env: str, seconds: float) -> dict[str, float]:
+    """Plan or train in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.plan", "--only", what, "--env", env, "--probe-seconds", str(seconds)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, float] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Plan and train in turn, and write the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--probe-seconds", type=float, default=10.0)
+    parser.add_argument("--only", choices=("plan", "train"), help="do this once in this process and print its seconds")
+    parser.add_argument("--env", choices=CASES, default="CartPole-v1", help="with --only")
+    options = parser.parse_args()
+    if options.only:
+        found = planned(options.env, options.probe_seconds) if options.only == "plan" else trained(options.env)
+        print(json.dumps(found))
+        return
+    rows = []
+    for _ in range(options.rounds):
+        for env, settings in CASES.items():
+            row = {what: in_process(what, env, options.probe_seconds) for what in ("plan", "train")}
+            seconds = {name: round(value, 2) for found in row.values() for name, value in found.items()}
+            ratio = seconds["predicted"] / seconds["actual"]
+            rows.append({"env": env, "steps": settings["total_steps"], **seconds, "ratio": round(ratio, 2)})
+            print(rows[-1], flush=True)
+    ratios = {env: round(median([row["ratio"] for row in rows if row["env"] == env]), 2) for env in CASES}
+    record("plan", rows, probe_seconds=options.probe_seconds, rounds=options.rounds, median_ratio=ratios)
+
+
+if __name__ == "__main__":
+    main()

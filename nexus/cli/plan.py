@@ -1,0 +1,101 @@
+"""`nexus plan ENV`."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from nexus.cli.train import TrainCommand, read_as
+from nexus.planning.forecast import Forecast
+
+__all__ = ["run"]
+
+
+@dataclass(frozen=True)
+class PlanCommand(TrainCommand):
+    """Say what a training would take in memory, disk and time, and what it can be expected to score. Takes the flags
+    of `nexus train`, and trains for some seconds in a temporary folder.
+    """
+
+    probe_seconds: float = 10.0
+    """Seconds that the probe takes."""
+
+
+def run(arguments: list[str]) -> int:
+    """Probe and print the table."""
+    command = read_as(PlanCommand, arguments, "nexus plan")
+    from nexus.planning import plan
+
+    console = Console(highlight=False)
+    with console.status(f"probing for {command.probe_seconds:g} s"):
+        forecast = plan(
+            command.env,
+            preset=command.preset,
+            config=command.config,
+            run_dir=command.run_dir,
+            probe_seconds=command.probe_seconds,
+        )
+    console.print(table(forecast))
+    for note in forecast.notes:
+        console.print(f"Note: {note}", soft_wrap=True)
+    return 0
+
+
+def table(forecast: Forecast) -> Table:
+    """Return the forecast, units spelled out."""
+    from nexus.cli.progress import algorithm_line
+
+    config = forecast.config
+    rows = {"environment": f"{forecast.env}, {config.num_envs} in parallel"}
+    if forecast.rules is not None:
+        rows["protocol"] = str(forecast.rules)
+    rows |= {
+        "algorithm": f"{algorithm_line(config)}, {forecast.parameters:,} parameters",
+        "settings": f"preset {forecast.preset}" if forecast.preset else "general",
+        "training": f"{config.total_steps:,} steps (decisions, all environments together)",
+        "memory": memory_line(forecast),
+        "disk": disk_line(forecast),
+        "time": f"{duration(forecast.time.total)} ({duration(forecast.time.low)} to {duration(forecast.time.high)})",
+        "of which": ", ".join(f"{share:.0%} {name}" for name, share in forecast.time.shares.items() if share >= 0.005),
+        "speed": speed_line(forecast),
+        "score": str(forecast.expected),
+    }
+    grid = Table(show_header=False, box=None, padding=(0, 1))
+    for name, value in rows.items():
+        grid.add_row(f"[bold]{name}", value)
+    return grid
+
+
+def memory_line(forecast: Forecast) -> str:
+    """Say what the replay and the process take, and what is free."""
+    memory = forecast.memory
+    filled = "" if memory.filled == memory.replay else f" ({size(memory.filled)} after this many steps)"
+    return f"replay {size(memory.replay)} when full{filled}, process {size(memory.base)}, {size(memory.free)} free"
+
+
+def disk_line(forecast: Forecast) -> str:
+    """Say what checkpoints and logs take, and what is free."""
+    disk = forecast.disk
+    kept = f"at most {size(disk.checkpoints)} for {disk.kept} checkpoint(s)" if disk.kept else "no checkpoints"
+    return f"{kept}, logs and weights {size(disk.logs)}, {size(disk.free)} free"
+
+
+def speed_line(forecast: Forecast) -> str:
+    """Say the steps per second, and the frames where a step is several."""
+    frames = f", {forecast.frames_per_second:,.0f} frames/s" if forecast.config.frame_skip > 1 else ""
+    return f"{forecast.time.steps_per_second:,.0f} steps/s while it trains{frames}"
+
+
+def size(count: int | None) -> str:
+    """Return bytes as people read them."""
+    if count is None:
+        return "unknown"
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people read them."""
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"

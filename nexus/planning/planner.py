@@ -1,0 +1,147 @@
+"""Planning a run: check that it fits, probe it for a few seconds, and put what was found together."""
+
+import os
+import shutil
+import time
+from math import isfinite
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from nexus.api import make_config, torch_threads
+from nexus.core.errors import ConfigError, DivergenceError, RunError
+from nexus.data.replay_buffer import available_memory
+from nexus.envs.factory import EnvSource, name_of
+from nexus.listener import Listener
+from nexus.planning.expected import expectation
+from nexus.planning.forecast import Forecast, Measured, Memory, disk_of, require_disk, time_of
+from nexus.planning.probe import longest_episode, measure, probed
+from nexus.runner import Run
+from nexus.training.config import TrainConfig
+from nexus.training.presets import resolve_preset
+from nexus.training.run_folder import require_empty
+from nexus.training.signals import sigterm_stops
+
+__all__ = ["free_disk", "plan"]
+
+
+def plan(
+    env: EnvSource,
+    *,
+    preset: str | None = None,
+    config: TrainConfig | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    probe_seconds: float = 10.0,
+    **settings: Any,
+) -> Forecast:
+    """Say what `nexus.train` with the same arguments would take, and what it can be expected to score.
+
+    Memory and disk are arithmetic; the time is that of a short run on this machine, in a temporary folder that is gone
+    afterwards; scores come from committed results of the same settings, environment and protocol.
+
+    Args:
+        env: a Gymnasium id, a `module:Id`, or a function that makes an environment.
+        preset: named settings; None takes those tuned for `env` if there are any.
+        config: all settings at once, in place of `preset` and `settings`.
+        run_dir: where the run would lie; nothing is written there.
+        probe_seconds: for the probe, without its start.
+        settings: any field of `TrainConfig`.
+
+    Raises:
+        ConfigError: the environment or a setting can't be used, or memory or disk do not suffice.
+        RunError: the folder holds something already, or can't be written to.
+        EnvError: the environment failed.
+        DivergenceError: the training diverged within the probe.
+    """
+    if config is not None and settings:
+        raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
+    if not (isfinite(probe_seconds) and probe_seconds > 0):
+        raise ConfigError(f"probe_seconds = {probe_seconds:g}: needs a number of seconds above 0")
+    preset_name, _ = resolve_preset(preset, name_of(env)) if config is None else (preset, {})
+    config = config if config is not None else make_config(env, preset, **settings)
+    folder = Path("runs") if run_dir is None else Path(run_dir)
+    require_usable(folder)
+    started, free = time.perf_counter(), available_memory()
+    with (
+        TemporaryDirectory(prefix="nexus-plan-") as place,
+        sigterm_stops(),
+        torch_threads(config.threads),
+        Run(env, preset_name, probed(config), Path(place, "run"), Listener()) as run,
+    ):
+        network = sum(value.nbytes for value in run.agent.q_network.state_dict().values())
+        row = run.plan.replay_bytes / config.replay_capacity
+        require_disk(config, disk_of(config, network, row, free_disk(folder)), network, row)
+        measured = measured_in(run, probe_seconds, started)
+        disk = disk_of(config, network, row, free_disk(folder), measured.episode_length)
+        limit = longest_episode(run.spec)
+        replay = run.plan.replay_bytes
+        memory = Memory(replay, int(min(config.total_steps * row, replay)), measured.base, free)
+        return Forecast(
+            run.plan.env,
+            run.spec.rules,
+            preset_name,
+            config,
+            run.agent.q_network.num_parameters,
+            memory,
+            disk,
+            time_of(config, measured, limit),
+            expectation(env, config),
+            notes(config, measured, memory, limit),
+        )
+
+
+def measured_in(run: Run, seconds: float, started: float) -> Measured:
+    """Return what the probe measures; the batch that it may diverge on is gone with its folder."""
+    try:
+        return measure(run, seconds, started)
+    except DivergenceError as fault:
+        raise DivergenceError(f"in the probe: {str(fault).partition(';')[0]}") from None
+
+
+def busy() -> bool:
+    """True if more wanted to run in the last minute than there are processors; False where the system does not tell."""
+    try:
+        return os.getloadavg()[0] > (os.cpu_count() or 1) + 0.5
+    except (OSError, AttributeError):
+        return False
+
+
+def require_usable(folder: Path) -> None:
+    """Raise `RunError` unless a run could be made in this folder; makes nothing."""
+    there = nearest_folder(folder)
+    if not there.is_dir():
+        raise RunError(f"can't write a run to {folder}: {there} is no folder")
+    if not os.access(there, os.W_OK):
+        raise RunError(f"can't write a run to {folder}: {there} can't be written to")
+    if folder.is_dir() and folder != Path("runs"):
+        require_empty(folder)
+
+
+def free_disk(folder: Path) -> int | None:
+    """Return the bytes that are free where a folder is or would be, or None where the system does not tell."""
+    try:
+        return shutil.disk_usage(nearest_folder(folder)).free
+    except OSError:
+        return None
+
+
+def nearest_folder(folder: Path) -> Path:
+    """Return the path, or the nearest of its parents that exists."""
+    absolute = folder.absolute()
+    return next(path for path in (absolute, *absolute.parents) if path.exists())
+
+
+def notes(config: TrainConfig, measured: Measured, memory: Memory, limit: int | None) -> tuple[str, ...]:
+    """Say what the numbers leave out."""
+    said = []
+    if not memory.fits:
+        said.append("replay and process together need more memory than is free: lower replay_capacity")
+    if not any(part.updates for part in measured.slices):
+        said.append("no update fell into the probe, so learning is not in the time: raise probe_seconds")
+    if busy():
+        said.append("other processes keep this machine busy: a run that has it for itself takes less")
+    if config.target_return is not None:
+        said.append(f"it ends sooner if an evaluation reaches {config.target_return:g}")
+    if limit is None:
+        said.append("the environment has no time limit: evaluations are counted with episodes as long as in the probe")
+    return tuple(said)
