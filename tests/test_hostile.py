@@ -54,8 +54,12 @@ def restored(run: Path) -> tuple[int, State]:
     found: list[tuple[int, State]] = []
 
     def stop(self: Run) -> Any:
-        rows = self.replay.rows(self.replay.added - len(self.replay), self.replay.added)
-        found.append((self.counters.steps, {**self.get_state(), **rows}))
+        columns = {
+            f"{series.name}.{name}": values
+            for series in self.replay_series()
+            for name, values in series.get(series.first, series.last).items()
+        }
+        found.append((self.counters.steps, {**self.get_state(), **columns}))
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
