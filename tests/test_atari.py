@@ -15,9 +15,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 import nexus
 from nexus.api import TrainResult, make_config, resume, train
-from nexus.core.errors import ConfigError
+from nexus.cli.main import main
+from nexus.core.errors import ConfigError, EnvError
 from nexus.core.types import Array
-from nexus.envs.atari import PROTOCOLS, LifeLoss, canonical, is_atari, make_atari
+from nexus.envs.atari import PROTOCOLS, LifeLoss, OneGame, canonical, is_atari, make_atari
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env
 from nexus.envs.stream import Step, TransitionStream
 from nexus.training.evaluation import Evaluation, evaluate
@@ -25,6 +26,7 @@ from nexus.training.presets import PRESETS, resolve_preset
 from nexus.training.replays import store_for
 from nexus.training.verify import verify
 from tests.chaos import Silent, differences
+from tests.test_cli import read_video
 from tests.test_resume import interrupt
 
 pytest.importorskip("ale_py")
@@ -127,8 +129,6 @@ def test_a_game_that_does_not_exist_is_refused_with_the_nearest(name: str, compl
 def test_what_atari_can_not_do_is_said() -> None:
     with pytest.raises(ConfigError, match="vectorization = 'sync': Atari games are stepped by threads of their own"):
         make_vector_env(EnvSpec("pong"), 1, "sync")
-    with pytest.raises(ConfigError, match="Atari games can't be shown yet"):
-        make_env(EnvSpec("pong"), render_mode="human")
 
 
 def test_a_rom_folder_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -382,3 +382,60 @@ def test_pong_goes_on_bit_for_bit_under_every_preset(preset: str, tmp_path: Path
     settings = {"algorithm": "rainbow"} if preset == "paper" else {"protocol": "machado"}
     more = {"total_steps": 3_000, "replay_capacity": 900, "checkpoint_every": "500 steps", "hidden_dim": 32}
     assert stopped_and_whole(tmp_path, "pong", 2_300, preset=preset, **settings, **more).counters.updates > 20
+
+
+@pytest.mark.parametrize("protocol", ["nature", "machado"])
+def test_a_game_that_is_shown_is_the_game_that_is_played(protocol: str) -> None:
+    spec = EnvSpec("breakout", 4, 4, protocol=protocol)
+    plain, shown = make_env(spec), make_env(spec, render_mode="rgb_array")
+    rng, pictures, ends = np.random.default_rng(0), [], 0
+    for env in (plain, shown):
+        assert env.reset(seed=3)[0].shape == (4, 84, 84)
+    for _ in range(400):
+        action = rng.integers(0, 4)
+        (state, *rest), (seen, *others) = plain.step(action), shown.step(action)
+        assert np.array_equal(state, seen)
+        assert rest[:3] == others[:3]
+        pictures.append(np.asarray(shown.render()))
+        if rest[1] or rest[2]:
+            ends += 1
+            assert np.array_equal(plain.reset(seed=ends)[0], shown.reset(seed=ends)[0])
+    assert ends > 0
+    assert {(picture.shape, picture.dtype) for picture in pictures} == {((420, 320, 3), np.dtype(np.uint8))}
+    assert len({picture.tobytes() for picture in pictures}) > 100
+    assert (pictures[0][..., 0] != pictures[0][..., 2]).any()  # colours
+    for env in (plain, shown):
+        env.close()
+
+
+def test_a_picture_of_another_game_is_an_error() -> None:
+    env = make_env(EnvSpec("breakout", 4, 4), render_mode="rgb_array")
+    assert isinstance(env, OneGame)
+    assert env.screen is not None
+    env.reset(seed=3)
+    env.screen.reset(seed=9)
+    with pytest.raises(EnvError, match="another game"):
+        list(map(env.step, [1, 2, 3] * 60))
+    env.close()
+
+
+@pytest.mark.parametrize("window", [True, False])
+def test_watch_shows_a_game(
+    window: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = {"eval_frames": 200, "train_frames": 200}
+    monkeypatch.setitem(PROTOCOLS, "nature", type(NATURE)(**{**NATURE.to_mapping(), **short}))
+    nexus.train("breakout", run_dir=tmp_path / "run", **TINY | {"total_steps": 240, "learning_starts": 100})
+    capsys.readouterr()
+    video = [] if window else ["--video", str(tmp_path / "out.mp4")]
+    if window:
+        pytest.importorskip("pygame")
+        monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    else:
+        pytest.importorskip("imageio_ffmpeg")
+    assert main(["watch", str(tmp_path / "run"), "--episodes", "1", *video]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("episode 1: return ")
+    assert "50 steps" in said
+    if not window:
+        assert read_video(tmp_path / "out.mp4") == ((320, 420), 15.0, 51)

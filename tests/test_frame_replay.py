@@ -1,6 +1,7 @@
 """Replay of frames: both stores against a replay that keeps every stack whole."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+import zstandard
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FrameStackObservation
 from hypothesis import given, settings
@@ -15,12 +17,12 @@ from hypothesis import strategies as st
 
 import nexus
 from nexus.api import agent_for
-from nexus.core.errors import ConfigError
+from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import Series, State
 from nexus.core.types import Array, Transitions
 from nexus.data import frame_replay
 from nexus.data.frame_replay import FrameReplay, Kind, frame_replay_bytes
-from nexus.data.frame_store import GROUP
+from nexus.data.frame_store import GROUP, CompressedFrames
 from nexus.data.n_step import NStepAccumulator
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
@@ -204,7 +206,7 @@ def test_a_replay_that_is_restored_again_and_again_is_the_one_that_never_was(kin
         step = stream.step(np.zeros(3, int))
         for fed in (frames, unbroken, oracle):
             fed.add(step)
-        if t % 97 == 0:
+        if t % 97 in (0, 5):  # soon after one another, too: then groups are short, and rows of the index old
             for fed in (frames, unbroken, oracle):
                 fed.barrier()
             stream.reset(t)
@@ -251,6 +253,22 @@ def test_leaving_out_how_far_windows_ever_reached_back_shows(forgotten: bool) ->
     stream.env.close()
     assert released(unbroken) > before > 0
     assert same is not forgotten
+
+
+@pytest.mark.parametrize("with_size", [True, False])
+def test_a_group_that_opens_to_far_more_than_eight_frames_is_not_opened(with_size: bool) -> None:
+    bomb = zstandard.ZstdCompressor(level=3, write_content_size=with_size).compress(bytes(300 << 20))
+    store = CompressedFrames(84 * 84)
+    assert len(bomb) < store.most_bytes
+    columns = {"packed": np.frombuffer(bomb, np.uint8), "sizes": np.array([len(bomb)])}
+    tracemalloc.start()
+    try:
+        with pytest.raises(RunError, match="can't be opened"):
+            store.put(0, 1, 0, columns)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 @pytest.mark.parametrize("kind", STORES)

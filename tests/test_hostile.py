@@ -485,7 +485,7 @@ COMPRESSED: dict[str, Callable[[Path], None]] = {
     "no name": entries(lambda entry: entry.update(series=["frames"])),
     "one chunk too few": in_state(lambda values: values["replay"].pop(0)),
     "endless": entries(lambda entry: entry.update(last=10**11)),
-    "ages that can't be": in_frames("ages", lambda ages: np.full_like(ages, 200)),
+    "ages that can't be": in_frames("ages", lambda ages: ages + (ages == ages.max())),
     "ages of another shape": in_frames("ages", lambda ages: ages[:, :4].copy()),
     "before the first": in_frames("previous", lambda previous: np.full_like(previous, -(2**63))),
     "after itself": in_frames("previous", lambda previous: np.full_like(previous, 2**62)),
