@@ -400,6 +400,8 @@ def test_a_game_that_is_shown_is_the_game_that_is_played(protocol: str) -> None:
         if rest[1] or rest[2]:
             ends += 1
             assert np.array_equal(plain.reset(seed=ends)[0], shown.reset(seed=ends)[0])
+            first, last, before = shown.render(), pictures[-1], pictures[-2]
+            assert np.mean(last != before) < np.mean(last != first)  # of the game that ended, not of the next one
     assert ends > 0
     assert {(picture.shape, picture.dtype) for picture in pictures} == {((420, 320, 3), np.dtype(np.uint8))}
     assert len({picture.tobytes() for picture in pictures}) > 100
