@@ -2,6 +2,10 @@
 
     python -m benchmarks.checkpoint
     python -m benchmarks.checkpoint --folder /a/disk    elsewhere than in the system's folder for temporary files
+    python -m benchmarks.checkpoint --frames 0          without the second part
+
+The second part does the same with 1,000,000 compressed frames of Breakout: a random player's first 20,000 steps are
+recorded and fed to the replay again and again.
 
 What is timed is all that the training waits for: the state, its files, checksums, fsyncs, and removing what is old.
 """
@@ -9,34 +13,69 @@ What is timed is all that the training waits for: the state, its files, checksum
 import argparse
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from benchmarks.filling import transitions
 from benchmarks.record import median, record
 from nexus.api import Listener, make_config
+from nexus.data.n_step import NStepAccumulator
+from nexus.envs.factory import EnvSpec, make_vector_env
+from nexus.envs.stream import Step, TransitionStream
 from nexus.runner import Run
 
-ENV = "CartPole-v1"
+ENV, GAME = "CartPole-v1", "breakout"
 ALGORITHMS = {"uniform": "dqn", "prioritized": "prioritized"}
+FRAMES = "compressed frames"
+
+Pause: TypeAlias = tuple[float, int]
+"""Seconds, and bytes of the replay that were written."""
 
 
-def pauses(algorithm: str, folder: Path, held: int, new: int, count: int) -> tuple[float, list[float]]:
-    """Return the seconds of the first checkpoint, where all is new, and of `count` more with `new` transitions each."""
-    rng = np.random.default_rng(0)
-    config = make_config(ENV, algorithm=algorithm, replay_capacity=held, total_steps=held + new * count)
-    seconds = []
-    with Run(ENV, None, config, folder, Listener()) as run, run.open_log() as log:
+def recorded(steps: int) -> list[Step]:
+    """Return so many steps of one game after another, as a random player plays them."""
+    env, rng = make_vector_env(EnvSpec(GAME, 4, 4), 1), np.random.default_rng(0)
+    stream = TransitionStream(env)
+    stream.reset(0)
+    taken = [stream.step(rng.integers(stream.action_dim, size=1)) for _ in range(steps)]
+    env.close()
+    return taken
+
+
+def feed(run: Run, steps: Sequence[Step], count: int) -> None:
+    """Give the replay so many transitions, as the loop does, with a barrier at their end."""
+    accumulator = NStepAccumulator(1, 1, run.config.gamma)
+    for step in islice(cycle(steps), count):
+        states, next_states = run.replay.remember(step.states, step.next_states, step.begins, step.valid)
+        flags = step.terminal, step.truncated, step.valid
+        run.replay.add(accumulator.push(states, step.actions, np.sign(step.rewards), next_states, *flags))
+    run.replay.barrier()
+
+
+def pauses(
+    env: str, algorithm: str, folder: Path, held: int, new: int, count: int, add: Callable[[Run, int], None]
+) -> tuple[Pause, list[Pause]]:
+    """Return the first checkpoint, where all is new, and `count` more with `new` transitions each."""
+    settings: dict[str, Any] = {"replay_capacity": held, "total_steps": held + new * count, "learning_starts": 0}
+    config = make_config(env, algorithm=algorithm, **settings)
+    found: list[Pause] = []
+    before: set[str] = set()
+    with Run(env, None, config, folder, Listener()) as run, run.open_log() as log:
         for added in (held, *[new] * count):
-            run.replay.add(transitions(added, rng))
+            add(run, added)
             run.counters.steps += added
             run.agent.learn(run.replay.sample(config.batch_size))  # so that the optimizer has a state
             started = time.perf_counter()
             run.checkpoint(log)
-            seconds.append(time.perf_counter() - started)
-    return seconds[0], seconds[1:]
+            seconds = time.perf_counter() - started
+            chunks = {chunk.name: chunk.mark.bytes for chunk in run.checkpoints.chunks}
+            found.append((seconds, sum(chunks[name] for name in chunks.keys() - before)))
+            before = set(chunks)
+    return found[0], found[1:]
 
 
 def main() -> None:
@@ -46,27 +85,47 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=10_000, help="of them new")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each kind")
     parser.add_argument("--checkpoints", type=int, default=6, help="of each run, after the first")
+    parser.add_argument("--frames", type=int, default=1_000_000, help="transitions of the second part; 0 leaves it out")
+    parser.add_argument("--frame-rounds", type=int, default=3, help="runs of the second part")
+    parser.add_argument("--recorded", type=int, default=20_000, help="steps that are recorded for it")
     parser.add_argument("--folder", help="where the runs are written; None takes a temporary one")
     options = parser.parse_args()
-    whole: dict[str, list[float]] = {name: [] for name in ALGORITHMS}
-    few: dict[str, list[float]] = {name: [] for name in ALGORITHMS}
+    names = [*ALGORITHMS, *([FRAMES] if options.frames else [])]
+    held = {name: options.frames if name == FRAMES else options.held for name in names}
+    whole: dict[str, list[Pause]] = {name: [] for name in names}
+    few: dict[str, list[Pause]] = {name: [] for name in names}
+
+    def measure(env: str, name: str, add: Callable[[Run, int], None]) -> None:
+        algorithm = ALGORITHMS.get(name, "dqn")
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            run = Path(folder, "run")
+            first, others = pauses(env, algorithm, run, held[name], options.new, options.checkpoints, add)
+        whole[name].append(first)
+        few[name] += others
+
+    rng = np.random.default_rng(0)
     for _ in range(options.rounds):
-        for name, algorithm in ALGORITHMS.items():
-            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-                first, others = pauses(algorithm, Path(folder, "run"), options.held, options.new, options.checkpoints)
-            whole[name].append(first)
-            few[name] += others
+        for name in ALGORITHMS:
+            measure(ENV, name, lambda run, count: run.replay.add(transitions(count, rng)))
+    if options.frames:
+        steps = recorded(options.recorded)
+        for _ in range(options.frame_rounds):
+            measure(GAME, FRAMES, lambda run, count: feed(run, steps, count))
     rows: list[dict[str, Any]] = [
         {
             "replay": name,
             "new": count,
-            "milliseconds": round(1e3 * median(found), 1),
-            "most": round(1e3 * max(found), 1),
+            "megabytes": round(median([written for _, written in found]) / 1e6, 2),
+            "milliseconds": round(1e3 * median([seconds for seconds, _ in found]), 1),
+            "most": round(1e3 * max(seconds for seconds, _ in found), 1),
         }
-        for name in ALGORITHMS
-        for count, found in ((options.new, few[name]), (options.held, whole[name]))
+        for name in names
+        for count, found in ((options.new, few[name]), (held[name], whole[name]))
     ]
-    record("checkpoint", rows, held=options.held, rounds=options.rounds, checkpoints=options.checkpoints)
+    about = {
+        name: vars(options)[name] for name in ("held", "rounds", "checkpoints", "frames", "frame_rounds", "recorded")
+    }
+    record("checkpoint", rows, game=GAME, **about)
 
 
 if __name__ == "__main__":

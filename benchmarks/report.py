@@ -388,8 +388,9 @@ def main() -> None:
             "checkpoint",
             "The pause of a checkpoint",
             "{held:,} CartPole transitions in the replay, and all that the training waits for; medians over {rounds} "
-            "runs, with {checkpoints} checkpoints each after the first, in turn.",
-            ["replay", "new transitions", "ms", "ms at most"],
+            "runs, with {checkpoints} checkpoints each after the first, in turn. Likewise {frames:,} transitions of "
+            "Breakout, {recorded:,} recorded steps of a random player again and again, over {frame_rounds} runs.",
+            ["replay", "new transitions", "MB of replay", "ms", "ms at most"],
         ),
         barriers("cartpole"),
         barriers("lunarlander"),

@@ -13,8 +13,7 @@ import numpy as np
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, DivergenceError, RunError, Terminated
 from nexus.core.seeding import seed_of
-from nexus.core.state import State, below, number_from, part, value_from
-from nexus.data.replay_buffer import replay_bytes
+from nexus.core.state import Series, State, below, number_from, part, value_from
 from nexus.envs.atari import canonical
 from nexus.envs.factory import EnvSource, EnvSpec, bounds_of, describe_spaces, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
@@ -100,7 +99,7 @@ class Run:
             # After the environment: processes that it started must not hold the lock, should this one be killed.
             stack.enter_context(locked(folder))
             self.folder = folder
-            self.row_bytes = replay_bytes(1, shape, dtype) + 2 * action_dim  # with masks of both states' actions
+            self.state_dtype, self.action_dim = dtype, action_dim
             # Prioritized replay brings the numbers of every update to the CPU anyway.
             at_once = config.prioritized or self.agent.device.type == "cpu"
             self.watched = WatchedAgent(self.agent, self.counters, folder, at_once=at_once)
@@ -226,7 +225,7 @@ class Run:
         state = self.get_state()
         require_finite_state(part(state, "agent"), self.counters.steps)
         score = self.score if self.score is not None and np.isfinite(self.score) else None
-        self.checkpoints.write(self.counters.steps, state, self.replay, log.marks(), score)
+        self.checkpoints.write(self.counters.steps, state, self.replay_series(), log.marks(), score)
         self.score = None
 
     def recover(self, fault: DivergenceError) -> None:
@@ -260,7 +259,7 @@ class Run:
         )
 
     def get_state(self) -> State:
-        """Return everything that training has changed, but for the rows of the replay."""
+        """Return everything that training has changed, but for what the replay saves in chunks."""
         return {
             **below("agent", self.agent.get_state()),
             **below("replay", self.replay.get_state()),
@@ -273,7 +272,7 @@ class Run:
         }
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave; the replay's rows are still to come.
+        """Take back what `get_state` gave; the replay's chunks are still to come.
 
         Raises:
             RunError: something is missing or does not fit.
@@ -326,8 +325,13 @@ class Run:
         self.set_state(checkpoint.read_state(limit=4 * own + 16 * self.config.replay_capacity))
         if self.counters.steps != checkpoint.steps:
             raise RunError(f"its folder is of step {checkpoint.steps}, its state of step {self.counters.steps}")
-        checkpoint.restore_rows(self.replay, self.agent.state_shape, self.row_bytes)
+        for series in self.replay_series():
+            checkpoint.restore_series(series)
         return checkpoint
+
+    def replay_series(self) -> tuple[Series, ...]:
+        """What the replay saves in chunks."""
+        return self.replay.series(self.agent.state_shape, self.state_dtype, self.action_dim)
 
     def save(self, status: str, evaluation: Evaluation | None = None) -> None:
         """Write weights and `run.json`."""

@@ -35,6 +35,16 @@ SETTINGS: dict[str, Any] = {
     "checkpoint_every": "100 steps",
 }
 
+FRAMES: dict[str, Any] = SETTINGS | {
+    "env": "tests.probes:Flicker-v0",
+    "frame_stack": 3,
+    "num_envs": 3,
+    "n_step": 3,
+    "prioritized": True,
+    "replay_store": "compressed",
+    "hidden_dim": 8,
+}
+
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir")
 
 context = multiprocessing.get_context("forkserver")  # imports once, then forks: a process costs milliseconds

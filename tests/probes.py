@@ -6,6 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from nexus.envs.atari import LIFE_LOST
+
 State = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -94,3 +96,39 @@ class CutOff(Probe):
     def step(self, action: SupportsInt) -> tuple[State, float, bool, bool, dict[str, Any]]:
         self.position += 1
         return self.state(), 1.0, False, self.position >= self.length, {}
+
+
+class Flicker(gym.Env[Any, Any]):
+    """Random frames, some of them black, some like the one before; random ends of both kinds and lost lives."""
+
+    observation_space = spaces.Box(0, 255, (3, 5), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, mean_length: float = 12.0) -> None:
+        self.end = 1 / mean_length
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.frame = np.zeros((3, 5), np.uint8)
+        return self.look(), {LIFE_LOST: False}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        terminated, truncated, life_lost = self.np_random.random(3) < (self.end / 2, self.end / 2, 0.1)
+        return (
+            self.look(),
+            float(self.np_random.normal()),
+            bool(terminated),
+            bool(truncated),
+            {LIFE_LOST: bool(life_lost)},
+        )
+
+    def look(self) -> Any:
+        kind = self.np_random.random()
+        if kind > 0.1:
+            self.frame = self.np_random.integers(0, 256, (3, 5), dtype=np.uint8) * np.uint8(kind > 0.3)
+        return self.frame
+
+
+gym.register(
+    "Flicker-v0", entry_point="tests.probes:Flicker"
+)  # so that a run folder can name it: tests.probes:Flicker-v0

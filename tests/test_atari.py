@@ -1,5 +1,6 @@
 """Atari by ale-py's vector environment: its traps, the protocols, and a run of a few steps."""
 
+import hashlib
 import importlib
 import itertools
 import json
@@ -13,15 +14,20 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 import nexus
-from nexus.api import make_config
-from nexus.core.errors import ConfigError
+from nexus.api import TrainResult, make_config, resume, train
+from nexus.cli.main import main
+from nexus.core.errors import ConfigError, EnvError
 from nexus.core.types import Array
-from nexus.data.frame_replay import FrameReplay
-from nexus.envs.atari import PROTOCOLS, LifeLoss, canonical, is_atari, make_atari
+from nexus.envs.atari import PROTOCOLS, LifeLoss, OneGame, canonical, is_atari, make_atari
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env
 from nexus.envs.stream import Step, TransitionStream
 from nexus.training.evaluation import Evaluation, evaluate
 from nexus.training.presets import PRESETS, resolve_preset
+from nexus.training.replays import store_for
+from nexus.training.verify import verify
+from tests.chaos import Silent, differences
+from tests.test_cli import read_video
+from tests.test_resume import interrupt
 
 pytest.importorskip("ale_py")
 
@@ -123,8 +129,6 @@ def test_a_game_that_does_not_exist_is_refused_with_the_nearest(name: str, compl
 def test_what_atari_can_not_do_is_said() -> None:
     with pytest.raises(ConfigError, match="vectorization = 'sync': Atari games are stepped by threads of their own"):
         make_vector_env(EnvSpec("pong"), 1, "sync")
-    with pytest.raises(ConfigError, match="Atari games can't be shown yet"):
-        make_env(EnvSpec("pong"), render_mode="human")
 
 
 def test_a_rom_folder_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -235,16 +239,33 @@ def test_rewards_are_never_clipped_by_the_environment() -> None:
     assert rewards.max() >= 5
 
 
-def test_a_reset_makes_the_same_game_whatever_came_before() -> None:
-    env = make_atari(BREAKOUT, type(NATURE)(**{**NATURE.to_mapping(), "sticky": 0.25}), 2)
-    stream, seen = TransitionStream(env), []
-    for history in (0, 57):
-        stream.reset(99)
-        for _ in range(history):
-            stream.step(np.array([3, 2]))
-        stream.reset(4)
-        seen.append([stream.step(np.array([t % 4, (t + 1) % 4])).next_states for t in range(150)])
-    assert all(np.array_equal(one, two) for one, two in zip(*seen, strict=True))
+def played(stream: TransitionStream, seed: int, count: int) -> tuple[str, int]:
+    """A checksum of all that so many steps after a reset show, and how many games they ended."""
+    digest, rng, games = hashlib.sha256(stream.reset(seed).tobytes()), np.random.default_rng(5), 0
+    for _ in range(count):
+        step = stream.step(rng.integers(0, stream.action_dim, stream.num_envs))
+        games += int((step.terminated | step.truncated).sum())
+        for part in (step.next_states, stream.states, step.rewards, step.terminal, step.truncated):
+            digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest(), games
+
+
+@pytest.mark.parametrize("game", ["breakout", "pong", "seaquest"])
+@pytest.mark.parametrize("sticky", [0.0, 0.25])
+def test_a_reset_makes_the_same_games_whatever_came_before(game: str, sticky: float) -> None:
+    """A barrier relies on it: no-ops, sticky actions and all later games of a copy come from the seed alone."""
+    protocol = type(NATURE)(**{**NATURE.to_mapping(), "sticky": sticky, "train_frames": 600})
+    env, fresh = (make_atari(canonical(game), protocol, 2) for _ in range(2))
+    stream = TransitionStream(env)
+    first, games = played(stream, 99, 320)
+    assert games >= 4  # two of each copy: the second begins without a seed of its own
+    assert played(stream, 99, 320)[0] == first
+    played(stream, 7, 57)  # stops in the middle of a game
+    assert played(stream, 99, 320)[0] == first
+    assert played(TransitionStream(fresh), 99, 320)[0] == first
+    assert played(stream, 100, 320)[0] != first
+    env.close()
+    fresh.close()
 
 
 class Still:
@@ -315,13 +336,11 @@ def test_a_run_learns_and_reports_full_unclipped_games(
     assert nexus.evaluate(result.agent, "breakout", episodes=1, epsilon=0.0).protocol.epsilon == 0.0
 
 
-def test_frames_of_a_run_are_compressed_and_can_not_be_saved_yet(tmp_path: Path) -> None:
-    from nexus.training.replays import replay_for
-
-    config = make_config("pong", **TINY)
-    assert isinstance(replay_for(config, (4, 84, 84), np.uint8), FrameReplay)
-    with pytest.raises(ConfigError, match="replay_store = 'raw': needs checkpoint_every to be none"):
-        nexus.train("pong", run_dir=tmp_path, replay_store="raw", checkpoint_every="100 steps", **TINY)
+@pytest.mark.parametrize("preset", ["seed", "nature", "paper"])
+def test_frames_of_a_run_are_compressed_and_saved_every_quarter_of_a_million_steps(preset: str) -> None:
+    config = make_config("pong", preset, algorithm="rainbow" if preset == "paper" else "dqn")
+    assert store_for(config, (4, 84, 84), np.uint8) == "compressed"
+    assert str(config.checkpoint_every) == "250000 steps"
 
 
 def test_rewards_are_clipped_for_learning_only(tmp_path: Path) -> None:
@@ -334,3 +353,91 @@ def test_rewards_are_clipped_for_learning_only(tmp_path: Path) -> None:
     rewards = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {row.get("replay/reward_max") for row in rewards if "replay/reward_max" in row} <= {0.0, 1.0}
     assert all(torch.isfinite(weights).all() for weights in result.agent.q_network.state_dict().values())
+
+
+def stopped_and_whole(tmp_path: Path, env: str, at_step: int, **settings: Any) -> TrainResult:
+    """Train twice, once to the end and once in two parts, compare all that is left, and return the second."""
+    config = make_config(env, **TINY | settings)
+    train(env, config=config, run_dir=tmp_path / "whole", listener=Silent())
+    stop = Silent(at_step, interrupt)
+    assert train(env, config=config, run_dir=tmp_path / "broken", listener=stop).resumes_from is not None
+    result = resume(tmp_path / "broken", listener=Silent())
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+    assert verify(tmp_path / "broken").whole
+    nexus.load_agent(tmp_path / "broken", checkpoint="latest")
+    return result
+
+
+def test_a_game_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROTOCOLS, "nature", type(NATURE)(**{**NATURE.to_mapping(), "eval_frames": 400}))
+    result = stopped_and_whole(tmp_path, "breakout", 700, checkpoint_every="200 steps")
+    assert result.counters.updates == 10
+    written = sum(path.stat().st_size for path in (tmp_path / "whole" / "replay").glob("frames-*"))
+    assert written < 800 * 84 * 84 / 10  # compressed, as they are kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["seed", "nature", "paper"])
+def test_pong_goes_on_bit_for_bit_under_every_preset(preset: str, tmp_path: Path) -> None:
+    settings = {"algorithm": "rainbow"} if preset == "paper" else {"protocol": "machado"}
+    more = {"total_steps": 3_000, "replay_capacity": 900, "checkpoint_every": "500 steps", "hidden_dim": 32}
+    assert stopped_and_whole(tmp_path, "pong", 2_300, preset=preset, **settings, **more).counters.updates > 20
+
+
+@pytest.mark.parametrize("protocol", ["nature", "machado"])
+def test_a_game_that_is_shown_is_the_game_that_is_played(protocol: str) -> None:
+    spec = EnvSpec("breakout", 4, 4, protocol=protocol)
+    plain, shown = make_env(spec), make_env(spec, render_mode="rgb_array")
+    rng, pictures, ends = np.random.default_rng(0), [], 0
+    for env in (plain, shown):
+        assert env.reset(seed=3)[0].shape == (4, 84, 84)
+    for _ in range(400):
+        action = rng.integers(0, 4)
+        (state, *rest), (seen, *others) = plain.step(action), shown.step(action)
+        assert np.array_equal(state, seen)
+        assert rest[:3] == others[:3]
+        pictures.append(np.asarray(shown.render()))
+        if rest[1] or rest[2]:
+            ends += 1
+            assert np.array_equal(plain.reset(seed=ends)[0], shown.reset(seed=ends)[0])
+            first, last, before = shown.render(), pictures[-1], pictures[-2]
+            assert np.mean(last != before) < np.mean(last != first)  # of the game that ended, not of the next one
+    assert ends > 0
+    assert {(picture.shape, picture.dtype) for picture in pictures} == {((420, 320, 3), np.dtype(np.uint8))}
+    assert len({picture.tobytes() for picture in pictures}) > 100
+    assert (pictures[0][..., 0] != pictures[0][..., 2]).any()  # colours
+    for env in (plain, shown):
+        env.close()
+
+
+def test_a_picture_of_another_game_is_an_error() -> None:
+    env = make_env(EnvSpec("breakout", 4, 4), render_mode="rgb_array")
+    assert isinstance(env, OneGame)
+    assert env.screen is not None
+    env.reset(seed=3)
+    env.screen.reset(seed=9)
+    with pytest.raises(EnvError, match="another game"):
+        list(map(env.step, [1, 2, 3] * 60))
+    env.close()
+
+
+@pytest.mark.parametrize("window", [True, False])
+def test_watch_shows_a_game(
+    window: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = {"eval_frames": 200, "train_frames": 200}
+    monkeypatch.setitem(PROTOCOLS, "nature", type(NATURE)(**{**NATURE.to_mapping(), **short}))
+    nexus.train("breakout", run_dir=tmp_path / "run", **TINY | {"total_steps": 240, "learning_starts": 100})
+    capsys.readouterr()
+    video = [] if window else ["--video", str(tmp_path / "out.mp4")]
+    if window:
+        pytest.importorskip("pygame")
+        monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    else:
+        pytest.importorskip("imageio_ffmpeg")
+    assert main(["watch", str(tmp_path / "run"), "--episodes", "1", *video]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("episode 1: return ")
+    assert "50 steps" in said
+    if not window:
+        assert read_video(tmp_path / "out.mp4") == ((320, 420), 15.0, 51)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ from nexus.training import files
 from nexus.training.config import TrainConfig
 from nexus.training.files import read_json, write_json, write_tensors
 from nexus.training.verify import verify
-from tests.chaos import SETTINGS, Silent
+from tests.chaos import FRAMES, SETTINGS, Silent
 from tests.test_resume import interrupt
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,13 +35,30 @@ TINY: dict[str, Any] = SETTINGS | {"hidden_dim": 8, "prioritized": True, "eval_e
 SECRET = b"not yours\n" * 1000
 
 
+def begun(folder: Path, env: str, settings: dict[str, Any]) -> Path:
+    """A run with two checkpoints, broken after step 250."""
+    config = TrainConfig.from_mapping({name: value for name, value in settings.items() if name != "env"})
+    train(env, config=config, run_dir=folder / "run", listener=Silent(250, interrupt))
+    restored(folder / "run")  # the first in a process imports much, which is no reading
+    return folder / "run"
+
+
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with two checkpoints, broken after step 250."""
-    run = tmp_path_factory.mktemp("pristine") / "run"
-    config = TrainConfig.from_mapping(TINY)
-    train("CartPole-v1", config=config, run_dir=run, listener=Silent(250, interrupt))
-    return run
+    """One with vectors for states."""
+    return begun(tmp_path_factory.mktemp("pristine"), "CartPole-v1", TINY)
+
+
+@pytest.fixture(scope="module")
+def framed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with a replay of compressed frames."""
+    return begun(tmp_path_factory.mktemp("framed"), FRAMES["env"], FRAMES)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with a replay of raw frames."""
+    return begun(tmp_path_factory.mktemp("raw"), FRAMES["env"], FRAMES | {"replay_store": "raw"})
 
 
 @pytest.fixture
@@ -54,8 +72,12 @@ def restored(run: Path) -> tuple[int, State]:
     found: list[tuple[int, State]] = []
 
     def stop(self: Run) -> Any:
-        rows = self.replay.rows(self.replay.added - len(self.replay), self.replay.added)
-        found.append((self.counters.steps, {**self.get_state(), **rows}))
+        columns = {
+            f"{series.name}.{name}": values
+            for series in self.replay_series()
+            for name, values in series.get(series.first, series.last).items()
+        }
+        found.append((self.counters.steps, {**self.get_state(), **columns}))
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
@@ -124,6 +146,7 @@ def double(path: Path, at: float, other: Path) -> None:
 
 
 DAMAGE = st.tuples(
+    st.integers(0, 1),
     st.sampled_from([flip, cut, swap, delete, blank, double]),
     st.integers(0, 10**6),
     st.floats(0, 0.999999),
@@ -132,15 +155,16 @@ DAMAGE = st.tuples(
 
 
 @pytest.fixture(scope="module")
-def right(pristine: Path) -> Any:
-    return all_states(pristine)
+def right(pristine: Path, framed: Path) -> list[tuple[Path, Any]]:
+    """Runs to damage, and what each holds."""
+    return [(run, all_states(run)) for run in (pristine, framed)]
 
 
-def tried(pristine: Path, right: Any, damage: tuple[Callable[..., None], int, float, int]) -> None:
-    act, which, at, other = damage
-    weights, states = right
+def tried(right: list[tuple[Path, Any]], damage: tuple[int, Callable[..., None], int, float, int]) -> None:
+    run_number, act, which, at, other = damage
+    whole, (weights, states) = right[run_number]
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(shutil.copytree(pristine, Path(folder, "run")))
+        run = Path(shutil.copytree(whole, Path(folder, "run")))
         there = sorted(path for path in run.rglob("*") if path.is_file())
         lines: list[str] = []
         act(there[which % len(there)], at, there[other % len(there)])
@@ -170,19 +194,23 @@ QUICKLY = settings(
 
 @QUICKLY
 @given(DAMAGE)
-def test_a_damaged_run_is_an_error_or_the_right_state(pristine: Path, right: Any, damage: Any) -> None:
-    tried(pristine, right, damage)
+def test_a_damaged_run_is_an_error_or_the_right_state(right: Any, damage: Any) -> None:
+    tried(right, damage)
 
 
 @pytest.mark.slow
 @settings(QUICKLY, max_examples=2_000)
 @given(DAMAGE)
-@example((flip, 0, 0.0, 0))
-def test_two_thousand_damaged_runs_are_an_error_or_the_right_state(pristine: Path, right: Any, damage: Any) -> None:
-    tried(pristine, right, damage)
+@example((0, flip, 0, 0.0, 0))
+def test_two_thousand_damaged_runs_are_an_error_or_the_right_state(right: Any, damage: Any) -> None:
+    tried(right, damage)
 
 
-def test_every_file_but_those_of_tensorboard_is_checked(pristine: Path, copy: Path) -> None:
+@pytest.mark.parametrize("which", ["pristine", "framed"])
+def test_every_file_but_those_of_tensorboard_is_checked(
+    which: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    copy = Path(shutil.copytree(request.getfixturevalue(which), tmp_path / "run"))
     checked = [path for path in sorted(copy.rglob("*")) if path.is_file() and path.name != ".lock"]
     for path in checked:
         if path.parent.name == "tensorboard":
@@ -262,16 +290,50 @@ def in_weights(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None
     return act
 
 
-def in_chunks(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+def in_chunks(change: Callable[[dict[str, Any]], Any], of: str = "rows") -> Callable[[Path], None]:
+    """Change the chunks of rows, or of frames."""
+
     def act(run: Path) -> None:
         marks = {}
-        for path in (run / "replay").iterdir():
+        for path in (run / "replay").glob("frames-*" if of == "frames" else "0*"):
             arrays = dict(safetensors.numpy.load_file(path))
             change(arrays)
-            marks[int(path.name[:12])] = vars(write_tensors(path, arrays))
-        in_state(lambda values: [entry.update(marks[entry["first"]]) for entry in values["replay"]])(run)
+            marks[of, int(path.name.removeprefix("frames-")[:12])] = vars(write_tensors(path, arrays))
+        assert marks
+        in_state(
+            lambda values: [
+                entry.update(marks.get((entry["series"], entry["first"]), {})) for entry in values["replay"]
+            ]
+        )(run)
 
     return act
+
+
+def in_frames(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Change a column of the chunks of frames."""
+    return in_chunks(lambda arrays: arrays.update({name: change(arrays[name])}), "frames")
+
+
+def in_numbers(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Change which frames the states of rows end with."""
+    return in_chunks(lambda arrays: arrays.update(states=change(arrays["states"])))
+
+
+def packed(content: bytes, with_size: bool = True) -> Callable[[dict[str, Any]], None]:
+    """Put this in place of the first group, compressed."""
+
+    def change(arrays: dict[str, Any]) -> None:
+        group = zstandard.ZstdCompressor(level=3, write_content_size=with_size).compress(content)
+        rest = arrays["packed"][int(arrays["sizes"][0]) :]
+        arrays["sizes"] = np.array([len(group), *arrays["sizes"][1:]])
+        arrays["packed"] = np.concatenate([np.frombuffer(group, np.uint8), rest])
+
+    return change
+
+
+def entries(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Change what `state.json` says of the chunks of frames."""
+    return in_state(lambda values: [change(entry) for entry in values["replay"] if entry["series"] == "frames"])
 
 
 def sparse(name: str) -> Callable[[Path], None]:
@@ -404,6 +466,64 @@ RESUMING: dict[str, Callable[[Path], None]] = {
 }
 
 
+GROUP_BYTES = 8 * 15  # of frames of 3 x 5
+COMPRESSED: dict[str, Callable[[Path], None]] = {
+    "far too many": in_state(set_in("values", "replay.frames.opened", to=10**15)),
+    "more than a number holds": in_state(set_in("values", "replay.frames.opened", to=10**30)),
+    "none": in_state(set_in("values", "replay.frames.opened", to=0)),
+    "a part of one": in_state(set_in("values", "replay.frames.opened", to=1.5)),
+    "missing": in_state(lambda values: values["values"].pop("replay.frames.opened")),
+    "released before the first": in_state(set_in("values", "replay.frames.released", to=-1)),
+    "released after the last": in_state(set_in("values", "replay.frames.released", to=10**6)),
+    "all released": in_state(
+        lambda v: v["values"].update({"replay.frames.released": v["values"]["replay.frames.opened"]})
+    ),
+    "reaching back behind the first": in_state(set_in("values", "replay.frames.lag", to=10**9)),
+    "no frames": entries(lambda entry: entry.update(series="rows")),
+    "of something else": entries(lambda entry: entry.update(series="evil")),
+    "a name that leads out": entries(lambda entry: entry.update(series="../../x")),
+    "no name": entries(lambda entry: entry.update(series=["frames"])),
+    "one chunk too few": in_state(lambda values: values["replay"].pop(0)),
+    "endless": entries(lambda entry: entry.update(last=10**11)),
+    "ages that can't be": in_frames("ages", lambda ages: ages + (ages == ages.max())),
+    "ages of another shape": in_frames("ages", lambda ages: ages[:, :4].copy()),
+    "before the first": in_frames("previous", lambda previous: np.full_like(previous, -(2**63))),
+    "after itself": in_frames("previous", lambda previous: np.full_like(previous, 2**62)),
+    "following on what is gone": in_frames("previous", lambda previous: previous - 10**6),
+    "sizes below 0": in_frames("sizes", np.negative),
+    "sizes that overflow": in_frames("sizes", lambda sizes: np.full_like(sizes, 2**62)),
+    "sizes of nothing": in_frames("sizes", np.zeros_like),
+    "sizes of another dtype": in_frames("sizes", lambda sizes: sizes.astype(np.float64)),
+    "sizes that do not add up": in_frames("sizes", lambda sizes: sizes + 1),
+    "sizes swapped": in_frames("sizes", lambda sizes: sizes[::-1].copy()),
+    "too few sizes": in_frames("sizes", lambda sizes: sizes[1:].copy()),
+    "a single size": in_frames("sizes", lambda sizes: np.array(3)),
+    "no zstandard": in_frames("packed", lambda found: np.random.default_rng(0).integers(0, 256, len(found), np.uint8)),
+    "a group too large": in_chunks(packed(bytes(GROUP_BYTES + 1)), "frames"),
+    "a group too small": in_chunks(packed(bytes(GROUP_BYTES - 1)), "frames"),
+    "a group of unknown size": in_chunks(packed(bytes(GROUP_BYTES), with_size=False), "frames"),
+    "a bomb": in_chunks(packed(bytes(4_000 * MEGABYTE // 16)), "frames"),
+    "a column of rows": in_chunks(lambda arrays: arrays.pop("packed"), "frames"),
+    "numbers below 0": in_numbers(lambda states: states - 10**6),
+    "numbers too high": in_numbers(lambda states: states + 10**6),
+    "numbers that overflow": in_numbers(lambda states: np.full_like(states, 2**63 - 1)),
+    "numbers of another dtype": in_numbers(lambda states: states.astype(np.float32)),
+    "numbers of another shape": in_numbers(lambda states: states[:, None]),
+    "another capacity": in_run(set_in("config", "replay_capacity", to=30)),
+    "another stack": in_run(set_in("config", "frame_stack", to=2)),
+    "another store": in_run(set_in("config", "replay_store", to="raw")),
+    "no store of frames": in_run(set_in("config", "replay_store", to="full")),
+    "huge chunk": sparse("replay/frames-*"),
+}
+RAW: dict[str, Callable[[Path], None]] = {
+    "larger frames": in_frames("frames", lambda frames: np.concatenate([frames, frames], 2)),
+    "fewer": in_frames("frames", lambda frames: frames[1:].copy()),
+    "another dtype": in_frames("frames", lambda frames: frames.astype(np.int64)),
+    "flat": in_frames("frames", lambda frames: frames.reshape(-1)),
+    "another store": in_run(set_in("config", "replay_store", to="compressed")),
+}
+
+
 def refused_cheaply(act: Callable[[], object]) -> str:
     """The one line of the error that an action ends with; it may not take much memory first."""
     tracemalloc.start()
@@ -431,6 +551,15 @@ def test_a_hostile_run_is_not_resumed(name: str, copy: Path) -> None:
     kept = outside.read_bytes() if outside.is_file() else None
     refused_cheaply(lambda: resume(copy, listener=Silent()))
     assert kept is None or outside.read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("which", "name"), [*(("framed", name) for name in COMPRESSED), *(("raw", name) for name in RAW)]
+)
+def test_hostile_frames_are_not_taken_on(which: str, name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    run = Path(shutil.copytree(request.getfixturevalue(which), tmp_path / "run"))
+    (COMPRESSED if which == "framed" else RAW)[name](run)
+    refused_cheaply(lambda: resume(run, listener=Silent()))
 
 
 def test_pickles_are_never_read(copy: Path, tmp_path: Path) -> None:

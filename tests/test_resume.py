@@ -20,7 +20,7 @@ import nexus
 from nexus.api import TrainResult, resume, train
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError, RunError
-from nexus.core.state import State
+from nexus.core.state import Series, State
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
 from nexus.runner import Run
 from nexus.training import checkpoint_writer, loop
@@ -30,7 +30,7 @@ from nexus.training.config import TrainConfig
 from nexus.training.files import write_json, write_tensors
 from nexus.training.run_folder import locked
 from nexus.training.verify import verify
-from tests.chaos import SETTINGS, Silent, differences, match_reward, run_child
+from tests.chaos import FRAMES, SETTINGS, Silent, differences, match_reward, run_child
 
 RAINBOW: dict[str, Any] = {
     "algorithm": "rainbow",
@@ -361,18 +361,18 @@ def test_if_none_is_whole_nothing_is_touched(tmp_path: Path) -> None:
 
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole(tmp_path / "whole")
-    write = Checkpoints.write_rows
+    write = Checkpoints.write_new
 
-    def full(checkpoints: Checkpoints, replay: Any) -> Any:
-        if replay.added > 150:
+    def full(checkpoints: Checkpoints, series: Series) -> Any:
+        if series.last > 150:
             monkeypatch.setattr(os, "fsync", no_space)
-        return write(checkpoints, replay)
+        return write(checkpoints, series)
 
     def no_space(handle: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "write_rows", full)
+        patch.setattr(Checkpoints, "write_new", full)
         with pytest.raises(
             RunError, match=r"replay/.*No space left on device: needs [\d,]+ bytes, [\d,]+ bytes are free"
         ):
@@ -475,9 +475,9 @@ def killed_and_compared(tmp_path: Path, settings: dict[str, Any], seed: int, cou
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
 
 
-def test_a_process_killed_at_random_moments_loses_nothing(tmp_path: Path) -> None:
-    settings = SETTINGS | RAINBOW | {"total_steps": 400}
-    killed_and_compared(tmp_path, settings, seed=5, count=3)
+@pytest.mark.parametrize("settings", [SETTINGS | RAINBOW, FRAMES], ids=["rows", "frames"])
+def test_a_process_killed_at_random_moments_loses_nothing(settings: dict[str, Any], tmp_path: Path) -> None:
+    killed_and_compared(tmp_path, settings | {"total_steps": 400}, seed=5, count=3)
 
 
 CHAOS: list[dict[str, Any]] = [
@@ -486,6 +486,8 @@ CHAOS: list[dict[str, Any]] = [
     SETTINGS | algorithm_settings("dqn") | {"num_envs": 1, "epsilon_schedule": "per_episode"},
     SETTINGS | algorithm_settings("munchausen") | {"env": "Acrobot-v1", "prioritized": True},
     SETTINGS | algorithm_settings("qr-dqn") | {"env": "LunarLander-v3", "vectorization": "async"},
+    FRAMES | algorithm_settings("double"),
+    FRAMES | algorithm_settings("dueling") | {"replay_store": "raw", "prioritized": False},
 ]
 
 

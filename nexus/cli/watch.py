@@ -17,6 +17,7 @@ from nexus.core.errors import ConfigError, NexusError, RunError, one_line
 from nexus.core.types import Array
 
 if TYPE_CHECKING:
+    from nexus.envs.atari import AtariProtocol
     from nexus.envs.factory import EnvSpec
     from nexus.models.rl.dqn import DQNAgent
 
@@ -29,7 +30,7 @@ LIMIT = 100_000  # steps of an episode in an environment without a limit of its 
 
 @dataclass(frozen=True)
 class WatchCommand:
-    """See a trained agent play, greedily, in a window or in a video."""
+    """See a trained agent play, greedily or as an Atari protocol evaluates, in a window or in a video."""
 
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder."""
@@ -64,23 +65,32 @@ def run(arguments: list[str]) -> int:
     env = rendered(spec, agent, "human" if command.video is None else "rgb_array")
     with closing(env):
         if command.video is None:
-            play(env, agent, command, lambda: None)
+            play(env, agent, command, lambda: None, spec.rules)
             return 0
         frames_per_second = float(env.metadata.get("render_fps") or FPS) / spec.frame_skip
         with video_writer(command.video, frames_per_second) as write:
-            play(env, agent, command, lambda: write(frame_of(env)))
+            play(env, agent, command, lambda: write(frame_of(env)), spec.rules)
     print(f"Video: {command.video}")
     return 0
 
 
-def play(env: Any, agent: "DQNAgent", command: WatchCommand, show: Callable[[], None]) -> None:
-    """Play greedy episodes; `show` is called at each state."""
+def play(
+    env: Any,
+    agent: "DQNAgent",
+    command: WatchCommand,
+    show: Callable[[], None],
+    rules: "AtariProtocol | None" = None,
+) -> None:
+    """Play episodes, greedily or by the ε of an Atari game's protocol; `show` is called at each state."""
     for episode in range(command.episodes):
         state, info = first_state(env, command, command.seed + episode)
         show()
         episode_return, length, done = 0.0, 0, False
         while not done and length < LIMIT:
-            action = agent.select_action(state, training=False, action_masks=info.get("action_mask"))
+            if rules is None:
+                action = agent.select_action(state, training=False, action_masks=info.get("action_mask"))
+            else:
+                action = int(agent.act(np.asarray(state)[None], rules.eval_epsilon, training=False)[0])
             state, reward, terminated, truncated, info = env.step(action)
             show()
             episode_return, length, done = episode_return + float(reward), length + 1, terminated or truncated

@@ -4,7 +4,8 @@ Arrays are NumPy's; everything else is what JSON can hold. Nested state is flat,
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -15,10 +16,12 @@ from nexus.core.errors import RunError, one_line
 from nexus.core.types import Array
 
 __all__ = [
+    "Series",
     "State",
     "array_from",
     "arrays_of",
     "below",
+    "count_from",
     "number_from",
     "part",
     "restore_generator",
@@ -30,6 +33,24 @@ __all__ = [
 State: TypeAlias = dict[str, Any]
 
 Plain = TypeVar("Plain")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Numbered items of which new ones come at one end and old ones leave at the other, as a checkpoint sees them.
+
+    An item never changes once a barrier has passed, so a checkpoint writes those that are new since the last.
+    """
+
+    name: str  # of the kind of items
+    first: int  # number of the oldest that is there
+    last: int  # number after that of the newest
+    most: int  # items that can be there at once
+    most_bytes: int  # that one can rightly take
+    get: Callable[[int, int], dict[str, Array]]  # copies items number `first` to `last - 1`, as columns
+    # `put(first, last, wanted, columns)` puts such columns back, but for the items before number `wanted`. They come in
+    # order, without a gap. Raises `RunError` unless the columns fit.
+    put: Callable[[int, int, int, Mapping[str, Array]], None]
 
 
 def below(name: str, state: State) -> State:
@@ -71,6 +92,16 @@ def number_from(state: State, name: str, low: float = -math.inf, high: float = m
     if not low <= value <= high:
         raise RunError(f"the state has {name} = {value}: needs {low:g} to {high:g}")
     return value
+
+
+def count_from(state: State, name: str, low: int = 0, high: int = 2**53) -> int:
+    """Return a whole number in [low, high].
+
+    Raises:
+        RunError: it is missing, no whole number, or out of range.
+    """
+    number_from({name: value_from(state, name, int)}, name, low, high)
+    return value_from(state, name, int)
 
 
 def array_from(state: State, name: str, like: Array, finite: bool = True) -> Array:

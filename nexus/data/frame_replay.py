@@ -4,15 +4,16 @@ What flows through the accumulator and into the rows of an ordinary replay are t
 state; a sample turns them back into stacks. So folding, priorities and overwriting know nothing of frames.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 
-from nexus.core.errors import ConfigError
-from nexus.core.state import State
+from nexus.core.errors import ConfigError, RunError
+from nexus.core.state import Series, State, below, count_from, part
 from nexus.core.types import Array, Batch, Transitions
 from nexus.data.frame_store import (
     GROUP,
@@ -30,7 +31,6 @@ from nexus.data.replay_buffer import ReplayBuffer, available_memory, replay_byte
 __all__ = ["FrameReplay", "frame_replay_bytes", "require_memory_for_frames"]
 
 Kind = Literal["raw", "compressed"]
-NO_CHECKPOINT = "a replay of frames can't be saved in a checkpoint yet: set checkpoint_every none, or replay_store full"
 COMPRESSED = 0.03  # of raw: what is said in advance; measured on Atari it is 0.01 to 0.04
 
 
@@ -45,6 +45,8 @@ class FrameReplay:
         rows: an empty replay, uniform or prioritized, for everything but the frames.
         kind: `raw`, or `compressed` to about a hundredth.
         n_step: steps that a transition may span.
+        like: what states `[E, S, *frame]` are like, by shape and dtype; None takes it from the first. Needed to
+            take back a state.
 
     Raises:
         ConfigError: the package that compresses is missing; (`remember`) states are no such stacks, or memory is
@@ -52,7 +54,11 @@ class FrameReplay:
     """
 
     def __init__(
-        self, rows: ReplayBuffer | PrioritizedReplayBuffer, kind: Kind = "compressed", n_step: int = 1
+        self,
+        rows: ReplayBuffer | PrioritizedReplayBuffer,
+        kind: Kind = "compressed",
+        n_step: int = 1,
+        like: Array | None = None,
     ) -> None:
         if kind == "compressed":
             load_zstandard()
@@ -60,6 +66,7 @@ class FrameReplay:
         self.capacity = rows.capacity
         self._rows = rows
         self._n_step = n_step
+        self._like = like
         self._index: FrameIndex | None = None  # known from the first states on, like all below
         self._store: FrameStore
         self._newest: NDArray[np.int64]  # [E], number of the newest frame
@@ -114,6 +121,15 @@ class FrameReplay:
             needed = min(oldest // GROUP + 1 - self._lag, index.opened - self._reserve)
             self._store.release(*index.release(needed))
 
+    def barrier(self) -> None:
+        """End every group under way: all episodes begin anew, and what is stored now never changes again.
+
+        The same with and without a checkpoint that is written, so that whoever resumes from one goes on alike.
+        """
+        if self._index is not None:
+            self._store.close(self._index.close())
+            self._newest[:] = 0
+
     def sample(self, batch_size: int) -> Batch:
         """Draw transitions as the replay of rows does, and put the stacks in place of their numbers."""
         batch = dict(self._rows.sample(batch_size))
@@ -144,25 +160,41 @@ class FrameReplay:
         """How many transitions were ever stored, the overwritten ones too."""
         return self._rows.added
 
-    def rows(self, first: int, last: int) -> dict[str, Array]:
-        """Refuse: see `get_state`."""
-        raise ConfigError(NO_CHECKPOINT)
-
-    def set_rows(self, first: int, rows: Mapping[str, Array]) -> None:
-        """Refuse: see `get_state`."""
-        raise ConfigError(NO_CHECKPOINT)
-
     def get_state(self) -> State:
-        """Refuse: frames can't be saved yet, and rows mean nothing without them.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError(NO_CHECKPOINT)
+        """Return all but the rows and the frames, which are `series`; rightly so only at a barrier."""
+        index = self._index
+        counts = {"opened": 0, "released": 0} if index is None else {"opened": index.opened, "released": index.released}
+        return {**self._rows.get_state(), **below("frames", {**counts, "lag": self._lag})}
 
     def set_state(self, state: State) -> None:
-        """Refuse: see `get_state`."""
-        raise ConfigError(NO_CHECKPOINT)
+        """Take back what `get_state` gave; the `series` must then bring frames and rows.
+
+        Raises:
+            ConfigError: memory is too small.
+            RunError: something is missing or impossible.
+        """
+        self._rows.set_state(state)
+        frames = part(state, "frames")
+        opened = count_from(frames, "opened")
+        released = count_from(frames, "released", 0, opened)
+        self._lag = count_from(frames, "lag", 0, opened)
+        if self._index is not None:
+            self._index = None
+            del self._store  # the old one first: both together may not fit
+        if opened:
+            if self._like is None:
+                raise ConfigError("a replay of frames takes a state back only if it knows what states are like")
+            index = self._allocate(self._like)
+            if opened - released > self._most_groups:
+                raise RunError(
+                    f"the replay has {opened - released} groups of frames: needs at most {self._most_groups}"
+                )
+            index.restart(opened, released)
+
+    def series(self, state_shape: tuple[int, ...], state_dtype: DTypeLike, action_dim: int) -> tuple[Series, ...]:
+        """Return what a checkpoint saves in chunks: groups of frames, then the rows, whose states are numbers."""
+        (rows,) = self._rows.series((), np.int64, action_dim)
+        return self._frame_series(), replace(rows, put=self._put_rows(rows))
 
     def reward_summary(self) -> dict[str, float]:
         """Return the minimum, mean and maximum of the stored (folded) rewards; empty if there are none."""
@@ -177,6 +209,43 @@ class FrameReplay:
                 number = index.append(envs[envs == env], begins=place == first)
                 self._store.write(number, frames[env, place][None])
                 self._newest[env] = number[0]
+
+    def _frame_series(self) -> Series:
+        index = self._index
+        if index is None:
+            return Series("frames", 0, 0, 0, 1, lambda first, last: {}, lambda *given: None)
+        store = self._store
+
+        def get(first: int, last: int) -> dict[str, Array]:
+            return {**index.get(first, last), **store.get(first, last)}
+
+        def put(first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
+            index.put(first, last, wanted, columns)
+            store.put(first, last, wanted, columns)
+
+        group_bytes = store.most_bytes + 3 * GROUP  # ages, the group before, and a size
+        return Series("frames", index.released, index.opened, self._most_groups, group_bytes, get, put)
+
+    def _put_rows(self, rows: Series) -> Callable[[int, int, int, Mapping[str, Array]], None]:
+        """Return what puts rows back once all their frames are there."""
+
+        def put(first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
+            for name in ("states", "next_states"):
+                numbers = columns.get(name, np.empty(0))
+                fits = numbers.shape == (last - first,) and numbers.dtype == np.int64
+                if not fits or self._index is None or not self._index.holds(numbers[wanted - first :]):
+                    raise RunError(f"its {name} are no numbers of frames that are there")
+            rows.put(first, last, wanted, columns)
+
+        return put
+
+    @property
+    def _most_groups(self) -> int:
+        """Groups that can be needed at once.
+
+        A row brings a group where a barrier ended the one before, and two where an episode begins with a whole stack.
+        """
+        return 3 * (self.capacity + self._reserve)
 
     def _allocate(self, states: Array) -> FrameIndex:
         num_envs, stack, *frame = states.shape

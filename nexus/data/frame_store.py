@@ -7,12 +7,14 @@ state's newest frame can find those before it, so a stack of four costs one fram
 import importlib
 import math
 import sys
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nexus.core.errors import ConfigError
+from nexus.core.errors import ConfigError, RunError
+from nexus.core.state import array_from
 from nexus.core.types import Array
 
 __all__ = ["GROUP", "MOST_FRAMES", "CompressedFrames", "FrameIndex", "FrameStore", "RawFrames", "load_zstandard"]
@@ -35,6 +37,23 @@ class FrameStore(Protocol):
 
     def release(self, first: int, last: int) -> None:
         """Forget the groups from `first` to `last - 1`."""
+
+    def close(self, numbers: Numbers) -> None:
+        """End the groups of which these numbers `[K]` would be next; zeros stand in for what is left of them."""
+
+    def get(self, first: int, last: int) -> dict[str, Array]:
+        """Copy the groups from `first` to `last - 1`, all of them full or closed, as columns."""
+
+    def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
+        """Put back such groups, but for those before `wanted`.
+
+        Raises:
+            RunError: the columns are not what such groups are.
+        """
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that a group can take in columns."""
 
     @property
     def nbytes(self) -> int:
@@ -98,6 +117,51 @@ class FrameIndex:
         first, self.released = self.released, max(self.released, before)
         return first, self.released
 
+    def close(self) -> Numbers:
+        """End every group that is under way, and what episodes go back to; return their next numbers.
+
+        The next frame of each environment must begin an episode. What was numbered before never changes again, and
+        what comes after does not depend on it but for `opened` and `released`.
+        """
+        numbers = self._cursor[self._cursor % GROUP > 0]
+        for group, place in zip(*divmod(numbers, GROUP), strict=True):
+            self._ages[group % len(self._ages), place:] = 0  # of an older group in this row
+        self._cursor[:], self._last[:], self._age[:] = 0, -1, 0
+        return numbers
+
+    def get(self, first: int, last: int) -> dict[str, Array]:
+        """Copy what is known of groups `first` to `last - 1`, all of them full or closed."""
+        rows = np.arange(first, last) % len(self._ages)
+        return {"ages": self._ages[rows], "previous": self._previous[rows]}
+
+    def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
+        """Put back what is known of groups, but for those before `wanted`.
+
+        Raises:
+            RunError: it does not fit, or names a group or a frame that can't be meant.
+        """
+        groups = np.arange(first, last)
+        ages = array_from(dict(columns), "ages", np.empty((len(groups), GROUP), np.uint8))
+        previous = array_from(dict(columns), "previous", groups)
+        if not ((ages < self.stack).all() and (previous >= -1).all() and (previous < groups).all()):
+            raise RunError("its frames follow on frames that can't be")
+        rows = groups[wanted - first :] % len(self._ages)
+        self._ages[rows], self._previous[rows] = ages[wanted - first :], previous[wanted - first :]
+
+    def restart(self, opened: int, released: int) -> None:
+        """Make room for groups `released` to `opened - 1`, which `put` must then bring."""
+        self.opened, self.released = opened, released
+        while self.opened - self.released > len(self._ages):
+            self._grow()
+
+    def holds(self, numbers: Numbers) -> bool:
+        """True if all stacks that end with these numbers lie in groups that are not forgotten."""
+        low, high = GROUP * self.released, GROUP * self.opened
+        if not ((numbers >= low) & (numbers < high)).all():
+            return False
+        parts = (self.stacks(numbers[start : start + 65_536])[0] for start in range(0, len(numbers), 65_536))
+        return all(bool(((shown >= low) & (shown < high)).all()) for shown in parts)
+
     def _open(self, envs: Numbers) -> None:
         groups = self.opened + np.arange(len(envs))
         self.opened += len(envs)
@@ -154,6 +218,32 @@ class RawFrames:
         """Forget groups."""
         self._free += self._rows[np.arange(first, last) % len(self._rows)].tolist()
 
+    def close(self, numbers: Numbers) -> None:
+        """End groups early."""
+        for number, row in zip(numbers.tolist(), self._at(numbers).tolist(), strict=True):
+            self._frames[row : row + GROUP - number % GROUP] = 0
+
+    def get(self, first: int, last: int) -> dict[str, Array]:
+        """Copy groups as `frames` `[G, 8, F]`."""
+        numbers = np.arange(GROUP * first, GROUP * last)
+        return {"frames": self.read(numbers).reshape(-1, GROUP, self._frames.shape[1])}
+
+    def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
+        """Put back groups, but for those before `wanted`.
+
+        Raises:
+            ConfigError: there is no room.
+            RunError: they don't fit.
+        """
+        like = np.broadcast_to(np.uint8(0), (last - first, GROUP, self._frames.shape[1]))
+        frames = array_from(dict(columns), "frames", like)[wanted - first :]
+        self.write(np.arange(GROUP * wanted, GROUP * last), frames.reshape(-1, self._frames.shape[1]))
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes of a group."""
+        return GROUP * self._frames.shape[1]
+
     @property
     def nbytes(self) -> int:
         """Bytes that frames have been written to."""
@@ -167,7 +257,8 @@ class RawFrames:
             return self._free.pop()
         if self._touched == len(self._frames):
             raise ConfigError(
-                "replay_store = 'raw': no room, since episodes have fewer than 4 steps on average; use compressed"
+                "replay_store = 'raw': no room, since episodes have fewer than 4 steps on average, or environments few "
+                "steps between checkpoints; use compressed"
             )
         self._touched += GROUP
         return self._touched - GROUP
@@ -190,6 +281,8 @@ class CompressedFrames:
         zstandard = load_zstandard()
         self._compress = zstandard.ZstdCompressor(level=3).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
+        self._size_of = zstandard.frame_content_size
+        self._error: type[Exception] = zstandard.ZstdError
         self._frame_bytes = frame_bytes
         self._packed: dict[int, bytes] = {}
         self._open: dict[int, Array] = {}  # groups that are not full yet, [8, F] each
@@ -205,8 +298,7 @@ class CompressedFrames:
             if place == GROUP - 1:
                 # Copied: what the compressor returns was cut from a block for the worst case, and the rest of a block
                 # is too small for the next one. Kept as it is, it takes as much memory as raw frames.
-                packed = self._packed[group] = bytes(memoryview(self._compress(self._open.pop(group))))
-                self._bytes += sys.getsizeof(packed)
+                self._keep(group, bytes(memoryview(self._compress(self._open.pop(group)))))
 
     def read(self, numbers: Numbers) -> Array:
         """Return a copy of frames `[K, F]`."""
@@ -220,10 +312,56 @@ class CompressedFrames:
             packed = self._packed.pop(group, b"")
             self._bytes -= sys.getsizeof(packed) if packed else 0
 
+    def close(self, numbers: Numbers) -> None:
+        """End groups early."""
+        for group in (numbers // GROUP).tolist():
+            self._keep(group, bytes(memoryview(self._compress(self._open.pop(group)))))
+
+    def get(self, first: int, last: int) -> dict[str, Array]:
+        """Return groups as they are kept: `packed`, all one after another, and `sizes` `[G]` in bytes."""
+        groups = [self._packed[group] for group in range(first, last)]
+        sizes = np.array([len(packed) for packed in groups], np.int64)
+        return {"packed": np.frombuffer(b"".join(groups), np.uint8), "sizes": sizes}
+
+    def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
+        """Put back groups, but for those before `wanted`. Each is opened once, to know that it can be.
+
+        Raises:
+            RunError: they don't fit.
+        """
+        sizes = array_from(dict(columns), "sizes", np.empty(last - first, np.int64))
+        if not ((sizes > 0) & (sizes <= self.most_bytes)).all():
+            raise RunError("its compressed frames have sizes that can't be")
+        packed = array_from(dict(columns), "packed", np.broadcast_to(np.uint8(0), (int(sizes.sum()),))).tobytes()
+        ends = np.cumsum(sizes)
+        for group, start, end in zip(range(first, last), (ends - sizes).tolist(), ends.tolist(), strict=True):
+            if group >= wanted:
+                self._keep(group, self._sound(packed[start:end]))
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that a group can take: what does not compress becomes a little larger, by Zstandard's own bound."""
+        raw = GROUP * self._frame_bytes
+        return raw + raw // 128 + 512
+
     @property
     def nbytes(self) -> int:
         """Bytes that the frames take now, packed or waiting to be."""
         return self._bytes + len(self._open) * GROUP * self._frame_bytes
+
+    def _keep(self, group: int, packed: bytes) -> None:
+        self._packed[group] = packed
+        self._bytes += sys.getsizeof(packed)
+
+    def _sound(self, packed: bytes) -> bytes:
+        """Return a compressed group, of which it is certain that it opens to eight frames, and takes no more memory."""
+        raw = GROUP * self._frame_bytes
+        try:
+            if self._size_of(packed) == raw and len(self._decompress(packed, allow_extra_data=False)) == raw:
+                return packed
+        except (self._error, ValueError):
+            pass
+        raise RunError("its compressed frames can't be opened")
 
     def _group(self, group: int) -> bytes:
         packed = self._packed.get(group)

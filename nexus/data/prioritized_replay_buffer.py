@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from nexus.core.errors import ConfigError, RunError
-from nexus.core.state import State, array_from, number_from
+from nexus.core.state import Series, State, array_from, number_from
 from nexus.core.types import Array, Batch, Transitions
 from nexus.data.replay_buffer import ReplayBuffer, Rows, available_memory
 from nexus.data.sum_tree import SumTree
@@ -94,6 +94,9 @@ class PrioritizedReplayBuffer:
         rows = self._storage.next_rows(len(transitions))
         self._storage.add(transitions)
         self._enter(rows)
+
+    def barrier(self) -> None:
+        """Do nothing, as the storage does."""
 
     def sample(self, batch_size: int) -> Batch:
         """Return one transition from each of `batch_size` equal segments of the total priority (see `Batch`).
@@ -207,6 +210,10 @@ class PrioritizedReplayBuffer:
             RunError: a column is unknown or missing, or does not fit the others.
         """
         self._storage.set_rows(first, rows)
+
+    def series(self, state_shape: tuple[int, ...], state_dtype: DTypeLike, action_dim: int) -> tuple[Series, ...]:
+        """Return what a checkpoint saves in chunks (see `ReplayBuffer.series`); priorities are a part of the state."""
+        return self._storage.series(state_shape, state_dtype, action_dim)
 
     def _enter(self, rows: NDArray[np.int64]) -> None:
         self._tree.set(rows, self._scaled(np.full(len(rows), self._highest_priority)))

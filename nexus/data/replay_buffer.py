@@ -10,7 +10,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 
 from nexus.core.errors import ConfigError, RunError
-from nexus.core.state import State, number_from, restore_generator, value_from
+from nexus.core.state import Series, State, number_from, restore_generator, value_from
 from nexus.core.types import Array, Batch, Transitions
 
 __all__ = ["ReplayBuffer", "available_memory", "replay_bytes"]
@@ -108,6 +108,9 @@ class ReplayBuffer:
         """Store folded transitions, `K` rows at once; of more than `capacity` rows the last ones stay."""
         if len(transitions):
             self._write(transitions, holds_dones=False)
+
+    def barrier(self) -> None:
+        """Do nothing: here nothing is ever under way (see `FrameReplay.barrier`)."""
 
     def sample(self, batch_size: int) -> Batch:
         """Return `batch_size` transitions as tensors, drawn uniformly with replacement (see `Batch`).
@@ -214,6 +217,23 @@ class ReplayBuffer:
                 raise RunError(f"the replay's column {name} does not fit: {values.dtype} of shape {values.shape}")
             known[name][at] = values
             setattr(self, f"_{name}", known[name])
+
+    def series(self, state_shape: tuple[int, ...], state_dtype: DTypeLike, action_dim: int) -> tuple[Series, ...]:
+        """Return what a checkpoint saves in chunks, in the order in which it is put back: here the rows.
+
+        Args:
+            state_shape: shape of a state, which rows that are put back must have.
+            state_dtype: what states are made of.
+            action_dim: actions `A`, which masks may tell of.
+        """
+
+        def put(first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
+            if "states" not in columns or columns["states"].shape != (last - first, *state_shape):
+                raise RunError(f"it does not hold states of shape {state_shape}")
+            self.set_rows(wanted, {name: values[wanted - first :] for name, values in columns.items()})
+
+        row_bytes = replay_bytes(1, state_shape, state_dtype) + 2 * action_dim
+        return (Series("rows", self._added - self._size, self._added, self.capacity, 2 * row_bytes, self.rows, put),)
 
     def _write(self, rows: Transitions, *, holds_dones: bool) -> None:
         if rows.next_states.shape != rows.states.shape:

@@ -8,8 +8,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.wrappers import HumanRendering
 
-from nexus.core.errors import ConfigError, nearest, one_line
+from nexus.core.errors import ConfigError, EnvError, nearest, one_line
 from nexus.core.types import Array
 
 __all__ = [
@@ -27,6 +28,9 @@ __all__ = [
 INSTALL = 'ale-py is not installed; get it with: pip install "nexus[atari]"'
 LIFE_LOST = "life_lost"  # in an info: [E], where a life was lost, the game goes on, and learning is to see an end
 PREFIX, SUFFIX = "ALE/", "-v5"
+SCREEN = {"img_height": 210, "img_width": 160, "grayscale": False}  # the console's own picture
+FRAMES_PER_SECOND = 60
+COUNTS = ("lives", "episode_frame_number")  # of an info, by which two games are told apart
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def hint(word: str) -> str:
 
 
 def make_atari(
-    name: str, protocol: AtariProtocol, num_envs: int, frame_skip: int = 4, frame_stack: int = 4
+    name: str, protocol: AtariProtocol, num_envs: int, frame_skip: int = 4, frame_stack: int = 4, **picture: Any
 ) -> VectorEnv[Any, Any, Any]:
     """Return `num_envs` games that step together: 84 x 84 grey, maximum over two frames, stacked, rewards as they are.
 
@@ -112,6 +116,7 @@ def make_atari(
         num_envs: copies.
         frame_skip: frames to a step.
         frame_stack: frames shown at once.
+        picture: how ale-py is to show a frame, where that is not to be as said.
 
     Raises:
         ConfigError: ale-py is not installed, there is no such game, or its ROM can't be read.
@@ -134,6 +139,7 @@ def make_atari(
             noop_max=protocol.no_ops,
             reward_clipping=False,  # reported returns are never clipped
             use_fire_reset=False,
+            **picture,
         )
     except Exception as error:
         raise ConfigError(f"{name} can't be made: {one_line(error)}") from error
@@ -169,34 +175,79 @@ class LifeLoss(VectorWrapper[Any, Any, Any, Any]):
 class OneGame(gym.Env[Any, Any]):
     """One game with Gymnasium's interface for one environment.
 
+    To be shown, it plays the same game a second time, in colour: what the agent sees stays what its protocol says.
+
     Args:
         games: a vector of one.
+        screen: another, of the same game and protocol, whose observations are single pictures in colour.
     """
 
-    def __init__(self, games: VectorEnv[Any, Any, Any]) -> None:
+    def __init__(self, games: VectorEnv[Any, Any, Any], screen: VectorEnv[Any, Any, Any] | None = None) -> None:
+        self.metadata = {"render_modes": ["human", "rgb_array"], "render_fps": FRAMES_PER_SECOND}
         self.games = games
+        self.screen = screen
+        self.render_mode = None if screen is None else "rgb_array"
+        self.picture: Array = np.empty(0)  # [210, 160, 3]
         self.observation_space, self.action_space = games.single_observation_space, games.single_action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin a game."""
+        """Begin a game; without a seed both take the same one."""
+        super().reset(seed=seed)
+        seed = int(self.np_random.integers(2**31 - 1)) if seed is None and self.screen is not None else seed
         observations, info = self.games.reset(seed=seed)
+        if self.screen is not None:
+            self.picture = self.screen.reset(seed=seed)[0][0, -1]
         return observations[0], {name: values[0] for name, values in info.items()}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step; the last observation of a game is its own, though the vector has begun another."""
         observations, rewards, terminated, truncated, info = self.games.step(np.array([action]))
+        if self.screen is not None:
+            self.follow(self.screen, action, (rewards, terminated, truncated, *(info[name] for name in COUNTS)))
         last = info.pop("final_obs")[0] if terminated[0] or truncated[0] else observations[0]
         info = {name: values[0] for name, values in info.items() if name != "final_obs"}
         return last, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
+    def follow(self, screen: VectorEnv[Any, Any, Any], action: Any, seen: tuple[Array, ...]) -> None:
+        """Take the same step on the screen.
+
+        Raises:
+            EnvError: it shows another game than the one that is played.
+        """
+        pictures, *flags, info = screen.step(np.array([action]))
+        if not all(
+            np.array_equal(one, two) for one, two in zip(seen, [*flags, *(info[name] for name in COUNTS)], strict=True)
+        ):
+            raise EnvError(
+                "the picture shows another game than the one that is played: ale-py does not keep to its seed"
+            )
+        ended = flags[1][0] or flags[2][0]
+        self.picture = (info["final_obs"] if ended else pictures)[0, -1]
+
+    def render(self) -> Any:
+        """Return the picture `[420, 320, 3]`: each point of the console's own is four."""
+        return self.picture.repeat(2, axis=0).repeat(2, axis=1)
+
     def close(self) -> None:
         """Close the vector."""
         self.games.close()
+        if self.screen is not None:
+            self.screen.close()
 
 
-def make_one_atari(name: str, protocol: AtariProtocol, frame_skip: int, frame_stack: int) -> gym.Env[Any, Any]:
-    """Return one game; see `make_atari`."""
-    return OneGame(make_atari(name, protocol, 1, frame_skip, frame_stack))
+def make_one_atari(
+    name: str, protocol: AtariProtocol, frame_skip: int, frame_stack: int, render_mode: str | None = None
+) -> gym.Env[Any, Any]:
+    """Return one game; see `make_atari`. With a render mode it can be shown: `rgb_array`, or `human` for a window."""
+    games = make_atari(name, protocol, 1, frame_skip, frame_stack)
+    if render_mode is None:
+        return OneGame(games)
+    game = OneGame(games, make_atari(name, protocol, 1, frame_skip, 1, **SCREEN))
+    if render_mode != "human":
+        return game
+    window = HumanRendering(game)
+    window.metadata = {**game.metadata, "render_fps": FRAMES_PER_SECOND / frame_skip}  # a picture for each step
+    return window
 
 
 def rom_of(name: str) -> str:

@@ -81,9 +81,7 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
         ConfigError: it is unknown, can't be made, or has spaces that DQN can't use.
     """
     if spec.rules is not None:
-        if render_mode is not None:
-            raise ConfigError(f"{name_of(spec.source)}: Atari games can't be shown yet, only played and evaluated")
-        return make_one_atari(name_of(spec.source), spec.rules, spec.frame_skip, spec.frame_stack)
+        return make_one_atari(name_of(spec.source), spec.rules, spec.frame_skip, spec.frame_stack, render_mode)
     if isinstance(spec.source, str):
         registered_id(spec.source)
         settings = dict(spec.kwargs) | ({} if render_mode is None else {"render_mode": render_mode})

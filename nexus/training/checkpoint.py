@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nexus.core.errors import RunError
-from nexus.core.state import State, number_from, value_from
+from nexus.core.state import Series, State, number_from, value_from
 from nexus.core.types import Array
 from nexus.training.files import (
     LogMarks,
@@ -26,37 +26,20 @@ __all__ = [
     "STATE_VALUES",
     "Checkpoint",
     "Chunk",
-    "Rows",
     "check_logs",
     "read_checkpoint",
 ]
 
 CHECKPOINTS, REPLAY = "checkpoints", "replay"
 STATE_VALUES, STATE_ARRAYS = "state.json", "state.safetensors"
-
-
-class Rows(Protocol):
-    """What a checkpoint needs of a replay."""
-
-    capacity: int
-
-    @property
-    def added(self) -> int:
-        """Transitions ever stored."""
-
-    def __len__(self) -> int: ...
-
-    def rows(self, first: int, last: int) -> dict[str, Array]:
-        """Copy the columns of some of them."""
-
-    def set_rows(self, first: int, rows: Mapping[str, Array]) -> None:
-        """Put some back."""
+ROWS, FRAMES = SERIES = "rows", "frames"  # what a replay may save in chunks
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A file with the transitions that were added as number `first` to `last - 1`."""
+    """A file with items number `first` to `last - 1` of a series: rows of the replay, or groups of its frames."""
 
+    series: str
     first: int
     last: int
     mark: Mark
@@ -64,7 +47,8 @@ class Chunk:
     @property
     def name(self) -> str:
         """Its path in the run folder."""
-        return f"{REPLAY}/{self.first:012d}-{self.last:012d}.safetensors"
+        kind = "" if self.series == ROWS else f"{self.series}-"
+        return f"{REPLAY}/{kind}{self.first:012d}-{self.last:012d}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -102,29 +86,27 @@ class Checkpoint:
         """
         return read_tensors(inside(self.run, chunk.name), limit, chunk.mark)
 
-    def restore_rows(self, replay: Rows, state_shape: tuple[int, ...], row_bytes: int) -> None:
-        """Give a replay, which has its counts already, the rows that belong to them.
-
-        Args:
-            replay: to fill.
-            state_shape: shape of one state.
-            row_bytes: what a row may have.
+    def restore_series(self, series: Series) -> None:
+        """Give a replay, which has its counts already, the items of one series that belong to them.
 
         Raises:
             RunError: a chunk is missing or damaged, or the chunks do not fit the replay.
         """
-        next_row = replay.added - len(replay)
-        for chunk in self.chunks:
+        wanted = series.first
+        for chunk in (chunk for chunk in self.chunks if chunk.series == series.name):
             count = chunk.last - chunk.first
-            if count > replay.capacity or not chunk.first <= next_row < chunk.last <= replay.added:
-                raise RunError(f"{chunk.name} does not follow on the rows before it")
-            columns = self.read_chunk(chunk, limit=2 * count * row_bytes)
-            if "states" not in columns or columns["states"].shape != (count, *state_shape):
-                raise RunError(f"{chunk.name} does not hold states of shape {state_shape}")
-            replay.set_rows(next_row, {name: rows[next_row - chunk.first :] for name, rows in columns.items()})
-            next_row = chunk.last
-        if next_row != replay.added:
-            raise RunError(f"the rows of the replay end with number {next_row} of {replay.added}")
+            if count > series.most or not chunk.first <= wanted < chunk.last <= series.last:
+                raise RunError(f"{chunk.name} does not follow on the {series.name} before it")
+            columns = self.read_chunk(chunk, limit=count * series.most_bytes)
+            if any(values.ndim == 0 for values in columns.values()):
+                raise RunError(f"{chunk.name} holds a column that is a single number")
+            try:
+                series.put(chunk.first, chunk.last, wanted, columns)
+            except RunError as error:
+                raise RunError(f"{chunk.name} does not fit: {error}") from None
+            wanted = chunk.last
+        if wanted != series.last:
+            raise RunError(f"the {series.name} of the replay end with number {wanted} of {series.last}")
 
     def check(self) -> None:
         """Raise `RunError` unless every file that it needs is as it was written."""
@@ -166,7 +148,9 @@ def chunk_of(entry: Any) -> Chunk:
     """
     match entry:
         case {"first": int(first), "last": int(last)} if 0 <= first < last < 10**12:
-            return Chunk(first, last, mark_of(entry, REPLAY))
+            series = entry.get("series", ROWS)  # older runs have no others
+            if series in SERIES:
+                return Chunk(series, first, last, mark_of(entry, REPLAY))
     raise RunError("the list of replay chunks can't be read")
 
 

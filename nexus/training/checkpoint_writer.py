@@ -5,22 +5,22 @@ A checkpoint costs what is new: the replay lies in chunks that are written once 
 
 import re
 import shutil
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from nexus.core.errors import RunError
-from nexus.core.state import State
+from nexus.core.state import Series, State
 from nexus.training.checkpoint import (
     CHECKPOINTS,
     REPLAY,
+    SERIES,
     STATE_ARRAYS,
     STATE_VALUES,
     Checkpoint,
     Chunk,
-    Rows,
     read_checkpoint,
 )
 from nexus.training.files import LogMarks, Mark, make_folder_durable, remove, wants_disk, write_json, write_tensors
@@ -28,7 +28,8 @@ from nexus.training.run_folder import FORMAT, versions
 
 __all__ = ["Checkpoints", "best_of"]
 
-CHUNK_NAME = re.compile(r"\d{12}-\d{12}\.safetensors", re.ASCII)
+CHUNK_BYTES = 256 << 20  # a chunk is written and read whole: it can't take more, however much is new
+CHUNK_NAME = re.compile(rf"(({'|'.join(SERIES)})-)?\d{{12}}-\d{{12}}\.safetensors", re.ASCII)
 STEPS_NAME = re.compile(r"[1-9]\d{0,15}", re.ASCII)
 
 
@@ -63,7 +64,7 @@ class Checkpoints:
                 pass  # damaged, and older than one that is whole
         self.tidy()
 
-    def write(self, steps: int, state: State, replay: Rows, logs: LogMarks, score: float | None) -> None:
+    def write(self, steps: int, state: State, replay: Sequence[Series], logs: LogMarks, score: float | None) -> None:
         """Save everything, durably; only then forget what is no longer kept.
 
         Raises:
@@ -77,9 +78,11 @@ class Checkpoints:
         self.kept[steps] = read_checkpoint(self.run, steps)
         self.tidy()
 
-    def written(self, steps: int, state: State, replay: Rows, logs: LogMarks, score: float | None) -> tuple[Chunk, ...]:
+    def written(
+        self, steps: int, state: State, replay: Sequence[Series], logs: LogMarks, score: float | None
+    ) -> tuple[Chunk, ...]:
         """Write the files of a checkpoint and give its folder its name; return the chunks that it needs."""
-        chunks = self.write_rows(replay)
+        chunks = tuple(chunk for series in replay for chunk in self.write_new(series))
         folder = self.run / CHECKPOINTS / str(steps)
         draft = folder.with_name(f".{steps}.tmp")
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
@@ -97,7 +100,9 @@ class Checkpoints:
                     "versions": versions(),
                     "values": values,
                     "arrays": asdict(mark),
-                    "replay": [{"first": c.first, "last": c.last, **asdict(c.mark)} for c in chunks],
+                    "replay": [
+                        {"series": c.series, "first": c.first, "last": c.last, **asdict(c.mark)} for c in chunks
+                    ],
                     "logs": asdict(logs),
                 },
             )
@@ -105,18 +110,18 @@ class Checkpoints:
             make_folder_durable(folder.parent)
         return chunks
 
-    def write_rows(self, replay: Rows) -> tuple[Chunk, ...]:
-        """Write the rows that no chunk holds yet; return the chunks of all rows that the replay still has."""
-        oldest = replay.added - len(replay)
-        chunks = [chunk for chunk in self.chunks if chunk.last > oldest]
-        first = max(oldest, chunks[-1].last if chunks else 0)
-        if first < replay.added:
-            new = Chunk(first, replay.added, Mark(0, ""))
+    def write_new(self, series: Series) -> list[Chunk]:
+        """Write the items that no chunk holds yet; return the chunks of all items that the replay still has."""
+        chunks = [chunk for chunk in self.chunks if chunk.series == series.name and chunk.last > series.first]
+        start = max(series.first, chunks[-1].last if chunks else 0)
+        size = max(1, CHUNK_BYTES // series.most_bytes)
+        for first in range(start, series.last, size):
+            new = Chunk(series.name, first, min(first + size, series.last), Mark(0, ""))
             with wants_disk(self.run / REPLAY):
                 (self.run / REPLAY).mkdir(exist_ok=True)
-            mark = write_tensors(self.run / new.name, replay.rows(first, replay.added))
-            chunks.append(Chunk(new.first, new.last, mark))
-        return tuple(chunks)
+            mark = write_tensors(self.run / new.name, series.get(new.first, new.last))
+            chunks.append(replace(new, mark=mark))
+        return chunks
 
     def tidy(self) -> None:
         """Remove checkpoints that are not kept, chunks that none needs, and what a crash left half written."""

@@ -52,7 +52,7 @@ class TrainConfig(AgentConfig):
     replay_capacity: int = 100_000
     """Transitions kept for replay."""
     replay_store: Literal["auto", "full", "raw", "compressed"] = "auto"
-    """full: both states; raw, compressed: each frame once; auto: compressed for images, unless checkpoints are on."""
+    """full: both states; raw, compressed: each frame once; auto: compressed for stacked images."""
     batch_size: int = 64
     """Transitions per update."""
     learning_starts: int = 1_000
@@ -127,11 +127,6 @@ class TrainConfig(AgentConfig):
             self.replay_store in ("auto", "full") or self.frame_stack >= 2,
             "replay_store",
             "frame_stack to be 2 or more",
-        )
-        self.require(
-            self.replay_store in ("auto", "full") or self.checkpoint_every is None,
-            "replay_store",
-            "checkpoint_every to be none: frames can't be saved in a checkpoint yet",
         )
         in_steps = self.checkpoint_every is None or self.checkpoint_every.unit == "steps"
         self.require(in_steps, "checkpoint_every", "steps, or none")

@@ -58,6 +58,9 @@ class Replay(Protocol):
     def add(self, transitions: Transitions) -> None:
         """Store."""
 
+    def barrier(self) -> None:
+        """Take note that all environments begin anew and no window is open: what is stored now stays as it is."""
+
     def sample(self, batch_size: int) -> Batch:
         """Draw a batch with its weights and indices."""
 
@@ -158,6 +161,7 @@ def train(
         barrier = config.checkpoint_every is not None and crossings(config.checkpoint_every, before, counters) > 0
         if barrier:
             replay.add(accumulator.flush(next_states, step.next_action_masks))
+            replay.barrier()
             stream.reset(seed_at(config.seed, "environments", counters.steps))
 
         yield Progress(counters, before, step, agent.epsilon, agent.temperature, update, barrier)

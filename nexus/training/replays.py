@@ -20,11 +20,11 @@ AnyReplay = ReplayBuffer | PrioritizedReplayBuffer | FrameReplay
 def store_for(
     config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike
 ) -> Literal["full", "raw", "compressed"]:
-    """Return how states are stored; `auto` compresses stacked images of bytes where there are no checkpoints."""
+    """Return how states are stored; `auto` compresses stacked images of bytes."""
     if config.replay_store != "auto":
         return config.replay_store
     images = np.dtype(state_dtype) == np.uint8 and len(state_shape) >= 3 and 2 <= config.frame_stack <= MOST_FRAMES
-    return "compressed" if images and config.checkpoint_every is None else "full"
+    return "compressed" if images else "full"
 
 
 def replay_memory(config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> int:
@@ -52,4 +52,5 @@ def replay_for(
         else ReplayBuffer(capacity, rng)
     )
     store = store_for(config, state_shape, state_dtype)
-    return rows if store == "full" else FrameReplay(rows, store, config.n_step)
+    like = np.broadcast_to(np.zeros((), state_dtype), (config.num_envs, *state_shape))
+    return rows if store == "full" else FrameReplay(rows, store, config.n_step, like)

@@ -54,7 +54,7 @@ AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
 METRICS_FILE, EPISODES_FILE = "metrics.jsonl", "episodes.csv"
 LOCK_FILE, PROBE_FILE = ".lock", ".probe"
 FORMAT = 2  # of run.json and of checkpoints; since 2 every file carries its checksum
-PACKAGES = ("nexus", "torch", "numpy", "gymnasium", "safetensors")
+PACKAGES = ("nexus", "torch", "numpy", "gymnasium", "ale-py", "safetensors")
 
 
 def new_run_folder(env: str, seed: int, folder: str | os.PathLike[str] | None = None) -> Path:
