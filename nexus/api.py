@@ -379,7 +379,7 @@ def process_for(agent: DQNAgent, threads: int | None) -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Let glibc keep up to 128 MB that are freed; where there is no glibc, nothing.
 
-    Else each update of a large network gives its memory back and takes it anew, page by page: a tenth of its time.
+    Else each update of a large network gives its memory back and takes it anew, page by page: a twentieth of its time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from nexus.api import process_for
+from nexus.api import Listener, process_for, train
 from nexus.core import ConfigError
 from nexus.core.types import Array
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import make_agent
 from nexus.models.torsos import ConvolutionalTorso, Images, bfloat16_devices
-from tests.probes import Probe
+from nexus.training.logs import EpisodeTracker
+from nexus.training.loop import Progress
+from tests.probes import Probe, SignalReward
 from tests.training import trained
 
 ATARI = (4, 84, 84)
@@ -202,6 +205,24 @@ def test_threads_are_as_many_as_the_torso_is_worth(
     with process_for(agent, asked):
         assert seen[-1] == threads
     assert seen[-1] == had
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, 1), (3, 3)])
+def test_a_run_has_its_threads_and_gives_them_back(tmp_path: Path, asked: int | None, threads: int) -> None:
+    class Look(Listener):
+        def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
+            seen.add(torch.get_num_threads())
+
+    seen: set[int] = set()
+    had = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run: dict[str, Any] = {"total_steps": 20, "learning_starts": 10, "eval_episodes": 1, "checkpoint_every": None}
+        train(SignalReward, run_dir=tmp_path / "run", listener=Look(), threads=asked, **run)
+        assert seen == {threads}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(had)
 
 
 @pytest.mark.parametrize(("shape", "kept"), [((4,), False), ((10, 10, 4), False), (ATARI, True)])
