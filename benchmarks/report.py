@@ -38,7 +38,8 @@ def load(name: str) -> dict[str, Any] | None:
 
 def provenance(found: dict[str, Any]) -> str:
     """The line below each table."""
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    packages = {**found["versions"], **found.get("others", {})}
+    versions = ", ".join(f"{name} {version}" for name, version in packages.items())
     return f"`{found['command']}` · {found['date']} · {found['machine']} · {versions}"
 
 
@@ -223,7 +224,7 @@ def speed(name: str, title: str, text: str, head: list[str]) -> str:
     if found is None:
         return ""
     cells = [list(row.values()) for row in found["rows"]]
-    return "\n\n".join([f"## {title}", text.format(**found), table(head, cells), provenance(found)])
+    return "\n\n".join([f"## {title.format(**found)}", text.format(**found), table(head, cells), provenance(found)])
 
 
 def barriers(study: str) -> str:
@@ -381,6 +382,25 @@ def main() -> None:
             "{capacity:,} transitions, full, batch {batch}, one thread; medians of {rounds} rounds of "
             "{calls_per_round} calls, in turn.",
             ["call", "µs", "µs at best", "ratio to uniform"],
+        ),
+        speed(
+            "atari_speed",
+            "Steps per second on Pong",
+            "One update of 32 every 4 steps. nexus: `--preset nature`, all of it, replay of 1,000,000 "
+            "transitions; SB3: its AtariWrapper, CnnPolicy and rl-zoo's settings, replay of 100,000, since a "
+            "million would need 56 GB there. ε = {epsilon} for both; each with the threads that it takes by "
+            "itself. {steps:,} steps after learning began, {rounds} fresh processes each, in turn; processor "
+            "time is that of all threads.",
+            ["learner", "threads", "steps/s", "ratio to SB3", "processor ms a step", "one by one"],
+        ),
+        speed(
+            "atari_replay",
+            "A replay of {transitions:,} transitions of Breakout",
+            "Random play, 20,000 recorded steps fed again and again, each store in a process of its own. Memory"
+            " is what is resident: of the whole process with torch, agent and optimizer, and by how much "
+            "filling made it grow. Times are medians of {batches} batches of 32 and of the Nature update with "
+            "each, one thread.",
+            ["store", "process, MB", "grown by, MB", "replay says, MB", "batch, ms", "update, ms", "batch, % of it"],
         ),
         overestimation(),
         plan(),

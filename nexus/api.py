@@ -1,6 +1,8 @@
 """Train, evaluate and load from Python: the place that wires everything together."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import fields, replace
@@ -19,6 +21,7 @@ from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, na
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
+from nexus.models.torsos import torso_of
 from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.checkpoint import read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints, best_of
@@ -43,6 +46,9 @@ __all__ = [
 ]
 
 MOST_FRAMES = 1_000  # of a stack or a skip, in what a run's file says
+MOST_THREADS = 8  # of torch: a batch of 32 images is not worth more
+LARGE_TORSOS = ("nature_cnn", "impala_cnn")  # an update of theirs takes tens of milliseconds and tens of megabytes
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def make_config(env: EnvSource, preset: str | None = None, **settings: Any) -> TrainConfig:
@@ -89,7 +95,7 @@ def train(
     preset_name, _ = resolve_preset(preset, name_of(env)) if config is None else (preset, {})
     config = config if config is not None else make_config(env, preset, **settings)
     listener = listener if listener is not None else Listener()
-    with torch_threads(config.threads), Run(env, preset_name, config, run_dir, listener) as run:
+    with Run(env, preset_name, config, run_dir, listener) as run, process_for(run.agent, config.threads):
         return run.run()
 
 
@@ -103,8 +109,8 @@ def resume(
 ) -> TrainResult:
     """Go on with a run that was stopped or killed, as if nothing had happened; or go further with one that is finished.
 
-    On the CPU, with the same versions, what comes out is bit for bit what an unbroken run gives. It goes on from the
-    newest checkpoint that is whole, and from the start if none was written yet.
+    On the CPU, with the same versions and as many threads, what comes out is bit for bit what an unbroken run gives. It
+    goes on from the newest checkpoint that is whole, and from the start if none was written yet.
 
     Args:
         run: its folder.
@@ -135,11 +141,12 @@ def resume(
         listener.on_notice("it diverged, and with the same settings will again: try on_divergence rollback")
     for text in differences(about):
         listener.on_notice(text)
-    with torch_threads(config.threads), Run(source, about.get("preset"), config, run, listener, begun=True) as again:
+    with Run(source, about.get("preset"), config, run, listener, begun=True) as again:
         if again.agent.device.type != "cpu":
             listener.on_notice(f"on {again.agent.device} the last bits may differ from those of an unbroken run")
         again.reached_target = again.reached_target and config.total_steps == planned  # more was asked for
-        return again.run()
+        with process_for(again.agent, config.threads):
+            return again.run()
 
 
 def config_of(about: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainConfig:
@@ -355,11 +362,26 @@ def require_foreign_module(env: str, run: Path) -> None:
 
 
 @contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Set torch's threads for a while: one by default, since small networks only wait for a second."""
+def process_for(agent: DQNAgent, threads: int | None) -> Iterator[None]:
+    """Set the process to learn with this agent: torch's threads for a while, and glibc's memory for good."""
+    large = agent.device.type == "cpu" and torso_of(agent.settings, agent.state_shape) in LARGE_TORSOS
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if count is None else count)
+    # One, since small networks only wait for a second. The environments' own threads work while torch's wait.
+    torch.set_num_threads(threads or (min(before, MOST_THREADS) if large else 1))
+    if large and sys.platform == "linux":
+        keep_freed_memory()
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 128 MB that are freed; where there is no glibc, nothing.
+
+    Else each update of a large network gives its memory back and takes it anew, page by page: a twentieth of its time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, 128 << 20)
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that it takes

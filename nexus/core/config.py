@@ -182,6 +182,8 @@ class AgentConfig(CheckedConfig):
     """Seed of every random stream."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; auto takes a GPU for images only."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What a torso for images computes in; auto: bfloat16 on processors with AVX512-BF16 or AMX, else float32."""
     compile: bool = False
     """Compile the update with torch.compile: about 10 s to start, then faster."""
 

@@ -189,7 +189,7 @@ def scale(states: Tensor) -> Tensor:
     """Return float32: bytes over 255, everything else as it is."""
     if states.dtype == torch.float32:
         return states
-    return states.float() / 255 if states.dtype == torch.uint8 else states.float()
+    return states.float().div_(255) if states.dtype == torch.uint8 else states.float()
 
 
 def flatten_parameters(module: nn.Module) -> Tensor:

@@ -388,7 +388,7 @@ class DQNAgent(NexusModule):
         gradient = torch.cat([part.reshape(-1) for part in gradients])
         norm = torch.linalg.vector_norm(gradient)
         if self.settings.max_grad_norm is not None:
-            gradient = gradient * (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+            gradient.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # its own: fresh from cat
         return Gradient(gradient, norm, loss.detach(), out.priorities, out.q_values, out.targets)
 
     def _prepare(self, batch: Batch) -> dict[str, Tensor]:
