@@ -299,6 +299,7 @@ def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
         "algorithm": "munchausen",
         "torso": "mlp",
         "optimizer": "rmsprop",
+        "precision": "float32",
         "loss": "huber",
         "exploration": "boltzmann",
         "epsilon_schedule": "constant",

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nexus.api import make_config, torch_threads
+from nexus.api import make_config, process_for
 from nexus.core.errors import ConfigError, DivergenceError, RunError
 from nexus.data.replay_buffer import available_memory
 from nexus.envs.factory import EnvSource, name_of
@@ -65,8 +65,8 @@ def plan(
     with (
         TemporaryDirectory(prefix="nexus-plan-") as place,
         sigterm_stops(),
-        torch_threads(config.threads),
         Run(env, preset_name, probed(config), Path(place, "run"), Listener()) as run,
+        process_for(run.agent, config.threads),
     ):
         network = sum(value.nbytes for value in run.agent.q_network.state_dict().values())
         row = run.plan.replay_bytes / config.replay_capacity
