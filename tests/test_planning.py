@@ -518,7 +518,7 @@ def test_frames_are_probed_in_the_store_that_the_run_would_have(elsewhere: Path)
 
 def test_too_little_memory_is_refused_before_the_probe(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nexus.planning.planner.measure", lambda *_: pytest.fail("probed"))
-    monkeypatch.setattr("nexus.data.replay_buffer.available_memory", lambda: 48 * 99_999)
+    monkeypatch.setattr("nexus.data.memory.available_memory", lambda: 48 * 99_999)
     with pytest.raises(ConfigError, match="at most 99999 transitions fit"):
         planned("CartPole-v1", **PROBE)
     assert left_in(elsewhere) == []

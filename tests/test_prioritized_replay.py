@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nexus.core import ConfigError, Transitions
-from nexus.data import prioritized_replay_buffer
+from nexus.data import memory
 from nexus.data.prioritized_replay_buffer import PRIORITY_OFFSET, PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.data.sum_tree import SumTree
@@ -315,7 +315,7 @@ def test_priorities_come_as_any_tensor(as_given: Callable[[torch.Tensor], torch.
 
 def test_a_batch_of_added_rows_belongs_together() -> None:
     batch = filled(12, capacity=8).sample(200)
-    assert list(batch) == ["states", "actions", "rewards", "next_states", "discounts", "weights", "indices"]
+    assert list(batch) == ["states", "actions", "rewards", "discounts", "next_states", "weights", "indices"]
     number = batch["states"][:, 0]
     assert number.min() == 4
     assert number.max() == 11
@@ -400,7 +400,7 @@ def test_an_empty_replay_an_empty_batch_and_no_capacity_are_refused() -> None:
 
 
 def test_priorities_that_do_not_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prioritized_replay_buffer, "available_memory", lambda: 8 * 10**6)
+    monkeypatch.setattr(memory, "available_memory", lambda: 8 * 10**6)
     with pytest.raises(ConfigError, match=r"replay_capacity = 2000000 needs 16 MB for priorities, 8 MB are free"):
         PrioritizedReplayBuffer(2_000_000)
     assert PrioritizedReplayBuffer(1_000).nbytes > 0

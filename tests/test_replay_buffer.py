@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nexus.core import ConfigError, Transitions
-from nexus.data import replay_buffer
-from nexus.data.replay_buffer import ReplayBuffer, available_memory, replay_bytes
+from nexus.data import memory
+from nexus.data.memory import available_memory, replay_bytes
+from nexus.data.replay_buffer import ReplayBuffer
 
 
 def rows(first: int, count: int) -> Transitions:
@@ -52,7 +53,10 @@ def filled_by_add(count: int, capacity: int, seed: int = 0) -> ReplayBuffer:
 
 
 def arrays_of(replay: ReplayBuffer) -> list[np.ndarray[Any, Any]]:
-    return [value for value in vars(replay).values() if isinstance(value, np.ndarray)]
+    """All that it holds, wherever it keeps them."""
+    values = vars(replay)
+    nested = [part for value in values.values() if isinstance(value, dict) for part in value.values()]
+    return [value for value in [*values.values(), *nested] if isinstance(value, np.ndarray)]
 
 
 # --- the seed's interface ---
@@ -232,7 +236,7 @@ def test_a_replay_that_does_not_fit_is_refused_before_anything_is_allocated(
     def allocate(*_: Any, **__: Any) -> NoReturn:
         pytest.fail("allocated before the check")
 
-    monkeypatch.setattr(replay_buffer, "available_memory", lambda: 3_200)
+    monkeypatch.setattr(memory, "available_memory", lambda: 3_200)
     monkeypatch.setattr(np, "empty", allocate)
     replay = ReplayBuffer(101)
     with pytest.raises(ConfigError, match=r"replay_capacity = 101 .*at most 100 transitions fit"):
@@ -244,7 +248,7 @@ def test_a_replay_that_does_not_fit_is_refused_before_anything_is_allocated(
 def test_a_replay_that_just_fits_or_whose_room_is_unknown_is_made(
     free: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay_buffer, "available_memory", lambda: free)
+    monkeypatch.setattr(memory, "available_memory", lambda: free)
     assert len(filled_by_push(1, capacity=100)) == 1
 
 

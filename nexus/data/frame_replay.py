@@ -25,8 +25,9 @@ from nexus.data.frame_store import (
     RawFrames,
     load_zstandard,
 )
+from nexus.data.memory import available_memory, replay_bytes
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
-from nexus.data.replay_buffer import ReplayBuffer, available_memory, replay_bytes
+from nexus.data.replay_buffer import ReplayBuffer
 
 __all__ = ["FrameReplay", "frame_replay_bytes", "require_memory_for_frames"]
 

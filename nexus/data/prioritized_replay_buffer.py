@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import Series, State, array_from, number_from
 from nexus.core.types import Array, Batch, Transitions
-from nexus.data.replay_buffer import ReplayBuffer, Rows, available_memory
+from nexus.data.memory import require_memory_for_priorities
+from nexus.data.replay_buffer import ReplayBuffer, Rows
 from nexus.data.sum_tree import SumTree
 
 __all__ = ["PRIORITY_OFFSET", "PrioritizedReplayBuffer"]
@@ -221,12 +222,3 @@ class PrioritizedReplayBuffer:
     def _scaled(self, priorities: Array) -> NDArray[np.float64]:
         scaled: NDArray[np.float64] = np.add(priorities, PRIORITY_OFFSET, dtype=np.float64) ** self.priority_exponent
         return scaled
-
-
-def require_memory_for_priorities(capacity: int) -> None:
-    """Raise `ConfigError` if the priorities alone can't fit; the rows are checked when their shape is known."""
-    needed, free = 8 * capacity, available_memory()
-    if free is not None and needed > free:
-        raise ConfigError(
-            f"replay_capacity = {capacity} needs {needed / 1e6:,.0f} MB for priorities, {free / 1e6:,.0f} MB are free"
-        )

@@ -1,6 +1,5 @@
 """Uniform experience replay (Lin 1992; Mnih et al. 2015) in preallocated arrays."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, overload
@@ -12,32 +11,21 @@ from numpy.typing import DTypeLike, NDArray
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import Series, State, number_from, restore_generator, value_from
 from nexus.core.types import Array, Batch, Transitions
+from nexus.data.memory import replay_bytes, require_memory
 
-__all__ = ["ReplayBuffer", "available_memory", "replay_bytes"]
+__all__ = ["ReplayBuffer"]
 
 COLUMNS = tuple(field.name for field in fields(Transitions))
 REQUIRED = frozenset({"states", "actions", "rewards", "discounts", "next_states"})
+DTYPES = {
+    "actions": np.int64,
+    "rewards": np.float32,
+    "discounts": np.float32,
+    "action_masks": np.bool_,
+    "next_action_masks": np.bool_,
+}  # states keep their own
 
 Row = tuple[Array, int, float, Array, bool]
-
-
-def replay_bytes(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> int:
-    """Return what a full replay takes, in bytes: two states, an action, a reward and a discount per row."""
-    state = int(np.prod(state_shape, dtype=np.int64)) * np.dtype(state_dtype).itemsize
-    return capacity * (2 * state + 8 + 4 + 4)
-
-
-def available_memory() -> int | None:
-    """Return the bytes of memory that are free for use, or None where the system does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 class ReplayBuffer:
@@ -59,13 +47,12 @@ class ReplayBuffer:
         if capacity < 1:
             raise ConfigError(f"replay capacity = {capacity}: needs at least 1 transition")
         self.capacity = capacity
+        self.columns: dict[str, Array] = {}  # [capacity, ...] by the names of `Transitions`, from the first write on
         self._rng = np.random.default_rng(seed)
         self._size = 0
         self._added = 0  # ever, the overwritten ones too
         self._cursor = 0
         self._holds_dones: bool | None = None  # known from the first write on
-        self._action_masks: Array | None = None  # [capacity, A] both, if the first write has them
-        self._next_action_masks: Array | None = None
 
     def __len__(self) -> int:
         return self._size
@@ -124,20 +111,10 @@ class ReplayBuffer:
 
     def gather(self, indices: NDArray[np.int64], weights: torch.Tensor) -> Batch:
         """Return the transitions in these rows `[B]` as tensors, with weights `[B]` that the caller chose."""
-        discounts = torch.from_numpy(self._discounts.take(indices))
-        batch = {
-            "states": torch.from_numpy(self._states.take(indices, axis=0)),
-            "actions": torch.from_numpy(self._actions.take(indices)),
-            "rewards": torch.from_numpy(self._rewards.take(indices)),
-            "next_states": torch.from_numpy(self._next_states.take(indices, axis=0)),
-            **({"dones": 1.0 - discounts} if self._holds_dones else {"discounts": discounts}),
-            "weights": weights,
-            "indices": torch.from_numpy(indices),
-        }
-        if self._action_masks is not None and self._next_action_masks is not None:
-            batch["action_masks"] = torch.from_numpy(self._action_masks.take(indices, axis=0))
-            batch["next_action_masks"] = torch.from_numpy(self._next_action_masks.take(indices, axis=0))
-        return batch
+        batch = {name: torch.from_numpy(values.take(indices, axis=0)) for name, values in self.columns.items()}
+        if self._holds_dones:
+            batch["dones"] = 1.0 - batch.pop("discounts")
+        return {**batch, "weights": weights, "indices": torch.from_numpy(indices)}
 
     def next_rows(self, count: int) -> NDArray[np.int64]:
         """Return the rows that the next `count` transitions will take; of more than `capacity`, the last ones'."""
@@ -158,27 +135,19 @@ class ReplayBuffer:
     @property
     def nbytes(self) -> int:
         """Bytes that the arrays take, 0 before the first transition."""
-        if self._holds_dones is None:
-            return 0
-        masks = 0 if self._action_masks is None else 2 * self._action_masks.nbytes
-        return replay_bytes(self.capacity, self._states.shape[1:], self._states.dtype) + masks
+        return sum(values.nbytes for values in self.columns.values())
 
     def reward_summary(self) -> dict[str, float]:
         """Return the minimum, mean and maximum of the stored (folded) rewards; empty if there are none."""
         if self._size == 0:
             return {}
-        rewards = self._rewards[: self._size]
+        rewards = self.columns["rewards"][: self._size]
         return {"min": float(rewards.min()), "mean": float(rewards.mean()), "max": float(rewards.max())}
 
     @property
     def added(self) -> int:
         """How many transitions were ever stored, the overwritten ones too."""
         return self._added
-
-    @property
-    def columns(self) -> dict[str, Array]:
-        """The arrays `[capacity, ...]` by the names of `Transitions`; none before the first transition."""
-        return {name: values for name in COLUMNS if isinstance(values := getattr(self, f"_{name}", None), np.ndarray)}
 
     def rows(self, first: int, last: int) -> dict[str, Array]:
         """Copy the columns of the transitions that were added as number `first` to `last - 1`, which it still holds."""
@@ -199,6 +168,7 @@ class ReplayBuffer:
         number_from(state, "added", low=0)
         self._holds_dones = None if self._added == 0 else value_from(state, "holds_dones", bool)
         self._cursor, self._size = self._added % self.capacity, min(self._added, self.capacity)
+        self.columns = {}
         restore_generator(self._rng, state, "rng")
 
     def set_rows(self, first: int, rows: Mapping[str, Array]) -> None:
@@ -216,7 +186,7 @@ class ReplayBuffer:
             if values.shape != (count, *known[name].shape[1:]) or values.dtype != known[name].dtype:
                 raise RunError(f"the replay's column {name} does not fit: {values.dtype} of shape {values.shape}")
             known[name][at] = values
-            setattr(self, f"_{name}", known[name])
+        self.columns = known
 
     def series(self, state_shape: tuple[int, ...], state_dtype: DTypeLike, action_dim: int) -> tuple[Series, ...]:
         """Return what a checkpoint saves in chunks, in the order in which it is put back: here the rows.
@@ -236,53 +206,42 @@ class ReplayBuffer:
         return (Series("rows", self._added - self._size, self._added, self.capacity, 2 * row_bytes, self.rows, put),)
 
     def _write(self, rows: Transitions, *, holds_dones: bool) -> None:
-        if rows.next_states.shape != rows.states.shape:
-            raise ConfigError(
-                f"a next_state has the shape of its state, {rows.states.shape[1:]}, got {rows.next_states.shape[1:]}"
-            )
-        if self._holds_dones is None:
-            self._allocate(rows.states.shape[1:], rows.states.dtype)
-            self._allocate_masks(rows)
+        self._require(rows, holds_dones)
+        given = {name: values for name in COLUMNS if (values := getattr(rows, name)) is not None}
+        if not self.columns:
+            self._allocate(given)
             self._holds_dones = holds_dones
-        if holds_dones != self._holds_dones:
-            raise ConfigError("a replay is filled either by push or by add, not by both: their discounts differ")
-        if rows.states.shape[1:] != self._states.shape[1:]:
-            raise ConfigError(
-                f"this replay holds states of shape {self._states.shape[1:]}, got {rows.states.shape[1:]}"
-            )
-        for states in (rows.states, rows.next_states):
-            if not np.can_cast(states.dtype, self._states.dtype, "same_kind"):
-                raise ConfigError(f"this replay holds states of dtype {self._states.dtype}, got {states.dtype}")
-        require_masks(rows, self._action_masks)
         count = len(rows)
         at = self.next_rows(count)
-        last = slice(count - len(at), count)
-        self._states[at] = rows.states[last]
-        self._actions[at] = rows.actions[last]
-        self._rewards[at] = rows.rewards[last]
-        self._discounts[at] = rows.discounts[last]
-        self._next_states[at] = rows.next_states[last]
-        if self._action_masks is not None and self._next_action_masks is not None:
-            assert rows.action_masks is not None
-            assert rows.next_action_masks is not None
-            self._action_masks[at] = rows.action_masks[last]
-            self._next_action_masks[at] = rows.next_action_masks[last]
+        for name, values in self.columns.items():
+            values[at] = given[name][count - len(at) :]
         self._cursor = (self._cursor + count) % self.capacity
         self._size = min(self._size + count, self.capacity)
         self._added += count
 
-    def _allocate(self, state_shape: tuple[int, ...], state_dtype: np.dtype[Any]) -> None:
-        require_memory(self.capacity, state_shape, state_dtype)
-        self._states = np.empty((self.capacity, *state_shape), state_dtype)
-        self._next_states = np.empty((self.capacity, *state_shape), state_dtype)
-        self._actions = np.empty(self.capacity, np.int64)
-        self._rewards = np.empty(self.capacity, np.float32)
-        self._discounts = np.empty(self.capacity, np.float32)
+    def _require(self, rows: Transitions, holds_dones: bool) -> None:
+        """Raise `ConfigError` unless rows fit what is stored, or each other where nothing is yet."""
+        if rows.next_states.shape != rows.states.shape:
+            raise ConfigError(
+                f"a next_state has the shape of its state, {rows.states.shape[1:]}, got {rows.next_states.shape[1:]}"
+            )
+        if holds_dones is not (self._holds_dones if self.columns else holds_dones):
+            raise ConfigError("a replay is filled either by push or by add, not by both: their discounts differ")
+        stored = self.columns.get("states", rows.states)
+        if rows.states.shape[1:] != stored.shape[1:]:
+            raise ConfigError(f"this replay holds states of shape {stored.shape[1:]}, got {rows.states.shape[1:]}")
+        for states in (rows.states, rows.next_states):
+            if not np.can_cast(states.dtype, stored.dtype, "same_kind"):
+                raise ConfigError(f"this replay holds states of dtype {stored.dtype}, got {states.dtype}")
+        require_masks(rows, self.columns.get("action_masks") if self.columns else rows.action_masks)
 
-    def _allocate_masks(self, rows: Transitions) -> None:
-        if rows.action_masks is not None:
-            self._action_masks = np.empty((self.capacity, *rows.action_masks.shape[1:]), bool)
-            self._next_action_masks = np.empty_like(self._action_masks)
+    def _allocate(self, given: Mapping[str, Array]) -> None:
+        states = given["states"]
+        require_memory(self.capacity, states.shape[1:], states.dtype)
+        self.columns = {
+            name: np.empty((self.capacity, *values.shape[1:]), DTYPES.get(name, states.dtype))
+            for name, values in given.items()
+        }
 
 
 def require_masks(rows: Transitions, stored: Array | None) -> None:
@@ -295,17 +254,6 @@ def require_masks(rows: Transitions, stored: Array | None) -> None:
             got = "none" if masks is None else f"one of shape {masks.shape[1:]}"
             needs = "none, as before" if shape is None else f"shape {shape} for both states"
             raise ConfigError(f"action_masks: got {got}, this replay needs {needs}")
-
-
-def require_memory(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> None:
-    """Raise `ConfigError` if a replay of this size can't fit, and say which would."""
-    needed, free = replay_bytes(capacity, state_shape, state_dtype), available_memory()
-    if free is not None and needed > free:
-        row = replay_bytes(1, state_shape, state_dtype)
-        raise ConfigError(
-            f"replay_capacity = {capacity} needs {needed / 1e6:,.0f} MB for states of shape {state_shape}, "
-            f"{free / 1e6:,.0f} MB are free: at most {free // row} transitions fit"
-        )
 
 
 class Rows(Sequence[Row]):
@@ -328,13 +276,13 @@ class Rows(Sequence[Row]):
         return self._row(int(positions))
 
     def _row(self, position: int) -> Row:
-        replay = self._replay
+        replay, columns = self._replay, self._replay.columns
         oldest = replay._cursor if len(replay) == replay.capacity else 0
         at = (oldest + position) % replay.capacity
         return (
-            replay._states[at],
-            int(replay._actions[at]),
-            float(replay._rewards[at]),
-            replay._next_states[at],
-            bool(replay._discounts[at] == 0.0),
+            columns["states"][at],
+            int(columns["actions"][at]),
+            float(columns["rewards"][at]),
+            columns["next_states"][at],
+            bool(columns["discounts"][at] == 0.0),
         )

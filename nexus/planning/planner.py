@@ -10,7 +10,7 @@ from typing import Any
 
 from nexus.api import make_config, process_for
 from nexus.core.errors import ConfigError, DivergenceError, RunError
-from nexus.data.replay_buffer import available_memory
+from nexus.data.memory import available_memory
 from nexus.envs.factory import EnvSource, name_of
 from nexus.listener import Listener
 from nexus.planning.expected import expectation

@@ -8,8 +8,9 @@ from numpy.typing import DTypeLike
 from nexus.core.seeding import generator
 from nexus.data.frame_replay import FrameReplay, frame_replay_bytes, require_memory_for_frames
 from nexus.data.frame_store import MOST_FRAMES
+from nexus.data.memory import replay_bytes, require_memory
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
-from nexus.data.replay_buffer import ReplayBuffer, replay_bytes, require_memory
+from nexus.data.replay_buffer import ReplayBuffer
 from nexus.training.config import TrainConfig
 
 __all__ = ["AnyReplay", "replay_for", "replay_memory", "store_for"]

@@ -1,0 +1,49 @@
+"""What replays take, and what is free: said before anything is allocated."""
+
+import os
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from nexus.core.errors import ConfigError
+
+__all__ = ["available_memory", "replay_bytes", "require_memory", "require_memory_for_priorities"]
+
+
+def replay_bytes(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> int:
+    """Return what a full replay takes, in bytes: two states, an action, a reward and a discount per row."""
+    state = int(np.prod(state_shape, dtype=np.int64)) * np.dtype(state_dtype).itemsize
+    return capacity * (2 * state + 8 + 4 + 4)
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that are free for use, or None where the system does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def require_memory(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> None:
+    """Raise `ConfigError` if a replay of this size can't fit, and say which would."""
+    needed, free = replay_bytes(capacity, state_shape, state_dtype), available_memory()
+    if free is not None and needed > free:
+        row = replay_bytes(1, state_shape, state_dtype)
+        raise ConfigError(
+            f"replay_capacity = {capacity} needs {needed / 1e6:,.0f} MB for states of shape {state_shape}, "
+            f"{free / 1e6:,.0f} MB are free: at most {free // row} transitions fit"
+        )
+
+
+def require_memory_for_priorities(capacity: int) -> None:
+    """Raise `ConfigError` if the priorities alone can't fit; the rows are checked when their shape is known."""
+    needed, free = 8 * capacity, available_memory()
+    if free is not None and needed > free:
+        raise ConfigError(
+            f"replay_capacity = {capacity} needs {needed / 1e6:,.0f} MB for priorities, {free / 1e6:,.0f} MB are free"
+        )
