@@ -213,12 +213,12 @@ def test_training_stops_when_the_iterator_is_closed() -> None:
 
 
 class Draws(FiveSteps):
-    """Episodes of nine steps that show what the seed of their reset drew."""
+    """Episodes of five to ten steps that show what the seed of their reset drew."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         super().reset(seed=seed)
-        self.at = -4
         self.drawn = float(self.np_random.integers(50))
+        self.at = -int(self.drawn % 6)
         return np.array([self.drawn], np.float32), {}
 
     def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:
@@ -246,7 +246,8 @@ def test_what_begins_at_a_barrier_goes_on_as_what_passed_it(mode: AutoresetMode,
             twin.set_rows(0, replay.rows(0, replay.added))
             assert len(replay) == begun.steps  # each decision is stored: no window is open
     assert begun is not None
-    assert 70 <= begun.steps < 73
+    assert 70 <= begun.steps < 100  # the first steps at or past 70, and the episodes under way
+    assert not whole[at - 1][1].valid.all()  # some had ended before
     again = [(vars(begun) | {}, progress.step, len(twin)) for progress in steps(begun, twin)]
     assert len(again) == len(whole) - at
     for (counted, one, stored), (recounted, other, restored) in zip(whole[at:], again, strict=True):
@@ -258,11 +259,28 @@ def test_barriers_reset_with_seeds_of_their_own_and_count_no_episode() -> None:
     *_, yielded = run(checkpoint_every="30 steps", num_envs=1)
     assert [progress.counters is yielded[0].counters for progress in yielded] == [True] * len(yielded)
     assert [at + 1 for at, progress in enumerate(yielded) if progress.barrier] == [30, 60, 90]
-    _, _, counters, _ = run(checkpoint_every="6 steps", num_envs=1)
-    assert counters.episodes == 100 // 6  # the sixth step of each stretch is cut off
     assert len({seed_at(0, "environments", steps) for steps in (0, 30, 60, 90)}) == 4
     assert seed_at(0, "environments", 0) == seed_of(0, "environments")
     assert seed_at(0, "environments", 30) != seed_at(1, "environments", 30)
+
+
+@pytest.mark.parametrize(
+    ("every", "barriers", "episodes"),
+    [
+        ("30 steps", [30, 60, 90], 20),
+        ("6 steps", [*range(10, 31, 5), *range(40, 61, 5), *range(70, 91, 5), 100], 20),  # at the end of an episode
+        ("1 steps", [*range(2, 101, 2)], 0),  # cut: each has one step more, and would need four
+    ],
+)
+def test_a_barrier_waits_for_an_episode_as_long_as_a_period(every: str, barriers: list[int], episodes: int) -> None:
+    _, _, counters, yielded = run(checkpoint_every=every, num_envs=1)
+    assert [at + 1 for at, progress in enumerate(yielded) if progress.barrier] == barriers
+    assert counters.episodes == episodes
+
+
+def test_the_end_of_a_run_waits_for_no_episode() -> None:
+    *_, yielded = run(checkpoint_every="98 steps", num_envs=1, total_steps=99)
+    assert [at + 1 for at, progress in enumerate(yielded) if progress.barrier] == [99]
 
 
 def test_without_checkpoints_there_is_no_barrier() -> None:

@@ -77,6 +77,8 @@ class TransitionStream:
         self.steps = 0  # vector steps since the last reset
         self._resetting = np.zeros(self.num_envs, bool)
         self._begins = np.ones(self.num_envs, bool)
+        self._finished: Flags | None = None  # [E], whose last episode before a reset is over; None while all play on
+        self._patience = 0  # vector steps that the others still have
 
     def reset(self, seed: int | None = None) -> Array:
         """Start every environment anew and return the first states `[E, *obs]`."""
@@ -86,7 +88,27 @@ class TransitionStream:
         self.action_masks = self._read(info, np.ones(self.num_envs, bool)) if KEY in info else None
         self._resetting = np.zeros(self.num_envs, bool)
         self._begins = np.ones(self.num_envs, bool)
+        self._finished = None
         return self.states
+
+    def finish_episodes(self, patience: int) -> None:
+        """Let each copy play its episode to the end, but no longer than so many vector steps, and then no other.
+
+        Rows of a copy that is done are not valid until the next `reset`. Asking again before it changes nothing.
+        """
+        if self._finished is None:
+            self._finished = self._resetting | self._begins
+            self._patience = patience
+
+    @property
+    def finishing(self) -> bool:
+        """True from `finish_episodes` to the next `reset`."""
+        return self._finished is not None
+
+    @property
+    def finished(self) -> bool:
+        """True once episodes were to be finished and are, or their time is over."""
+        return self._finished is not None and (self._patience <= 0 or bool(self._finished.all()))
 
     def step(self, actions: Array) -> Step:
         """Take one action `[E]` in each environment."""
@@ -109,6 +131,13 @@ class TransitionStream:
             require_finite(next_states, self._fault)
         self._begins = ~valid if self.mode is AutoresetMode.NEXT_STEP else done
         self.states = observations
+        life_lost = info.get(LIFE_LOST)
+        if self._finished is not None:
+            playing = ~self._finished
+            valid, terminated, truncated = valid & playing, terminated & playing, truncated & playing
+            life_lost = None if life_lost is None else life_lost & playing
+            self._finished = self._finished | done
+            self._patience -= 1
         next_action_masks = None
         if action_masks is not None or KEY in info:
             next_action_masks = self._follow_masks(info, reset_info, terminated, done)
@@ -123,7 +152,7 @@ class TransitionStream:
             begins,
             action_masks,
             next_action_masks,
-            info.get(LIFE_LOST),
+            life_lost,
         )
 
     def _follow_masks(self, info: dict[str, Any], reset_info: dict[str, Any], terminated: Flags, done: Flags) -> Flags:

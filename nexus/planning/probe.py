@@ -100,15 +100,16 @@ class Probe(Listener):
 
 
 class Saves(Listener):
-    """Times a few vector steps that each end in a checkpoint, and ends the run after them."""
+    """Times a few checkpoints with next to no steps between them, and ends the run after them."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.times: list[float] = []
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        """Note the time; raise `Enough` after the last checkpoint."""
-        self.times.append(self.clock())
+        """Note the time where a checkpoint follows; raise `Enough` after the last."""
+        if progress.barrier:
+            self.times.append(self.clock())
         if len(self.times) > CHECKPOINTS:
             raise Enough
 

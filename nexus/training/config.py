@@ -84,7 +84,7 @@ class TrainConfig(AgentConfig):
     target_return: float | None = None
     """Stop once an evaluation's mean return reaches this; needs eval_every."""
     checkpoint_every: Period | None = EVERY_10000_STEPS
-    """How often to save all that `nexus resume` needs, in steps; every environment is reset there. None for never."""
+    """How often to save all that `nexus resume` needs, in steps; episodes under way end first. None for never."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep; the best by evaluation is kept beside them."""
     on_divergence: Literal["stop", "rollback"] = "stop"

@@ -158,7 +158,10 @@ def train(
             agent.update_target_network()
 
         # Barrier: no environment can save its inner state, so all begin anew; whoever resumes begins here likewise.
-        barrier = config.checkpoint_every is not None and crossings(config.checkpoint_every, before, counters) > 0
+        # Episodes under way are finished first, as far as one more period allows: long ones would else never end.
+        if config.checkpoint_every is not None and crossings(config.checkpoint_every, before, counters) > 0:
+            stream.finish_episodes(patience=config.checkpoint_every.count // stream.num_envs)
+        barrier = stream.finished or (stream.finishing and counters.steps >= config.total_steps)
         if barrier:
             replay.add(accumulator.flush(next_states, step.next_action_masks))
             replay.barrier()
