@@ -227,13 +227,14 @@ def test_every_file_but_those_of_tensorboard_is_checked(
 
 
 def test_verify_says_what_is_damaged_and_what_is_left(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    older, last = sorted(int(path.name) for path in (copy / "checkpoints").iterdir())
     assert main(["verify", str(copy)]) == 0
-    assert "step 200" in capsys.readouterr().out
+    assert f"step {last}" in capsys.readouterr().out
     flip(newest(copy) / "state.safetensors", 0.9, copy)
     assert main(["verify", str(copy)]) == 2
     said = capsys.readouterr()
-    assert "checkpoint 200" in said.err
-    assert "step 10" in said.out  # 100 or 101: two environments
+    assert f"checkpoint {last}" in said.err
+    assert f"step {older}" in said.out
 
 
 # Hostile: whoever wrote it knows of the checksums.
@@ -614,7 +615,7 @@ def test_nothing_in_the_package_unpickles_or_executes_text() -> None:
 def test_damaged_final_weights_do_not_keep_a_run_from_going_on(damage: Callable[..., None], copy: Path) -> None:
     damage(copy / "agent.safetensors", 0.5, copy)
     refused_cheaply(lambda: load_agent(copy))
-    assert restored(copy)[0] == 200
+    assert restored(copy)[0] == int(newest(copy).name) >= 200
 
 
 def test_a_network_larger_than_its_weights_is_not_made(copy: Path) -> None:
