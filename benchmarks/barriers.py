@@ -1,4 +1,4 @@
-"""What the barriers of checkpoints cost learning: every 5,000 steps all environments begin anew, or never.
+"""What the barriers of checkpoints cost learning: every 5,000 steps all episodes end and begin anew, or never.
 
     python -m benchmarks.barriers cartpole       CartPole-v1, 10 seeds, 50,000 steps
     python -m benchmarks.barriers lunarlander    LunarLander-v3, 10 seeds, as long as its settings say

@@ -238,8 +238,8 @@ def barriers(study: str) -> str:
     return "\n\n".join(
         [
             f"## What barriers cost learning on {found['env']}",
-            f"A checkpoint every {found['every']}, at which all environments begin anew, against none. Each score is "
-            "the mean of 100 greedy episodes with the final weights. Mean with barriers less mean without: "
+            f"A checkpoint every {found['every']}, at which all episodes end and begin anew, against none. Each score "
+            "is the mean of 100 greedy episodes with the final weights. Mean with barriers less mean without: "
             f"**{found['difference']}**, 95 % bootstrap interval over seeds {found['low']} to {found['high']}.",
             table(["seed", "with barriers", "without"], rows),
             provenance(found),
