@@ -11,15 +11,13 @@ is compressed better than good play. A batch and an update with it are timed in 
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.record import median, record
+from benchmarks.record import fresh_process, median, record
 from nexus.core.types import Array
 from nexus.data.frame_replay import FrameReplay
 from nexus.data.n_step import NStepAccumulator
@@ -98,9 +96,7 @@ def measure(store: str, transitions: int) -> dict[str, Any]:
 
 def measured(store: str, transitions: int) -> dict[str, Any]:
     """Measure one store in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.atari_replay", "--only", store, "--transitions", str(transitions)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    row: dict[str, Any] = json.loads(output.splitlines()[-1])
+    row: dict[str, Any] = fresh_process("benchmarks.atari_replay", "--only", store, "--transitions", transitions)
     print(row, flush=True)
     return row
 

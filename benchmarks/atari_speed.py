@@ -12,8 +12,6 @@ takes by itself; the clock runs from the end of the first 1,000 steps, which onl
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import median, record
+from benchmarks.record import fresh_process, median, record
 
 STARTS, EPSILON, GAMES = 1_000, 0.1, 8
 
@@ -130,9 +128,7 @@ LEARNERS: dict[str, Callable[[Clock], int]] = {
 
 def measured(learner: str, steps: int) -> dict[str, float]:
     """Run one learner in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.atari_speed", "--only", learner, "--steps", str(steps)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    figures: dict[str, float] = json.loads(output.splitlines()[-1])
+    figures: dict[str, float] = fresh_process("benchmarks.atari_speed", "--only", learner, "--steps", steps)
     print(learner, figures, flush=True)
     return figures
 

@@ -8,14 +8,12 @@ The settings are those of the presets, but that CartPole never stops early and b
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import median, record
+from benchmarks.record import fresh_process, median, record
 
 CASES: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"total_steps": 20_000, "target_return": None},
@@ -43,9 +41,8 @@ def trained(env: str) -> dict[str, float]:
 
 def in_process(what: str, env: str, seconds: float) -> dict[str, float]:
     """Plan or train in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.plan", "--only", what, "--env", env, "--probe-seconds", str(seconds)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found: dict[str, float] = json.loads(output.splitlines()[-1])
+    arguments = ("--only", what, "--env", env, "--probe-seconds", seconds)
+    found: dict[str, float] = fresh_process("benchmarks.plan", *arguments)
     return found
 
 

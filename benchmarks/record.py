@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -44,6 +45,13 @@ def record(name: str, rows: Sequence[dict[str, Any]], **about: Any) -> Path:
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")
     return path
+
+
+def fresh_process(module: str, *arguments: object) -> Any:
+    """Run a module in a process of its own and return what the last line that it prints says, as JSON."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(output.splitlines()[-1])
 
 
 def median(values: Sequence[float]) -> float:

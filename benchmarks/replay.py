@@ -12,30 +12,18 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from benchmarks.filling import transitions
 from benchmarks.record import median, record
-from nexus.core.types import Transitions
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
 
 CAPACITY, BATCH, CALLS, ROUNDS = 1_000_000, 32, 500, 40
 
 
-def transitions() -> Transitions:
-    """Return as many as the replay holds."""
-    rng = np.random.default_rng(0)
-    return Transitions(
-        states=rng.normal(size=(CAPACITY, 4)).astype(np.float32),
-        actions=rng.integers(2, size=CAPACITY),
-        rewards=np.ones(CAPACITY, np.float32),
-        discounts=np.full(CAPACITY, 0.99, np.float32),
-        next_states=rng.normal(size=(CAPACITY, 4)).astype(np.float32),
-    )
-
-
 def contenders() -> dict[str, Callable[[int], None]]:
     """Return what is measured, by name; each takes a number of calls."""
     uniform, prioritized = ReplayBuffer(CAPACITY), PrioritizedReplayBuffer(CAPACITY)
-    rows = transitions()
+    rows = transitions(CAPACITY, np.random.default_rng(0))
     uniform.add(rows)
     prioritized.add(rows)
     generator = torch.Generator().manual_seed(0)

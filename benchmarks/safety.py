@@ -9,8 +9,6 @@ its imports are not timed.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import median, record
+from benchmarks.record import fresh_process, median, record
 
 MODES = ("on", "off")
 
@@ -66,9 +64,7 @@ def steps_per_second(mode: str, steps: int) -> float:
 
 def measured(mode: str, steps: int) -> float:
     """Train once, in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.safety", "--only", mode, "--steps", str(steps)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(json.loads(output.splitlines()[-1]))
+    return float(fresh_process("benchmarks.safety", "--only", mode, "--steps", steps))
 
 
 def main() -> None:

@@ -10,14 +10,12 @@ whole process, imports and evaluations included.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import median, record
+from benchmarks.record import fresh_process, median, record
 
 EVERY, EPISODES, SOLVED, LIMIT = 2_500, 100, 475.0, 100_000
 LIBRARIES = ("nexus", "sb3")
@@ -91,14 +89,13 @@ def solve_sb3(seed: int) -> int | None:
 def timed(library: str, seed: int) -> dict[str, Any]:
     """Run one library in a process of its own, from start to end."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "benchmarks.wall_clock", "--only", library, "--seed", str(seed)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = fresh_process("benchmarks.wall_clock", "--only", library, "--seed", seed)
     seconds = time.perf_counter() - started
     return {
         "library": library,
         "seed": seed,
         "seconds": round(seconds, 2),
-        "solved_at": json.loads(output.splitlines()[-1])["solved_at"],
+        "solved_at": found["solved_at"],
     }
 
 
