@@ -418,8 +418,9 @@ def main() -> None:
             "safety",
             "What safety costs",
             "Whole CartPole-v1 runs of {steps:,} steps. On: a checkpoint every 10,000 steps with its checksums, and a "
-            "look at every loss, gradient, observation and reward. Off: none of it. {rounds} fresh processes each, in "
-            "turn; median of the ratios: **{ratio}**.",
+            "look at every loss, gradient, observation and reward. Off: none of it. {rounds} fresh processes each; the "
+            "two of a round take turns of a quarter of a second. Ratio within a round: median **{ratio}**, mean {mean} "
+            "with a 95 % bootstrap interval of {low} to {high}.",
             ["safety", "steps/s, median", "one by one"],
         ),
         speed(

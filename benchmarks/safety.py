@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import median, record
+from nexus.training.statistics import bootstrap_interval
 
 MODES = ("on", "off")
 TURN = 0.25  # seconds
@@ -126,8 +127,10 @@ def main() -> None:
         }
         for mode, found in rates.items()
     ]
-    ratio = median([on / off for on, off in zip(rates["on"], rates["off"], strict=True)])
-    record("safety", rows, steps=options.steps, rounds=options.rounds, ratio=round(ratio, 3))
+    ratios = [on / off for on, off in zip(rates["on"], rates["off"], strict=True)]
+    low, high = (round(float(bound), 3) for bound in bootstrap_interval(ratios))  # of the mean
+    about = {"ratio": round(median(ratios), 3), "mean": round(float(np.mean(ratios)), 3), "low": low, "high": high}
+    record("safety", rows, steps=options.steps, rounds=options.rounds, **about)
 
 
 if __name__ == "__main__":
