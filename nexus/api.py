@@ -47,7 +47,11 @@ __all__ = [
 
 MOST_FRAMES = 1_000  # of a stack or a skip, in what a run's file says
 MOST_THREADS = 8  # of torch: a batch of 32 images is not worth more
-LARGE_TORSOS = ("nature_cnn", "impala_cnn")  # an update of theirs takes tens of milliseconds and tens of megabytes
+LARGE_TORSOS = (
+    "nature_cnn",
+    "nips_cnn",
+    "impala_cnn",
+)  # an update of theirs takes tens of milliseconds and tens of megabytes
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 

@@ -62,7 +62,7 @@ def random_batch(shape: tuple[int, ...] = ATARI, rows: int = 8) -> dict[str, Ten
     }
 
 
-@pytest.mark.parametrize("torso", ["nature_cnn", "impala_cnn", "minatar_cnn"])
+@pytest.mark.parametrize("torso", ["nature_cnn", "nips_cnn", "impala_cnn", "minatar_cnn"])
 @pytest.mark.parametrize("shape", [(4, 36, 36), (36, 36, 3), (2, 3, 36, 36), (2, 36, 36, 3), (1, 36, 36)])
 def test_the_layout_changes_no_number(torso: str, shape: tuple[int, ...]) -> None:
     """Loss and gradient of a whole update, against images that are laid out as their shape says."""

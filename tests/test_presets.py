@@ -9,7 +9,7 @@ from nexus.cli.main import main
 from nexus.cli.train import read_command
 from nexus.core import ConfigError
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
-from nexus.training.presets import ALGORITHM_PRESETS, ANY, PRESETS, RETURNS
+from nexus.training.presets import ALGORITHM_PRESETS, ANY, ATARI, PRESETS, RETURNS
 
 PER_STEP = {"CartPole-v1": 1.0, "Acrobot-v1": -1.0, "MountainCar-v0": -1.0}  # the same reward in every step
 ENVIRONMENTS = [*PRESETS["tuned"], "Unknown-v0"]
@@ -72,8 +72,35 @@ def test_the_paper_preset_is_rainbows_table() -> None:
     }
     assert {name: getattr(config, name) for name in expected} == expected
     assert str(config.target_update_every) == "8000 steps"
-    with pytest.raises(ConfigError, match="'paper' has no settings for the algorithm 'dqn': it has them for rainbow"):
+    with pytest.raises(
+        ConfigError, match="'paper' has no settings for the algorithm 'dqn': it has them for rainbow, beyond"
+    ):
         make_config("CartPole-v1", "paper")
+
+
+def test_the_paper_preset_is_beyonds_table_with_its_torso_for_images_alone() -> None:
+    config = make_config("CartPole-v1", "paper", algorithm="beyond")
+    expected: dict[str, Any] = {
+        "num_envs": 64,
+        "batch_size": 256,
+        "learning_rate": 1e-4,
+        "adam_epsilon": 0.005 / 256,
+        "gamma": 0.997,
+        "n_step": 3,
+        "priority_exponent": 0.2,
+        "learning_starts": 200_000,
+        "replay_capacity": 2**20,
+        "munchausen_alpha": 0.9,
+        "munchausen_temperature": 0.03,
+        "noisy": True,
+        "epsilon": 1.0,
+        "torso": "auto",
+    }
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert (str(config.update_every), str(config.target_update_every)) == ("64 steps", "500 updates")
+    pixels = make_config("ALE/Pong-v5", "paper", algorithm="beyond")
+    assert (pixels.torso, pixels.hidden_dim, pixels.num_envs, pixels.protocol) == ("impala_cnn", 512, 64, "nature")
+    assert make_config("ALE/Pong-v5", "paper", algorithm="rainbow").torso == "nature_cnn"
 
 
 def test_a_preset_by_algorithm_names_known_algorithms_and_settings() -> None:
@@ -81,7 +108,7 @@ def test_a_preset_by_algorithm_names_known_algorithms_and_settings() -> None:
         for env, by_algorithm in environments.items():
             assert env == ANY or env in PRESETS[preset]
             for algorithm in by_algorithm:
-                make_config("CartPole-v1" if env == ANY else env, preset, algorithm=algorithm)
+                make_config({ANY: "CartPole-v1", ATARI: "ALE/Pong-v5"}.get(env, env), preset, algorithm=algorithm)
 
 
 SMALL = "-n 60 --learning-starts 50 --num-envs 2 --eval-episodes 1 --hidden-dim 8 --target-return none"

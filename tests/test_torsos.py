@@ -11,7 +11,7 @@ from nexus.core import AgentConfig, ConfigError
 from nexus.models.layers import MLPTorso
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent, network_bytes
-from nexus.models.torsos import Images, impala_cnn, make_torso, minatar_cnn, nature_cnn, torso_of
+from nexus.models.torsos import Images, impala_cnn, make_torso, minatar_cnn, nature_cnn, nips_cnn, torso_of
 
 ATARI = (4, 84, 84)
 
@@ -46,6 +46,15 @@ def test_there_is_a_relu_behind_each_layer_of_nature_cnn() -> None:
     features = torso(torch.randint(0, 256, (3, *ATARI), dtype=torch.uint8))
     assert features.min() == 0
     assert features.max() > 0
+
+
+def test_nips_cnn_is_the_network_of_2013() -> None:
+    torso = nips_cnn(ATARI)
+    assert shapes_along(torso, torch.zeros(1, *ATARI)) == [(16, 20, 20), (32, 9, 9), (256,)]
+    assert [type(layer) for layer in torso.convolutions.children()] == [nn.Conv2d, nn.ReLU] * 2
+    by_hand = (4 * 64 * 16 + 16) + (16 * 16 * 32 + 32) + (2592 * 256 + 256)
+    assert sum(parameter.numel() for parameter in torso.parameters()) == by_hand
+    nips_cnn((4, 20, 20))(torch.zeros(1, 4, 20, 20))  # the least that its convolutions can take
 
 
 def test_impala_cnn_has_the_parameters_of_its_paper() -> None:
@@ -100,7 +109,7 @@ def test_a_channel_stays_the_same_image_wherever_it_stands() -> None:
     torch.testing.assert_close(joined[1, 3 * 2 + 1], stack[1, 2, :, :, 1].float() / 255)
 
 
-@pytest.mark.parametrize("make", [nature_cnn, impala_cnn, minatar_cnn])
+@pytest.mark.parametrize("make", [nature_cnn, nips_cnn, impala_cnn, minatar_cnn])
 def test_bytes_are_scaled_inside_and_states_come_alone_or_in_batches(make: Any) -> None:
     torso = make((36, 36, 3), features=7)
     states = torch.randint(0, 256, (2, 5, 36, 36, 3), dtype=torch.uint8)
@@ -130,7 +139,7 @@ def test_auto_goes_by_the_shape_of_a_state(shape: tuple[int, ...], torso: str) -
 
 
 def test_the_last_layer_is_as_wide_as_asked_or_as_in_its_paper() -> None:
-    widths = {"mlp": 128, "nature_cnn": 512, "impala_cnn": 256, "minatar_cnn": 128}
+    widths = {"mlp": 128, "nature_cnn": 512, "nips_cnn": 256, "impala_cnn": 256, "minatar_cnn": 128}
     for name, width in widths.items():
         for asked in (None, 33):
             settings = AgentConfig.from_mapping({"torso": name, "hidden_dim": asked, "layer_norm": True})
@@ -146,6 +155,7 @@ def test_the_last_layer_is_as_wide_as_asked_or_as_in_its_paper() -> None:
     [
         ({"torso": "nature_cnn"}, (4, 35, 84), r"torso = 'nature_cnn': needs images of 36 x 36 or more, got \(4, 35"),
         ({"torso": "nature_cnn"}, (4,), "needs images of 36 x 36 or more, got"),
+        ({"torso": "nips_cnn"}, (4, 84, 19), "needs images of 20 x 20 or more"),
         ({"torso": "impala_cnn"}, (7, 7, 3), "needs images of 8 x 8 or more"),
         ({"torso": "minatar_cnn"}, (4, 4), "needs images of 3 x 3 or more"),
         ({"torso": "nature"}, ATARI, "torso = 'nature': needs one of auto, mlp, nature_cnn"),
@@ -168,7 +178,7 @@ def test_bounds_are_for_the_mlp() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("torso", ["nature_cnn", "impala_cnn", "minatar_cnn"])
+@pytest.mark.parametrize("torso", ["nature_cnn", "nips_cnn", "impala_cnn", "minatar_cnn"])
 def test_every_algorithm_learns_on_every_torso(algorithm: str, torso: str) -> None:
     agent = make_agent(
         algorithm, state_dim=(2, 36, 36), action_dim=3, torso=torso, hidden_dim=16, atoms=5, quantiles=4, device="cpu"

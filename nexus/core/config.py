@@ -138,10 +138,10 @@ class AgentConfig(CheckedConfig):
     """munchausen: temperature of the policy."""
     munchausen_clip: float = -1.0
     """munchausen: the smallest log-policy that counts."""
-    torso: Literal["auto", "mlp", "nature_cnn", "impala_cnn", "minatar_cnn"] = "auto"
+    torso: Literal["auto", "mlp", "nature_cnn", "nips_cnn", "impala_cnn", "minatar_cnn"] = "auto"
     """What reads a state; auto: nature_cnn for images from 36 x 36, minatar_cnn for smaller ones, else mlp."""
     hidden_dim: int | None = None
-    """Units of each hidden layer; none: mlp and minatar_cnn 128, nature_cnn 512, impala_cnn 256, as published."""
+    """Units of each hidden layer; none: what was published, as 512 for nature_cnn; mlp 128."""
     hidden_layers: int | None = None
     """Hidden layers of the mlp, none for 2; the others have 1 behind their convolutions."""
     layer_norm: bool = False

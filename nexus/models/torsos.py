@@ -10,11 +10,26 @@ from torch.nn import functional as F
 from nexus.core import AgentConfig, ConfigError
 from nexus.models.layers import Bounds, MLPTorso, scale
 
-__all__ = ["ConvolutionalTorso", "Images", "impala_cnn", "make_torso", "minatar_cnn", "nature_cnn", "torso_of"]
+__all__ = [
+    "ConvolutionalTorso",
+    "Images",
+    "impala_cnn",
+    "make_torso",
+    "minatar_cnn",
+    "nature_cnn",
+    "nips_cnn",
+    "torso_of",
+]
 
-WIDTHS = {"mlp": 128, "nature_cnn": 512, "impala_cnn": 256, "minatar_cnn": 128}  # of the last layer, if not told
+WIDTHS = {
+    "mlp": 128,
+    "nature_cnn": 512,
+    "nips_cnn": 256,
+    "impala_cnn": 256,
+    "minatar_cnn": 128,
+}  # of the last layer, if not told
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")  # processors with one of them multiply bfloat16 faster than float32
-SMALLEST = {"nature_cnn": 36, "impala_cnn": 8, "minatar_cnn": 3}  # the least side of an image
+SMALLEST = {"nature_cnn": 36, "nips_cnn": 20, "impala_cnn": 8, "minatar_cnn": 3}  # the least side of an image
 
 
 class Images(nn.Module):
@@ -95,6 +110,17 @@ def nature_cnn(state_shape: tuple[int, ...], features: int = 512, layer_norm: bo
     return ConvolutionalTorso(state_shape, convolutions, features, layer_norm)
 
 
+def nips_cnn(state_shape: tuple[int, ...], features: int = 256, layer_norm: bool = False) -> ConvolutionalTorso:
+    """Return the two convolutions of https://arxiv.org/abs/1312.5602: a third of the Nature network's arithmetic."""
+    convolutions = nn.Sequential(
+        nn.Conv2d(Images(state_shape).shape[0], 16, 8, stride=4),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(16, 32, 4, stride=2),
+        nn.ReLU(inplace=True),
+    )
+    return ConvolutionalTorso(state_shape, convolutions, features, layer_norm)
+
+
 def impala_cnn(
     state_shape: tuple[int, ...], features: int = 256, layer_norm: bool = False, width: int = 1
 ) -> ConvolutionalTorso:
@@ -142,7 +168,12 @@ def minatar_cnn(state_shape: tuple[int, ...], features: int = 128, layer_norm: b
     return ConvolutionalTorso(state_shape, convolutions, features, layer_norm)
 
 
-CONVOLUTIONAL = {"nature_cnn": nature_cnn, "impala_cnn": impala_cnn, "minatar_cnn": minatar_cnn}
+CONVOLUTIONAL = {
+    "nature_cnn": nature_cnn,
+    "nips_cnn": nips_cnn,
+    "impala_cnn": impala_cnn,
+    "minatar_cnn": minatar_cnn,
+}
 
 
 def torso_of(settings: AgentConfig, state_shape: tuple[int, ...]) -> str:

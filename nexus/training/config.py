@@ -90,7 +90,7 @@ class TrainConfig(AgentConfig):
     on_divergence: Literal["stop", "rollback"] = "stop"
     """When a loss or gradient is not finite: stop, or go back to the last checkpoint with half the learning rate."""
     threads: int | None = None
-    """Threads for torch; none for 1, or for nature_cnn and impala_cnn as many as there are cores, at most 8."""
+    """Threads for torch; none for 1, or for nature_cnn, nips_cnn and impala_cnn one per core, at most 8."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible, alone or with another."""

@@ -10,7 +10,7 @@ from typing import Any
 from nexus.core.errors import ConfigError, nearest
 from nexus.envs.atari import is_atari
 
-__all__ = ["ALGORITHM_PRESETS", "ANY", "PRESETS", "RETURNS", "algorithm_preset", "resolve_preset"]
+__all__ = ["ALGORITHM_PRESETS", "ANY", "ATARI", "PRESETS", "RETURNS", "algorithm_preset", "resolve_preset"]
 
 ANY = "any environment"
 ATARI = "any Atari game"
@@ -180,7 +180,28 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
                 "v_min": -10.0,
                 "v_max": 10.0,
             },
+            # https://arxiv.org/abs/2411.03820 and its code, in steps of 4 frames.
+            "beyond": {
+                "total_steps": 50_000_000,
+                "num_envs": 64,
+                "learning_rate": 1e-4,
+                "adam_epsilon": 0.005 / 256,
+                "batch_size": 256,
+                "update_every": "64 steps",
+                "target_update_every": "500 updates",
+                "learning_starts": 200_000,
+                "replay_capacity": 1_048_576,
+                "gamma": 0.997,
+                "n_step": 3,
+                "priority_exponent": 0.2,
+                "quantile_samples": 8,
+                "epsilon": 1.0,
+                "epsilon_min": 0.01,
+                "epsilon_steps": 2_000_000,
+                "reward_clip": 1.0,
+            },
         },
+        ATARI: {"beyond": {"torso": "impala_cnn", "hidden_dim": 512}},
     },
     # First choices but for CartPole. Distributions take a smaller step than scalars with the squared loss do.
     "tuned": {
@@ -239,4 +260,5 @@ def algorithm_preset(name: str | None, env: str, algorithm: str) -> dict[str, An
     if ANY in by_environment and algorithm not in by_environment[ANY]:
         known = ", ".join(by_environment[ANY])
         raise ConfigError(f"preset {name!r} has no settings for the algorithm {algorithm!r}: it has them for {known}")
-    return dict(by_environment.get(env, by_environment.get(ANY, {})).get(algorithm, {}))
+    kinds = [ANY, *([ATARI] if is_atari(env) else []), env]
+    return {key: value for kind in kinds for key, value in by_environment.get(kind, {}).get(algorithm, {}).items()}
