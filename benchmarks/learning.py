@@ -9,6 +9,8 @@
     python -m benchmarks.learning cartpole_family       every algorithm on CartPole-v1, 5 seeds, 50,000 steps
     python -m benchmarks.learning lunarlander_family    eight of them on LunarLander-v3, 3 seeds, 150,000 steps
     python -m benchmarks.learning minatar_family        DQN and Rainbow on MinAtar's Breakout, 3 seeds, 500,000 steps
+    python -m benchmarks.learning atari_pong            `--preset fast` under the protocol nature, 3 seeds
+    python -m benchmarks.learning atari_breakout        likewise, 1 seed; and _qbert, _seaquest, _spaceinvaders
 
 The record is written after every seed. A study that was stopped goes on where it was with `--resume`.
 
@@ -100,7 +102,7 @@ STUDIES["lunarlander_family"] = {
         "dueling": ONE_STEP,  # and Double
         "prioritized": PLAIN | ONE_STEP,
         "n-step": PLAIN,
-        "qr-dqn": PLAIN | ONE_STEP,
+        "qr-dqn": {},
         "rainbow": {},
         "beyond": {},
     },
@@ -136,6 +138,16 @@ STUDIES["minatar_family"] = {
         "rainbow": {"v_min": 0.0, "v_max": 20.0},
     },
 }
+
+ATARI_GAMES = ("Pong", "Breakout", "SpaceInvaders", "Qbert", "Seaquest")  # the seed's table
+for game in ATARI_GAMES:
+    STUDIES[f"atari_{game.lower()}"] = {
+        "env": f"ALE/{game}-v5",
+        "preset": "fast",
+        "first_seed": 100,
+        "seeds": 3 if game == "Pong" else 1,
+        "settings": {"threads": 1},  # two seeds at a time on two cores
+    }
 
 
 def one_seed(name: str, algorithm: str | None, seed: int) -> dict[str, Any]:

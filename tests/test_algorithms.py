@@ -242,7 +242,7 @@ def test_beyond_is_its_parts() -> None:
     names = [type(module).__name__ for module in agent.q_network.modules()]
     assert {"IQNNetwork", "DuelingHead", "NoisyLinear", "LayerNorm"} <= set(names)
     config = make_config("any", algorithm="beyond")
-    assert (config.n_step, config.prioritized, config.epsilon, config.double) == (3, True, 0.0, False)
+    assert (config.n_step, config.prioritized, config.epsilon, config.double) == (3, True, 1.0, False)
 
 
 @pytest.mark.parametrize("algorithm", ["dqn", "qr-dqn", "iqn", "double"])

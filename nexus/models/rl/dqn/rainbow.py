@@ -200,8 +200,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             "noisy": True,
             "prioritized": True,
             "n_step": 3,
-            "layer_norm": True,
-            **NO_EPSILON,
+            "layer_norm": True,  # and ε beside the noise
         },
         refuses={**NO_DRAWS, **SOFT_VALUE},
     ),
