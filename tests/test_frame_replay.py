@@ -1,7 +1,8 @@
-"""Replay of frames: both stores against a replay that keeps every stack whole."""
+"""Replay of frames: every store against a replay that keeps every stack whole."""
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,20 @@ from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import Series, State
 from nexus.core.types import Array, Transitions
 from nexus.data import frame_replay
-from nexus.data.frame_replay import FrameReplay, Kind, frame_replay_bytes
-from nexus.data.frame_store import GROUP, CompressedFrames
+from nexus.data.frame_index import GROUP
+from nexus.data.frame_replay import FrameReplay, Kind, frame_replay_bytes, require_memory_for_frames
+from nexus.data.frame_store import CompressedFrames
 from nexus.data.n_step import NStepAccumulator
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.envs.stream import Step, TransitionStream
+from nexus.training import replays
 from nexus.training.config import TrainConfig
 from nexus.training.loop import Counters, train
-from nexus.training.replays import replay_for, store_for
+from nexus.training.replays import replay_for, saved_bytes, store_for
 from tests.probes import Flicker
 
-STORES: tuple[Kind, ...] = ("raw", "compressed")
+STORES: tuple[Kind, ...] = ("raw", "compressed", "device")
 
 
 def stream_of(num_envs: int, stack: int, mode: AutoresetMode, padding: str, mean_length: float) -> TransitionStream:
@@ -288,7 +291,8 @@ def test_what_is_written_costs_what_is_new(kind: Kind) -> None:
             start = max(chunk[0], series.first)
             now = series.get(start, chunk[1])
             assert np.array_equal(now["ages"], copy["ages"][start - chunk[0] :])
-            assert kind == "compressed" or np.array_equal(now["frames"], copy["frames"][start - chunk[0] :])
+            assert kind == "raw" or np.array_equal(now["sizes"], copy["sizes"][start - chunk[0] :])
+            assert kind != "raw" or np.array_equal(now["frames"], copy["frames"][start - chunk[0] :])
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -342,7 +346,7 @@ def test_frames_are_stored_once_and_forgotten_with_their_transitions(kind: Kind)
     living = (index.opened - index.released) * GROUP
     assert 1_000 <= living <= 1_000 * 1.01 + 150, living  # one a transition, one more an episode, groups under way
     raw = living * 84 * 84
-    if kind == "raw":
+    if kind != "compressed":
         assert raw <= store.nbytes <= raw + 150 * 84 * 84
     else:
         assert store.nbytes < raw / 10
@@ -364,7 +368,7 @@ def test_the_process_takes_what_the_replay_says(kind: Kind) -> None:
     before, said = resident(), replay.nbytes
     play(replay, 4_000)
     grown, said = resident() - before, replay.nbytes - said
-    assert said > (50_000_000 if kind == "raw" else 1_000_000)
+    assert said > (1_000_000 if kind == "compressed" else 50_000_000)
     assert grown < said + 8_000_000  # a part of what a compressor may leave behind: 40 MB
 
 
@@ -408,7 +412,7 @@ def test_states_that_are_no_stack_are_refused() -> None:
 
 
 def test_too_little_memory_is_said_before_anything_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_replay, "available_memory", lambda: 2_000_000_000)
+    monkeypatch.setattr(frame_replay, "memory_on", lambda device: 2_000_000_000)
     replay = FrameReplay(ReplayBuffer(1_000_000), "raw")
     states, yes = np.zeros((1, 4, 84, 84), np.uint8), np.ones(1, bool)
     with pytest.raises(
@@ -430,8 +434,9 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
         raise ImportError(name)
 
     monkeypatch.setattr("nexus.data.frame_store.importlib.import_module", missing)
-    with pytest.raises(ConfigError, match=r'zstandard is not installed; get it with: pip install "nexus\[atari\]"'):
-        FrameReplay(ReplayBuffer(4), "compressed")
+    for kind in ("compressed", "device"):  # which packs checkpoints
+        with pytest.raises(ConfigError, match=r'zstandard is not installed; .*: pip install "nexus\[atari\]"'):
+            FrameReplay(ReplayBuffer(4), kind)
     FrameReplay(ReplayBuffer(4), "raw")
 
 
@@ -447,7 +452,7 @@ def trained(tmp_path: Path, **changes: Any) -> dict[str, torch.Tensor]:
 
 def test_a_run_ends_with_the_same_weights_however_its_states_are_stored(tmp_path: Path) -> None:
     full = trained(tmp_path / "full", replay_store="full")
-    for store in ("raw", "compressed", "auto"):
+    for store in (*STORES, "auto"):
         other = trained(tmp_path / store, replay_store=store)
         for name, weights in full.items():
             assert torch.equal(weights, other[name]), (store, name)
@@ -477,10 +482,49 @@ def test_auto_compresses_stacked_images_of_bytes(
 
 
 @pytest.mark.parametrize(
+    ("free", "store"), [(None, "compressed"), (10_000_000_000, "compressed"), (20_000_000_000, "device")]
+)
+def test_auto_takes_a_gpu_that_has_room(monkeypatch: pytest.MonkeyPatch, free: int | None, store: str) -> None:
+    monkeypatch.setattr(replays, "resolve_device", lambda name, shape: torch.device("cuda"))
+    monkeypatch.setattr(replays, "memory_on", lambda device: free if device.type == "cuda" else None)
+    config = TrainConfig(frame_stack=4, replay_capacity=1_000_000, checkpoint_every=None)
+    assert store_for(config, (4, 84, 84), np.uint8) == store
+    assert store_for(config, (4, 84, 84), np.float32) == "full"
+
+
+def test_a_device_without_room_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_replay, "memory_on", lambda device: 8_000_000_000 if device.type == "cuda" else 0)
+    with pytest.raises(ConfigError, match=r"needs 8,952 MB for frames on cuda of shape .* or replay_store compressed"):
+        require_memory_for_frames(1_000_000, (4, 84, 84), np.uint8, "device", torch.device("cuda"))
+    require_memory_for_frames(800_000, (4, 84, 84), np.uint8, "device", torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("one", "other"), [("device", "compressed"), ("compressed", "device")])
+def test_what_lay_on_a_device_goes_on_compressed_and_back(one: Kind, other: Kind) -> None:
+    like = np.zeros((3, 4, 16, 16), np.uint8)
+    replay, shelf = FrameReplay(rows_of(600, False), one, 1, like), Shelf((4, 16, 16))
+    play(replay, 500, num_envs=3, frame=(16, 16))
+    replay.barrier()
+    shelf.save(replay)
+    resumed = shelf.restore(FrameReplay(rows_of(600, False), other, 1, like), replay.get_state())
+    require_equal(content(replay, shelf), content(resumed, shelf))
+    before, after = replay.sample(64), resumed.sample(64)
+    for name, values in before.items():
+        assert torch.equal(values, after[name]), name
+
+
+def test_a_checkpoint_of_packed_frames_is_said_packed() -> None:
+    config = TrainConfig(frame_stack=4, replay_capacity=1_000_000)
+    packed = saved_bytes(replace(config, replay_store="compressed"), (4, 84, 84), np.uint8)
+    assert saved_bytes(replace(config, replay_store="device"), (4, 84, 84), np.uint8) == packed < 500_000_000
+    assert saved_bytes(replace(config, replay_store="raw"), (4, 84, 84), np.uint8) > 7_000_000_000
+
+
+@pytest.mark.parametrize(
     ("settings", "complaint"),
     [
         ({"replay_store": "raw"}, "needs frame_stack to be 2 or more"),
-        ({"replay_store": "zip"}, "needs one of auto, full, raw, compressed"),
+        ({"replay_store": "zip"}, "needs one of auto, full, raw, compressed, device"),
     ],
 )
 def test_a_store_that_can_not_work_is_refused(settings: dict[str, Any], complaint: str) -> None:

@@ -6,7 +6,7 @@ state; a sample turns them back into stacks. So folding, priorities and overwrit
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,23 +15,17 @@ from numpy.typing import DTypeLike, NDArray
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import Series, State, below, count_from, part
 from nexus.core.types import Array, Batch, Transitions
-from nexus.data.frame_store import (
-    GROUP,
-    MOST_FRAMES,
-    SPARE,
-    CompressedFrames,
-    FrameIndex,
-    FrameStore,
-    RawFrames,
-    load_zstandard,
-)
-from nexus.data.memory import available_memory, replay_bytes
+from nexus.data.frame_index import GROUP, MOST_FRAMES, FrameIndex
+from nexus.data.frame_store import CompressedFrames, DeviceFrames, FrameStore, RawFrames, load_zstandard
+from nexus.data.memory import memory_on, replay_bytes
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
 
 __all__ = ["FrameReplay", "frame_replay_bytes", "require_memory_for_frames"]
 
-Kind = Literal["raw", "compressed"]
+Kind = Literal["raw", "compressed", "device"]
+SPARE = 1.25  # room for raw frames over one per transition; in main memory what is never written takes none
+CPU = torch.device("cpu")
 COMPRESSED = 0.03  # of raw: what is said in advance; measured on Atari it is 0.01 to 0.04
 
 
@@ -44,10 +38,11 @@ class FrameReplay:
 
     Args:
         rows: an empty replay, uniform or prioritized, for everything but the frames.
-        kind: `raw`, or `compressed` to about a hundredth.
+        kind: `raw`, `compressed` to about a hundredth, or raw on the `device`, where samples then have their states.
         n_step: steps that a transition may span.
         like: what states `[E, S, *frame]` are like, by shape and dtype; None takes it from the first. Needed to
             take back a state.
+        device: where the network is; it matters to `device` alone.
 
     Raises:
         ConfigError: the package that compresses is missing; (`remember`) states are no such stacks, or memory is
@@ -60,10 +55,12 @@ class FrameReplay:
         kind: Kind = "compressed",
         n_step: int = 1,
         like: Array | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        if kind == "compressed":
+        if kind != "raw":
             load_zstandard()
         self.kind = kind
+        self.device = device
         self.capacity = rows.capacity
         self._rows = rows
         self._n_step = n_step
@@ -72,7 +69,7 @@ class FrameReplay:
         self._store: FrameStore
         self._newest: NDArray[np.int64]  # [E], number of the newest frame
         self._shape: tuple[int, ...] = ()
-        self._dtype: np.dtype[Any] = np.dtype(np.uint8)
+        self._torch_dtype = torch.uint8
         self._reserve = 0  # groups that open windows may need
         self._lag = 0  # groups opened since the first one that a transition needs, at most so far
 
@@ -137,9 +134,10 @@ class FrameReplay:
         index = self._index
         assert index is not None
         numbers, missing = index.stacks(np.concatenate([batch["states"].numpy(), batch["next_states"].numpy()]))
-        frames = self._store.read(numbers.reshape(-1)).reshape(*numbers.shape, -1)
-        frames[missing] = 0
-        states = torch.from_numpy(np.ascontiguousarray(frames).view(self._dtype).reshape(len(numbers), *self._shape))
+        frames = self._store.read(numbers.reshape(-1))  # [B · S, F]
+        if len(gaps := np.flatnonzero(missing)):
+            frames.index_fill_(0, torch.from_numpy(gaps).to(frames.device), 0)
+        states = frames.view(self._torch_dtype).view(len(numbers), *self._shape)
         batch["states"], batch["next_states"] = states[:batch_size], states[batch_size:]
         return batch
 
@@ -255,18 +253,21 @@ class FrameReplay:
                 f"replay_store = {self.kind!r}: needs states that are stacks of 2 to {MOST_FRAMES} frames, got shape "
                 f"{states.shape[1:]}; set frame_stack, or use replay_store full"
             )
-        require_memory_for_frames(self.capacity, states.shape[1:], states.dtype, self.kind)
-        self._shape, self._dtype = states.shape[1:], states.dtype
+        require_memory_for_frames(self.capacity, states.shape[1:], states.dtype, self.kind, self.device)
+        self._shape, self._torch_dtype = states.shape[1:], torch.from_numpy(np.empty(0, states.dtype)).dtype
         # A window reaches n_step steps back, the stack of its first state further, and a group is open for eight
         # frames, of which a step brings one, or a whole stack where an episode begins.
         self._reserve = num_envs * ((self._n_step + stack + 2 * GROUP) * (stack + 1) // GROUP + 2)
         groups = self.capacity // GROUP + self._reserve
         self._newest = np.zeros(num_envs, np.int64)
         frame_bytes = states[0, 0].nbytes
-        if self.kind == "raw":
-            self._store = RawFrames(frame_bytes, int(SPARE * groups) + self._reserve)
-        else:
+        room = int(SPARE * groups) + self._reserve
+        if self.kind == "compressed":
             self._store = CompressedFrames(frame_bytes)
+        elif self.kind == "raw":
+            self._store = RawFrames(frame_bytes, room)
+        else:
+            self._store = DeviceFrames(frame_bytes, room, self.device)
         self._index = FrameIndex(num_envs, stack, groups)
         return self._index
 
@@ -279,19 +280,31 @@ def as_bytes(states: Array) -> Array:
 def frame_replay_bytes(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike, kind: Kind) -> int:
     """Return about what a full replay of frames takes, in bytes; what compression leaves is a guess from Atari."""
     frame = int(np.prod(state_shape[1:], dtype=np.int64)) * np.dtype(state_dtype).itemsize
-    kept = frame if kind == "raw" else int(COMPRESSED * frame) + 16
+    kept = int(COMPRESSED * frame) + 16 if kind == "compressed" else frame
     return replay_bytes(capacity, (), np.int64) + int(1.01 * capacity) * (kept + 3)
 
 
 def require_memory_for_frames(
-    capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike, kind: Kind = "raw"
+    capacity: int,
+    state_shape: tuple[int, ...],
+    state_dtype: DTypeLike,
+    kind: Kind = "raw",
+    device: torch.device = CPU,
 ) -> None:
     """Raise `ConfigError` if a replay of this size can't fit, and say what would."""
-    needed, free = frame_replay_bytes(capacity, state_shape, state_dtype, kind), available_memory()
+    where = device if kind == "device" else CPU
+    needed, free = room_for_frames(capacity, state_shape, state_dtype, kind), memory_on(where)
     if free is not None and needed > free:
         fits = free * capacity // needed
-        other = ", or replay_store compressed" if kind == "raw" else ""
+        other = "" if kind == "compressed" else ", or replay_store compressed"
+        what = f"frames on {where}" if kind == "device" else f"{kind} frames"
         raise ConfigError(
-            f"replay_capacity = {capacity} needs {needed / 1e6:,.0f} MB for {kind} frames of shape {state_shape[1:]}, "
+            f"replay_capacity = {capacity} needs {needed / 1e6:,.0f} MB for {what} of shape {state_shape[1:]}, "
             f"{free / 1e6:,.0f} MB are free: at most {fits} transitions fit{other}"
         )
+
+
+def room_for_frames(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike, kind: Kind) -> int:
+    """Return the bytes that must be free: on a device all of what is set aside counts, used or not."""
+    spare = SPARE if kind == "device" else 1.0
+    return int(spare * frame_replay_bytes(capacity, state_shape, state_dtype, kind))

@@ -1,29 +1,27 @@
-"""Frames, each kept once: which follows on which, and where their bytes are.
-
-Frames are numbered in groups of eight of one environment: number = 8 · group + place. Whoever holds the number of a
-state's newest frame can find those before it, so a stack of four costs one frame.
-"""
+"""Where the bytes of frames are, by their numbers (see `frame_index`)."""
 
 import importlib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import array_from
 from nexus.core.types import Array
+from nexus.data.frame_index import GROUP, Numbers
 
-__all__ = ["GROUP", "MOST_FRAMES", "CompressedFrames", "FrameIndex", "FrameStore", "RawFrames", "load_zstandard"]
-
-GROUP = 8  # frames; they are compressed together
-MOST_FRAMES = GROUP + 1  # of a stack: it reaches back one group at most
-SPARE = 1.25  # address space for raw frames over one per transition; what is never written takes no memory
-
-Numbers = NDArray[np.int64]
+__all__ = [
+    "CompressedFrames",
+    "DeviceFrames",
+    "FrameStore",
+    "RawFrames",
+    "load_zstandard",
+]
 
 
 class FrameStore(Protocol):
@@ -32,8 +30,8 @@ class FrameStore(Protocol):
     def write(self, numbers: Numbers, frames: Array) -> None:
         """Keep frames `[K, F]` as bytes; each group is filled from its first place on."""
 
-    def read(self, numbers: Numbers) -> Array:
-        """Return a copy of frames `[K, F]`."""
+    def read(self, numbers: Numbers) -> Tensor:
+        """Return a copy of frames `[K, F]`, where they are."""
 
     def release(self, first: int, last: int) -> None:
         """Forget the groups from `first` to `last - 1`."""
@@ -60,130 +58,50 @@ class FrameStore(Protocol):
         """Bytes that the frames take now."""
 
 
-class FrameIndex:
-    """Numbers the frames of `E` environments and knows the stack that ends with each.
+class Places:
+    """Where in a block of a fixed size each group lies.
 
     Args:
-        num_envs: environments `E`.
-        stack: frames of a state, at most 9.
-        groups: room for so many at once at first; it doubles when needed.
+        groups: how many there are at once at most.
     """
 
-    def __init__(self, num_envs: int, stack: int, groups: int) -> None:
-        self.stack = stack
-        self.opened = 0  # groups ever
-        self.released = 0  # of them, the oldest so many are forgotten
-        self._cursor = np.zeros(num_envs, np.int64)  # each environment's next number; at a multiple of 8 a new group
-        self._last = np.full(num_envs, -1, np.int64)  # its last group
-        self._age = np.zeros(num_envs, np.int64)  # frames of the episode before the next one, up to stack - 1
-        size = 1 << max(4, math.ceil(math.log2(groups + 1)))
-        self._ages = np.zeros((size, GROUP), np.uint8)  # of each frame; row = group modulo size
-        self._previous = np.zeros(size, np.int64)  # the group before, of the same environment
-        self._back = np.arange(stack - 1, -1, -1)  # how far each frame of a stack lies behind the newest
+    def __init__(self, groups: int) -> None:
+        self.touched = 0  # rows of the block, one for a frame, that were ever in use: from the first on
+        self._most = groups * GROUP
+        self._free: list[int] = []  # rows of forgotten groups: they come first, so that no more memory is touched
+        self._rows = np.zeros(1 << math.ceil(math.log2(groups + 1)), np.int64)  # by group modulo its length
 
-    def append(self, envs: Numbers, begins: bool = False) -> Numbers:
-        """Return the numbers `[K]` of one more frame of each of these environments, the first of an episode or not."""
-        new = envs[self._cursor[envs] % GROUP == 0]
-        if len(new):
-            self._open(new)
-        numbers = self._cursor[envs]
-        self._cursor[envs] += 1
-        ages = np.zeros(len(envs), np.int64) if begins else self._age[envs]
-        self._ages[(numbers // GROUP) % len(self._ages), numbers % GROUP] = ages
-        self._age[envs] = np.minimum(ages + 1, self.stack - 1)
-        return numbers
-
-    def stacks(self, numbers: Numbers) -> tuple[Numbers, NDArray[np.bool_]]:
-        """Return the numbers `[K, S]` of the stacks that end with these, oldest first, and which frames are missing.
-
-        A missing frame lies before the start of its episode; its number is that of the newest.
-        """
-        groups, places = numbers // GROUP, numbers % GROUP
-        rows = groups % len(self._ages)
-        missing = self._back > self._ages[rows, places][:, None]
-        before = places[:, None] < self._back  # in the group before
-        found = np.where(before, (GROUP * (self._previous[rows] - groups + 1))[:, None], 0)
-        found += numbers[:, None] - self._back
-        return np.where(missing, numbers[:, None], found), missing
-
-    def first_group(self, numbers: Numbers) -> int:
-        """Return a group that no frame of the stacks that end with these numbers lies before."""
-        groups = numbers // GROUP
-        previous = self._previous[groups % len(self._ages)]
-        return int(np.where(previous < 0, groups, previous).min())
-
-    def release(self, before: int) -> tuple[int, int]:
-        """Forget all groups before this one; return which those were."""
-        first, self.released = self.released, max(self.released, before)
-        return first, self.released
-
-    def close(self) -> Numbers:
-        """End every group that is under way, and what episodes go back to; return their next numbers.
-
-        The next frame of each environment must begin an episode. What was numbered before never changes again, and
-        what comes after does not depend on it but for `opened` and `released`.
-        """
-        numbers = self._cursor[self._cursor % GROUP > 0]
-        for group, place in zip(*divmod(numbers, GROUP), strict=True):
-            self._ages[group % len(self._ages), place:] = 0  # of an older group in this row
-        self._cursor[:], self._last[:], self._age[:] = 0, -1, 0
-        return numbers
-
-    def get(self, first: int, last: int) -> dict[str, Array]:
-        """Copy what is known of groups `first` to `last - 1`, all of them full or closed."""
-        rows = np.arange(first, last) % len(self._ages)
-        return {"ages": self._ages[rows], "previous": self._previous[rows]}
-
-    def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
-        """Put back what is known of groups, but for those before `wanted`.
+    def open(self, numbers: Numbers) -> None:
+        """Find room for each group whose first number is among these.
 
         Raises:
-            RunError: it does not fit, or names a group or a frame that can't be meant.
+            ConfigError: there is no room: episodes are so short that their first frames fill it.
         """
-        groups = np.arange(first, last)
-        ages = array_from(dict(columns), "ages", np.empty((len(groups), GROUP), np.uint8))
-        previous = array_from(dict(columns), "previous", groups)
-        if not ((ages < self.stack).all() and (previous >= -1).all() and (previous < groups).all()):
-            raise RunError("its frames follow on frames that can't be")
-        rows = groups[wanted - first :] % len(self._ages)
-        self._ages[rows], self._previous[rows] = ages[wanted - first :], previous[wanted - first :]
+        for group in (numbers[numbers % GROUP == 0] // GROUP).tolist():
+            self._rows[group % len(self._rows)] = self._take()
 
-    def restart(self, opened: int, released: int) -> None:
-        """Make room for groups `released` to `opened - 1`, which `put` must then bring."""
-        self.opened, self.released = opened, released
-        while self.opened - self.released > len(self._ages):
-            self._grow()
+    def at(self, numbers: Numbers) -> Numbers:
+        """Return the rows `[K]` of these numbers."""
+        return self._rows[(numbers // GROUP) % len(self._rows)] + numbers % GROUP
 
-    def holds(self, numbers: Numbers) -> bool:
-        """True if all stacks that end with these numbers lie in groups that are not forgotten."""
-        low, high = GROUP * self.released, GROUP * self.opened
-        if not ((numbers >= low) & (numbers < high)).all():
-            return False
-        parts = (self.stacks(numbers[start : start + 65_536])[0] for start in range(0, len(numbers), 65_536))
-        return all(bool(((shown >= low) & (shown < high)).all()) for shown in parts)
+    def release(self, first: int, last: int) -> None:
+        """Take back the room of groups `first` to `last - 1`."""
+        self._free += self._rows[np.arange(first, last) % len(self._rows)].tolist()
 
-    def _open(self, envs: Numbers) -> None:
-        groups = self.opened + np.arange(len(envs))
-        self.opened += len(envs)
-        while self.opened - self.released > len(self._ages):
-            self._grow()
-        self._previous[groups % len(self._ages)] = self._last[envs]
-        self._last[envs] = groups
-        self._cursor[envs] = GROUP * groups
+    def rest(self, numbers: Numbers) -> list[tuple[int, int]]:
+        """Return the rows, from and to, that are left of groups of which these numbers would be next."""
+        return [(row, row + GROUP - int(number % GROUP)) for number, row in zip(numbers, self.at(numbers), strict=True)]
 
-    def _grow(self) -> None:
-        size = len(self._ages)
-        living = np.arange(self.released, self.released + size)
-        for name in ("_ages", "_previous"):
-            old: Array = getattr(self, name)
-            new = np.zeros((2 * size, *old.shape[1:]), old.dtype)
-            new[living % (2 * size)] = old[living % size]
-            setattr(self, name, new)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the index takes."""
-        return self._ages.nbytes + self._previous.nbytes
+    def _take(self) -> int:
+        if self._free:
+            return self._free.pop()
+        if self.touched == self._most:
+            raise ConfigError(
+                "replay_store: no room for raw frames, since episodes have fewer than 4 steps on average, or "
+                "environments few steps between checkpoints; use compressed"
+            )
+        self.touched += GROUP
+        return self.touched - GROUP
 
 
 class RawFrames:
@@ -192,41 +110,37 @@ class RawFrames:
     Args:
         frame_bytes: `F`.
         groups: how many there are at once at most.
+
+    Raises:
+        ConfigError: (`write`) there is no room.
     """
 
     def __init__(self, frame_bytes: int, groups: int) -> None:
         self._frames = np.empty((groups * GROUP, frame_bytes), np.uint8)
-        self._free: list[int] = []  # rows of forgotten groups: they come first, so that no more memory is touched
-        self._touched = 0
-        self._rows = np.zeros(1 << math.ceil(math.log2(groups + 1)), np.int64)  # by group modulo its length
+        self._places = Places(groups)
 
     def write(self, numbers: Numbers, frames: Array) -> None:
-        """Keep frames `[K, F]`.
+        """Keep frames `[K, F]`."""
+        self._places.open(numbers)
+        self._frames[self._places.at(numbers)] = frames
 
-        Raises:
-            ConfigError: there is no room: episodes are so short that their first frames fill it.
-        """
-        for group in (numbers[numbers % GROUP == 0] // GROUP).tolist():
-            self._rows[group % len(self._rows)] = self._take()
-        self._frames[self._at(numbers)] = frames
-
-    def read(self, numbers: Numbers) -> Array:
+    def read(self, numbers: Numbers) -> Tensor:
         """Return a copy of frames `[K, F]`."""
-        return self._frames.take(self._at(numbers), axis=0)
+        return torch.from_numpy(self._frames.take(self._places.at(numbers), axis=0))
 
     def release(self, first: int, last: int) -> None:
         """Forget groups."""
-        self._free += self._rows[np.arange(first, last) % len(self._rows)].tolist()
+        self._places.release(first, last)
 
     def close(self, numbers: Numbers) -> None:
         """End groups early."""
-        for number, row in zip(numbers.tolist(), self._at(numbers).tolist(), strict=True):
-            self._frames[row : row + GROUP - number % GROUP] = 0
+        for first, last in self._places.rest(numbers):
+            self._frames[first:last] = 0
 
     def get(self, first: int, last: int) -> dict[str, Array]:
         """Copy groups as `frames` `[G, 8, F]`."""
-        numbers = np.arange(GROUP * first, GROUP * last)
-        return {"frames": self.read(numbers).reshape(-1, GROUP, self._frames.shape[1])}
+        rows = self._places.at(np.arange(GROUP * first, GROUP * last))
+        return {"frames": self._frames.take(rows, axis=0).reshape(-1, GROUP, self._frames.shape[1])}
 
     def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
         """Put back groups, but for those before `wanted`.
@@ -247,25 +161,78 @@ class RawFrames:
     @property
     def nbytes(self) -> int:
         """Bytes that frames have been written to."""
-        return self._touched * self._frames.shape[1]
-
-    def _at(self, numbers: Numbers) -> Numbers:
-        return self._rows[(numbers // GROUP) % len(self._rows)] + numbers % GROUP
-
-    def _take(self) -> int:
-        if self._free:
-            return self._free.pop()
-        if self._touched == len(self._frames):
-            raise ConfigError(
-                "replay_store = 'raw': no room, since episodes have fewer than 4 steps on average, or environments few "
-                "steps between checkpoints; use compressed"
-            )
-        self._touched += GROUP
-        return self._touched - GROUP
+        return self._places.touched * self._frames.shape[1]
 
 
-class CompressedFrames:
-    """Groups of eight frames, compressed together with Zstandard.
+class DeviceFrames:
+    """Frames as they are, in one preallocated tensor where the network is; in a checkpoint they are packed.
+
+    Args:
+        frame_bytes: `F`.
+        groups: how many there are at once at most.
+        device: where.
+
+    Raises:
+        ConfigError: the package zstandard is missing; (`write`) there is no room.
+    """
+
+    def __init__(self, frame_bytes: int, groups: int, device: torch.device) -> None:
+        self._frames = torch.empty((groups * GROUP, frame_bytes), dtype=torch.uint8, device=device)
+        self._places = Places(groups)
+        self._packer = Packer(frame_bytes)
+
+    def write(self, numbers: Numbers, frames: Array) -> None:
+        """Keep frames `[K, F]`."""
+        self._places.open(numbers)
+        given = torch.from_numpy(np.array(frames)).to(self._frames.device)  # torch wants memory that may be written to
+        self._frames.index_copy_(0, self._rows(numbers), given)
+
+    def read(self, numbers: Numbers) -> Tensor:
+        """Return a copy of frames `[K, F]`, on the device."""
+        return self._frames.index_select(0, self._rows(numbers))
+
+    def release(self, first: int, last: int) -> None:
+        """Forget groups."""
+        self._places.release(first, last)
+
+    def close(self, numbers: Numbers) -> None:
+        """End groups early."""
+        for first, last in self._places.rest(numbers):
+            self._frames[first:last].zero_()
+
+    def get(self, first: int, last: int) -> dict[str, Array]:
+        """Return groups as `CompressedFrames` does."""
+        frames = self.read(np.arange(GROUP * first, GROUP * last)).view(last - first, -1).numpy(force=True)
+        return self._packer.columns([self._packer.pack(group) for group in frames])
+
+    def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
+        """Put back groups, but for those before `wanted`.
+
+        Raises:
+            ConfigError: there is no room.
+            RunError: they don't fit.
+        """
+        for number, packed in enumerate(self._packer.groups(columns, last - first), first):
+            if number >= wanted:
+                frames = self._packer.sound(packed).reshape(GROUP, -1)
+                self.write(np.arange(GROUP * number, GROUP * number + GROUP), frames)
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that a group can take in a checkpoint."""
+        return self._packer.most_bytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that frames have been written to."""
+        return self._places.touched * self._frames.shape[1]
+
+    def _rows(self, numbers: Numbers) -> Tensor:
+        return torch.from_numpy(self._places.at(numbers)).to(self._frames.device)
+
+
+class Packer:
+    """Zstandard for groups of eight frames, alone and as columns of a checkpoint.
 
     Its window spans a group, so it finds for itself what frames share: taking the exclusive or with the frame before
     first makes every one of five Atari games larger, and slower to open (`docs/atari.md`).
@@ -279,10 +246,71 @@ class CompressedFrames:
 
     def __init__(self, frame_bytes: int) -> None:
         zstandard = load_zstandard()
+        self.unpack = zstandard.ZstdDecompressor().decompress
         self._compress = zstandard.ZstdCompressor(level=3).compress
-        self._decompress = zstandard.ZstdDecompressor().decompress
         self._size_of = zstandard.frame_content_size
         self._error: type[Exception] = zstandard.ZstdError
+        self._raw = GROUP * frame_bytes
+
+    def pack(self, group: Array) -> bytes:
+        """Compress a group of `8 F` bytes.
+
+        Copied: what the compressor returns was cut from a block for the worst case, and the rest of a block is too
+        small for the next one. Kept as it is, it takes as much memory as raw frames.
+        """
+        return bytes(memoryview(self._compress(group)))
+
+    def sound(self, packed: bytes) -> Array:
+        """Open a group `[8 F]` that somebody else has packed.
+
+        Raises:
+            RunError: it does not open to eight frames, or takes more memory than that.
+        """
+        try:
+            if self._size_of(packed) == self._raw:
+                opened = np.frombuffer(self.unpack(packed, allow_extra_data=False), np.uint8)
+                if len(opened) == self._raw:
+                    return opened
+        except (self._error, ValueError):
+            pass
+        raise RunError("its compressed frames can't be opened")
+
+    def columns(self, groups: Sequence[bytes]) -> dict[str, Array]:
+        """Return packed groups as `packed`, all one after another, and `sizes` `[G]` in bytes."""
+        sizes = np.array([len(packed) for packed in groups], np.int64)
+        return {"packed": np.frombuffer(b"".join(groups), np.uint8), "sizes": sizes}
+
+    def groups(self, columns: Mapping[str, Array], count: int) -> list[bytes]:
+        """Return the packed groups of what `columns` gave, of which nobody knows yet whether they can be opened.
+
+        Raises:
+            RunError: it holds another number of groups, or some of impossible sizes.
+        """
+        sizes = array_from(dict(columns), "sizes", np.empty(count, np.int64))
+        if not ((sizes > 0) & (sizes <= self.most_bytes)).all():
+            raise RunError("its compressed frames have sizes that can't be")
+        packed = array_from(dict(columns), "packed", np.broadcast_to(np.uint8(0), (int(sizes.sum()),))).tobytes()
+        ends = np.cumsum(sizes)
+        return [packed[start:end] for start, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True)]
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that a group can take: what does not compress becomes a little larger, by Zstandard's own bound."""
+        return self._raw + self._raw // 128 + 512
+
+
+class CompressedFrames:
+    """Groups of eight frames, each packed as soon as it is full.
+
+    Args:
+        frame_bytes: `F`.
+
+    Raises:
+        ConfigError: the package zstandard is missing.
+    """
+
+    def __init__(self, frame_bytes: int) -> None:
+        self._packer = Packer(frame_bytes)
         self._frame_bytes = frame_bytes
         self._packed: dict[int, bytes] = {}
         self._open: dict[int, Array] = {}  # groups that are not full yet, [8, F] each
@@ -296,15 +324,13 @@ class CompressedFrames:
                 self._open[group] = np.zeros((GROUP, self._frame_bytes), np.uint8)
             self._open[group][place] = frame
             if place == GROUP - 1:
-                # Copied: what the compressor returns was cut from a block for the worst case, and the rest of a block
-                # is too small for the next one. Kept as it is, it takes as much memory as raw frames.
-                self._keep(group, bytes(memoryview(self._compress(self._open.pop(group)))))
+                self._keep(group, self._packer.pack(self._open.pop(group)))
 
-    def read(self, numbers: Numbers) -> Array:
+    def read(self, numbers: Numbers) -> Tensor:
         """Return a copy of frames `[K, F]`."""
         wanted, which = np.unique(numbers // GROUP, return_inverse=True)
         groups = np.frombuffer(b"".join(map(self._group, wanted.tolist())), np.uint8)
-        return groups.reshape(-1, self._frame_bytes).take(which * GROUP + numbers % GROUP, axis=0)
+        return torch.from_numpy(groups.reshape(-1, self._frame_bytes).take(which * GROUP + numbers % GROUP, axis=0))
 
     def release(self, first: int, last: int) -> None:
         """Forget groups."""
@@ -315,13 +341,11 @@ class CompressedFrames:
     def close(self, numbers: Numbers) -> None:
         """End groups early."""
         for group in (numbers // GROUP).tolist():
-            self._keep(group, bytes(memoryview(self._compress(self._open.pop(group)))))
+            self._keep(group, self._packer.pack(self._open.pop(group)))
 
     def get(self, first: int, last: int) -> dict[str, Array]:
         """Return groups as they are kept: `packed`, all one after another, and `sizes` `[G]` in bytes."""
-        groups = [self._packed[group] for group in range(first, last)]
-        sizes = np.array([len(packed) for packed in groups], np.int64)
-        return {"packed": np.frombuffer(b"".join(groups), np.uint8), "sizes": sizes}
+        return self._packer.columns([self._packed[group] for group in range(first, last)])
 
     def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
         """Put back groups, but for those before `wanted`. Each is opened once, to know that it can be.
@@ -329,20 +353,15 @@ class CompressedFrames:
         Raises:
             RunError: they don't fit.
         """
-        sizes = array_from(dict(columns), "sizes", np.empty(last - first, np.int64))
-        if not ((sizes > 0) & (sizes <= self.most_bytes)).all():
-            raise RunError("its compressed frames have sizes that can't be")
-        packed = array_from(dict(columns), "packed", np.broadcast_to(np.uint8(0), (int(sizes.sum()),))).tobytes()
-        ends = np.cumsum(sizes)
-        for group, start, end in zip(range(first, last), (ends - sizes).tolist(), ends.tolist(), strict=True):
+        for group, packed in enumerate(self._packer.groups(columns, last - first), first):
             if group >= wanted:
-                self._keep(group, self._sound(packed[start:end]))
+                self._packer.sound(packed)
+                self._keep(group, packed)
 
     @property
     def most_bytes(self) -> int:
-        """Bytes that a group can take: what does not compress becomes a little larger, by Zstandard's own bound."""
-        raw = GROUP * self._frame_bytes
-        return raw + raw // 128 + 512
+        """Bytes that a group can take."""
+        return self._packer.most_bytes
 
     @property
     def nbytes(self) -> int:
@@ -353,19 +372,9 @@ class CompressedFrames:
         self._packed[group] = packed
         self._bytes += sys.getsizeof(packed)
 
-    def _sound(self, packed: bytes) -> bytes:
-        """Return a compressed group, of which it is certain that it opens to eight frames, and takes no more memory."""
-        raw = GROUP * self._frame_bytes
-        try:
-            if self._size_of(packed) == raw and len(self._decompress(packed, allow_extra_data=False)) == raw:
-                return packed
-        except (self._error, ValueError):
-            pass
-        raise RunError("its compressed frames can't be opened")
-
     def _group(self, group: int) -> bytes:
         packed = self._packed.get(group)
-        whole: bytes = self._open[group].tobytes() if packed is None else self._decompress(packed)
+        whole: bytes = self._open[group].tobytes() if packed is None else self._packer.unpack(packed)
         return whole
 
 

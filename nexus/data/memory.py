@@ -3,11 +3,12 @@
 import os
 
 import numpy as np
+import torch
 from numpy.typing import DTypeLike
 
 from nexus.core.errors import ConfigError
 
-__all__ = ["available_memory", "replay_bytes", "require_memory", "require_memory_for_priorities"]
+__all__ = ["available_memory", "memory_on", "replay_bytes", "require_memory", "require_memory_for_priorities"]
 
 
 def replay_bytes(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> int:
@@ -27,6 +28,13 @@ def available_memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def memory_on(device: torch.device) -> int | None:
+    """Return the bytes that are free on a device, or None where nobody tells."""
+    if device.type == "cpu":
+        return available_memory()
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def require_memory(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> None:

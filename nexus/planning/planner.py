@@ -19,6 +19,7 @@ from nexus.planning.probe import longest_episode, measure, probed
 from nexus.runner import Run
 from nexus.training.config import TrainConfig
 from nexus.training.presets import resolve_preset
+from nexus.training.replays import saved_bytes
 from nexus.training.run_folder import require_empty
 from nexus.training.signals import sigterm_stops
 
@@ -70,9 +71,10 @@ def plan(
     ):
         network = sum(value.nbytes for value in run.agent.q_network.state_dict().values())
         row = run.plan.replay_bytes / config.replay_capacity
-        require_disk(config, disk_of(config, network, row, free_disk(folder)), network, row)
+        saved = saved_bytes(config, run.agent.state_shape, run.state_dtype) / config.replay_capacity
+        require_disk(config, disk_of(config, network, saved, free_disk(folder)), network, saved)
         measured = measured_in(run, probe_seconds, started)
-        disk = disk_of(config, network, row, free_disk(folder), measured.episode_length)
+        disk = disk_of(config, network, saved, free_disk(folder), measured.episode_length)
         limit = longest_episode(run.spec)
         replay = run.plan.replay_bytes
         memory = Memory(replay, int(min(config.total_steps * row, replay)), measured.base, free)

@@ -51,8 +51,9 @@ class TrainConfig(AgentConfig):
     """prioritized: β at the start; it rises to 1 with the last step."""
     replay_capacity: int = 100_000
     """Transitions kept for replay."""
-    replay_store: Literal["auto", "full", "raw", "compressed"] = "auto"
-    """full: both states; raw, compressed: each frame once; auto: compressed for stacked images."""
+    replay_store: Literal["auto", "full", "raw", "compressed", "device"] = "auto"
+    """full: both states; raw, compressed, device (a GPU's memory): each frame once; auto, for stacked images: device
+    if it has room, else compressed."""
     batch_size: int = 64
     """Transitions per update."""
     learning_starts: int = 1_000

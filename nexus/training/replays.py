@@ -6,26 +6,41 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from nexus.core.seeding import generator
-from nexus.data.frame_replay import FrameReplay, frame_replay_bytes, require_memory_for_frames
-from nexus.data.frame_store import MOST_FRAMES
-from nexus.data.memory import replay_bytes, require_memory
+from nexus.data.frame_index import MOST_FRAMES
+from nexus.data.frame_replay import (
+    FrameReplay,
+    Kind,
+    frame_replay_bytes,
+    require_memory_for_frames,
+    room_for_frames,
+)
+from nexus.data.memory import memory_on, replay_bytes, require_memory
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
+from nexus.models.setup import resolve_device
 from nexus.training.config import TrainConfig
 
-__all__ = ["AnyReplay", "replay_for", "replay_memory", "store_for"]
+__all__ = ["AnyReplay", "replay_for", "replay_memory", "saved_bytes", "store_for"]
 
+SHARE = 0.8  # of what is free on a GPU: networks and batches want some too
 AnyReplay = ReplayBuffer | PrioritizedReplayBuffer | FrameReplay
 
 
 def store_for(
     config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike
-) -> Literal["full", "raw", "compressed"]:
-    """Return how states are stored; `auto` compresses stacked images of bytes."""
+) -> Literal["full", "raw", "compressed", "device"]:
+    """Return how states are stored; `auto` keeps stacked images of bytes on a GPU that has room, else compressed.
+
+    Whoever resumes may find less room there: compressed frames and those of a device are the same in a checkpoint.
+    """
     if config.replay_store != "auto":
         return config.replay_store
-    images = np.dtype(state_dtype) == np.uint8 and len(state_shape) >= 3 and 2 <= config.frame_stack <= MOST_FRAMES
-    return "compressed" if images else "full"
+    if not (np.dtype(state_dtype) == np.uint8 and len(state_shape) >= 3 and 2 <= config.frame_stack <= MOST_FRAMES):
+        return "full"
+    device = resolve_device(config.device, state_shape)
+    free = None if device.type == "cpu" else memory_on(device)
+    needed = room_for_frames(config.replay_capacity, state_shape, state_dtype, "device")
+    return "device" if free is not None and needed < SHARE * free else "compressed"
 
 
 def replay_memory(config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> int:
@@ -38,8 +53,18 @@ def replay_memory(config: TrainConfig, state_shape: tuple[int, ...], state_dtype
     if store == "full":
         require_memory(capacity, state_shape, state_dtype)
         return replay_bytes(capacity, state_shape, state_dtype)
-    require_memory_for_frames(capacity, state_shape, state_dtype, store)
+    device = resolve_device(config.device, state_shape)
+    require_memory_for_frames(capacity, state_shape, state_dtype, store, device)
     return frame_replay_bytes(capacity, state_shape, state_dtype, store)
+
+
+def saved_bytes(config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> int:
+    """Return about what a full replay takes in checkpoints; what lies on a device is packed there."""
+    store = store_for(config, state_shape, state_dtype)
+    if store == "full":
+        return replay_bytes(config.replay_capacity, state_shape, state_dtype)
+    kind: Kind = "raw" if store == "raw" else "compressed"
+    return frame_replay_bytes(config.replay_capacity, state_shape, state_dtype, kind)
 
 
 def replay_for(
@@ -53,5 +78,7 @@ def replay_for(
         else ReplayBuffer(capacity, rng)
     )
     store = store_for(config, state_shape, state_dtype)
+    if store == "full":
+        return rows
     like = np.broadcast_to(np.zeros((), state_dtype), (config.num_envs, *state_shape))
-    return rows if store == "full" else FrameReplay(rows, store, config.n_step, like)
+    return FrameReplay(rows, store, config.n_step, like, resolve_device(config.device, state_shape))
