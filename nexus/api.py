@@ -25,7 +25,7 @@ from nexus.models.torsos import torso_of
 from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.checkpoint import read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints, best_of
-from nexus.training.config import TrainConfig
+from nexus.training.config import LEAST_FRAME, MOST_FRAME, TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import inside
@@ -309,8 +309,9 @@ def evaluate(
             raise ConfigError("evaluating an agent needs its env: an id or a function")
         if checkpoint is not None:
             raise ConfigError(f"checkpoint = {checkpoint!r}: needs the folder of a run in place of an agent")
-        frames = (4, agent.state_shape[0]) if is_atari(env) and agent.state_shape else (1, 1)
-        player, spec = agent, EnvSpec(env, *frames)
+        player, spec = agent, EnvSpec(env)
+        if is_atari(env) and len(agent.state_shape) == 3:
+            spec = EnvSpec(env, 4, agent.state_shape[0], frame_size=agent.state_shape[-1])
     else:
         player, spec = load_agent(agent, checkpoint=checkpoint), env_of_run(agent, env)
     if env is not None:
@@ -343,9 +344,11 @@ def env_of_run(run: str | os.PathLike[str], env: EnvSource | None = None) -> Env
     skip, stack = (config.get(name, 1) for name in ("frame_skip", "frame_stack"))
     if not all(isinstance(size, int) and 1 <= size <= MOST_FRAMES for size in (skip, stack)):
         raise RunError(f"{Path(run) / RUN_FILE} does not tell how its environment was wrapped")
-    protocol = config.get("protocol")
+    protocol, size = (config.get(name) if is_atari(env) else None for name in ("protocol", "frame_size"))
+    if not (size is None or (isinstance(size, int) and LEAST_FRAME <= size <= MOST_FRAME)):
+        raise RunError(f"{Path(run) / RUN_FILE} does not tell how its environment was wrapped")
     try:
-        return EnvSpec(env, skip, stack, protocol=protocol if is_atari(env) else None)
+        return EnvSpec(env, skip, stack, protocol=protocol, frame_size=size)
     except (ConfigError, TypeError):
         raise RunError(f"{Path(run) / RUN_FILE} names no protocol of an Atari game: {protocol!r}") from None
 

@@ -73,7 +73,8 @@ class Run:
     ) -> None:
         env = canonical(env)
         self.config = config
-        self.spec = EnvSpec(env, config.frame_skip, config.frame_stack, protocol=config.protocol)
+        frames = config.frame_skip, config.frame_stack
+        self.spec = EnvSpec(env, *frames, protocol=config.protocol, frame_size=config.frame_size)
         self.listener = listener
         self.counters = loop.Counters()
         self.episodes = EpisodeTracker(config.num_envs)

@@ -16,12 +16,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 import nexus
 from nexus.api import TrainResult, make_config, resume, train
 from nexus.cli.main import main
-from nexus.core.errors import ConfigError, EnvError
+from nexus.core.errors import ConfigError, EnvError, RunError
 from nexus.core.types import Array
 from nexus.envs.atari import PROTOCOLS, LifeLoss, OneGame, canonical, is_atari, make_atari
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env
 from nexus.envs.stream import Step, TransitionStream
 from nexus.training.evaluation import Evaluation, evaluate
+from nexus.training.files import write_json
 from nexus.training.presets import PRESETS, resolve_preset
 from nexus.training.replays import store_for
 from nexus.training.verify import verify
@@ -86,6 +87,40 @@ def test_a_protocol_belongs_to_a_game() -> None:
     assert EnvSpec("CartPole-v1").rules is None
     assert EnvSpec("pong").rules is NATURE
     assert EnvSpec("pong", protocol="machado").rules is MACHADO
+
+
+def test_frames_have_another_size_in_atari_alone() -> None:
+    with pytest.raises(ConfigError, match="frame_size = 42: CartPole-v1 is no Atari game"):
+        EnvSpec("CartPole-v1", frame_size=42)
+    with pytest.raises(ConfigError, match="frame_size = 19: needs 20 to 210 pixels, or none"):
+        make_config("pong", frame_size=19)
+    assert EnvSpec("pong", frame_size=84) == EnvSpec("pong")
+    large, small = (steps_of(make_atari(PONG, NATURE, 3, frame_size=size), 150) for size in (84, 42))
+    for one, other in zip(large, small, strict=True):
+        assert (one.states.shape, other.states.shape) == ((3, 4, 84, 84), (3, 4, 42, 42))
+        np.testing.assert_array_equal(one.rewards, other.rewards)  # the game is the same
+    shrunk = large[-1].states.reshape(3, 4, 42, 2, 42, 2).mean((3, 5))
+    assert np.abs(shrunk - small[-1].states).mean() < 3.0  # and so is the picture
+
+
+def test_a_run_keeps_the_size_of_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROTOCOLS, "nature", type(NATURE)(**{**NATURE.to_mapping(), "eval_frames": 400}))
+    result = nexus.train("breakout", run_dir=tmp_path, frame_size=42, torso="nips_cnn", **TINY)
+    assert result.agent.state_shape == (4, 42, 42)
+    assert result.evaluation is not None
+    assert str(result.evaluation.protocol).endswith(", 42 x 42 pixels")
+    for player, env in ((tmp_path, None), (result.agent, "breakout")):
+        assert nexus.evaluate(player, env, episodes=1).protocol.frame_size == 42
+    saved = json.loads(json.dumps(result.evaluation.to_mapping()))
+    assert Evaluation.from_mapping(saved) == result.evaluation
+    del saved["protocol"]["frame_size"]  # written before there was a choice
+    assert Evaluation.from_mapping(saved).protocol.frame_size is None
+    run = json.loads((tmp_path / "run.json").read_text())
+    run["config"]["frame_size"] = 10**9
+    del run["sha256"]
+    write_json(tmp_path / "run.json", run)
+    with pytest.raises(RunError, match="does not tell how its environment was wrapped"):
+        nexus.evaluate(tmp_path, episodes=1)
 
 
 def test_atari_has_presets_as_data() -> None:

@@ -308,6 +308,7 @@ def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
         "learning_rate_factor": 0.25,
         "munchausen_clip": -2.0,
         "hidden_layers": 3,
+        "frame_size": 42,
         "reward_clip": 1.0,
         "update_every": "2 steps",
         "target_update_every": "7 steps",

@@ -29,6 +29,7 @@ INSTALL = 'ale-py is not installed; get it with: pip install "nexus[atari]"'
 LIFE_LOST = "life_lost"  # in an info: [E], where a life was lost, the game goes on, and learning is to see an end
 PREFIX, SUFFIX = "ALE/", "-v5"
 SCREEN = {"img_height": 210, "img_width": 160, "grayscale": False}  # the console's own picture
+FRAME_SIZE = 84
 FRAMES_PER_SECOND = 60
 COUNTS = ("lives", "episode_frame_number")  # of an info, by which two games are told apart
 
@@ -103,9 +104,15 @@ def hint(word: str) -> str:
 
 
 def make_atari(
-    name: str, protocol: AtariProtocol, num_envs: int, frame_skip: int = 4, frame_stack: int = 4, **picture: Any
+    name: str,
+    protocol: AtariProtocol,
+    num_envs: int,
+    frame_skip: int = 4,
+    frame_stack: int = 4,
+    frame_size: int = FRAME_SIZE,
+    **picture: Any,
 ) -> VectorEnv[Any, Any, Any]:
-    """Return `num_envs` games that step together: 84 x 84 grey, maximum over two frames, stacked, rewards as they are.
+    """Return `num_envs` games that step together: grey, maximum over two frames, stacked, rewards as they are.
 
     Where the protocol has it, `info["life_lost"]` tells of lost lives. It is taken from the number of lives: of the two
     signals of ale-py one resets the game, and the other leaves the last observation unwritten.
@@ -116,6 +123,7 @@ def make_atari(
         num_envs: copies.
         frame_skip: frames to a step.
         frame_stack: frames shown at once.
+        frame_size: pixels on a side of a frame.
         picture: how ale-py is to show a frame, where that is not to be as said.
 
     Raises:
@@ -139,7 +147,7 @@ def make_atari(
             noop_max=protocol.no_ops,
             reward_clipping=False,  # reported returns are never clipped
             use_fire_reset=False,
-            **picture,
+            **{"img_height": frame_size, "img_width": frame_size, **picture},
         )
     except Exception as error:
         raise ConfigError(f"{name} can't be made: {one_line(error)}") from error
@@ -236,10 +244,15 @@ class OneGame(gym.Env[Any, Any]):
 
 
 def make_one_atari(
-    name: str, protocol: AtariProtocol, frame_skip: int, frame_stack: int, render_mode: str | None = None
+    name: str,
+    protocol: AtariProtocol,
+    frame_skip: int,
+    frame_stack: int,
+    frame_size: int = FRAME_SIZE,
+    render_mode: str | None = None,
 ) -> gym.Env[Any, Any]:
     """Return one game; see `make_atari`. With a render mode it can be shown: `rgb_array`, or `human` for a window."""
-    games = make_atari(name, protocol, 1, frame_skip, frame_stack)
+    games = make_atari(name, protocol, 1, frame_skip, frame_stack, frame_size)
     if render_mode is None:
         return OneGame(games)
     game = OneGame(games, make_atari(name, protocol, 1, frame_skip, 1, **SCREEN))

@@ -14,6 +14,7 @@ from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 
 from nexus.core.errors import ConfigError, nearest, one_line
 from nexus.envs.atari import (
+    FRAME_SIZE,
     PROTOCOLS,
     AtariProtocol,
     canonical,
@@ -45,6 +46,7 @@ class EnvSpec:
         frame_stack: observations shown at once.
         kwargs: passed to `gymnasium.make`.
         protocol: of an Atari game, one of `PROTOCOLS`; None takes `nature`.
+        frame_size: of an Atari game, pixels on a side of a frame; None takes 84.
 
     Raises:
         ConfigError: there is no such protocol, or the environment is no Atari game.
@@ -55,11 +57,15 @@ class EnvSpec:
     frame_stack: int = 1
     kwargs: tuple[tuple[str, Any], ...] = ()
     protocol: str | None = None
+    frame_size: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", canonical(self.source))
-        if self.protocol is not None and not is_atari(self.source):
-            raise ConfigError(f"protocol = {self.protocol!r}: {name_of(self.source)} is no Atari game; leave it out")
+        for name, value in (("protocol", self.protocol), ("frame_size", self.frame_size)):
+            if value is not None and not is_atari(self.source):
+                raise ConfigError(f"{name} = {value!r}: {name_of(self.source)} is no Atari game; leave it out")
+        if self.frame_size == FRAME_SIZE:
+            object.__setattr__(self, "frame_size", None)  # one way to say it
         if self.protocol is not None and self.protocol not in PROTOCOLS:
             raise ConfigError(f"protocol = {self.protocol!r}: needs one of {', '.join(PROTOCOLS)}")
 
@@ -81,7 +87,8 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
         ConfigError: it is unknown, can't be made, or has spaces that DQN can't use.
     """
     if spec.rules is not None:
-        return make_one_atari(name_of(spec.source), spec.rules, spec.frame_skip, spec.frame_stack, render_mode)
+        size = spec.frame_size or FRAME_SIZE
+        return make_one_atari(name_of(spec.source), spec.rules, spec.frame_skip, spec.frame_stack, size, render_mode)
     if isinstance(spec.source, str):
         registered_id(spec.source)
         settings = dict(spec.kwargs) | ({} if render_mode is None else {"render_mode": render_mode})
@@ -112,7 +119,8 @@ def make_vector_env(
     if spec.rules is not None:
         if mode != "auto":
             raise ConfigError(f"vectorization = {mode!r}: Atari games are stepped by threads of their own; use auto")
-        return make_atari(name_of(spec.source), spec.rules, num_envs, spec.frame_skip, spec.frame_stack)
+        size = spec.frame_size or FRAME_SIZE
+        return make_atari(name_of(spec.source), spec.rules, num_envs, spec.frame_skip, spec.frame_stack, size)
     if mode == "auto" and has_own_vector_form(spec):
         return gym.make_vec(str(spec.source), num_envs=num_envs, vectorization_mode="vector_entry_point")
     makers = [partial(make_env, spec)] * num_envs

@@ -7,11 +7,12 @@ from nexus.core.config import AgentConfig
 from nexus.core.period import Period
 from nexus.ops import schedules
 
-__all__ = ["TrainConfig"]
+__all__ = ["LEAST_FRAME", "MOST_FRAME", "TrainConfig"]
 
 
 EVERY_4_STEPS, EVERY_1000_STEPS, EVERY_500_UPDATES = map(Period.parse, ("4 steps", "1000 steps", "500 updates"))
 MOST_COPIES = 100  # that play an evaluation in this process
+LEAST_FRAME, MOST_FRAME = 20, 210  # pixels: what the smallest torso takes, and the lines that the console has
 MOST_ENVS = 1 << 16  # a typing error should not take the machine's memory
 EVERY_10000_STEPS = Period.parse("10000 steps")
 
@@ -37,6 +38,8 @@ class TrainConfig(AgentConfig):
     """Times each action is repeated; images show the maximum of the last two frames."""
     frame_stack: int = 1
     """Observations shown to the agent at once."""
+    frame_size: int | None = None
+    """Atari: pixels on a side of a frame; none for 84."""
     scale_observations: bool = False
     """Map each number of a state that has bounds to [-1, 1] by them."""
     reward_clip: float | None = None
@@ -107,6 +110,8 @@ class TrainConfig(AgentConfig):
             "keep_checkpoints",
         ):
             self.require(getattr(self, name) >= 1, name, "at least 1")
+        is_size = self.frame_size is None or LEAST_FRAME <= self.frame_size <= MOST_FRAME
+        self.require(is_size, "frame_size", f"{LEAST_FRAME} to {MOST_FRAME} pixels, or none")
         self.require(self.step_timeout is None or self.step_timeout > 0, "step_timeout", "more than 0 seconds, or none")
         can_be_stopped = self.step_timeout is None or self.vectorization == "async"
         self.require(can_be_stopped, "step_timeout", "vectorization async: a step in this process can't be stopped")

@@ -35,10 +35,12 @@ class EvaluationProtocol:
     frame_skip: int
     frame_stack: int
     rules: AtariProtocol | None = None  # of an Atari game
+    frame_size: int | None = None  # likewise; None is 84
 
     def __str__(self) -> str:
         policy = "greedy" if self.epsilon == 0 else f"ε = {self.epsilon:g}"
-        played = f"{policy}, {self.episodes} full episodes, unclipped rewards, seed {self.seed}"
+        seen = "" if self.frame_size is None else f", {self.frame_size} x {self.frame_size} pixels"
+        played = f"{policy}, {self.episodes} full episodes, unclipped rewards, seed {self.seed}{seen}"
         return played if self.rules is None else f"{self.rules}; {played}"
 
 
@@ -143,7 +145,15 @@ def evaluate(
         close_env(vector_env)
     low, high = bootstrap_interval(returns)
     protocol = EvaluationProtocol(
-        name_of(env.source), episodes, epsilon, seed, max_episode_steps, env.frame_skip, env.frame_stack, rules
+        name_of(env.source),
+        episodes,
+        epsilon,
+        seed,
+        max_episode_steps,
+        env.frame_skip,
+        env.frame_stack,
+        rules,
+        env.frame_size,
     )
     return Evaluation(
         float(np.mean(returns)),
