@@ -22,6 +22,7 @@ from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.layers import Bounds
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import make_agent
+from nexus.models.setup import resolve_device
 from nexus.training import loop
 from nexus.training.checkpoint import Checkpoint, check_logs, read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints
@@ -90,10 +91,11 @@ class Run:
             stack.callback(close_env, self.vector_env)
             space = self.vector_env.single_observation_space
             shape, dtype, action_dim = describe_spaces(space, self.vector_env.single_action_space, name_of(env))
-            memory = replay_memory(config, shape, dtype)
+            device = resolve_device(config.device, shape)
+            memory = replay_memory(config, shape, dtype, device)
             bounds = bounds_of(space, name_of(env)) if config.scale_observations else None
             self.agent = agent_for(shape, action_dim, config, bounds)
-            self.replay = replay_for(config, shape, dtype)
+            self.replay = replay_for(config, shape, dtype, device)
             folder = (
                 Path(run_dir) if begun and run_dir is not None else new_run_folder(name_of(env), config.seed, run_dir)
             )

@@ -485,11 +485,11 @@ def test_auto_compresses_stacked_images_of_bytes(
     ("free", "store"), [(None, "compressed"), (10_000_000_000, "compressed"), (20_000_000_000, "device")]
 )
 def test_auto_takes_a_gpu_that_has_room(monkeypatch: pytest.MonkeyPatch, free: int | None, store: str) -> None:
-    monkeypatch.setattr(replays, "resolve_device", lambda name, shape: torch.device("cuda"))
     monkeypatch.setattr(replays, "memory_on", lambda device: free if device.type == "cuda" else None)
     config = TrainConfig(frame_stack=4, replay_capacity=1_000_000, checkpoint_every=None)
-    assert store_for(config, (4, 84, 84), np.uint8) == store
-    assert store_for(config, (4, 84, 84), np.float32) == "full"
+    assert store_for(config, (4, 84, 84), np.uint8, torch.device("cuda")) == store
+    assert store_for(config, (4, 84, 84), np.float32, torch.device("cuda")) == "full"
+    assert store_for(config, (4, 84, 84), np.uint8, torch.device("cpu")) == "compressed"
 
 
 def test_a_device_without_room_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def plan(
     ):
         network = sum(value.nbytes for value in run.agent.q_network.state_dict().values())
         row = run.plan.replay_bytes / config.replay_capacity
-        saved = saved_bytes(config, run.agent.state_shape, run.state_dtype) / config.replay_capacity
+        saved = saved_bytes(config, run.agent.state_shape, run.state_dtype, run.agent.device) / config.replay_capacity
         require_disk(config, disk_of(config, network, saved, free_disk(folder)), network, saved)
         measured = measured_in(run, probe_seconds, started)
         disk = disk_of(config, network, saved, free_disk(folder), measured.episode_length)

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import DTypeLike
 
 from nexus.core.seeding import generator
@@ -17,17 +18,17 @@ from nexus.data.frame_replay import (
 from nexus.data.memory import memory_on, replay_bytes, require_memory
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
-from nexus.models.setup import resolve_device
 from nexus.training.config import TrainConfig
 
 __all__ = ["AnyReplay", "replay_for", "replay_memory", "saved_bytes", "store_for"]
 
 SHARE = 0.8  # of what is free on a GPU: networks and batches want some too
+CPU = torch.device("cpu")
 AnyReplay = ReplayBuffer | PrioritizedReplayBuffer | FrameReplay
 
 
 def store_for(
-    config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike
+    config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike, device: torch.device = CPU
 ) -> Literal["full", "raw", "compressed", "device"]:
     """Return how states are stored; `auto` keeps stacked images of bytes on a GPU that has room, else compressed.
 
@@ -37,30 +38,32 @@ def store_for(
         return config.replay_store
     if not (np.dtype(state_dtype) == np.uint8 and len(state_shape) >= 3 and 2 <= config.frame_stack <= MOST_FRAMES):
         return "full"
-    device = resolve_device(config.device, state_shape)
     free = None if device.type == "cpu" else memory_on(device)
     needed = room_for_frames(config.replay_capacity, state_shape, state_dtype, "device")
     return "device" if free is not None and needed < SHARE * free else "compressed"
 
 
-def replay_memory(config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> int:
+def replay_memory(
+    config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike, device: torch.device = CPU
+) -> int:
     """Return the bytes of the full replay; of compressed frames an estimate.
 
     Raises:
         ConfigError: it can't fit; says what would.
     """
-    store, capacity = store_for(config, state_shape, state_dtype), config.replay_capacity
+    store, capacity = store_for(config, state_shape, state_dtype, device), config.replay_capacity
     if store == "full":
         require_memory(capacity, state_shape, state_dtype)
         return replay_bytes(capacity, state_shape, state_dtype)
-    device = resolve_device(config.device, state_shape)
     require_memory_for_frames(capacity, state_shape, state_dtype, store, device)
     return frame_replay_bytes(capacity, state_shape, state_dtype, store)
 
 
-def saved_bytes(config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> int:
+def saved_bytes(
+    config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike, device: torch.device = CPU
+) -> int:
     """Return about what a full replay takes in checkpoints; what lies on a device is packed there."""
-    store = store_for(config, state_shape, state_dtype)
+    store = store_for(config, state_shape, state_dtype, device)
     if store == "full":
         return replay_bytes(config.replay_capacity, state_shape, state_dtype)
     kind: Kind = "raw" if store == "raw" else "compressed"
@@ -68,17 +71,20 @@ def saved_bytes(config: TrainConfig, state_shape: tuple[int, ...], state_dtype: 
 
 
 def replay_for(
-    config: TrainConfig, state_shape: tuple[int, ...] = (), state_dtype: DTypeLike = np.float32
+    config: TrainConfig,
+    state_shape: tuple[int, ...] = (),
+    state_dtype: DTypeLike = np.float32,
+    device: torch.device = CPU,
 ) -> AnyReplay:
-    """Return the empty replay that the config asks for, for states of this shape and dtype."""
+    """Return the empty replay that the config asks for, for states of this shape and dtype, and an agent there."""
     rng, capacity = generator(config.seed, "replay"), config.replay_capacity
     rows = (
         PrioritizedReplayBuffer(capacity, rng, config.priority_exponent, config.importance_exponent)
         if config.prioritized
         else ReplayBuffer(capacity, rng)
     )
-    store = store_for(config, state_shape, state_dtype)
+    store = store_for(config, state_shape, state_dtype, device)
     if store == "full":
         return rows
     like = np.broadcast_to(np.zeros((), state_dtype), (config.num_envs, *state_shape))
-    return FrameReplay(rows, store, config.n_step, like, resolve_device(config.device, state_shape))
+    return FrameReplay(rows, store, config.n_step, like, device)

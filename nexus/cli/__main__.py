@@ -1,5 +1,0 @@
-"""`python -m nexus.cli`."""
-
-from nexus.cli.main import main
-
-raise SystemExit(main())
