@@ -446,8 +446,8 @@ def main() -> None:
             "DQN and Rainbow on MinAtar's Breakout",
             10,
             "10 x 10 pixels in 4 channels, sticky actions, 500,000 steps, an update of 32 every 4 steps. Rainbow is "
-            "ahead for the first 100,000 steps only. Nothing was tuned: both have one learning rate and one target, "
-            "and settings of Rainbow's own are the first thing to look for.",
+            "ahead for the first 100,000 steps and level at the end. Nothing was tuned: both have one learning rate "
+            "and one target, and settings of Rainbow's own are the first thing to look for.",
             curves=True,
         ),
         speed(
