@@ -143,12 +143,8 @@ def family_curves(name: str, found: dict[str, Any]) -> None:
             axes.plot(seed[:, 0], seed[:, 1], color=color, alpha=0.3, linewidth=1)
         axes.plot(points[0, :, 0], points[:, :, 1].mean(0), color=color, linewidth=2, label=algorithm)
     axes.set(xlabel="steps (decisions)", ylabel="mean return, 100 greedy episodes")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.2)
     axes.legend(frameon=False, loc="lower right")
-    figure.tight_layout()
-    figure.savefig(RESULTS.parent / "images" / f"{name}.png")
-    plt.close(figure)
+    save(figure, name)
 
 
 def interval_of_iqm(scores: NDArray[np.float64]) -> tuple[float, float]:
@@ -169,9 +165,15 @@ def picture(name: str, found: dict[str, Any], threshold: float) -> None:
     axes.plot(steps, means.mean(axis=0), color="#0072B2", linewidth=2, label=f"mean of {len(means)} seeds")
     axes.axhline(threshold, color="#555555", linewidth=1, linestyle=":", label=f"solved, {threshold:g}")
     axes.set(xlabel="steps (decisions)", ylabel="mean return, 100 greedy episodes", title=f"{found['env']}, DQN")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.2)
     axes.legend(frameon=False, loc="lower right")
+    save(figure, name)
+
+
+def save(figure: Any, name: str) -> None:
+    """Write a picture, its axes open and gridded, and close it."""
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2)
     figure.tight_layout()
     folder = RESULTS.parent / "images"
     folder.mkdir(exist_ok=True)
@@ -356,12 +358,8 @@ def curves(name: str, records: list[dict[str, Any]]) -> None:
             steps, scores = zip(*((point[0], point[1]) for point in row["evaluations"]), strict=True)
             axes.plot(steps, scores, color="#0072B2", linewidth=1.2)
         axes.set(title=found["env"].removeprefix("ALE/").removesuffix("-v5"), xlabel="steps (of 4 frames)")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.2)
     panels[0][0].set_ylabel("score, 30 games")
-    figure.tight_layout()
-    figure.savefig(RESULTS.parent / "images" / f"{name}.png")
-    plt.close(figure)
+    save(figure, name)
 
 
 def overestimation() -> str:

@@ -17,7 +17,7 @@ from nexus.core.state import Series, State, below, count_from, part
 from nexus.core.types import Array, Batch, Transitions
 from nexus.data.frame_index import GROUP, MOST_FRAMES, FrameIndex
 from nexus.data.frame_store import CompressedFrames, DeviceFrames, FrameStore, RawFrames, load_zstandard
-from nexus.data.memory import memory_on, replay_bytes
+from nexus.data.memory import CPU, memory_on, replay_bytes
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
 
@@ -25,7 +25,6 @@ __all__ = ["FrameReplay", "frame_replay_bytes", "require_memory_for_frames"]
 
 Kind = Literal["raw", "compressed", "device"]
 SPARE = 1.25  # room for raw frames over one per transition; in main memory what is never written takes none
-CPU = torch.device("cpu")
 COMPRESSED = 0.03  # of raw: what is said in advance; measured on Atari it is 0.01 to 0.04
 
 

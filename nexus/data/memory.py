@@ -8,7 +8,9 @@ from numpy.typing import DTypeLike
 
 from nexus.core.errors import ConfigError
 
-__all__ = ["available_memory", "memory_on", "replay_bytes", "require_memory", "require_memory_for_priorities"]
+__all__ = ["CPU", "available_memory", "memory_on", "replay_bytes", "require_memory", "require_memory_for_priorities"]
+
+CPU = torch.device("cpu")
 
 
 def replay_bytes(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> int:

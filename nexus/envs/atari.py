@@ -109,7 +109,7 @@ def make_atari(
     num_envs: int,
     frame_skip: int = 4,
     frame_stack: int = 4,
-    frame_size: int = FRAME_SIZE,
+    frame_size: int | None = None,
     **picture: Any,
 ) -> VectorEnv[Any, Any, Any]:
     """Return `num_envs` games that step together: grey, maximum over two frames, stacked, rewards as they are.
@@ -123,13 +123,13 @@ def make_atari(
         num_envs: copies.
         frame_skip: frames to a step.
         frame_stack: frames shown at once.
-        frame_size: pixels on a side of a frame.
+        frame_size: pixels on a side of a frame; None takes 84.
         picture: how ale-py is to show a frame, where that is not to be as said.
 
     Raises:
         ConfigError: ale-py is not installed, there is no such game, or its ROM can't be read.
     """
-    game = rom_of(name)
+    game, size = rom_of(name), frame_size or FRAME_SIZE
     vector_env = importlib.import_module("ale_py.vector_env").AtariVectorEnv
     # It writes its autoreset mode into the metadata of Gymnasium's base class unless it has its own.
     kind = type("AtariVectorEnv", (vector_env,), {"metadata": {}})
@@ -147,7 +147,7 @@ def make_atari(
             noop_max=protocol.no_ops,
             reward_clipping=False,  # reported returns are never clipped
             use_fire_reset=False,
-            **{"img_height": frame_size, "img_width": frame_size, **picture},
+            **{"img_height": size, "img_width": size, **picture},
         )
     except Exception as error:
         raise ConfigError(f"{name} can't be made: {one_line(error)}") from error
@@ -248,7 +248,7 @@ def make_one_atari(
     protocol: AtariProtocol,
     frame_skip: int,
     frame_stack: int,
-    frame_size: int = FRAME_SIZE,
+    frame_size: int | None = None,
     render_mode: str | None = None,
 ) -> gym.Env[Any, Any]:
     """Return one game; see `make_atari`. With a render mode it can be shown: `rgb_array`, or `human` for a window."""

@@ -87,8 +87,8 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
         ConfigError: it is unknown, can't be made, or has spaces that DQN can't use.
     """
     if spec.rules is not None:
-        size = spec.frame_size or FRAME_SIZE
-        return make_one_atari(name_of(spec.source), spec.rules, spec.frame_skip, spec.frame_stack, size, render_mode)
+        frames = spec.frame_skip, spec.frame_stack, spec.frame_size
+        return make_one_atari(name_of(spec.source), spec.rules, *frames, render_mode)
     if isinstance(spec.source, str):
         registered_id(spec.source)
         settings = dict(spec.kwargs) | ({} if render_mode is None else {"render_mode": render_mode})
@@ -119,8 +119,8 @@ def make_vector_env(
     if spec.rules is not None:
         if mode != "auto":
             raise ConfigError(f"vectorization = {mode!r}: Atari games are stepped by threads of their own; use auto")
-        size = spec.frame_size or FRAME_SIZE
-        return make_atari(name_of(spec.source), spec.rules, num_envs, spec.frame_skip, spec.frame_stack, size)
+        frames = spec.frame_skip, spec.frame_stack, spec.frame_size
+        return make_atari(name_of(spec.source), spec.rules, num_envs, *frames)
     if mode == "auto" and has_own_vector_form(spec):
         return gym.make_vec(str(spec.source), num_envs=num_envs, vectorization_mode="vector_entry_point")
     makers = [partial(make_env, spec)] * num_envs

@@ -99,26 +99,23 @@ class ConvolutionalTorso(nn.Module):
 
 def nature_cnn(state_shape: tuple[int, ...], features: int = 512, layer_norm: bool = False) -> ConvolutionalTorso:
     """Return the three convolutions of https://doi.org/10.1038/nature14236, without padding, and a layer of 512."""
-    convolutions = nn.Sequential(
-        nn.Conv2d(Images(state_shape).shape[0], 32, 8, stride=4),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(32, 64, 4, stride=2),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(64, 64, 3, stride=1),
-        nn.ReLU(inplace=True),
-    )
+    convolutions = with_relus(state_shape, (32, 8, 4), (64, 4, 2), (64, 3, 1))
     return ConvolutionalTorso(state_shape, convolutions, features, layer_norm)
 
 
 def nips_cnn(state_shape: tuple[int, ...], features: int = 256, layer_norm: bool = False) -> ConvolutionalTorso:
     """Return the two convolutions of https://arxiv.org/abs/1312.5602: a third of the Nature network's arithmetic."""
-    convolutions = nn.Sequential(
-        nn.Conv2d(Images(state_shape).shape[0], 16, 8, stride=4),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(16, 32, 4, stride=2),
-        nn.ReLU(inplace=True),
-    )
+    convolutions = with_relus(state_shape, (16, 8, 4), (32, 4, 2))
     return ConvolutionalTorso(state_shape, convolutions, features, layer_norm)
+
+
+def with_relus(state_shape: tuple[int, ...], *layers: tuple[int, int, int]) -> nn.Sequential:
+    """Return convolutions without padding, given as (channels, kernel, stride), each with a ReLU behind it."""
+    inputs, parts = Images(state_shape).shape[0], list[nn.Module]()
+    for channels, kernel, stride in layers:
+        parts += [nn.Conv2d(inputs, channels, kernel, stride), nn.ReLU(inplace=True)]
+        inputs = channels
+    return nn.Sequential(*parts)
 
 
 def impala_cnn(

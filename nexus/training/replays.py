@@ -15,7 +15,7 @@ from nexus.data.frame_replay import (
     require_memory_for_frames,
     room_for_frames,
 )
-from nexus.data.memory import memory_on, replay_bytes, require_memory
+from nexus.data.memory import CPU, memory_on, replay_bytes, require_memory
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.training.config import TrainConfig
@@ -23,7 +23,6 @@ from nexus.training.config import TrainConfig
 __all__ = ["AnyReplay", "replay_for", "replay_memory", "saved_bytes", "store_for"]
 
 SHARE = 0.8  # of what is free on a GPU: networks and batches want some too
-CPU = torch.device("cpu")
 AnyReplay = ReplayBuffer | PrioritizedReplayBuffer | FrameReplay
 
 
