@@ -23,8 +23,16 @@ FLOORS: dict[str, frozenset[str] | None] = {
     "nexus.models.layers": frozenset({"nexus.core"}),
     "nexus.models.torsos": frozenset({"nexus.core", "nexus.models.layers"}),
     "nexus.models.setup": frozenset({"nexus.core", "nexus.models.layers"}),
+    "nexus.models.graph": frozenset(),
     "nexus.models.rl.dqn": frozenset(
-        {"nexus.core", "nexus.ops", "nexus.models.layers", "nexus.models.torsos", "nexus.models.setup"}
+        {
+            "nexus.core",
+            "nexus.ops",
+            "nexus.models.layers",
+            "nexus.models.torsos",
+            "nexus.models.setup",
+            "nexus.models.graph",
+        }
     ),
     "nexus.tabular": frozenset({"nexus.core"}),
     "nexus.training": frozenset({"nexus.core", "nexus.ops", "nexus.data", "nexus.envs"}),
@@ -36,7 +44,13 @@ FLOORS: dict[str, frozenset[str] | None] = {
     "nexus.__main__": None,
     # The __init__ files of the folders that hold floors: they only re-export what is below them.
     "nexus.models": frozenset(
-        {"nexus.models.layers", "nexus.models.torsos", "nexus.models.setup", "nexus.models.rl.dqn"}
+        {
+            "nexus.models.layers",
+            "nexus.models.torsos",
+            "nexus.models.setup",
+            "nexus.models.graph",
+            "nexus.models.rl.dqn",
+        }
     ),
 }
 TOP = "nexus"  # nexus/__init__.py: may import all, and nothing but the floors without limits may import it

@@ -253,6 +253,7 @@ def test_what_does_not_move_learning_does_not_hide_a_band(name: str) -> None:
         "seed": 5,
         "device": "cuda",
         "compile": True,
+        "cuda_graph": False,
         "threads": 2,
         "vectorization": "async",
         "step_timeout": 1.0,

@@ -186,6 +186,8 @@ class AgentConfig(CheckedConfig):
     """What a torso for images computes in; auto: bfloat16 on processors with AVX512-BF16 or AMX, else float32."""
     compile: bool = False
     """Compile the update with torch.compile: about 10 s to start, then faster."""
+    cuda_graph: bool = True
+    """On CUDA: record the update once as a CUDA graph, compare it with the eager one, and replay it."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""

@@ -32,6 +32,7 @@ IGNORED = frozenset(
         "seed",
         "device",
         "compile",
+        "cuda_graph",
         "threads",
         "vectorization",
         "step_timeout",

@@ -25,6 +25,7 @@ from nexus.core.state import (
     restore_torch_generator,
 )
 from nexus.core.types import Array
+from nexus.models.graph import Captured
 from nexus.models.layers import Head, MLPTorso, flatten_parameters, resample_noise
 from nexus.models.setup import compiled, pop_bounds, pop_dims, resolve_device
 from nexus.models.torsos import make_torso
@@ -293,6 +294,8 @@ class DQNAgent(NexusModule):
         self._is_noisy = resample_noise(self.q_network, self._noise)
         self.optimizer = optimizer_of(self.settings, self._theta)
         self._gradient_of = compiled(self._gradient) if self.settings.compile else self._gradient
+        if self.settings.cuda_graph and device.type == "cuda":
+            self._gradient_of = Captured(self._gradient_of, list(generators_of(self.loss).values()))
 
     def default_network(self) -> DQNNetwork:
         """Return the network that the settings describe."""
@@ -409,8 +412,7 @@ class DQNAgent(NexusModule):
     @property
     def torch_streams(self) -> dict[str, torch.Generator]:
         """Torch's generators by name: of the layers' noise, and those that the loss draws from."""
-        found = {name: value for name, value in vars(self.loss).items() if isinstance(value, torch.Generator)}
-        return {"noise": self._noise, **below("loss", found)}
+        return {"noise": self._noise, **below("loss", generators_of(self.loss))}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -452,6 +454,11 @@ class DQNAgent(NexusModule):
             hard_update(self._theta_target, self._theta)
         else:
             soft_update(self._theta_target, self._theta, self.settings.tau)
+
+
+def generators_of(loss: Loss) -> dict[str, torch.Generator]:
+    """Return the generators that a loss draws from, by name."""
+    return {name: value for name, value in vars(loss).items() if isinstance(value, torch.Generator)}
 
 
 def optimizer_of(settings: AgentConfig, theta: Tensor) -> torch.optim.Optimizer:
