@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.learning import rows_of
-from benchmarks.record import record
+from benchmarks.record import record, rows_of
 
 EVERY = "5000 steps"
 FIRST_SEED = 200  # neither tuned on nor reported before

@@ -27,7 +27,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import RESULTS, record
+from benchmarks.record import RESULTS, record, rows_of
 from nexus.api import make_config
 from nexus.envs.factory import name_of
 
@@ -225,12 +225,6 @@ def configs_of(name: str) -> dict[str, dict[str, Any]]:
         for own in ({"algorithm": key, **values} for key, values in study.get("algorithms", {"dqn": {}}).items())
     ]
     return {config.algorithm: config.to_mapping() for config in made}
-
-
-def rows_of(name: str) -> list[dict[str, Any]]:
-    """Return the rows of a record that was begun."""
-    path = RESULTS / f"{name}.json"
-    return list(json.loads(path.read_text(encoding="utf-8"))["rows"]) if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -47,6 +47,12 @@ def record(name: str, rows: Sequence[dict[str, Any]], **about: Any) -> Path:
     return path
 
 
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """Return the rows of a record that was begun."""
+    path = RESULTS / f"{name}.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))["rows"]) if path.exists() else []
+
+
 def fresh_process(module: str, *arguments: object) -> Any:
     """Run a module in a process of its own and return what the last line that it prints says, as JSON."""
     command = [sys.executable, "-m", module, *map(str, arguments)]

@@ -26,6 +26,7 @@ class Plan:
     replay_bytes: int
     run_dir: Path
     first_step: int = 0  # where it goes on, if it was begun before
+    seconds: float = 0.0  # that it has taken until there
     rules: AtariProtocol | None = None  # of an Atari game
 
 

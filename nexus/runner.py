@@ -112,9 +112,8 @@ class Run:
                 self.restore()
             else:
                 require_empty(folder)  # again: another process may have been quicker
-            self.plan = Plan(
-                name_of(env), preset, config, self.agent, memory, folder, self.counters.steps, self.spec.rules
-            )
+            about = name_of(env), preset, config, self.agent, memory, folder
+            self.plan = Plan(*about, self.counters.steps, self.seconds, self.spec.rules)
             self.stack = stack.pop_all()
 
     def __enter__(self) -> "Run":

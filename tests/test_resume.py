@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -452,7 +453,10 @@ def test_the_command_line_resumes_and_verifies(tmp_path: Path, capsys: pytest.Ca
     assert main(["verify", str(tmp_path / "broken")]) == 0
     assert f"goes on from step {newest}" in capsys.readouterr().out
     assert main(["resume", str(tmp_path / "broken")]) == 0
-    assert f"Going on from step {newest}" in capsys.readouterr().out
+    seconds = json.loads((tmp_path / "whole" / "run.json").read_text())["seconds"]
+    found = re.search(rf"Going on from step {newest}, ([0-9.]+) s into the run", capsys.readouterr().out)
+    assert found is not None
+    assert 0 < float(found[1]) < 10 * seconds  # not from 1970 on
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
     assert main(["resume", str(tmp_path / "broken")]) == 2
     assert "finished" in capsys.readouterr().err

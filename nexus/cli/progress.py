@@ -54,7 +54,7 @@ class TrainView(Listener):
         """Print what is about to happen and start the bar."""
         self.console.print(plan_table(plan))
         if plan.first_step:
-            self.console.print(f"Going on from step {plan.first_step:,}.")
+            self.console.print(f"Going on from step {plan.first_step:,}, {plan.seconds:.1f} s into the run.")
         if plan.preset is None:
             self.console.print(
                 f"No settings were tuned for {plan.env}: these are general ones. Change any by its flag."

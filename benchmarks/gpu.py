@@ -1,0 +1,216 @@
+"""What needs a GPU: the learner alone, agent steps per second, and the seed's five games for ten minutes each.
+
+    pip install -e ".[atari]" -c constraints.txt     with a torch that is built for CUDA
+    python -m benchmarks.gpu                         again and again, until it says that all is done
+
+Nothing is fetched. A call takes up to `--minutes`; what is in docs/results/gpu.json already is not measured again, and
+a game that was cut off goes on from its last checkpoint, in `runs/gpu`.
+
+- learner: updates of the preset `nature`, batch 32, from a full replay on the GPU; with and without the CUDA graph.
+- agent: all of training by that preset, one update every 4 steps, with ε = 0.1; steps per second once it learns.
+- a game: `--preset fast` with the settings of GAME, until `--train-seconds` of training are spent, then 30 games by the
+  protocol `nature` with the weights it then has. The clock of a run is its own: evaluations and what a cut-off lost
+  are not in it.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.learning import ATARI_GAMES
+from benchmarks.record import median, record, rows_of
+from nexus.api import evaluate, make_config, process_for, resume, train
+from nexus.core.types import Transitions
+from nexus.data.frame_replay import FrameReplay
+from nexus.listener import Listener, Plan
+from nexus.runner import agent_for, replay_for
+
+NAME = "gpu"
+SHAPE = (4, 84, 84)
+ROUNDS, FILL = 5, 50_000
+GAMES_AT_ONCE = (16, 64, 256)
+# First choices: nobody has tuned them yet.
+GAME: dict[str, Any] = {
+    "total_steps": 4_800_000,
+    "num_envs": 128,
+    "torso": "nature_cnn",
+    "frame_size": None,
+    "epsilon_steps": 500_000,
+    "replay_capacity": 1_000_000,
+    "learning_starts": 50_000,
+    "update_every": "4 steps",
+    "eval_every": None,
+    "checkpoint_every": "500000 steps",
+    "log_every": "50000 steps",
+}
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def fill(replay: FrameReplay, transitions: int) -> None:
+    """Add so many transitions of noise, as the loop does: 50 environments, an episode without end."""
+    rng, envs = np.random.default_rng(0), 50
+    states = rng.integers(0, 256, (envs, *SHAPE), dtype=np.uint8)
+    begins, valid = np.ones(envs, bool), np.ones(envs, bool)
+    for _ in range(transitions // envs):
+        newest = rng.integers(0, 256, (envs, 1, *SHAPE[1:]), dtype=np.uint8)
+        following = np.concatenate([states[:, 1:], newest], axis=1)
+        numbers, next_numbers = replay.remember(states, following, begins, valid)
+        rewards, discounts = rng.normal(size=envs).astype(np.float32), np.full(envs, 0.99, np.float32)
+        replay.add(Transitions(numbers, rng.integers(4, size=envs), rewards, discounts, next_numbers))
+        states, begins = following, np.zeros(envs, bool)
+
+
+def learner(device: str, updates: int) -> list[dict[str, Any]]:
+    """Measure updates per second with and without the CUDA graph, in turn."""
+    rates: dict[bool, list[float]] = {}
+    config = make_config("breakout", "nature", replay_capacity=FILL, device=device)
+    agents = {graph: agent_for(SHAPE, 4, replace(config, cuda_graph=graph)) for graph in (True, False)}
+    where = next(agents[True].q_network.parameters()).device
+    replay = replay_for(config, SHAPE, np.uint8)
+    assert isinstance(replay, FrameReplay)
+    fill(replay, FILL)
+    with process_for(agents[True], None):
+        for _ in range(ROUNDS + 1):  # the first one warms up
+            for graph, agent in agents.items():
+                wait(where)
+                started = time.perf_counter()
+                for _ in range(updates):
+                    agent.learn(replay.sample(32))
+                wait(where)
+                rates.setdefault(graph, []).append(updates / (time.perf_counter() - started))
+    return [
+        {
+            "what": f"learner, {'with' if graph else 'without'} the CUDA graph",
+            "updates_per_second": round(median(found[1:])),
+            "one_by_one": " ".join(f"{rate:.0f}" for rate in found[1:]),
+        }
+        for graph, found in rates.items()
+    ]
+
+
+class Until(Listener):
+    """Stops a run as Ctrl-C does: at a moment, or once it has trained for long enough.
+
+    Args:
+        deadline: by `time.perf_counter`.
+        seconds: of training by the run's own clock; None for no limit.
+    """
+
+    def __init__(self, deadline: float, seconds: float | None = None) -> None:
+        self.deadline, self.seconds = deadline, seconds
+        self.enough_at: float | None = None
+        self.enough = False
+
+    def on_start(self, plan: Plan) -> None:
+        self.enough_at = None if self.seconds is None else time.perf_counter() + self.seconds - plan.seconds
+
+    def on_step(self, progress: Any, episodes: Any) -> None:
+        now = time.perf_counter()
+        self.enough = self.enough_at is not None and now >= self.enough_at
+        if self.enough or now >= self.deadline:
+            raise KeyboardInterrupt
+
+
+class Rate(Until):
+    """Measures steps per second once so many were taken, for so many seconds."""
+
+    def __init__(self, first: int, seconds: float, deadline: float) -> None:
+        super().__init__(deadline)
+        self.first, self.measured = first, seconds
+        self.begun: tuple[int, float] | None = None
+        self.rate: float | None = None
+
+    def on_step(self, progress: Any, episodes: Any) -> None:
+        super().on_step(progress, episodes)
+        steps, now = progress.counters.steps, time.perf_counter()
+        if self.begun is None and steps >= self.first:
+            self.begun = steps, now
+        elif self.begun is not None and now - self.begun[1] >= self.measured:
+            self.rate = (steps - self.begun[0]) / (now - self.begun[1])
+            raise KeyboardInterrupt
+
+
+def agent_steps(games: int, options: argparse.Namespace, deadline: float) -> list[dict[str, Any]]:
+    """Measure one number of games; nothing if the deadline came first."""
+    starts = options.learning_starts
+    rate = Rate(starts + starts // 4, options.seconds, deadline)
+    settings = {"learning_starts": starts, "epsilon": 0.1, "epsilon_min": 0.1, "checkpoint_every": None}
+    with TemporaryDirectory() as folder:
+        train(
+            "pong",
+            preset="nature",
+            run_dir=Path(folder, "run"),
+            listener=rate,
+            device=options.device,
+            num_envs=games,
+            **settings,
+        )
+    return [] if rate.rate is None else [{"what": f"agent, {games} games", "steps_per_second": round(rate.rate)}]
+
+
+def game(name: str, options: argparse.Namespace, deadline: float) -> list[dict[str, Any]]:
+    """Train on one game, from where an earlier call left it; nothing if the deadline came first."""
+    folder = Path("runs", NAME, name)
+    until = Until(deadline, options.train_seconds)
+    if (folder / "run.json").exists():
+        result = resume(folder, listener=until)
+    else:
+        result = train(name, preset="fast", run_dir=folder, listener=until, device=options.device, seed=100, **GAME)
+    if result.interrupted and not until.enough:
+        return []
+    evaluation = evaluate(result.agent, name)
+    return [
+        {
+            "what": name,
+            "steps": result.counters.steps,
+            "updates": result.counters.updates,
+            "train_seconds": round(result.seconds),
+            "score": round(evaluation.mean, 1),
+            "low": round(evaluation.low, 1),
+            "high": round(evaluation.high, 1),
+            "protocol": str(evaluation.protocol),
+        }
+    ]
+
+
+def main() -> None:
+    """Measure what is missing, for as long as there is time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which to stop, for the next call to go on")
+    parser.add_argument("--train-seconds", type=float, default=600.0, help="of each game")
+    parser.add_argument("--seconds", type=float, default=20.0, help="that an agent's rate is measured for")
+    parser.add_argument("--updates", type=int, default=5_000, help="in each of the rounds of the learner")
+    parser.add_argument("--learning-starts", type=int, default=20_000, help="of the agent")
+    parser.add_argument("--device", default="cuda")
+    options = parser.parse_args()
+    deadline = time.perf_counter() + 60 * options.minutes
+    jobs: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "learner": partial(learner, options.device, options.updates),
+        **{f"agent, {games} games": partial(agent_steps, games, options, deadline) for games in GAMES_AT_ONCE},
+        **{name: partial(game, f"ALE/{name}-v5", options, deadline) for name in ATARI_GAMES},
+    }
+    rows = rows_of(NAME)
+    for job, measure in jobs.items():
+        if any(row["job"] == job for row in rows) or time.perf_counter() >= deadline:
+            continue
+        rows += [{"job": job, **row} for row in measure()]
+        record(NAME, rows, gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None, game=GAME)
+    missing = [job for job in jobs if all(row["job"] != job for row in rows)]
+    print(f"still to do, call again: {'; '.join(missing)}" if missing else "all is done")
+
+
+if __name__ == "__main__":
+    main()
