@@ -1,5 +1,6 @@
 """Torsos for images: the seed's shapes and numbers, any place of the channels, and every algorithm on top."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,26 @@ from nexus.core import AgentConfig, ConfigError
 from nexus.models.layers import MLPTorso
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent, network_bytes
-from nexus.models.torsos import Images, impala_cnn, make_torso, minatar_cnn, nature_cnn, nips_cnn, torso_of
+from nexus.models.torsos import (
+    ConvolutionalTorso,
+    Images,
+    impala_cnn,
+    make_torso,
+    minatar_cnn,
+    nature_cnn,
+    nips_cnn,
+    standardized,
+    torso_of,
+)
 
 ATARI = (4, 84, 84)
+
+
+def torso_for(**settings: Any) -> ConvolutionalTorso:
+    torch.manual_seed(0)
+    torso, _ = make_torso(AgentConfig(torso="nips_cnn", **settings), ATARI)
+    assert isinstance(torso, ConvolutionalTorso)
+    return torso
 
 
 def shapes_along(torso: nn.Module, states: torch.Tensor) -> list[tuple[int, ...]]:
@@ -55,6 +73,56 @@ def test_nips_cnn_is_the_network_of_2013() -> None:
     by_hand = (4 * 64 * 16 + 16) + (16 * 16 * 32 + 32) + (2592 * 256 + 256)
     assert sum(parameter.numel() for parameter in torso.parameters()) == by_hand
     nips_cnn((4, 20, 20))(torch.zeros(1, 4, 20, 20))  # the least that its convolutions can take
+
+
+@pytest.mark.parametrize(("torso", "kernels"), [(nature_cnn, (8, 4, 3)), (nips_cnn, (8, 4)), (minatar_cnn, (3,))])
+@pytest.mark.parametrize("shape", [(2, 36, 36), (2, 42, 42), (2, 61, 84), (2, 84, 96), (2, 37, 55)])
+def test_no_pixel_is_unseen(torso: Callable[..., ConvolutionalTorso], kernels: tuple[int, ...], shape: Any) -> None:
+    convolutions = list(torso(shape).convolutions.children())
+    whole = nn.Sequential(*convolutions)
+    for parameter in whole.parameters():
+        nn.init.ones_(parameter)  # no ReLU stops anything
+    image = torch.ones(1, *shape, requires_grad=True)
+    outputs = whole(image)
+    outputs.sum().backward()
+    assert image.grad is not None
+    assert image.grad.min() > 0
+    # And no more is added than a last stride of the layers needs.
+    layers = [layer for layer in convolutions if isinstance(layer, nn.Conv2d)]
+    assert [layer.kernel_size[0] for layer in layers] == list(kernels)
+    bare = nn.Sequential(*(layer for layer in convolutions if not isinstance(layer, nn.ZeroPad2d)))
+    assert outputs.shape[-1] - bare(image).shape[-1] in (0, 1)
+
+
+@pytest.mark.parametrize("make", [nature_cnn, nips_cnn])
+def test_what_is_seen_whole_gets_no_zeros(make: Callable[..., ConvolutionalTorso]) -> None:
+    for side in (36, 44, 84):
+        assert isinstance(next(make((4, side, side)).convolutions.children()), nn.Conv2d)
+    padded = next(make((4, 42, 84)).convolutions.children())
+    assert isinstance(padded, nn.ZeroPad2d)
+    assert padded.padding == (0, 0, 0, 2)  # below, and nothing else
+
+
+def test_standardized_images_have_mean_0_and_deviation_1() -> None:
+    images = torch.randint(0, 256, (3, *ATARI), dtype=torch.uint8)
+    images[1] //= 8
+    images[2] = 90
+    torso = torso_for(standardize_images=True)
+    found = torso.images(images)
+    torch.testing.assert_close(found.mean((1, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.std((1, 2, 3)), torch.tensor([1.0, 1.0, 0.0]), rtol=0, atol=1e-2)
+    x = images[0] / 255
+    torch.testing.assert_close(found[0], (x - x.mean()) / x.std(), rtol=0, atol=1e-3)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(standardized((images / 255).contiguous()), found, rtol=0, atol=1e-4)
+
+
+def test_an_even_background_counts_for_nothing_once_standardized() -> None:
+    scene = torch.randint(0, 100, (1, *ATARI), dtype=torch.uint8)
+    plain, standard = torso_for(), torso_for(standardize_images=True)
+    for torso, same in ((plain, False), (standard, True)):
+        one, other = torso(scene), torso(scene + 120)
+        assert torch.allclose(one, other, rtol=0, atol=1e-4) == same
 
 
 def test_impala_cnn_has_the_parameters_of_its_paper() -> None:
@@ -159,6 +227,12 @@ def test_the_last_layer_is_as_wide_as_asked_or_as_in_its_paper() -> None:
         ({"torso": "impala_cnn"}, (7, 7, 3), "needs images of 8 x 8 or more"),
         ({"torso": "minatar_cnn"}, (4, 4), "needs images of 3 x 3 or more"),
         ({"torso": "nature"}, ATARI, "torso = 'nature': needs one of auto, mlp, nature_cnn"),
+        (
+            {"standardize_images": True, "torso": "mlp"},
+            ATARI,
+            "standardize_images: is for torsos of images; for the mlp",
+        ),
+        ({"standardize_images": True}, (4,), "standardize_images: is for torsos of images"),
         ({"hidden_layers": 2}, ATARI, "hidden_layers = 2: nature_cnn has 1 behind its convolutions"),
     ],
 )

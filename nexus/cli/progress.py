@@ -145,7 +145,8 @@ def plan_table(plan: Plan) -> Table:
         "settings": f"preset {plan.preset}" if plan.preset else "general",
         "training": f"{config.total_steps:,} steps (decisions, all environments together)",
         "network": f"{'-'.join(map(str, layers))}, {network.num_parameters:,} parameters"
-        + (", states scaled by their bounds" if config.scale_observations else ""),
+        + (", states scaled by their bounds" if config.scale_observations else "")
+        + (", images standardized" if config.standardize_images else ""),
         "replay": f"{config.replay_capacity:,} transitions, {plan.replay_bytes / 1e6:,.1f} MB, {config.n_step}-step",
         "learning": f"{config.updates_each} update(s) of {config.batch_size} every {config.update_every}, "
         f"learning rate {config.learning_rate:g} ({config.learning_rate_schedule})",

@@ -146,6 +146,8 @@ class AgentConfig(CheckedConfig):
     """Hidden layers of the mlp, none for 2; the others have 1 behind their convolutions."""
     layer_norm: bool = False
     """Normalise each hidden layer before its ReLU."""
+    standardize_images: bool = False
+    """Give each image, its frames together, mean 0 and deviation 1: an even background is then 0."""
     gamma: float = 0.99
     """Discount factor γ."""
     optimizer: Literal["adam", "rmsprop"] = "adam"

@@ -1,6 +1,7 @@
 """Torsos for images, and the choice among all torsos by name or by the shape of a state."""
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -18,6 +19,7 @@ __all__ = [
     "minatar_cnn",
     "nature_cnn",
     "nips_cnn",
+    "standardized",
     "torso_of",
 ]
 
@@ -37,7 +39,8 @@ class Images(nn.Module):
 
     Channels are first (`[C, H, W]`) or last (`[H, W, C]`), where the shorter side is; those of a stack of images
     (`[S, C, H, W]`, `[S, H, W, C]`) become `S · C` channels. On a CPU the numbers of one pixel lie together in memory,
-    whatever the shape says: convolutions, and most of all their gradients, take less time so.
+    whatever the shape says: convolutions, and most of all their gradients, take less time so. Where `standardize` is
+    set, each image has mean 0 and deviation 1 in place of [0, 1].
 
     Args:
         state_shape: shape of one state, of 3 or 4 dimensions.
@@ -50,6 +53,7 @@ class Images(nn.Module):
         self.channels_last = last < first
         height, width, channels = state_shape[-3:] if self.channels_last else (*state_shape[-2:], first)
         self.shape = (math.prod(stack) * channels, height, width)
+        self.standardize = False
 
     def forward(self, states: Tensor) -> Tensor:
         """`[..., *obs] -> [B, C, H, W]`, everything before a state as one batch."""
@@ -59,7 +63,16 @@ class Images(nn.Module):
         if images.is_cpu and not images.is_contiguous(memory_format=torch.channels_last):
             # Faster than `contiguous(memory_format=...)`, and while a byte is still one.
             images = torch.stack(images.unbind(1), -1).movedim(-1, 1)
-        return scale(images)
+        images = scale(images)
+        return standardized(images) if self.standardize else images
+
+
+def standardized(images: Tensor) -> Tensor:
+    """Return each of `[B, C, H, W]` with mean 0 and deviation 1, all its channels together; an even one becomes 0."""
+    if images.is_contiguous():
+        return F.layer_norm(images, images.shape[1:])
+    pixels = images.movedim(1, -1)  # as they lie in memory on a CPU
+    return F.layer_norm(pixels, pixels.shape[1:]).movedim(-1, 1)
 
 
 class ConvolutionalTorso(nn.Module):
@@ -98,7 +111,7 @@ class ConvolutionalTorso(nn.Module):
 
 
 def nature_cnn(state_shape: tuple[int, ...], features: int = 512, layer_norm: bool = False) -> ConvolutionalTorso:
-    """Return the three convolutions of https://doi.org/10.1038/nature14236, without padding, and a layer of 512."""
+    """Return the three convolutions of https://doi.org/10.1038/nature14236 and a layer of 512."""
     convolutions = with_relus(state_shape, (32, 8, 4), (64, 4, 2), (64, 3, 1))
     return ConvolutionalTorso(state_shape, convolutions, features, layer_norm)
 
@@ -110,12 +123,28 @@ def nips_cnn(state_shape: tuple[int, ...], features: int = 256, layer_norm: bool
 
 
 def with_relus(state_shape: tuple[int, ...], *layers: tuple[int, int, int]) -> nn.Sequential:
-    """Return convolutions without padding, given as (channels, kernel, stride), each with a ReLU behind it."""
-    inputs, parts = Images(state_shape).shape[0], list[nn.Module]()
+    """Return convolutions, given as (channels, kernel, stride), each with a ReLU behind it.
+
+    Strides that don't divide what is left would leave the right and lower edge of an image unseen: 6 of 42 pixels, with
+    Pong's own paddle in them. Zeros are added there, so that all is seen; 84 pixels need none.
+    """
+    inputs, *sides = Images(state_shape).shape
+    below, right = (seen_whole(side, layers) - side for side in sides)
+    parts: list[nn.Module] = [nn.ZeroPad2d((0, right, 0, below))] if below or right else []
     for channels, kernel, stride in layers:
         parts += [nn.Conv2d(inputs, channels, kernel, stride), nn.ReLU(inplace=True)]
         inputs = channels
     return nn.Sequential(*parts)
+
+
+def seen_whole(side: int, layers: Sequence[tuple[int, int, int]]) -> int:
+    """Return the least side from `side` on that layers of (channels, kernel, stride) go over without a rest."""
+    outputs = side
+    for _, kernel, stride in layers:
+        outputs = math.ceil(max(outputs - kernel, 0) / stride) + 1
+    for _, kernel, stride in reversed(layers):
+        outputs = (outputs - 1) * stride + kernel
+    return outputs
 
 
 def impala_cnn(
@@ -212,6 +241,8 @@ def make_torso(
     if name == "mlp":
         if settings.precision == "bfloat16":
             raise ConfigError("precision = 'bfloat16': is for torsos of images; the mlp computes in float32")
+        if settings.standardize_images:
+            raise ConfigError("standardize_images: is for torsos of images; for the mlp there is scale_observations")
         layers = 2 if settings.hidden_layers is None else settings.hidden_layers
         return MLPTorso(state_shape, features, layers, settings.layer_norm, bounds), features
     if bounds is not None:
@@ -219,5 +250,6 @@ def make_torso(
     if settings.hidden_layers not in (None, 1):
         raise ConfigError(f"hidden_layers = {settings.hidden_layers}: {name} has 1 behind its convolutions")
     torso = CONVOLUTIONAL[name](state_shape, features, settings.layer_norm)
+    torso.images.standardize = settings.standardize_images
     torso.bfloat16_on = bfloat16_devices(settings.precision)
     return torso, features
