@@ -43,6 +43,7 @@ GAME: dict[str, Any] = {
     "num_envs": 128,
     "torso": "nature_cnn",
     "frame_size": None,
+    "replay_store": "auto",
     "epsilon_steps": 500_000,
     "replay_capacity": 1_000_000,
     "learning_starts": 50_000,

@@ -412,7 +412,7 @@ def test_a_game_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["seed", "nature", "paper"])
+@pytest.mark.parametrize("preset", ["seed", "nature", "paper", "fast"])
 def test_pong_goes_on_bit_for_bit_under_every_preset(preset: str, tmp_path: Path) -> None:
     settings = {"algorithm": "rainbow"} if preset == "paper" else {"protocol": "machado"}
     more = {"total_steps": 3_000, "replay_capacity": 900, "checkpoint_every": "500 steps", "hidden_dim": 32}

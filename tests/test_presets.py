@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
+from torch import nn
 
 from nexus.api import agent_for, make_config
 from nexus.cli.main import main
 from nexus.cli.train import read_command
 from nexus.core import ConfigError
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
+from nexus.models.torsos import ConvolutionalTorso, make_torso
 from nexus.training.presets import ALGORITHM_PRESETS, ANY, ATARI, PRESETS, RETURNS
 
 PER_STEP = {"CartPole-v1": 1.0, "Acrobot-v1": -1.0, "MountainCar-v0": -1.0}  # the same reward in every step
@@ -101,6 +103,15 @@ def test_the_paper_preset_is_beyonds_table_with_its_torso_for_images_alone() -> 
     pixels = make_config("ALE/Pong-v5", "paper", algorithm="beyond")
     assert (pixels.torso, pixels.hidden_dim, pixels.num_envs, pixels.protocol) == ("impala_cnn", 512, 64, "nature")
     assert make_config("ALE/Pong-v5", "paper", algorithm="rainbow").torso == "nature_cnn"
+
+
+def test_the_fast_preset_adds_no_zeros_to_its_frames() -> None:
+    config = make_config("pong", "fast")
+    assert config.frame_size is not None
+    torso, _ = make_torso(config, (config.frame_stack, config.frame_size, config.frame_size))
+    assert isinstance(torso, ConvolutionalTorso)
+    assert torso.images.standardize
+    assert isinstance(next(torso.convolutions.children()), nn.Conv2d)
 
 
 def test_a_preset_by_algorithm_names_known_algorithms_and_settings() -> None:
