@@ -72,11 +72,11 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     # The released code of the paper, whose RMSProp is not torch's.
     "nature": {ATARI: {**NATURE, "optimizer": "rmsprop", "max_grad_norm": None}},
     # For a CPU: a small network on few pixels, so that an update for each step is cheap; standardized, without which
-    # Pong's ball is too faint to be found soon; and what makes the most of few steps. Tuned on Pong, seeds 1001 and 1002.
+    # Pong's ball is too faint to be found soon; and what makes the most of few steps. Tuned on Pong, seeds 1001, 1002.
     "fast": {
         ATARI: {
             **NATURE,
-            "total_steps": 200_000,
+            "total_steps": 250_000,
             "num_envs": 8,
             "frame_size": 44,
             "torso": "nips_cnn",
