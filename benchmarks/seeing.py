@@ -68,7 +68,8 @@ def targets_of(memory: Tensor) -> tuple[Tensor, Tensor]:
     """Return the steps at which the ball has been in play for two, and targets `[T, 6]` with deviation 1 over them."""
     places = memory[:, [BALL_X, BALL_Y, PADDLE, OPPONENT]]
     speed = places.diff(dim=0, prepend=places[:1])[:, :2]
-    in_play = (places[:, 0] > 0) & (places[:, 0].roll(1) > 0)
+    shown = (places[:, :2] > 0).all(1)  # between two rallies the ball has no place
+    in_play = shown & shown.roll(1)
     in_play[:SKIP] = False  # a stack needs four frames
     steps = in_play.nonzero().flatten()
     targets = torch.cat([places, speed], 1)
