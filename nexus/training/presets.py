@@ -77,6 +77,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         ATARI: {
             **NATURE,
             "total_steps": 250_000,
+            "threads": 1,  # a second one gains little on layers so small, and loses much on a busy machine
             "num_envs": 8,
             "frame_size": 44,
             "torso": "nips_cnn",
