@@ -25,21 +25,22 @@ STARTS, EPSILON, GAMES = 1_000, 0.1, 8
 
 
 class Clock:
-    """Wall-clock and processor time of so many steps from `STARTS` on.
+    """Wall-clock and processor time of so many steps.
 
     Args:
         steps: how many.
+        first: steps before them that do not count.
     """
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    def __init__(self, steps: int, first: int = STARTS) -> None:
+        self.steps, self.first = steps, first
         self.begun: tuple[int, float, float] | None = None
         self.figures: dict[str, float] = {}
 
     def over(self, steps: int) -> bool:
         """Tell how many steps were taken so far; true once all are."""
         if self.begun is None:
-            if steps >= STARTS:
+            if steps >= self.first:
                 self.begun = steps, time.perf_counter(), time.process_time()
             return False
         first, wall, processor = self.begun
@@ -53,7 +54,7 @@ class Clock:
         return True
 
 
-def run_nexus(clock: Clock, games: int) -> int:
+def run_nexus(clock: Clock, games: int, device: str = "cpu") -> int:
     """Train until the clock is over; return torch's threads."""
     import torch
 
@@ -74,7 +75,7 @@ def run_nexus(clock: Clock, games: int) -> int:
             preset="nature",
             run_dir=Path(folder, "run"),
             listener=listener,
-            device="cpu",
+            device=device,
             num_envs=games,
             learning_starts=STARTS,
             epsilon=EPSILON,

@@ -7,7 +7,8 @@ Nothing is fetched. A call takes up to `--minutes`; what is in docs/results/gpu.
 a game that was cut off goes on from its last checkpoint, in `runs/gpu`.
 
 - learner: updates of the preset `nature`, batch 32, from a full replay on the GPU; with and without the CUDA graph.
-- agent: all of training by that preset, one update every 4 steps, with ε = 0.1; steps per second once it learns.
+- agent: all of training by that preset, one update every 4 steps, with ε = 0.1, as `benchmarks.atari_speed` does; steps
+  per second once it learns.
 - a game: `--preset fast` with the settings of GAME, until `--train-seconds` of training are spent, then 30 games by the
   protocol `nature` with the weights it then has. The clock of a run is its own: evaluations and what a cut-off lost
   are not in it.
@@ -19,12 +20,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.atari_speed import STARTS, Clock, run_nexus
 from benchmarks.learning import ATARI_GAMES
 from benchmarks.record import median, record, rows_of
 from nexus.api import evaluate, make_config, process_for, resume, train
@@ -37,6 +38,7 @@ NAME = "gpu"
 SHAPE = (4, 84, 84)
 ROUNDS, FILL = 5, 50_000
 GAMES_AT_ONCE = (16, 64, 256)
+WARM_UP = 4_000  # steps after the first update that do not count: it records the graph
 # First choices: nobody has tuned them yet.
 GAME: dict[str, Any] = {
     "total_steps": 4_800_000,
@@ -107,59 +109,28 @@ class Until(Listener):
 
     Args:
         deadline: by `time.perf_counter`.
-        seconds: of training by the run's own clock; None for no limit.
+        seconds: of training by the run's own clock.
     """
 
-    def __init__(self, deadline: float, seconds: float | None = None) -> None:
+    def __init__(self, deadline: float, seconds: float) -> None:
         self.deadline, self.seconds = deadline, seconds
-        self.enough_at: float | None = None
         self.enough = False
 
     def on_start(self, plan: Plan) -> None:
-        self.enough_at = None if self.seconds is None else time.perf_counter() + self.seconds - plan.seconds
+        self.enough_at = time.perf_counter() + self.seconds - plan.seconds
 
     def on_step(self, progress: Any, episodes: Any) -> None:
         now = time.perf_counter()
-        self.enough = self.enough_at is not None and now >= self.enough_at
+        self.enough = now >= self.enough_at
         if self.enough or now >= self.deadline:
             raise KeyboardInterrupt
 
 
-class Rate(Until):
-    """Measures steps per second once so many were taken, for so many seconds."""
-
-    def __init__(self, first: int, seconds: float, deadline: float) -> None:
-        super().__init__(deadline)
-        self.first, self.measured = first, seconds
-        self.begun: tuple[int, float] | None = None
-        self.rate: float | None = None
-
-    def on_step(self, progress: Any, episodes: Any) -> None:
-        super().on_step(progress, episodes)
-        steps, now = progress.counters.steps, time.perf_counter()
-        if self.begun is None and steps >= self.first:
-            self.begun = steps, now
-        elif self.begun is not None and now - self.begun[1] >= self.measured:
-            self.rate = (steps - self.begun[0]) / (now - self.begun[1])
-            raise KeyboardInterrupt
-
-
-def agent_steps(games: int, options: argparse.Namespace, deadline: float) -> list[dict[str, Any]]:
-    """Measure one number of games; nothing if the deadline came first."""
-    starts = options.learning_starts
-    rate = Rate(starts + starts // 4, options.seconds, deadline)
-    settings = {"learning_starts": starts, "epsilon": 0.1, "epsilon_min": 0.1, "checkpoint_every": None}
-    with TemporaryDirectory() as folder:
-        train(
-            "pong",
-            preset="nature",
-            run_dir=Path(folder, "run"),
-            listener=rate,
-            device=options.device,
-            num_envs=games,
-            **settings,
-        )
-    return [] if rate.rate is None else [{"what": f"agent, {games} games", "steps_per_second": round(rate.rate)}]
+def agent_steps(games: int, device: str, steps: int) -> list[dict[str, Any]]:
+    """Measure one number of games, from a little after the first update on."""
+    clock = Clock(steps, first=STARTS + WARM_UP)
+    run_nexus(clock, games, device)
+    return [{"what": f"agent, {games} games", "steps_per_second": round(clock.figures["steps_per_second"])}]
 
 
 def game(name: str, options: argparse.Namespace, deadline: float) -> list[dict[str, Any]]:
@@ -190,17 +161,19 @@ def game(name: str, options: argparse.Namespace, deadline: float) -> list[dict[s
 def main() -> None:
     """Measure what is missing, for as long as there is time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=9.0, help="after which to stop, for the next call to go on")
+    parser.add_argument("--minutes", type=float, default=8.0, help="after which to stop, for the next call to go on")
     parser.add_argument("--train-seconds", type=float, default=600.0, help="of each game")
-    parser.add_argument("--seconds", type=float, default=20.0, help="that an agent's rate is measured for")
     parser.add_argument("--updates", type=int, default=5_000, help="in each of the rounds of the learner")
-    parser.add_argument("--learning-starts", type=int, default=20_000, help="of the agent")
+    parser.add_argument("--steps", type=int, default=100_000, help="that an agent's rate is measured over")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
     deadline = time.perf_counter() + 60 * options.minutes
     jobs: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "learner": partial(learner, options.device, options.updates),
-        **{f"agent, {games} games": partial(agent_steps, games, options, deadline) for games in GAMES_AT_ONCE},
+        **{
+            f"agent, {games} games": partial(agent_steps, games, options.device, options.steps)
+            for games in GAMES_AT_ONCE
+        },
         **{name: partial(game, f"ALE/{name}-v5", options, deadline) for name in ATARI_GAMES},
     }
     rows = rows_of(NAME)

@@ -495,7 +495,7 @@ def main() -> None:
             "What a torso sees",
             "Pong, no reward: a torso and a linear layer learn from four frames of random play where ball and paddles "
             "are and how fast the ball is. Error on held-out play as a share of the deviation (1 is what a constant "
-            "reaches) after {updates:,} updates of 32, learning rate 0.00025, medians of {seeds} seeds.",
+            "reaches) after {updates:,} updates of 32, learning rate 0.00025, medians of {seeds} seeds from 0 on.",
             ["torso", "pixels", "images", "ball x", "ball y", "own paddle", "opponent", "speed x", "speed y", "CPU s"],
         ),
         atari(),

@@ -103,7 +103,7 @@ def errors(frames: Tensor, steps: Tensor, targets: Tensor, updates: int, seed: i
 def main() -> None:
     """Train every case on every seed and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=2_000)
+    parser.add_argument("--updates", type=int, default=1_000)
     parser.add_argument("--steps", type=int, default=9_000, help="of random play")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
