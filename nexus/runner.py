@@ -92,10 +92,10 @@ class Run:
             space = self.vector_env.single_observation_space
             shape, dtype, action_dim = describe_spaces(space, self.vector_env.single_action_space, name_of(env))
             device = resolve_device(config.device, shape)
-            memory = replay_memory(config, shape, dtype, device)
+            self.replay_bytes = memory = replay_memory(config, shape, dtype, device)
             bounds = bounds_of(space, name_of(env)) if config.scale_observations else None
             self.agent = agent_for(shape, action_dim, config, bounds)
-            self.replay = replay_for(config, shape, dtype, device)
+            self.replay = replay_for(config, shape, dtype, device, self.agent.state_values)
             folder = (
                 Path(run_dir) if begun and run_dir is not None else new_run_folder(name_of(env), config.seed, run_dir)
             )
@@ -324,7 +324,8 @@ class Run:
         """
         check_logs(self.folder, checkpoint.logs)
         own = sum(value.nbytes for value in self.agent.get_state().values() if isinstance(value, np.ndarray))
-        self.set_state(checkpoint.read_state(limit=4 * own + 16 * self.config.replay_capacity))
+        under_way = 0 if self.config.trace_decay is None else self.replay_bytes  # a rollout has no chunks
+        self.set_state(checkpoint.read_state(limit=4 * own + 16 * self.config.replay_capacity + under_way))
         if self.counters.steps != checkpoint.steps:
             raise RunError(f"its folder is of step {checkpoint.steps}, its state of step {self.counters.steps}")
         for series in self.replay_series():

@@ -35,6 +35,7 @@ from nexus.ops.munchausen import log_policy, soft_value
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import evaluate
 from nexus.training.loop import Counters, train
+from tests.rollouts import REPLAYED, pace_of
 
 INF = math.inf
 ACTIONS = 4
@@ -182,7 +183,7 @@ def test_a_target_looks_at_legal_actions_only(algorithm: str, double: bool, targ
     assert torch.isfinite(found.priorities).all()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", REPLAYED)
 @pytest.mark.parametrize("masked", [False, True])
 def test_every_algorithm_agrees_with_a_slow_oracle(algorithm: str, masked: bool) -> None:
     agent = make_agent(algorithm, state_dim=2, action_dim=ACTIONS, seed=1, munchausen_alpha=0.0, device="cpu")
@@ -511,9 +512,7 @@ def test_no_illegal_action_in_training_or_evaluation(algorithm: str, tmp_path: A
         Masked,
         run_dir=tmp_path / "run",
         algorithm=algorithm,
-        total_steps=2_000,
-        learning_starts=100,
-        update_every="16 steps",
+        **{"total_steps": 2_000, "learning_starts": 100, "update_every": "16 steps", **pace_of(algorithm)},
         eval_episodes=100,
         hidden_dim=16,
         threads=1,

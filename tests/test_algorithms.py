@@ -23,6 +23,7 @@ from nexus.ops.distributional import quantile_levels
 from nexus.training.config import TrainConfig
 from nexus.training.run_folder import read_run
 from tests import probes
+from tests.rollouts import pace_of, with_returns
 
 GAMMA = 0.9
 SETTINGS: dict[str, Any] = {
@@ -48,7 +49,9 @@ SETTINGS: dict[str, Any] = {
 
 
 def trained(env: type[probes.Probe], tmp_path: Path, algorithm: str, **settings: Any) -> nexus.DQNAgent:
-    result = nexus.train(env, run_dir=tmp_path / "run", algorithm=algorithm, **{**SETTINGS, **settings})
+    result = nexus.train(
+        env, run_dir=tmp_path / "run", algorithm=algorithm, **{**SETTINGS, **pace_of(algorithm), **settings}
+    )
     assert result.counters.updates > 0
     return result.agent
 
@@ -87,7 +90,7 @@ def test_combinations_learn_too(tmp_path: Path, algorithm: str, switches: dict[s
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_each_repeats_itself_and_comes_back_from_its_files(tmp_path: Path, algorithm: str) -> None:
     def run(name: str, seed: int) -> nexus.DQNAgent:
-        settings = {**SETTINGS, "total_steps": 300, "seed": seed, "eval_episodes": 1}
+        settings = {**SETTINGS, **pace_of(algorithm), "total_steps": 300, "seed": seed, "eval_episodes": 1}
         return nexus.train(probes.MatchReward, run_dir=tmp_path / name, algorithm=algorithm, **settings).agent
 
     first, again, other = run("a", 0), run("b", 0), run("c", 1)
@@ -136,7 +139,7 @@ def test_a_batch_of_one_and_a_batch_of_many_agree(algorithm: str) -> None:
         loss = FixedLevels(loss.generator, bootstrap=loss.bootstrap)
     with torch.no_grad():
         agent._theta_target += 0.1 * torch.randn(agent._theta.shape, generator=torch.Generator().manual_seed(0))
-        batch = filled(ReplayBuffer(64, seed=0)).sample(6)
+        batch = with_returns(filled(ReplayBuffer(64, seed=0)).sample(6))
         many = loss(agent.q_network, agent.target_network, agent.next_action, batch)
         for row in range(6):
             one = {key: value[row : row + 1] for key, value in batch.items()}
@@ -157,8 +160,8 @@ def test_equal_priorities_make_the_uniform_update(algorithm: str) -> None:
         return agent._theta.clone()
 
     replay.update_priorities(torch.arange(64), torch.full((64,), 3.0))
-    batch = replay.sample(16)
-    everything = uniform.sample(64 * 20)  # holds every row somewhere
+    batch = with_returns(replay.sample(16))
+    everything = with_returns(uniform.sample(64 * 20))  # holds every row somewhere
     where = [int((everything["indices"] == row).nonzero()[0]) for row in batch["indices"]]
     same = {key: value[where] for key, value in everything.items()}
     assert torch.equal(weights_after(batch), weights_after(same))
@@ -170,7 +173,7 @@ def test_equal_priorities_make_the_uniform_update(algorithm: str) -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_state_dict_goes_round(algorithm: str) -> None:
     agent, other = (make_agent(algorithm, state_dim=3, action_dim=4, seed=seed) for seed in (0, 1))
-    agent.learn(filled(ReplayBuffer(64, seed=0)).sample(16))
+    agent.learn(with_returns(filled(ReplayBuffer(64, seed=0)).sample(16)))
     other.load_state_dict(agent.state_dict())
     assert torch.equal(other._theta, agent._theta)  # the flat buffer is what the parameters are views of
     assert torch.equal(other._theta_target, agent._theta_target)
@@ -178,7 +181,7 @@ def test_a_state_dict_goes_round(algorithm: str) -> None:
     np.testing.assert_array_equal(other.act(states, 0.0, False), agent.act(states, 0.0, False))
 
 
-SOFT, ATOMS, DRAWS = "nobody picks one", "atoms can't move", "compiled graph"
+SOFT, ATOMS, DRAWS, TOLD = "nobody picks one", "atoms can't move", "compiled graph", "in its returns already"
 REFUSED = [
     ("munchausen", {"double": True}, SOFT),
     ("beyond", {"double": True}, SOFT),
@@ -190,6 +193,8 @@ REFUSED = [
     ("rainbow", {"munchausen": True, "double": False}, ATOMS),
     ("iqn", {"compile": True}, DRAWS),
     ("beyond", {"compile": True}, DRAWS),
+    ("pqn", {"double": True}, TOLD),
+    ("pqn", {"munchausen": True}, TOLD),
 ]
 
 

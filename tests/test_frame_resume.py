@@ -12,6 +12,7 @@ from nexus.api import load_agent, resume, train
 from nexus.core.errors import RunError
 from nexus.core.state import State
 from nexus.core.types import Array
+from nexus.data.frame_replay import FrameReplay
 from nexus.runner import Run
 from nexus.training import checkpoint_writer
 from nexus.training.checkpoint import Checkpoint, Chunk
@@ -89,6 +90,7 @@ def test_a_rollback_takes_the_frames_back_too(tmp_path: Path) -> None:
     config = TrainConfig.from_mapping({name: value for name, value in QUICK.items() if name != "env"})
     with Run(QUICK["env"], None, config, tmp_path / "run", Silent(200, interrupt)) as run:
         run.run()
+        assert isinstance(run.replay, FrameReplay)
         added = run.replay.added
         run.newest_whole()  # into the replay that is filled already
         assert run.replay.added < added

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from nexus.api import agent_for, make_config, replay_for
 from nexus.core.types import Transitions
 from nexus.models.rl.dqn import DQNAgent
-from nexus.models.rl.dqn.rainbow import ALGORITHMS
 from nexus.tabular import transition_table, value_iteration
 from nexus.training.config import TrainConfig
+from tests.rollouts import REPLAYED
 from tests.test_tabular import frozen_lake, value_of_policy
 
 GAMMA, STATES = 0.9, 16
@@ -68,7 +68,7 @@ def munchausen_iteration(env: gym.Env[Any, Any], sweeps: int = 2_000) -> Floats:
     return q_values
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", REPLAYED)
 def test_every_algorithm_recovers_the_table(algorithm: str) -> None:
     """Also: in no state does any of them prefer an action that is not a best one, so their policies agree."""
     env = frozen_lake()
@@ -82,7 +82,7 @@ def test_every_algorithm_recovers_the_table(algorithm: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", REPLAYED)
 def test_every_algorithm_finds_a_best_policy_where_the_ice_is_slippery(algorithm: str) -> None:
     env = frozen_lake(slippery=True)
     agent = taught(algorithm, env, updates=3_000, munchausen_temperature=0.003)

@@ -32,6 +32,7 @@ from nexus.training.files import write_json, write_tensors
 from nexus.training.run_folder import locked
 from nexus.training.verify import verify
 from tests.chaos import FRAMES, SETTINGS, Silent, differences, match_reward, run_child
+from tests.rollouts import pace_of
 
 RAINBOW: dict[str, Any] = {
     "algorithm": "rainbow",
@@ -55,7 +56,7 @@ def config_of(**settings: Any) -> TrainConfig:
 
 
 def algorithm_settings(algorithm: str) -> dict[str, Any]:
-    return {"atoms": 11, **ALGORITHMS[algorithm].settings, "algorithm": algorithm}
+    return {"atoms": 11, **ALGORITHMS[algorithm].settings, **pace_of(algorithm), "algorithm": algorithm}
 
 
 def interrupt() -> None:

@@ -18,6 +18,7 @@ from nexus.data.replay_buffer import ReplayBuffer
 from nexus.data.sum_tree import SumTree
 from nexus.models.rl.dqn.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
+from tests.rollouts import with_returns
 
 
 def rows(count: int, seed: int = 0) -> Transitions:
@@ -39,7 +40,7 @@ def go_on(agent: DQNAgent, replay: ReplayBuffer | PrioritizedReplayBuffer, count
     for at in range(count):
         replay.add(rows(2, seed=at))
         batch = replay.sample(4)
-        replay.update_priorities(batch["indices"], agent.learn(batch).priorities)
+        replay.update_priorities(batch["indices"], agent.learn(with_returns(batch)).priorities)
         agent.act(np.ones((3, 3), np.float32), 0.5)
     agent.update_target_network()
 

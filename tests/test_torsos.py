@@ -23,6 +23,7 @@ from nexus.models.torsos import (
     standardized,
     torso_of,
 )
+from tests.rollouts import with_returns
 
 ATARI = (4, 84, 84)
 
@@ -267,7 +268,7 @@ def test_every_algorithm_learns_on_every_torso(algorithm: str, torso: str) -> No
         "next_states": torch.from_numpy(states[::-1].copy()),
     }
     before = [parameter.detach().clone() for parameter in agent.q_network.parameters()]
-    update = agent.learn(batch)
+    update = agent.learn(with_returns(batch))
     assert torch.isfinite(update["loss"])
     moved = [not torch.equal(a, b) for a, b in zip(before, agent.q_network.parameters(), strict=True)]
     assert all(moved[:2]), "the first convolution did not learn"

@@ -27,6 +27,7 @@ Batch: TypeAlias = Mapping[str, Tensor]
 | `indices` | `[B]` int64 | rows of the replay, for new priorities |
 | `action_masks`, `next_action_masks` | `[B, A]` bool | legal actions in each; only where the environment tells |
 
+A batch from a rollout has `returns` `[B]` float32 in place of `rewards`, `next_states` and `discounts`.
 A batch from a replay that was filled by `push` has the seed's `dones` in place of `discounts`.
 """
 

@@ -46,6 +46,8 @@ class TrainConfig(AgentConfig):
     """Learn from rewards clipped to this size; reported returns are never clipped. None for no clipping."""
     n_step: int = 1
     """Rewards folded into one transition before the bootstrap."""
+    trace_decay: float | None = None
+    """pqn: λ of its returns, from 0 (one step) to 1 (all that was played)."""
     prioritized: bool = False
     """Replay what surprised most often (PER), with importance weights."""
     priority_exponent: float = 0.5
@@ -123,6 +125,7 @@ class TrainConfig(AgentConfig):
         self.require(
             not explores_by_noise or lowest_epsilon < 1, "noisy", "an ε below 1, or its noise never acts: epsilon 0"
         )
+        self.check_returns()
         self.require(self.learning_starts >= 0, "learning_starts", "0 or more steps")
         self.require(self.reward_clip is None or self.reward_clip > 0, "reward_clip", "a size above 0, or none")
         self.require(self.learning_rate_end >= 0, "learning_rate_end", "0 or more")
@@ -153,6 +156,19 @@ class TrainConfig(AgentConfig):
             "target_return",
             "eval_every to be set too",
         )
+
+    def check_returns(self) -> None:
+        """Raise `ConfigError` if λ-returns are asked for where there are none, or with what they take the place of."""
+        if self.algorithm != "pqn":
+            self.require(self.trace_decay is None, "trace_decay", "the algorithm pqn, or none; others have n_step")
+            return
+        has_decay = self.trace_decay is not None and 0 <= self.trace_decay <= 1
+        self.require(has_decay, "trace_decay", "a number in [0, 1] for pqn")
+        self.require(self.n_step == 1, "n_step", "1 with pqn, whose returns look ahead by trace_decay")
+        self.require(not self.prioritized, "prioritized", "false with pqn: it learns from all that was played")
+        self.require(self.replay_store in ("auto", "full"), "replay_store", "auto or full with pqn")
+        period = Period(self.replay_capacity, "steps")
+        self.require(self.update_every == period, "update_every", f"'{period}' with pqn: its replay_capacity")
 
     @property
     def eval_copies(self) -> int:

@@ -18,12 +18,13 @@ from nexus.data.frame_replay import (
 from nexus.data.memory import CPU, memory_on, replay_bytes, require_memory
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
+from nexus.data.rollout_buffer import RolloutBuffer, Values
 from nexus.training.config import TrainConfig
 
 __all__ = ["AnyReplay", "replay_for", "replay_memory", "saved_bytes", "store_for"]
 
 SHARE = 0.8  # of what is free on a GPU: networks and batches want some too
-AnyReplay = ReplayBuffer | PrioritizedReplayBuffer | FrameReplay
+AnyReplay = ReplayBuffer | PrioritizedReplayBuffer | FrameReplay | RolloutBuffer
 
 
 def store_for(
@@ -33,6 +34,8 @@ def store_for(
 
     Whoever resumes may find less room there: compressed frames and those of a device are the same in a checkpoint.
     """
+    if config.trace_decay is not None:
+        return "full"
     if config.replay_store != "auto":
         return config.replay_store
     if not (np.dtype(state_dtype) == np.uint8 and len(state_shape) >= 3 and 2 <= config.frame_stack <= MOST_FRAMES):
@@ -74,9 +77,16 @@ def replay_for(
     state_shape: tuple[int, ...] = (),
     state_dtype: DTypeLike = np.float32,
     device: torch.device = CPU,
+    values: Values | None = None,
 ) -> AnyReplay:
-    """Return the empty replay that the config asks for, for states of this shape and dtype, and an agent there."""
+    """Return the empty replay that the config asks for, for states of this shape and dtype, and an agent there.
+
+    Where the config has a trace decay it is a rollout, and `values` tells what its next states are worth.
+    """
     rng, capacity = generator(config.seed, "replay"), config.replay_capacity
+    if config.trace_decay is not None:
+        assert values is not None
+        return RolloutBuffer(capacity, config.num_envs, config.trace_decay, rng, values)
     rows = (
         PrioritizedReplayBuffer(capacity, rng, config.priority_exponent, config.importance_exponent)
         if config.prioritized

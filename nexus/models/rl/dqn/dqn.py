@@ -209,6 +209,9 @@ class DQNLoss:
         return LossOutput(self.of_error(predictions, targets), td_errors.abs(), q_values.detach(), targets)
 
 
+LEARNED_FROM = ("states", "actions", "rewards", "next_states", "discounts", "returns", "weights")  # keys of a batch
+
+
 class Gradient(NamedTuple):
     """What the update computes, tensors only, so that it can be compiled or captured as a whole."""
 
@@ -332,6 +335,15 @@ class DQNAgent(NexusModule):
         choose = self.exploration if training else by_epsilon  # an evaluation with ε means just that
         return choose(q_values, epsilon, self.temperature, self._rng, masks)
 
+    def state_values(self, states: Array, action_masks: Array | None = None) -> Array:
+        """Return max_a Q(s, a; θ⁻) `[K]` of `[K, *obs]`, over all actions or those that masks `[K, A]` call legal."""
+        if self._is_noisy:
+            resample_noise(self.target_network, self._noise)
+        legal = None if action_masks is None else torch.as_tensor(action_masks, device=self._theta.device).bool()
+        with torch.inference_mode():
+            values: Array = only_legal(self.target_network(states), legal).amax(1).cpu().numpy()
+        return values
+
     def predict(
         self,
         observation: Any,
@@ -396,10 +408,11 @@ class DQNAgent(NexusModule):
 
     def _prepare(self, batch: Batch) -> dict[str, Tensor]:
         """Move a batch to the device; here, and nowhere else, the seed's `dones` become discounts."""
-        ready = {key: batch[key] for key in ("states", "actions", "rewards", "next_states")}
-        ready["discounts"] = batch["discounts"] if "discounts" in batch else self.gamma * (1.0 - batch["dones"])
+        ready = {key: batch[key] for key in LEARNED_FROM if key in batch}
+        if "dones" in batch:
+            ready["discounts"] = self.gamma * (1.0 - batch["dones"])
         ready |= {key: batch[key].bool() for key in ("action_masks", "next_action_masks") if key in batch}
-        ready["weights"] = batch["weights"] if "weights" in batch else torch.ones_like(ready["rewards"])
+        ready.setdefault("weights", torch.ones(len(batch["actions"])))
         if self._theta.is_cpu:
             return ready
         return {key: value.to(self._theta.device, non_blocking=True) for key, value in ready.items()}

@@ -33,6 +33,7 @@ from nexus.models.rl.dqn.dqn import (
 from nexus.models.rl.dqn.dueling_dqn import DuelingHead
 from nexus.models.rl.dqn.iqn import IQNLoss, IQNNetwork
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
+from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
 from nexus.models.setup import pop_bounds, pop_dims, resolve_device
 from nexus.models.torsos import make_torso
@@ -66,12 +67,17 @@ class Parts:
 
 
 Family = Callable[[Parts], tuple[DQNNetwork, Loss]]
+ERRORS = {"huber": huber, "squared": squared}
 
 
 def scalar(parts: Parts) -> tuple[DQNNetwork, Loss]:
     """One number per action."""
-    of_error = huber if parts.settings.loss == "huber" else squared
-    return parts.network(), DQNLoss(of_error, parts.bootstrap)
+    return parts.network(), DQNLoss(ERRORS[parts.settings.loss], parts.bootstrap)
+
+
+def of_returns(parts: Parts) -> tuple[DQNNetwork, Loss]:
+    """One number per action, taught by returns."""
+    return parts.network(), ReturnLoss(ERRORS[parts.settings.loss])
 
 
 def categorical(parts: Parts) -> tuple[DQNNetwork, Loss]:
@@ -133,6 +139,10 @@ class Algorithm:
 NO_EPSILON = {"epsilon": 0.0, "epsilon_min": 0.0}  # the noise explores
 NO_DRAWS = {"compile": "torch can't draw its levels from a generator inside a compiled graph"}
 NO_SAMPLES = {"munchausen": "its atoms can't move, and a soft value shifts each action's return by its own log-policy"}
+RETURNS = {
+    "double": "what s' is worth is in its returns already, so nobody picks a next action",
+    "munchausen": "what s' is worth is in its returns already",
+}
 SOFT_VALUE = {"double": "a soft value weighs every next action, so nobody picks one"}
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -179,6 +189,30 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         "iqn.py",
         implicit_quantile,
         refuses=NO_DRAWS,
+    ),
+    "pqn": Algorithm(
+        "no replay: λ-returns of what many environments just played",
+        "arxiv.org/abs/2407.04811",
+        "pqn.py",
+        of_returns,
+        settings={
+            "trace_decay": 0.65,
+            "layer_norm": True,  # in place of a target network
+            "loss": "squared",
+            "double": False,
+            "n_step": 1,
+            "prioritized": False,
+            "num_envs": 32,
+            "replay_capacity": 1024,
+            "replay_store": "full",
+            "learning_starts": 0,
+            "update_every": "1024 steps",
+            "updates_each": 64,  # four passes
+            "batch_size": 64,
+            "target_update_every": "1024 steps",
+            "tau": 1.0,
+        },
+        refuses=RETURNS,
     ),
     "rainbow": Algorithm(
         "c51, double, dueling, noisy, prioritized, n-step",

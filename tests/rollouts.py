@@ -1,0 +1,26 @@
+"""What tests of the whole family need to let an algorithm without a replay take part."""
+
+from typing import Any
+
+from nexus.core.types import Batch
+from nexus.models.rl.dqn.rainbow import ALGORITHMS
+
+REPLAYED = [name for name in ALGORITHMS if name != "pqn"]
+
+PACE: dict[str, Any] = {
+    "replay_capacity": 64,
+    "update_every": "64 steps",
+    "target_update_every": "64 steps",
+    "updates_each": 16,
+    "batch_size": 16,
+}  # small rollouts
+
+
+def pace_of(algorithm: str) -> dict[str, Any]:
+    """Settings over those of a test for all."""
+    return PACE if algorithm == "pqn" else {}
+
+
+def with_returns(batch: Batch) -> Batch:
+    """A batch for whoever looks ahead himself and for whoever is told the return."""
+    return {**batch, "returns": batch["rewards"]}

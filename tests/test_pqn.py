@@ -1,0 +1,345 @@
+"""PQN: its returns by hand and by a slow oracle, what a rollout holds, its loss, and that it learns."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, SupportsInt
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nexus
+from nexus.api import load_agent, make_config, resume, train
+from nexus.core.errors import ConfigError, RunError
+from nexus.core.types import Array, Transitions
+from nexus.data.n_step import NStepAccumulator
+from nexus.data.returns import lambda_returns
+from nexus.data.rollout_buffer import RolloutBuffer
+from nexus.envs.atari import LIFE_LOST
+from nexus.envs.stream import TransitionStream
+from nexus.models.rl.dqn.pqn import ReturnLoss
+from nexus.models.rl.dqn.rainbow import make_agent
+from nexus.ops.losses import huber
+from tests import probes
+from tests.chaos import Silent, differences, match_reward
+from tests.rollouts import PACE
+
+# --- returns ---
+
+
+def column(*numbers: float) -> Any:
+    return np.array(numbers, np.float32)[:, None]
+
+
+def test_returns_by_hand() -> None:
+    goes_on = np.array([[True], [True], [False]])
+    returns = lambda_returns(column(1, 2, 3), column(0.5, 0.5, 0.5), column(10, 20, 40), goes_on, 0.75)
+    # 3 + 0.5·40 = 23; 2 + 0.5·(0.25·20 + 0.75·23) = 13.125; 1 + 0.5·(0.25·10 + 0.75·13.125) = 7.171875
+    np.testing.assert_allclose(returns[:, 0], [7.171875, 13.125, 23.0])
+
+
+def test_a_termination_pays_nothing_more_and_a_cut_episode_keeps_its_bootstrap() -> None:
+    goes_on = np.array([[True], [False], [False]])
+    rewards, values = column(1, 1, 1), column(10, 20, 30)
+    terminated = lambda_returns(rewards, column(0.5, 0.0, 0.5), values, goes_on, 1.0)
+    np.testing.assert_allclose(terminated[:, 0], [1.5, 1.0, 16.0])
+    truncated = lambda_returns(rewards, column(0.5, 0.5, 0.5), values, goes_on, 1.0)
+    np.testing.assert_allclose(truncated[:, 0], [6.5, 11.0, 16.0])
+
+
+def mean_of_n_step_returns(
+    rewards: Array, discounts: Array, values: Array, goes_on: Array, decay: float, start: int
+) -> float:
+    """(1-λ) Σ λ^(n-1) G^(n), the last with all the weight that is left: the forward view, for one environment."""
+    total, weight, so_far, discount = 0.0, 1.0, 0.0, 1.0
+    for t in range(start, len(rewards)):
+        so_far += discount * float(rewards[t])
+        discount *= float(discounts[t])
+        n_step_return = so_far + discount * float(values[t])
+        if not goes_on[t]:
+            return total + weight * n_step_return
+        total += weight * (1 - decay) * n_step_return
+        weight *= decay
+    raise AssertionError
+
+
+@given(seed=st.integers(0, 2**32 - 1), length=st.integers(1, 12), decay=st.sampled_from([0.0, 0.3, 0.65, 0.95, 1.0]))
+def test_returns_are_the_weighted_mean_of_all_n_step_returns(seed: int, length: int, decay: float) -> None:
+    rng = np.random.default_rng(seed)
+    rewards, values = rng.normal(size=(2, length, 3)).astype(np.float32)
+    ends = rng.random((length, 3)) < 0.2
+    discounts = np.where(ends & (rng.random((length, 3)) < 0.5), 0.0, 0.9).astype(np.float32)
+    goes_on = ~ends
+    goes_on[-1] = False
+    returns = lambda_returns(rewards, discounts, values, goes_on, decay)
+    for env in range(3):
+        line = (rewards[:, env], discounts[:, env], values[:, env], goes_on[:, env])
+        slow = [mean_of_n_step_returns(*line, decay, start) for start in range(length)]
+        np.testing.assert_allclose(returns[:, env], slow, rtol=1e-4, atol=1e-4)
+
+
+# --- rollouts ---
+
+
+class Numbered(gym.Env[Array, SupportsInt]):
+    """A state `[copy, number of the step]`, which counts on; pays the latter. Ends and loses lives at random."""
+
+    observation_space = spaces.Box(0, np.inf, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, copy: int) -> None:
+        self.copy, self.number, self.rng = copy, 0, np.random.default_rng(copy)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        self.number += 1
+        return self.state(), {LIFE_LOST: False}
+
+    def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        self.number += 1
+        what = self.rng.random()
+        return self.state(), float(self.number), what < 0.1, 0.1 < what < 0.2, {LIFE_LOST: bool(what > 0.9)}
+
+    def state(self) -> Array:
+        return np.array([self.copy, self.number], np.float32)
+
+
+def worth(states: Array, action_masks: Array | None = None) -> Array:
+    """Some value that tells states apart."""
+    values: Array = (np.sin(states[:, 1]) + states[:, 0]).astype(np.float32)
+    return values
+
+
+def played(
+    mode: AutoresetMode, copies: int, decay: float
+) -> Iterator[tuple[RolloutBuffer, dict[tuple[float, ...], Any]]]:
+    """Vector steps of `Numbered` into a buffer; and by state what came of it, as it truly happened."""
+    buffer = RolloutBuffer(40, copies, decay, 0, worth)
+    makers = [partial(Numbered, copy) for copy in range(copies)]
+    stream = TransitionStream(SyncVectorEnv(makers, autoreset_mode=mode))
+    accumulator, lines = NStepAccumulator(copies, 1, 0.9), {}
+    stream.reset(seed=0)
+    while True:
+        step = stream.step(np.zeros(copies, np.int64))
+        assert step.life_lost is not None
+        states, after = buffer.remember(step.states, step.next_states, step.begins, step.valid)
+        ends = step.terminal, step.truncated
+        buffer.add(accumulator.push(states, step.actions, step.rewards, after, *ends, step.valid))
+        for copy in np.flatnonzero(step.valid):
+            over = bool(step.terminated[copy] or step.truncated[copy])
+            discount = 0.0 if step.terminal[copy] else 0.9
+            key = tuple(step.states[copy].tolist())
+            lines[key] = (float(step.rewards[copy]), discount, float(worth(step.next_states[copy : copy + 1])[0]), over,
+                          tuple(step.next_states[copy].tolist()))  # fmt: skip
+        yield buffer, lines
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("decay", [0.0, 0.8, 1.0])
+def test_a_rollout_holds_the_returns_of_what_truly_happened(mode: AutoresetMode, decay: float) -> None:
+    rounds, seen = 0, 0
+    for buffer, lines in played(mode, 5, decay):
+        if len(buffer):
+            rounds += 1
+            rows = len(buffer)
+            batch = {name: values.numpy() for name, values in buffer.sample(rows).items()}
+            inside = {tuple(state.tolist()) for state in batch["states"]}
+            assert len(inside) == rows == len(lines) - seen
+            seen = len(lines)
+
+            def came_of(key: tuple[float, ...], lines: Any = lines, inside: Any = inside) -> float:
+                reward, discount, value, over, after = lines[key]
+                follows = not over and after in inside
+                return float(reward + discount * ((1 - decay) * value + decay * (came_of(after) if follows else value)))
+
+            expected = [came_of(tuple(state.tolist())) for state in batch["states"]]
+            np.testing.assert_allclose(batch["returns"], expected, rtol=1e-4)
+        if rounds == 20:
+            return
+
+
+def gathered(rows: int = 64, copies: int = 4, of: int | None = None) -> RolloutBuffer:
+    buffer = RolloutBuffer(of or rows, copies, 0.5, 0, lambda states, masks: np.zeros(len(states), np.float32))
+    fill(buffer, rows, copies)
+    return buffer
+
+
+def fill(buffer: RolloutBuffer, rows: int, copies: int = 4) -> None:
+    for start in range(0, rows, copies):
+        states = np.arange(start, start + copies, dtype=np.float32)[:, None]
+        flags = np.zeros(copies, bool), np.ones(copies, bool)
+        buffer.remember(states, states, *flags)
+        ones = np.ones(copies, np.float32)
+        buffer.add(Transitions(states, np.zeros(copies, np.int64), ones, 0.9 * ones, states))
+
+
+def test_each_pass_goes_through_all_rows_once_in_another_order() -> None:
+    buffer = gathered()
+    passes = [np.concatenate([buffer.sample(16)["states"][:, 0].numpy() for _ in range(4)]) for _ in range(3)]
+    for order in passes:
+        assert sorted(order) == list(range(64))
+    assert not np.array_equal(passes[0], passes[1])
+    assert not np.array_equal(passes[0], np.arange(64))
+
+
+def test_rows_that_do_not_fill_a_minibatch_wait_for_another_order() -> None:
+    buffer = gathered()
+    sizes = [len(buffer.sample(24)["states"]) for _ in range(10)]
+    assert sizes == [24] * 10
+    assert len(gathered(rows=8).sample(24)["states"]) == 8
+
+
+def test_a_short_rollout_waits_and_a_learned_one_is_not_learned_again() -> None:
+    buffer = gathered(rows=60, of=64)
+    assert len(buffer) == 0
+    with pytest.raises(ConfigError, match="rollout of 60: needs 64 transitions"):
+        buffer.sample(8)
+    fill(buffer, 4)
+    assert len(buffer) == 64
+    buffer.sample(8)
+    assert len(buffer) == 0
+    buffer.sample(8)  # of the same rollout still
+    fill(buffer, 4)
+    assert buffer.sample(64)["states"].max() == 59  # what was added since belongs to the next
+
+
+def test_what_is_under_way_comes_back_and_what_does_not_fit_is_refused() -> None:
+    one, other = gathered(rows=40, of=64), RolloutBuffer(64, 4, 0.5, 9, lambda states, masks: states[:, 0])
+    state = one.get_state()
+    other.set_state(state)
+    for buffer in (one, other):
+        buffer.values = worth_nothing
+        fill(buffer, 24)
+    for _ in range(5):
+        assert all(torch.equal(a, b) for a, b in zip(one.sample(16).values(), other.sample(16).values(), strict=True))
+    for damage in (
+        {"valid": state["valid"][:-1]},
+        {"rewards": state["rewards"][1:]},
+        {"begins": state["begins"][:, 1:]},
+    ):
+        with pytest.raises(RunError, match="under way does not fit"):
+            other.set_state({**state, **damage})
+    with pytest.raises(RunError, match="under way does not fit"):
+        other.set_state({name: value for name, value in state.items() if name != "next_values"})
+
+
+def worth_nothing(states: Array, masks: Array | None) -> Array:
+    return np.zeros(len(states), np.float32)
+
+
+# --- loss and agent ---
+
+
+def test_the_loss_by_hand() -> None:
+    agent = make_agent("pqn", state_dim=2, action_dim=2, hidden_dim=4, device="cpu")
+    states, actions = torch.randn(3, 2), torch.tensor([1, 0, 1])
+    with torch.no_grad():
+        q_values = agent.q_network(states)
+    taken = q_values[[0, 1, 2], actions]
+    batch = {"states": states, "actions": actions, "returns": taken + torch.tensor([0.5, -2.0, 0.0])}
+    out = agent.loss(agent.q_network, None, None, batch)  # type: ignore[arg-type]  # neither is looked at
+    torch.testing.assert_close(out.loss, torch.tensor([0.125, 2.0, 0.0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.priorities, torch.tensor([0.5, 2.0, 0.0]), atol=1e-5, rtol=0)
+    assert not any(each.requires_grad for each in (out.priorities, out.q_values, out.targets))
+    robust = ReturnLoss(huber)(agent.q_network, None, None, batch)  # type: ignore[arg-type]
+    torch.testing.assert_close(robust.loss, torch.tensor([0.125, 1.5, 0.0]), atol=1e-5, rtol=0)
+    taught = make_agent("pqn", state_dim=2, action_dim=2, hidden_dim=4, loss="huber").loss
+    assert taught == ReturnLoss(huber)
+
+
+def test_states_are_worth_their_best_legal_action_to_the_target_network() -> None:
+    agent = make_agent("pqn", state_dim=2, action_dim=3, device="cpu")
+    with torch.no_grad():
+        agent._theta_target.copy_(torch.randn(len(agent._theta), generator=torch.Generator().manual_seed(2)))
+    states = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    masks = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]], bool)
+    with torch.no_grad():
+        target = agent.target_network(states).numpy()
+    np.testing.assert_allclose(agent.state_values(states), target.max(1), rtol=1e-6)
+    np.testing.assert_allclose(agent.state_values(states, masks), np.where(masks, target, -np.inf).max(1), rtol=1e-6)
+
+
+# --- training ---
+
+SETTINGS: dict[str, Any] = {"algorithm": "pqn", "hidden_dim": 32, "learning_rate": 0.005, "eval_episodes": 20, **PACE}
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.65, 1.0])
+def test_a_reward_reaches_the_step_before_it(tmp_path: Path, decay: float) -> None:
+    settings = {**SETTINGS, "num_envs": 4, "total_steps": 3_000, "gamma": 0.9, "trace_decay": decay}
+    agent = nexus.train(probes.DelayedReward, run_dir=tmp_path / "run", **settings).agent
+    for signal in (-1, 1):
+        first, second = (agent.q_network(np.array([at, signal], np.float32)).detach().numpy() for at in (0, 1))
+        np.testing.assert_allclose(first, 0.9, atol=0.1)
+        np.testing.assert_allclose(second, 1.0, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_envs": 3, "checkpoint_every": "40 steps"},  # barriers within each rollout
+        {"num_envs": 8, "checkpoint_every": "64 steps", "noisy": True, "epsilon": 0.0, "epsilon_min": 0.0},
+        {"num_envs": 2, "checkpoint_every": "150 steps", "dueling": True, "learning_starts": 100},
+    ],
+    ids=str,
+)
+def test_it_goes_on_bit_for_bit(settings: dict[str, Any], tmp_path: Path) -> None:
+    given_settings = {**SETTINGS, "total_steps": 600, "eval_every": "200 steps", **settings}
+    train(match_reward, run_dir=tmp_path / "whole", listener=Silent(), **given_settings)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    train(match_reward, run_dir=tmp_path / "broken", listener=Silent(350, interrupt), **given_settings)
+    result = resume(tmp_path / "broken", env=match_reward, listener=Silent())
+    assert result.counters.updates >= 100
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+    load_agent(tmp_path / "broken", checkpoint="latest")
+
+
+def test_cartpole_is_solved(tmp_path: Path) -> None:
+    result = nexus.train("CartPole-v1", algorithm="pqn", run_dir=tmp_path / "run", seed=1)
+    assert result.evaluation is not None
+    assert result.evaluation.mean >= 475
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 7))
+def test_cartpole_is_solved_with_other_seeds(tmp_path: Path, seed: int) -> None:
+    result = nexus.train("CartPole-v1", algorithm="pqn", run_dir=tmp_path / "run", seed=seed)
+    assert result.evaluation is not None
+    assert result.evaluation.mean >= 450
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"algorithm": "dqn", "trace_decay": 0.9}, "trace_decay = 0.9: needs the algorithm pqn"),
+        ({"trace_decay": None}, "trace_decay = None: needs a number in"),
+        ({"trace_decay": 1.5}, "trace_decay = 1.5: needs a number in"),
+        ({"n_step": 3}, "n_step = 3: needs 1 with pqn"),
+        ({"prioritized": True}, "prioritized = True: needs false with pqn"),
+        ({"replay_store": "raw", "frame_stack": 2}, "replay_store = 'raw': needs auto or full"),
+        ({"update_every": "512 steps"}, "update_every = 512 steps: needs '1024 steps' with pqn"),
+        ({"update_every": "1 episodes"}, "update_every = 1 episodes: needs '1024 steps' with pqn"),
+        ({"double": True}, "pqn can't take double"),
+        ({"batch_size": 2048}, "batch_size = 2048: needs at most replay_capacity = 1024"),
+    ],
+)
+def test_what_makes_no_sense_is_one_clear_line(settings: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=says):
+        nexus.train("CartPole-v1", run_dir=tmp_path / "run", **{"algorithm": "pqn", **settings})
+
+
+def test_atari_has_settings_for_it() -> None:
+    config = make_config("pong", "fast", algorithm="pqn")
+    assert (config.algorithm, config.prioritized, config.n_step, config.replay_capacity) == ("pqn", False, 1, 1024)
+    assert (config.frame_stack, config.frame_size) == (2, 44)
