@@ -228,6 +228,22 @@ def test_what_is_under_way_comes_back_and_what_does_not_fit_is_refused() -> None
         other.set_state({name: value for name, value in state.items() if name != "next_values"})
 
 
+def test_what_is_legal_in_a_next_state_is_told_to_whoever_values_it() -> None:
+    asked = []
+
+    def values(states: Array, masks: Array | None) -> Array:
+        asked.append((states, masks))
+        return np.zeros(len(states), np.float32)
+
+    buffer, ones = RolloutBuffer(2, 2, 0.5, 0, values), np.ones(2, np.float32)
+    before, after = np.array([[1, 1], [0, 1]], bool), np.array([[1, 0], [0, 0]], bool)
+    states, next_states = np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32)
+    buffer.add(Transitions(states, np.ones(2, np.int64), ones, ones, next_states, before, after))
+    ((valued, legal),) = asked
+    np.testing.assert_array_equal(valued, next_states)
+    np.testing.assert_array_equal(legal, after)
+
+
 def worth_nothing(states: Array, masks: Array | None) -> Array:
     return np.zeros(len(states), np.float32)
 

@@ -75,7 +75,7 @@ def test_the_paper_preset_is_rainbows_table() -> None:
     assert {name: getattr(config, name) for name in expected} == expected
     assert str(config.target_update_every) == "8000 steps"
     with pytest.raises(
-        ConfigError, match="'paper' has no settings for the algorithm 'dqn': it has them for rainbow, beyond"
+        ConfigError, match="'paper' has no settings for the algorithm 'dqn': it has them for rainbow, beyond, pqn"
     ):
         make_config("CartPole-v1", "paper")
 
@@ -103,6 +103,38 @@ def test_the_paper_preset_is_beyonds_table_with_its_torso_for_images_alone() -> 
     pixels = make_config("ALE/Pong-v5", "paper", algorithm="beyond")
     assert (pixels.torso, pixels.hidden_dim, pixels.num_envs, pixels.protocol) == ("impala_cnn", 512, 64, "nature")
     assert make_config("ALE/Pong-v5", "paper", algorithm="rainbow").torso == "nature_cnn"
+
+
+def test_the_paper_preset_is_pqns_settings_for_atari() -> None:
+    config = make_config("ALE/Pong-v5", "paper", algorithm="pqn")
+    expected: dict[str, Any] = {
+        "total_steps": 10_000_000,
+        "num_envs": 128,
+        "updates_each": 2 * 32,
+        "batch_size": 4096 // 32,
+        "learning_rate": 0.00025,
+        "learning_rate_schedule": "constant",
+        "trace_decay": 0.65,
+        "max_grad_norm": 10.0,
+        "layer_norm": True,
+        "loss": "squared",
+        "epsilon_min": 0.001,
+        "learning_starts": 0,
+        "torso": "nature_cnn",
+        "frame_stack": 4,
+        "protocol": "nature",
+    }
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert str(config.update_every) == str(config.target_update_every) == f"{128 * 32} steps"
+
+
+def test_the_fast_preset_is_pqn_and_has_a_replay_for_the_others() -> None:
+    assert make_config("pong", "fast") == make_config("pong", "fast", algorithm="pqn")
+    assert read_command(["pong", "--preset", "fast"]).config == make_config("pong", "fast")
+    replayed = make_config("pong", "fast", algorithm="dqn")
+    assert (replayed.algorithm, replayed.trace_decay, replayed.replay_capacity) == ("dqn", None, 250_000)
+    assert (replayed.prioritized, replayed.n_step, replayed.total_steps) == (True, 5, 250_000)
+    assert read_command(["pong", "--preset", "fast", "--algo", "dqn"]).config == replayed
 
 
 def test_the_fast_preset_adds_no_zeros_to_its_frames() -> None:
