@@ -318,6 +318,39 @@ def test_it_goes_on_bit_for_bit(settings: dict[str, Any], tmp_path: Path) -> Non
     load_agent(tmp_path / "broken", checkpoint="latest")
 
 
+class Pictures(gym.Env[Array, SupportsInt]):
+    """Noise of 10 x 10, for ever."""
+
+    observation_space = spaces.Box(0, 255, (10, 10, 4), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.number = 0
+        return self.picture(), {}
+
+    def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        self.number += 1
+        return self.picture(), 0.0, False, self.number % 50 == 0, {}
+
+    def picture(self) -> Array:
+        return self.np_random.integers(0, 256, (10, 10, 4), np.uint8)
+
+
+def test_a_rollout_that_is_larger_than_its_agent_comes_back_too(tmp_path: Path) -> None:
+    given_settings = {**SETTINGS, "num_envs": 8, "hidden_dim": 4, "total_steps": 3_000, "eval_episodes": 1}
+    given_settings |= {"replay_capacity": 2048, "update_every": "2048 steps", "checkpoint_every": "1600 steps"}
+    train(Pictures, run_dir=tmp_path / "whole", listener=Silent(), **given_settings)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    broken = train(Pictures, run_dir=tmp_path / "broken", listener=Silent(2_500, interrupt), **given_settings)
+    assert broken.resumes_from == 1_600
+    resume(tmp_path / "broken", env=Pictures, listener=Silent())
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+
+
 def test_cartpole_is_solved(tmp_path: Path) -> None:
     result = nexus.train("CartPole-v1", algorithm="pqn", run_dir=tmp_path / "run", seed=1)
     assert result.evaluation is not None
