@@ -338,15 +338,15 @@ class Pictures(gym.Env[Array, SupportsInt]):
 
 
 def test_a_rollout_that_is_larger_than_its_agent_comes_back_too(tmp_path: Path) -> None:
-    given_settings = {**SETTINGS, "num_envs": 8, "hidden_dim": 4, "total_steps": 3_000, "eval_episodes": 1}
-    given_settings |= {"replay_capacity": 2048, "update_every": "2048 steps", "checkpoint_every": "1600 steps"}
+    given_settings = {**SETTINGS, "num_envs": 8, "hidden_dim": 4, "total_steps": 6_000, "eval_episodes": 1}
+    given_settings |= {"replay_capacity": 4800, "update_every": "4800 steps", "checkpoint_every": "4000 steps"}
     train(Pictures, run_dir=tmp_path / "whole", listener=Silent(), **given_settings)
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    broken = train(Pictures, run_dir=tmp_path / "broken", listener=Silent(2_500, interrupt), **given_settings)
-    assert broken.resumes_from == 1_600
+    broken = train(Pictures, run_dir=tmp_path / "broken", listener=Silent(5_000, interrupt), **given_settings)
+    assert broken.resumes_from == 4_000
     resume(tmp_path / "broken", env=Pictures, listener=Silent())
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
 

@@ -71,9 +71,9 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     # The released code of the paper, whose RMSProp is not torch's.
     "nature": {ATARI: {**NATURE, "optimizer": "rmsprop", "max_grad_norm": None}},
-    # For a CPU: a small network on few pixels, so that updates are cheap; standardized, without which Pong's ball is too
-    # faint to be found soon. It learns without a replay, see below; what is here about one is for the other algorithms,
-    # and makes the most of few steps. Tuned on Pong, seeds 1001 to 1003.
+    # For a CPU: a small network on few pixels, so that updates are cheap; standardized, without which Pong's ball is
+    # too faint to be found soon. It learns without a replay, see below; what is here about one is for the other
+    # algorithms, and makes the most of few steps. Tuned on Pong, seeds 1001 to 1003.
     "fast": {
         ATARI: {
             **NATURE,
