@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -29,7 +30,8 @@ from nexus.planning import plan as planned
 from nexus.planning.expected import EXPECTED, IGNORED, expectation
 from nexus.planning.forecast import EPISODE_LINE, LOG_LINE, Measured, Slice, disk_of, evaluations, require_disk, time_of
 from nexus.planning.planner import notes
-from nexus.planning.probe import Enough, Probe, longest_episode, probed
+from nexus.planning.probe import Enough, Probe, longest_episode, measure, probed
+from nexus.runner import Run
 from nexus.training.config import TrainConfig
 from nexus.training.divergence import WatchedAgent
 from tests import probes
@@ -164,6 +166,22 @@ def test_the_best_checkpoint_and_priorities_take_more() -> None:
     assert by_priority.checkpoints == 4 * (4_000 + 8 * 100) + (100 + 3 * 50) * 10
 
 
+ROLLOUT: dict[str, Any] = {
+    "algorithm": "pqn",
+    "replay_capacity": 200,
+    "update_every": "200 steps",
+    "checkpoint_every": "50 steps",
+}
+
+
+def test_each_checkpoint_has_its_own_rollout_and_nothing_else_would_be_smaller() -> None:
+    config = make_config("Unknown-v0", total_steps=1_000, eval_every=None, batch_size=10, **ROLLOUT)
+    disk = disk_of(config, 1_000, 10.0, None)
+    assert disk.checkpoints == (2 + 1) * (4_000 + 200 * 10)
+    with pytest.raises(ConfigError, match="are free: checkpoint_every none would"):
+        require_disk(config, disk_of(config, 1_000, 10.0, 12_000), 1_000, 10.0)
+
+
 def test_a_run_never_leaves_more_rows_than_it_has_steps() -> None:
     config = but(CONFIG, checkpoint_every="900 steps", eval_every="10 steps")
     assert disk_of(config, 0, 10.0, None).checkpoints == 1_000 * 10
@@ -188,6 +206,17 @@ def test_a_disk_that_is_too_small_says_what_would_fit() -> None:
     enough = 8_000 + 2_000 + 850_000
     require_disk(config, disk_of(config, 1_000, 1_000.0, enough), 1_000, 1_000.0)
     require_disk(config, disk_of(config, 1_000, 1_000.0, None), 1_000, 1_000.0)
+
+
+def test_a_rollout_does_not_make_its_checkpoints_dear(elsewhere: Path) -> None:
+    """Its rows are none while it is too short: what a checkpoint takes is not that of a row."""
+    with Run(
+        "CartPole-v1", None, probed(make_config("CartPole-v1", algorithm="pqn")), elsewhere / "run", Listener()
+    ) as run:
+        assert len(run.replay) == 0
+        measured = measure(run, 0.5, time.perf_counter())
+    assert 0 < measured.checkpoint < 0.5
+    assert measured.checkpoint_row < 0.001
 
 
 @pytest.mark.parametrize("prioritized", [False, True])

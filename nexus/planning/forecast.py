@@ -237,6 +237,8 @@ def disk_of(
     held = min(config.replay_capacity, config.total_steps)
     state = 4 * network + (8 * held if config.prioritized else 0)
     rows = held * (1 + best) + config.keep_checkpoints * config.checkpoint_every.count
+    if config.trace_decay is not None:  # each checkpoint has its own rollout, and there is no replay
+        state, rows = state + int(held * row), 0
     kept = min(config.keep_checkpoints + best, written)
     # One more state: the next is written before the oldest goes.
     return Disk((kept + 1) * state + int(min(rows, config.total_steps) * row), kept, logs, free)
@@ -258,7 +260,7 @@ def require_disk(config: TrainConfig, disk: Disk, network: int, row: float) -> N
 
     low, high = config.batch_size, config.replay_capacity
     would = "checkpoint_every none would"
-    if fits(low):
+    if config.trace_decay is None and fits(low):
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(middle) else (low, middle)

@@ -199,7 +199,7 @@ def checkpoints(run: Run, log: RunLog, clock: Clock) -> tuple[float, float]:
         return 0.0, 0.0
     first, *later = durations
     fixed = min(later)
-    return fixed, max(0.0, first - fixed) / max(rows, 1)
+    return fixed, max(0.0, first - fixed) / rows if rows else 0.0  # a rollout is saved whole each time, or not there
 
 
 def base_bytes(run: Run) -> int | None:
