@@ -9,7 +9,7 @@
     python -m benchmarks.learning cartpole_family       every algorithm on CartPole-v1, 5 seeds, 50,000 steps
     python -m benchmarks.learning lunarlander_family    eight of them on LunarLander-v3, 3 seeds, 150,000 steps
     python -m benchmarks.learning minatar_family        DQN and Rainbow on MinAtar's Breakout, 3 seeds, 500,000 steps
-    python -m benchmarks.learning atari_pong            `--preset fast --algo pqn` under the protocol nature, 3 seeds
+    python -m benchmarks.learning atari_pong            `--preset fast` under the protocol nature, 3 seeds
     python -m benchmarks.learning atari_breakout        likewise, 1 seed; and _qbert, _seaquest, _spaceinvaders
 
 The record is written after every seed. A study that was stopped goes on where it was with `--resume`.

@@ -124,7 +124,7 @@ def test_a_run_keeps_the_size_of_its_frames(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_atari_has_presets_as_data() -> None:
-    assert resolve_preset(None, "pong") == ("nature", PRESETS["nature"]["any Atari game"])
+    assert resolve_preset(None, "pong") == ("fast", PRESETS["fast"]["any Atari game"])
     seed, nature = (resolve_preset(name, PONG)[1] for name in ("seed", "nature"))
     table = {
         "learning_rate": 0.00025,
@@ -345,8 +345,8 @@ def test_one_game_has_the_interface_of_one_environment() -> None:
 
 
 TINY: dict[str, Any] = {
-    "total_steps": 800, "num_envs": 4, "replay_capacity": 600, "learning_starts": 200, "update_every": "60 steps",
-    "hidden_dim": 16, "eval_episodes": 1, "log_every": "200 steps",
+    "preset": "nature", "total_steps": 800, "num_envs": 4, "replay_capacity": 600, "learning_starts": 200,
+    "update_every": "60 steps", "hidden_dim": 16, "eval_episodes": 1, "log_every": "200 steps",
 }  # fmt: skip
 
 
@@ -355,7 +355,7 @@ def test_a_run_learns_and_reports_full_unclipped_games(
     tmp_path: Path, preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PROTOCOLS, "nature", type(NATURE)(**{**NATURE.to_mapping(), "eval_frames": 400}))
-    result = nexus.train("breakout", preset=preset, run_dir=tmp_path, **TINY)
+    result = nexus.train("breakout", run_dir=tmp_path, **TINY | {"preset": preset})
     assert result.counters.updates == 10
     episodes = (tmp_path / "episodes.csv").read_text().splitlines()[1:]
     lengths = [int(row.split(",")[3]) for row in episodes]
@@ -415,7 +415,8 @@ def test_a_game_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("preset", ["seed", "nature", "paper", "fast"])
 def test_pong_goes_on_bit_for_bit_under_every_preset(preset: str, tmp_path: Path) -> None:
     settings = {"algorithm": "rainbow"} if preset == "paper" else {"protocol": "machado"}
-    more = {"total_steps": 3_000, "replay_capacity": 900, "checkpoint_every": "500 steps", "hidden_dim": 32}
+    more: dict[str, Any] = {"total_steps": 3_000, "checkpoint_every": "500 steps", "hidden_dim": 32}
+    more |= {"replay_capacity": 900} if preset != "fast" else {"replay_capacity": 256, "update_every": "256 steps"}
     assert stopped_and_whole(tmp_path, "pong", 2_300, preset=preset, **settings, **more).counters.updates > 20
 
 

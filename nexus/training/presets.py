@@ -300,7 +300,7 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
 def resolve_preset(name: str | None, env: str) -> tuple[str | None, dict[str, Any]]:
     """Return the preset's name and its settings for an environment, the range of its returns among them if known.
 
-    Without a name, an environment that was tuned gets `tuned`, an Atari game `nature`, any other None and the plain
+    Without a name, an environment that was tuned gets `tuned`, an Atari game `fast`, any other None and the plain
     defaults.
 
     Raises:
@@ -309,7 +309,7 @@ def resolve_preset(name: str | None, env: str) -> tuple[str | None, dict[str, An
     if name is None:
         if env not in PRESETS["tuned"] and not is_atari(env):
             return None, range_of_returns(env)
-        name = "tuned" if env in PRESETS["tuned"] else "nature"
+        name = "tuned" if env in PRESETS["tuned"] else "fast"
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}: there are {', '.join(PRESETS)}{nearest(name, PRESETS)}")
     settings = PRESETS[name]
