@@ -22,8 +22,12 @@ BATCH, UPDATES, ROUNDS, ROWS = 64, 100, 15, 5_000
 def updates_of(algorithm: str) -> Callable[[int], None]:
     """Return a function that takes so many updates."""
     config = make_config("any", algorithm=algorithm)
-    agent, replay, rng = agent_for((4,), 2, config), replay_for(config), np.random.default_rng(0)
-    replay.add(transitions(ROWS, rng))
+    agent, rng, envs = agent_for((4,), 2, config), np.random.default_rng(0), config.num_envs
+    replay = replay_for(config, values=agent.state_values)
+    for _ in range(ROWS // envs):
+        rows = transitions(envs, rng)
+        replay.remember(rows.states, rows.next_states, np.zeros(envs, bool), np.ones(envs, bool))
+        replay.add(rows)
 
     def update(count: int) -> None:
         for _ in range(count):
