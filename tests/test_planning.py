@@ -312,7 +312,7 @@ def test_every_other_setting_hides_the_band_and_is_named() -> None:
     assert {"total_steps", "num_envs", "frame_skip", "target_return", "gamma", "seed"} - names == {"seed"}
     for name in names:
         plain, other = changed(name)
-        found = expectation("CartPole-v1", other, [replace(entry(), settings=settings_of(plain))])
+        found = expectation("CartPole-v1", other, [entry(algorithm=plain.algorithm, settings=settings_of(plain))])
         assert found.band is None, name
         assert found.differing[0].startswith(f"{name} (") or name in "".join(found.differing)
 
@@ -323,7 +323,8 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
     """Two configs that differ in one setting."""
-    base = make_config("CartPole-v1", temperature_min=0.05)
+    algorithm = "pqn" if name == "trace_decay" else "dqn"
+    base = make_config("CartPole-v1", algorithm=algorithm, temperature_min=0.05)
     value = getattr(base, name)
     text: dict[str, Any] = {
         "algorithm": "munchausen",
