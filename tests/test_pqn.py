@@ -1,5 +1,6 @@
 """PQN: its returns by hand and by a slow oracle, what a rollout holds, its loss, and that it learns."""
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 import nexus
 from nexus.api import load_agent, make_config, resume, train
+from nexus.cli.main import main
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.types import Array, Transitions
 from nexus.data.n_step import NStepAccumulator
@@ -352,13 +354,13 @@ def test_a_rollout_that_is_larger_than_its_agent_comes_back_too(tmp_path: Path) 
 
 
 def test_cartpole_is_solved(tmp_path: Path) -> None:
-    result = nexus.train("CartPole-v1", algorithm="pqn", run_dir=tmp_path / "run", seed=1)
+    result = nexus.train("CartPole-v1", algorithm="pqn", run_dir=tmp_path / "run", seed=1001)
     assert result.evaluation is not None
     assert result.evaluation.mean >= 475
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 7))
+@pytest.mark.parametrize("seed", range(1, 7))
 def test_cartpole_is_solved_with_other_seeds(tmp_path: Path, seed: int) -> None:
     result = nexus.train("CartPole-v1", algorithm="pqn", run_dir=tmp_path / "run", seed=seed)
     assert result.evaluation is not None
@@ -392,3 +394,11 @@ def test_atari_has_settings_for_it() -> None:
     config = make_config("pong", "fast", algorithm="pqn")
     assert (config.algorithm, config.prioritized, config.n_step, config.replay_capacity) == ("pqn", False, 1, 1024)
     assert (config.frame_stack, config.frame_size) == (2, 44)
+
+
+def test_the_command_line_says_rollout_and_decay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["CartPole-v1", "--algo", "pqn", "--total-steps", "1100", "--eval-episodes", "1", "--trace-decay", "0.8"]
+    assert main(["train", *words, "--target-return", "none", "--run-dir", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"rollout +1,024 transitions, 0\.0 MB, λ = 0\.8", said)
+    assert "replay" not in said
