@@ -342,7 +342,8 @@ def atari() -> str:
             "`nexus train GAME`, whose preset `fast` is [PQN](pqn.md), protocol `nature`: the score is the mean of 30 "
             "games with the final weights, ε = 0.05, up to 30 no-ops, at most 5 minutes each. Minutes are those of the "
             "whole process with "
-            f"its evaluations, one thread of torch, {records[0]['processes']} at a time on two cores. The last three "
+            f"its evaluations, one thread of torch, {records[0]['processes']} at a time on two cores; the last of three has "
+            "them for itself in the end. The last three "
             "columns are those of the seed's table, whose DQN had 200,000,000 frames.",
             table(head, rows),
             "![Atari](images/atari.png)",
