@@ -8,6 +8,7 @@ from nexus.models.rl.dqn.rainbow import ALGORITHMS
 REPLAYED = [name for name in ALGORITHMS if name != "pqn"]
 
 PACE: dict[str, Any] = {
+    "num_envs": 2,
     "replay_capacity": 64,
     "update_every": "64 steps",
     "target_update_every": "64 steps",

@@ -284,6 +284,11 @@ def test_states_are_worth_their_best_legal_action_to_the_target_network() -> Non
 
 # --- training ---
 
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 SETTINGS: dict[str, Any] = {"algorithm": "pqn", "hidden_dim": 32, "learning_rate": 0.005, "eval_episodes": 20, **PACE}
 
 
@@ -309,9 +314,6 @@ def test_a_reward_reaches_the_step_before_it(tmp_path: Path, decay: float) -> No
 def test_it_goes_on_bit_for_bit(settings: dict[str, Any], tmp_path: Path) -> None:
     given_settings = {**SETTINGS, "total_steps": 600, "eval_every": "200 steps", **settings}
     train(match_reward, run_dir=tmp_path / "whole", listener=Silent(), **given_settings)
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
 
     train(match_reward, run_dir=tmp_path / "broken", listener=Silent(350, interrupt), **given_settings)
     result = resume(tmp_path / "broken", env=match_reward, listener=Silent())
@@ -343,9 +345,6 @@ def test_a_rollout_that_is_larger_than_its_agent_comes_back_too(tmp_path: Path) 
     given_settings = {**SETTINGS, "num_envs": 8, "hidden_dim": 4, "total_steps": 6_000, "eval_episodes": 1}
     given_settings |= {"replay_capacity": 4800, "update_every": "4800 steps", "checkpoint_every": "4000 steps"}
     train(Pictures, run_dir=tmp_path / "whole", listener=Silent(), **given_settings)
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
 
     broken = train(Pictures, run_dir=tmp_path / "broken", listener=Silent(5_000, interrupt), **given_settings)
     assert broken.resumes_from == 4_000

@@ -85,7 +85,7 @@ def go_on(folder: Path, **settings: Any) -> TrainResult:
 def test_every_algorithm_goes_on_bit_for_bit(algorithm: str, tmp_path: Path) -> None:
     settings = algorithm_settings(algorithm)
     whole(tmp_path / "whole", **settings)
-    assert broken(tmp_path / "broken", **settings).resumes_from in (180, 181, 192)  # one of 32 at once
+    assert broken(tmp_path / "broken", **settings).resumes_from in (180, 181)
     result = go_on(tmp_path / "broken")
     assert result.counters.updates > 20
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
