@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nexus.models.graph import Captured, Recording, record
+from nexus.models.graph import Captured, Recorder, Recording, record
 from nexus.models.rl.dqn import DQNAgent
 from nexus.runner import agent_from
 
@@ -16,22 +16,27 @@ from nexus.runner import agent_from
 class Found(NamedTuple):
     total: Tensor
     drawn: Tensor
+    factor: Tensor
 
 
 class Subject:
-    """A function that draws, counts its runs, and can be changed after it was recorded."""
+    """A function that draws and changes a tensor in place."""
 
     def __init__(self) -> None:
         self.generator = torch.Generator().manual_seed(3)
-        self.runs = 0
+        self.weights = torch.ones(3)
 
-    def __call__(self, inputs: Any) -> Found:
-        self.runs += 1
-        return Found(2 * inputs["x"] + inputs["y"], torch.rand(4, generator=self.generator))
+    def __call__(self, inputs: Any, number: float | Tensor = 2.0) -> Found:
+        drawn = torch.rand(4, generator=self.generator)
+        self.weights.sub_(drawn[:3] * number)
+        return Found(2 * inputs["x"] + inputs["y"], drawn, torch.as_tensor(number))
+
+    def captured(self, recorder: Recorder) -> Captured[Found]:
+        return Captured(self, [self.generator], {"weights": self.weights}, recorder)
 
 
 class OnTheCPU:
-    """Does what a CUDA graph does: fixed memory for the results, nothing but the recorded work in a replay."""
+    """Does what a CUDA graph does: runs to warm up, fixed memory for the results, only recorded work in a replay."""
 
     def __init__(self, spoil: Callable[[Sequence[Tensor]], object] | None = None) -> None:
         self.spoil = spoil
@@ -40,7 +45,8 @@ class OnTheCPU:
 
     def __call__(self, function: Callable[[], Sequence[Tensor]], generators: Sequence[torch.Generator]) -> Recording:
         self.recorded += 1
-        results = [result.clone() for result in function()]
+        for _ in range(3):
+            results = [result.clone() for result in function()]
 
         def replay() -> None:
             self.replayed += 1
@@ -58,29 +64,30 @@ def inputs_of(number: float, rows: int = 2) -> dict[str, Tensor]:
 
 def test_a_recording_reads_new_inputs_and_draws_what_the_function_would() -> None:
     eager, subject, recorder = Subject(), Subject(), OnTheCPU()
-    captured = Captured(subject, [subject.generator], recorder)
+    captured = subject.captured(recorder)
     for number in (1.0, 2.0, 3.0):
-        expected, found = eager(inputs_of(number)), captured(inputs_of(number))
+        expected, found = eager(inputs_of(number), number / 2), captured(inputs_of(number), number / 2)
         assert isinstance(found, Found)
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        assert torch.equal(subject.weights, eager.weights)
         assert torch.equal(subject.generator.get_state(), eager.generator.get_state())
     assert (recorder.recorded, recorder.replayed) == (1, 3)
 
 
 def test_a_result_is_not_overwritten_by_the_next_call() -> None:
-    subject = Subject()
-    captured = Captured(subject, [subject.generator], OnTheCPU())
+    captured = Subject().captured(OnTheCPU())
     results = [captured(inputs_of(number)) for number in (1.0, 2.0, 3.0)]
     assert [float(result.total[0]) for result in results] == [3.0, 5.0, 7.0]
     assert len({float(result.drawn[0]) for result in results}) == 3
 
 
 def test_other_shapes_run_as_they_are() -> None:
-    subject, recorder = Subject(), OnTheCPU()
-    captured = Captured(subject, [subject.generator], recorder)
-    captured(inputs_of(1.0))
-    assert captured(inputs_of(2.0, rows=5)).total.tolist() == [5.0] * 5
-    assert captured(inputs_of(3.0)).total.tolist() == [7.0] * 2
+    recorder = OnTheCPU()
+    captured = Subject().captured(recorder)
+    captured(inputs_of(1.0), 0.5)
+    other = captured(inputs_of(2.0, rows=5), 0.25)
+    assert (other.total.tolist(), float(other.factor)) == ([5.0] * 5, 0.25)
+    assert captured(inputs_of(3.0), 0.5).total.tolist() == [7.0] * 2
     assert recorder.replayed == 2
 
 
@@ -100,7 +107,7 @@ def fails(function: Any, generators: Any) -> Recording:
 )
 def test_what_can_not_be_trusted_is_not_used(recorder: Any, says: str) -> None:
     eager, subject = Subject(), Subject()
-    captured = Captured(subject, [subject.generator], recorder)
+    captured = subject.captured(recorder)
     with pytest.warns(RuntimeWarning, match=says):
         first = captured(inputs_of(1.0))
     torch.testing.assert_close(first, eager(inputs_of(1.0)), rtol=0, atol=0)
@@ -108,7 +115,17 @@ def test_what_can_not_be_trusted_is_not_used(recorder: Any, says: str) -> None:
         warnings.simplefilter("error")
         second = captured(inputs_of(2.0))
     torch.testing.assert_close(second, eager(inputs_of(2.0)), rtol=0, atol=0)
+    assert torch.equal(subject.weights, eager.weights)
     assert torch.equal(subject.generator.get_state(), eager.generator.get_state())
+
+
+def test_a_recording_that_moves_the_weights_otherwise_is_not_used() -> None:
+    eager, subject = Subject(), Subject()
+    captured = subject.captured(OnTheCPU(lambda results: subject.weights.mul_(0.9)))
+    with pytest.warns(RuntimeWarning, match=r"without a CUDA graph: its weights is off by .* of its norm$"):
+        captured(inputs_of(1.0))
+    eager(inputs_of(1.0))
+    assert torch.equal(subject.weights, eager.weights)
 
 
 def batch_of(seed: int, device: str = "cpu") -> dict[str, Tensor]:
@@ -125,7 +142,14 @@ def batch_of(seed: int, device: str = "cpu") -> dict[str, Tensor]:
 
 
 def agent_for(algorithm: dict[str, Any], device: str, cuda_graph: bool) -> DQNAgent:
-    settings = {"state_dim": (4, 36, 36), "action_dim": 3, "hidden_dim": 16, "tau": 0.1, "device": device}
+    settings = {
+        "state_dim": (4, 36, 36),
+        "action_dim": 3,
+        "hidden_dim": 16,
+        "tau": 0.1,
+        "learning_rate": 2**-10,  # the same number in float32
+        "device": device,
+    }
     return agent_from({**settings, **algorithm, "cuda_graph": cuda_graph})
 
 
@@ -134,31 +158,44 @@ FAMILY: list[dict[str, Any]] = [
     {"algorithm": "rainbow", "v_min": -5.0, "v_max": 5.0},
     {"algorithm": "iqn"},
     {"algorithm": "beyond"},
+    {"algorithm": "dqn", "optimizer": "rmsprop"},
 ]
+NAMES = ["dqn", "rainbow", "iqn", "beyond", "rmsprop"]
 
 
-@pytest.mark.parametrize("algorithm", FAMILY, ids=lambda given: given.get("algorithm", "dqn"))
+@pytest.mark.parametrize("algorithm", FAMILY, ids=NAMES)
 def test_an_agent_learns_the_same_through_a_recording(algorithm: dict[str, Any]) -> None:
     eager, recorded = (agent_for(algorithm, "cpu", cuda_graph=False) for _ in range(2))
-    draws = [stream for name, stream in recorded.torch_streams.items() if name.startswith("loss.")]
-    assert bool(draws) == (algorithm.get("algorithm") in ("iqn", "beyond"))
     recorder = OnTheCPU()
-    recorded._gradient_of = Captured(recorded._gradient, draws, recorder)
+    recorded._take_step = recorded.captured(recorder)
     for seed in range(4):
         for agent in (eager, recorded):
+            agent.optimizer.param_groups[0]["lr"] = 2.0 ** -(10 + seed)
             agent.learn(batch_of(seed))
             agent.update_target_network()
     assert recorder.replayed == 4
     for name, tensor in eager.tensors.items():
-        torch.testing.assert_close(recorded.tensors[name], tensor, rtol=0, atol=0, msg=name)
+        torch.testing.assert_close(recorded.tensors[name], tensor, rtol=1e-6, atol=1e-7, msg=name)
+    for name, stream in eager.torch_streams.items():
+        assert torch.equal(recorded.torch_streams[name].get_state(), stream.get_state()), name
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_a_recording_reads_the_learning_rate_that_it_is_given(optimizer: str) -> None:
+    given, taken = (agent_for({"optimizer": optimizer}, "cpu", cuda_graph=False) for _ in range(2))
+    given.optimizer.param_groups[0]["lr"] = 2.0**-8
+    given.learn(batch_of(0))
+    taken.optimizer.param_groups[0]["lr"] = 0.0  # the number that a recording would keep for ever
+    taken._step(taken._prepare(batch_of(0)), torch.tensor(2.0**-8))
+    torch.testing.assert_close(taken._theta, given._theta, rtol=1e-6, atol=1e-7)
 
 
 def test_without_a_gpu_nothing_is_recorded() -> None:
-    assert not isinstance(agent_for({}, "cpu", cuda_graph=True)._gradient_of, Captured)
+    assert not isinstance(agent_for({}, "cpu", cuda_graph=True)._take_step, Captured)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("algorithm", FAMILY, ids=lambda given: given.get("algorithm", "dqn"))
+@pytest.mark.parametrize("algorithm", FAMILY, ids=NAMES)
 def test_a_gpu_records_every_kind_of_update(algorithm: dict[str, Any]) -> None:
     eager, recorded = (agent_for(algorithm, "cuda", cuda_graph=given) for given in (False, True))
     with warnings.catch_warnings():

@@ -13,6 +13,9 @@ Inputs = Mapping[str, Tensor]
 Result = TypeVar("Result", bound=tuple[Any, ...])
 WARM_UP = 3  # runs before recording, in which libraries choose their kernels and make their workspaces
 DIFFERENCE = 1e-3  # between record and eager result that rounding explains, of the result's norm
+# The same for what is changed. Adam's first step is as long as its step size whatever the gradient's length, so that
+# rounding may turn the sign of a weight's step where its gradient is next to nothing.
+CHANGE_DIFFERENCE = 0.1
 
 
 class Recording(NamedTuple):
@@ -50,57 +53,69 @@ def record(function: Callable[[], Sequence[Tensor]], generators: Sequence[torch.
 
 
 class Captured(Generic[Result]):
-    """A function of named tensors that is recorded at its first call and replayed from then on.
+    """A function of named tensors, and of numbers, that is recorded at its first call and replayed from then on.
 
     The first call runs the function as it is, too, and compares. Where the two differ, or the function can't be
     recorded, a warning says so and every call runs it as it is; so does a call with other shapes than the first.
 
     Args:
-        function: takes a dictionary of tensors and returns a named tuple of tensors; it changes nothing but the
-            state of its generators.
+        function: takes a dictionary of tensors, and numbers after it, which are tensors `[]` of float32 in the
+            recording; returns a named tuple of tensors.
         generators: all that it draws from.
+        changes: tensors by name that it changes in place, and that go on to be the same tensors; nothing else that
+            it leaves behind is ever read.
         recorder: how to record.
     """
 
     def __init__(
         self,
-        function: Callable[[Inputs], Result],
+        function: Callable[..., Result],
         generators: Sequence[torch.Generator] = (),
+        changes: Mapping[str, Tensor] | None = None,
         recorder: Recorder = record,
     ) -> None:
         self._function = function
         self._generators = generators
+        self._changes = {} if changes is None else changes
         self._recorder = recorder
         self._given: dict[str, Tensor] = {}  # the memory that the recording reads
+        self._given_numbers: list[Tensor] = []
         self._recording: Recording | None = None
         self._kind: Callable[..., Result]  # makes the named tuple
         self._eager = False
 
-    def __call__(self, inputs: Inputs) -> Result:
+    def __call__(self, inputs: Inputs, *numbers: float) -> Result:
         """Return the function's result, in memory of its own."""
         if self._eager:
-            return self._function(inputs)
+            return self._function(inputs, *numbers)
         if self._recording is None:
-            return self._first(inputs)
+            return self._first(inputs, *numbers)
         if shapes(inputs) != shapes(self._given):
-            return self._function(inputs)
+            return self._function(inputs, *numbers)
         for name, given in self._given.items():
             given.copy_(inputs[name], non_blocking=True)
+        for given, number in zip(self._given_numbers, numbers, strict=True):
+            given.fill_(number)
         self._recording.replay()
         return self._kept(self._recording.results)
 
-    def _first(self, inputs: Inputs) -> Result:
-        """Run the function, record it, replay it, and compare, all with the same draws."""
-        before = [generator.get_state() for generator in self._generators]
-        expected = self._function(inputs)
-        after = [generator.get_state() for generator in self._generators]
+    def _first(self, inputs: Inputs, *numbers: float) -> Result:
+        """Run the function, record it, replay it, and compare, all from the same weights and with the same draws."""
+        before = self._state()
+        expected = self._function(inputs, *numbers)
+        after = self._state()
         self._kind = type(expected)._make  # type: ignore[attr-defined]
         try:
             self._given = {name: tensor.clone() for name, tensor in inputs.items()}
-            recording = self._recorder(lambda: self._function(self._given), self._generators)
-            restore(self._generators, before)
+            device = next(iter(self._given.values())).device
+            self._given_numbers = [torch.tensor(number, dtype=torch.float32, device=device) for number in numbers]
+            recording = self._recorder(lambda: self._function(self._given, *self._given_numbers), self._generators)
+            self._restore(before)
             recording.replay()
-            trouble = difference(expected, recording.results)
+            trouble = difference(fields(expected), fields(expected, recording.results), DIFFERENCE)
+            trouble = trouble or difference(
+                moved(before.tensors, after.tensors), moved(before.tensors, self._changes), CHANGE_DIFFERENCE
+            )
         except RuntimeError as error:  # of CUDA, of its memory, or of what a graph can't hold
             trouble = (str(error).splitlines() or [type(error).__name__])[0]
         if trouble is None:
@@ -108,12 +123,32 @@ class Captured(Generic[Result]):
             return self._kept(recording.results)
         warnings.warn(f"updates run without a CUDA graph: {trouble}", RuntimeWarning, stacklevel=4)
         self._eager, self._given = True, {}
-        restore(self._generators, after)
+        self._restore(after)
         return expected
 
     def _kept(self, results: Sequence[Tensor]) -> Result:
         """Return a copy: the next replay writes where this one did."""
         return self._kind(result.clone() for result in results)
+
+    def _state(self) -> "Moment":
+        """Return copies of all that a call changes."""
+        tensors = {name: tensor.detach().clone() for name, tensor in self._changes.items()}
+        return Moment(tensors, [generator.get_state() for generator in self._generators])
+
+    def _restore(self, moment: "Moment") -> None:
+        """Put everything back to a moment."""
+        with torch.no_grad():
+            for name, tensor in self._changes.items():
+                tensor.copy_(moment.tensors[name])
+        for generator, state in zip(self._generators, moment.draws, strict=True):
+            generator.set_state(state)
+
+
+class Moment(NamedTuple):
+    """What a function's calls change, as it once was."""
+
+    tensors: dict[str, Tensor]
+    draws: list[Tensor]
 
 
 def shapes(tensors: Inputs) -> dict[str, tuple[torch.Size, torch.dtype]]:
@@ -121,16 +156,20 @@ def shapes(tensors: Inputs) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
-def restore(generators: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
-    """Give generators their states back."""
-    for generator, state in zip(generators, states, strict=True):
-        generator.set_state(state)
+def fields(named: tuple[Any, ...], values: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+    """Return values, or those of the named tuple itself, by its names."""
+    return dict(zip(named._fields, named if values is None else values, strict=True))  # type: ignore[attr-defined]
 
 
-def difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> str | None:
-    """Return what differs by more than rounding, or None."""
-    for name, one, other in zip(getattr(expected, "_fields", range(len(expected))), expected, found, strict=True):
-        apart, size = torch.linalg.vector_norm(other - one), torch.linalg.vector_norm(one)
-        if not apart <= DIFFERENCE * size + 1e-8:  # written so that NaN is a difference
+def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return by how much each tensor changed."""
+    return {name: after[name].detach() - tensor for name, tensor in before.items()}
+
+
+def difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], allowed: float) -> str | None:
+    """Return what differs by more than the allowed part of its norm, or None."""
+    for name, one in expected.items():
+        apart, size = torch.linalg.vector_norm(found[name] - one), torch.linalg.vector_norm(one)
+        if not apart <= allowed * size + 1e-8:  # written so that NaN is a difference
             return f"its {name} is off by {float(apart / size):.1e} of its norm"
     return None

@@ -49,11 +49,15 @@ class Adam(OneGroup, torch.optim.AdamW):
         }
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None, learning_rate: float | Tensor | None = None
+    ) -> None:
         """θ ← θ - lr · (m̂ / (√v̂ + ε) + weight_decay · θ), from the gradient in `theta.grad`.
 
         Args:
             closure: there for torch's sake; the gradient must be there already.
+            learning_rate: in place of the group's; a tensor `[]` on the parameters' device where a CUDA graph is to
+                read it anew each time.
         """
         gradient = self.theta.grad
         if gradient is None:
@@ -68,7 +72,7 @@ class Adam(OneGroup, torch.optim.AdamW):
             [state["exp_avg_sq"]],
             [],
             [state["step"]],
-            lr=group["lr"],
+            lr=group["lr"] if learning_rate is None else learning_rate,
             beta1=beta1,
             beta2=beta2,
             weight_decay=group["weight_decay"],
@@ -102,11 +106,15 @@ class CentredRMSProp(OneGroup):
         self._root = torch.empty_like(theta)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None, learning_rate: float | Tensor | None = None
+    ) -> None:
         """θ ← θ - lr · g / √(E[g²] - E[g]² + ε), from the gradient g in `theta.grad`, both means with g in them.
 
         Args:
             closure: there for torch's sake; the gradient must be there already.
+            learning_rate: in place of the group's; a tensor `[]` on the parameters' device where a CUDA graph is to
+                read it anew each time.
         """
         gradient = self.theta.grad
         if gradient is None:
@@ -116,4 +124,8 @@ class CentredRMSProp(OneGroup):
         square.mul_(group["decay"]).addcmul_(gradient, gradient, value=1 - group["decay"])
         # Rounding may leave a variance a little below 0.
         variance = torch.addcmul(square, mean, mean, value=-1, out=self._root).clamp_(min=0)
-        self.theta.addcdiv_(gradient, variance.add_(group["eps"]).sqrt_(), value=-group["lr"])
+        root, rate = variance.add_(group["eps"]).sqrt_(), group["lr"] if learning_rate is None else learning_rate
+        if isinstance(rate, Tensor):
+            self.theta.addcdiv_(gradient.mul(rate), root, value=-1)
+        else:
+            self.theta.addcdiv_(gradient, root, value=-rate)

@@ -35,7 +35,10 @@ class Agent(Protocol):
 
     epsilon: float
     temperature: float
-    optimizer: torch.optim.Optimizer
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Whose learning rate the loop sets."""
 
     def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
         """Return actions `[E]` for states `[E, *obs]`, legal ones where masks `[E, A]` tell which they are."""

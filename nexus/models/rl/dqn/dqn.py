@@ -25,7 +25,7 @@ from nexus.core.state import (
     restore_torch_generator,
 )
 from nexus.core.types import Array
-from nexus.models.graph import Captured
+from nexus.models.graph import Captured, Recorder, record
 from nexus.models.layers import Head, MLPTorso, flatten_parameters, resample_noise
 from nexus.models.setup import compiled, pop_bounds, pop_dims, resolve_device
 from nexus.models.torsos import make_torso
@@ -297,8 +297,9 @@ class DQNAgent(NexusModule):
         self._is_noisy = resample_noise(self.q_network, self._noise)
         self.optimizer = optimizer_of(self.settings, self._theta)
         self._gradient_of = compiled(self._gradient) if self.settings.compile else self._gradient
+        self._take_step: Callable[[Batch, float], Gradient] = self._step
         if self.settings.cuda_graph and device.type == "cuda":
-            self._gradient_of = Captured(self._gradient_of, list(generators_of(self.loss).values()))
+            self._take_step = self.captured()
 
     def default_network(self) -> DQNNetwork:
         """Return the network that the settings describe."""
@@ -388,12 +389,22 @@ class DQNAgent(NexusModule):
         """Take one optimizer step on a batch; ε stays as it is."""
         if self._is_noisy:
             self.q_network.train()
+        return Update(self._take_step(self._prepare(batch), self.optimizer.param_groups[0]["lr"]))
+
+    def _step(self, batch: Batch, learning_rate: float | Tensor) -> Gradient:
+        """Draw fresh noise, compute the gradient and step by it; no more is changed than `captured` says."""
+        if self._is_noisy:
             resample_noise(self.q_network, self._noise)
             resample_noise(self.target_network, self._noise)
-        result: Gradient = self._gradient_of(self._prepare(batch))
+        result: Gradient = self._gradient_of(batch)
         self._theta.grad = result.gradient
-        self.optimizer.step()
-        return Update(result)
+        self.optimizer.step(learning_rate=learning_rate)
+        return result
+
+    def captured(self, recorder: Recorder = record) -> Captured[Gradient]:
+        """Return the whole update as something to be recorded at its first call."""
+        changes = {"theta": self._theta, **self.optimizer.state[self._theta]}
+        return Captured(self._step, list(self.torch_streams.values()), changes, recorder)
 
     def _gradient(self, batch: Batch) -> Gradient:
         """Return ∇θ of the weighted mean loss; it changes nothing."""
@@ -474,7 +485,7 @@ def generators_of(loss: Loss) -> dict[str, torch.Generator]:
     return {name: value for name, value in vars(loss).items() if isinstance(value, torch.Generator)}
 
 
-def optimizer_of(settings: AgentConfig, theta: Tensor) -> torch.optim.Optimizer:
+def optimizer_of(settings: AgentConfig, theta: Tensor) -> Adam | CentredRMSProp:
     """Return the optimizer that the settings describe, for flat parameters `[P]`."""
     if settings.optimizer == "rmsprop":
         return CentredRMSProp(theta, settings.learning_rate, settings.rmsprop_decay, settings.rmsprop_epsilon)
