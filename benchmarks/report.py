@@ -341,9 +341,9 @@ def atari() -> str:
             "## Atari with `--preset fast`",
             "`nexus train GAME`, whose preset `fast` is [PQN](pqn.md), protocol `nature`: the score is the mean of 30 "
             "games with the final weights, ε = 0.05, up to 30 no-ops, at most 5 minutes each. Minutes are those of the "
-            "whole process with its evaluations, one thread of torch, "
-            f"{records[0]['processes']} at a time on two cores; the last of three has them for itself in the end. The "
-            "last three columns are those of the seed's table, whose DQN had 200,000,000 frames.",
+            "whole process with its evaluations, one thread of torch, two runs at a time on two cores; the last of "
+            "Pong's three had them for itself in the end. The settings were tuned on Pong alone. The last three columns "
+            "are those of the seed's table, whose DQN had 200,000,000 frames.",
             table(head, rows),
             "![Atari](images/atari.png)",
             *(provenance(found) for found in records),
