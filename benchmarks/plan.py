@@ -1,8 +1,9 @@
 """How well `nexus plan` tells the time: plan a run, then train it, in turn, in a fresh process each.
 
+    pip install -r benchmarks/requirements.txt
     python -m benchmarks.plan
 
-The settings are those of the presets, but that CartPole never stops early and both are short. `nexus plan` and
+The settings are those of the presets, but that CartPole never stops early and all are short. `nexus plan` and
 `nexus train` are timed within their process, without its imports, which a plan does not count.
 """
 
@@ -18,6 +19,7 @@ from benchmarks.record import fresh_process, median, record
 CASES: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"total_steps": 20_000, "target_return": None},
     "LunarLander-v3": {"total_steps": 20_000},
+    "pong": {"total_steps": 100_000},
 }
 
 

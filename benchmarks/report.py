@@ -342,8 +342,8 @@ def atari() -> str:
             "`nexus train GAME`, whose preset `fast` is [PQN](pqn.md), protocol `nature`: the score is the mean of 30 "
             "games with the final weights, ε = 0.05, up to 30 no-ops, at most 5 minutes each. Minutes are those of the "
             "whole process with its evaluations, one thread of torch, two runs at a time on two cores; the last of "
-            "Pong's three had them for itself in the end. The settings were tuned on Pong alone. The last three columns "
-            "are those of the seed's table, whose DQN had 200,000,000 frames.",
+            "Pong's three had them for itself in the end. The settings were tuned on Pong alone. The last three "
+            "columns are those of the seed's table, whose DQN had 200,000,000 frames.",
             table(head, rows),
             "![Atari](images/atari.png)",
             *(provenance(found) for found in records),
@@ -356,9 +356,9 @@ def curves(name: str, records: list[dict[str, Any]]) -> None:
     figure, panels = plt.subplots(1, len(records), figsize=(3 * len(records), 2.8), dpi=150, squeeze=False)
     for axes, found in zip(panels[0], records, strict=True):
         for row in found["rows"]:
-            steps, scores = zip(*((point[0], point[1]) for point in row["evaluations"]), strict=True)
+            steps, scores = zip(*((point[0] / 1e6, point[1]) for point in row["evaluations"]), strict=True)
             axes.plot(steps, scores, color="#0072B2", linewidth=1.2)
-        axes.set(title=found["env"].removeprefix("ALE/").removesuffix("-v5"), xlabel="steps (of 4 frames)")
+        axes.set(title=found["env"].removeprefix("ALE/").removesuffix("-v5"), xlabel="million steps (of 4 frames)")
     panels[0][0].set_ylabel("score, 30 games")
     save(figure, name)
 
