@@ -298,7 +298,8 @@ def plan() -> str:
             "## How well `nexus plan` tells the time",
             f"A plan with a probe of {found['probe_seconds']:g} s, then the run, in fresh processes and in turn, "
             f"{found['rounds']} rounds; medians. A ratio above 1 is a run that took less than was said. The range is "
-            "that of the probe's slices: what others do on the machine after it is not in it.",
+            "that of the probe's slices: what others do on the machine after it is not in it. Evaluations are planned "
+            "as long as the rules let an episode be, which Pong's games after so few steps are far from.",
             table(head, rows),
             provenance(found),
         ]
