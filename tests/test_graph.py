@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import pytest
@@ -32,7 +33,7 @@ class Subject:
         return Found(2 * inputs["x"] + inputs["y"], drawn, torch.as_tensor(number))
 
     def captured(self, recorder: Recorder) -> Captured[Found]:
-        return Captured(self, [self.generator], {"weights": self.weights}, recorder)
+        return Captured(self, [self.generator], lambda: {"weights": self.weights}, recorder)
 
 
 class OnTheCPU:
@@ -188,6 +189,19 @@ def test_a_recording_reads_the_learning_rate_that_it_is_given(optimizer: str) ->
     taken.optimizer.param_groups[0]["lr"] = 0.0  # the number that a recording would keep for ever
     taken._step(taken._prepare(batch_of(0)), torch.tensor(2.0**-8))
     torch.testing.assert_close(taken._theta, given._theta, rtol=1e-6, atol=1e-7)
+
+
+def test_tensors_that_were_replaced_are_recorded_anew() -> None:
+    eager, recorded = (agent_for({}, "cpu", cuda_graph=False) for _ in range(2))
+    recorder = OnTheCPU()
+    recorded._take_step = recorded.captured(recorder)
+    for seed in range(4):
+        for agent in (eager, recorded):
+            if seed == 2:
+                agent.optimizer.load_state_dict(deepcopy(agent.optimizer.state_dict()))
+            agent.learn(batch_of(seed))
+    assert (recorder.recorded, recorder.replayed) == (2, 4)
+    torch.testing.assert_close(recorded._theta, eager._theta, rtol=1e-6, atol=1e-7)
 
 
 def test_without_a_gpu_nothing_is_recorded() -> None:

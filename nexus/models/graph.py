@@ -62,8 +62,9 @@ class Captured(Generic[Result]):
         function: takes a dictionary of tensors, and numbers after it, which are tensors `[]` of float32 in the
             recording; returns a named tuple of tensors.
         generators: all that it draws from.
-        changes: tensors by name that it changes in place, and that go on to be the same tensors; nothing else that
-            it leaves behind is ever read.
+        changes: returns tensors by name that it changes in place; nothing else that it leaves behind is ever read.
+            Where they are other tensors than were recorded (`load_state_dict` of an optimizer makes new ones), it is
+            recorded anew.
         recorder: how to record.
     """
 
@@ -71,12 +72,13 @@ class Captured(Generic[Result]):
         self,
         function: Callable[..., Result],
         generators: Sequence[torch.Generator] = (),
-        changes: Mapping[str, Tensor] | None = None,
+        changes: Callable[[], Mapping[str, Tensor]] = dict,
         recorder: Recorder = record,
     ) -> None:
         self._function = function
         self._generators = generators
-        self._changes = {} if changes is None else changes
+        self._changes = changes
+        self._changed: Mapping[str, Tensor] = {}  # what the recording changes
         self._recorder = recorder
         self._given: dict[str, Tensor] = {}  # the memory that the recording reads
         self._given_numbers: list[Tensor] = []
@@ -88,7 +90,9 @@ class Captured(Generic[Result]):
         """Return the function's result, in memory of its own."""
         if self._eager:
             return self._function(inputs, *numbers)
-        if self._recording is None:
+        changes = self._changes()
+        if self._recording is None or any(changes[name] is not tensor for name, tensor in self._changed.items()):
+            self._changed = changes
             return self._first(inputs, *numbers)
         if shapes(inputs) != shapes(self._given):
             return self._function(inputs, *numbers)
@@ -114,7 +118,7 @@ class Captured(Generic[Result]):
             recording.replay()
             trouble = difference(fields(expected), fields(expected, recording.results), DIFFERENCE)
             trouble = trouble or difference(
-                moved(before.tensors, after.tensors), moved(before.tensors, self._changes), CHANGE_DIFFERENCE
+                moved(before.tensors, after.tensors), moved(before.tensors, self._changed), CHANGE_DIFFERENCE
             )
         except RuntimeError as error:  # of CUDA, of its memory, or of what a graph can't hold
             trouble = (str(error).splitlines() or [type(error).__name__])[0]
@@ -132,13 +136,13 @@ class Captured(Generic[Result]):
 
     def _state(self) -> "Moment":
         """Return copies of all that a call changes."""
-        tensors = {name: tensor.detach().clone() for name, tensor in self._changes.items()}
+        tensors = {name: tensor.detach().clone() for name, tensor in self._changed.items()}
         return Moment(tensors, [generator.get_state() for generator in self._generators])
 
     def _restore(self, moment: "Moment") -> None:
         """Put everything back to a moment."""
         with torch.no_grad():
-            for name, tensor in self._changes.items():
+            for name, tensor in self._changed.items():
                 tensor.copy_(moment.tensors[name])
         for generator, state in zip(self._generators, moment.draws, strict=True):
             generator.set_state(state)

@@ -403,7 +403,10 @@ class DQNAgent(NexusModule):
 
     def captured(self, recorder: Recorder = record) -> Captured[Gradient]:
         """Return the whole update as something to be recorded at its first call."""
-        changes = {"theta": self._theta, **self.optimizer.state[self._theta]}
+
+        def changes() -> dict[str, Tensor]:
+            return {"theta": self._theta, **self.optimizer.state[self._theta]}
+
         return Captured(self._step, list(self.torch_streams.values()), changes, recorder)
 
     def _gradient(self, batch: Batch) -> Gradient:
