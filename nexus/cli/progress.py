@@ -147,7 +147,7 @@ def plan_table(plan: Plan) -> Table:
         "network": f"{'-'.join(map(str, layers))}, {network.num_parameters:,} parameters"
         + (", states scaled by their bounds" if config.scale_observations else "")
         + (", images standardized" if config.standardize_images else ""),
-        **dict([memory(plan)]),
+        **memory(plan),
         "learning": f"{config.updates_each} update(s) of {config.batch_size} every {config.update_every}, "
         f"learning rate {config.learning_rate:g} ({config.learning_rate_schedule})",
         "target network": f"τ = {config.tau:g} every {config.target_update_every}",
@@ -165,13 +165,13 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
-def memory(plan: Plan) -> tuple[str, str]:
+def memory(plan: Plan) -> dict[str, str]:
     """Name what is learned from; say how large it is and how far its returns look ahead."""
     config = plan.config
     size = f"{config.replay_capacity:,} transitions, {plan.replay_bytes / 1e6:,.1f} MB"
     if config.trace_decay is None:
-        return "replay", f"{size}, {config.n_step}-step"
-    return "rollout", f"{size}, λ = {config.trace_decay:g}"
+        return {"replay": f"{size}, {config.n_step}-step"}
+    return {"rollout": f"{size}, λ = {config.trace_decay:g}"}
 
 
 def algorithm_line(config: TrainConfig) -> str:

@@ -71,8 +71,8 @@ class Captured(Generic[Result]):
     def __init__(
         self,
         function: Callable[..., Result],
-        generators: Sequence[torch.Generator] = (),
-        changes: Callable[[], Mapping[str, Tensor]] = dict,
+        generators: Sequence[torch.Generator],
+        changes: Callable[[], Mapping[str, Tensor]],
         recorder: Recorder = record,
     ) -> None:
         self._function = function
@@ -116,7 +116,8 @@ class Captured(Generic[Result]):
             recording = self._recorder(lambda: self._function(self._given, *self._given_numbers), self._generators)
             self._restore(before)
             recording.replay()
-            trouble = difference(fields(expected), fields(expected, recording.results), DIFFERENCE)
+            found = self._kind(recording.results)
+            trouble = difference(expected._asdict(), found._asdict(), DIFFERENCE)  # type: ignore[attr-defined]
             trouble = trouble or difference(
                 moved(before.tensors, after.tensors), moved(before.tensors, self._changed), CHANGE_DIFFERENCE
             )
@@ -126,7 +127,7 @@ class Captured(Generic[Result]):
             self._recording = recording
             return self._kept(recording.results)
         warnings.warn(f"updates run without a CUDA graph: {trouble}", RuntimeWarning, stacklevel=4)
-        self._eager, self._given = True, {}
+        self._eager, self._given, self._recording = True, {}, None
         self._restore(after)
         return expected
 
@@ -158,11 +159,6 @@ class Moment(NamedTuple):
 def shapes(tensors: Inputs) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """Return what a recording can't change about its inputs."""
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-
-
-def fields(named: tuple[Any, ...], values: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
-    """Return values, or those of the named tuple itself, by its names."""
-    return dict(zip(named._fields, named if values is None else values, strict=True))  # type: ignore[attr-defined]
 
 
 def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:

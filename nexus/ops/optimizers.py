@@ -16,6 +16,10 @@ class OneGroup(torch.optim.Optimizer):
         """Take the one group that there is; torch's own way to do it imports the compiler."""
         self.param_groups.append({**self.defaults, **param_group})
 
+    def rate(self, learning_rate: float | Tensor | None) -> float | Tensor:
+        """Return the step size that a step was given, or else the group's."""
+        return self.param_groups[0]["lr"] if learning_rate is None else learning_rate
+
 
 class Adam(OneGroup, torch.optim.AdamW):
     """Adam with decoupled weight decay (https://arxiv.org/abs/1412.6980, https://arxiv.org/abs/1711.05101).
@@ -72,7 +76,7 @@ class Adam(OneGroup, torch.optim.AdamW):
             [state["exp_avg_sq"]],
             [],
             [state["step"]],
-            lr=group["lr"] if learning_rate is None else learning_rate,
+            lr=self.rate(learning_rate),
             beta1=beta1,
             beta2=beta2,
             weight_decay=group["weight_decay"],
@@ -124,8 +128,8 @@ class CentredRMSProp(OneGroup):
         square.mul_(group["decay"]).addcmul_(gradient, gradient, value=1 - group["decay"])
         # Rounding may leave a variance a little below 0.
         variance = torch.addcmul(square, mean, mean, value=-1, out=self._root).clamp_(min=0)
-        root, rate = variance.add_(group["eps"]).sqrt_(), group["lr"] if learning_rate is None else learning_rate
-        if isinstance(rate, Tensor):
+        root, rate = variance.add_(group["eps"]).sqrt_(), self.rate(learning_rate)
+        if isinstance(rate, Tensor):  # as a number it would have to come from the device first
             self.theta.addcdiv_(gradient.mul(rate), root, value=-1)
         else:
             self.theta.addcdiv_(gradient, root, value=-rate)
