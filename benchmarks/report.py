@@ -484,6 +484,13 @@ def main() -> None:
             ["learner", "threads", "steps/s", "ratio to SB3", "processor ms a step", "one by one"],
         ),
         speed(
+            "atari_update",
+            "What an update of the Nature network takes",
+            "`--preset nature`, a batch of 32 without its sampling, medians of {rounds}. Its {gflop} GFLOP are those "
+            "of convolutions and matrix products; the best rate is that of a product of large square matrices.",
+            ["threads", "update, ms", "of it the optimizer, ms", "best rate, GFLOP/s", "arithmetic alone, ms"],
+        ),
+        speed(
             "atari_replay",
             "A replay of {transitions:,} transitions of Breakout",
             "Random play, 20,000 recorded steps fed again and again, each store in a process of its own. Memory"
