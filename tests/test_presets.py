@@ -174,3 +174,10 @@ def test_the_plan_says_which_range_of_returns_it_takes(
     assert says in said
     assert ("No range of returns is known for" in said) == warns
     assert ("atoms" in said) == ("atoms" in says)
+
+
+def test_the_help_names_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"Named settings: {', '.join(PRESETS)}." in said

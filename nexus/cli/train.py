@@ -34,7 +34,7 @@ class TrainCommand:
     env: str = ""
     """A Gymnasium id or module:Id; may stand alone as the first word."""
     preset: str | None = None
-    """Named settings: seed, nature, tuned, paper. None takes those for the environment, if there are any."""
+    """Named settings: seed, nature, fast, paper, tuned. None takes those for the environment, if there are any."""
     config_file: str | None = None
     """Settings from a JSON file, for example a run's run.json (also --config)."""
     run_dir: str | None = None
