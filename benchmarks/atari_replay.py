@@ -35,10 +35,10 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def recorded(steps: int) -> dict[str, Array]:
+def recorded(steps: int, game: str = "breakout") -> dict[str, Array]:
     """Return so many steps of random play in one game, by the fields of a `Step` that learning needs."""
-    env = make_atari("breakout", PROTOCOLS["nature"], 1)
-    stream, rng = TransitionStream(env, "breakout"), np.random.default_rng(0)
+    env = make_atari(game, PROTOCOLS["nature"], 1)
+    stream, rng = TransitionStream(env, game), np.random.default_rng(0)
     stream.reset(0)
     # One block for each field, so large that the system has it back as soon as it is let go.
     found: dict[str, Array] = {}

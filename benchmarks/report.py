@@ -252,6 +252,26 @@ def speed(name: str, title: str, text: str, head: list[str]) -> str:
     return "\n\n".join([f"## {title.format(**found)}", text.format(**found), table(head, cells), provenance(found)])
 
 
+def update() -> str:
+    """The section on an update of the Nature network: its arithmetic, and what makes it faster."""
+    found = load("atari_update")
+    if found is None:
+        return ""
+    heads = ["threads", "update, ms", "of it the optimizer, ms", "best rate, GFLOP/s", "arithmetic alone, ms"]
+    return "\n\n".join(
+        [
+            "## What an update of the Nature network takes",
+            f"`--preset nature`, a batch of 32 without its sampling, medians of {found['rounds']}. Its "
+            f"{found['gflop']} GFLOP are those of convolutions and matrix products; the best rate is that of a product "
+            "of large square matrices.",
+            table(heads, [list(row.values()) for row in found["rows"]]),
+            f"Processor time on one thread, medians of {found['processes']} processes each, in turn:",
+            table(["images and memory", "update, ms"], [list(row.values()) for row in found["ways"]]),
+            provenance(found),
+        ]
+    )
+
+
 def barriers(study: str) -> str:
     """The section on what the barriers of checkpoints cost learning in one environment."""
     found = load(f"barriers_{study}")
@@ -483,12 +503,14 @@ def main() -> None:
             "time is that of all threads.",
             ["learner", "threads", "steps/s", "ratio to SB3", "processor ms a step", "one by one"],
         ),
+        update(),
         speed(
-            "atari_update",
-            "What an update of the Nature network takes",
-            "`--preset nature`, a batch of 32 without its sampling, medians of {rounds}. Its {gflop} GFLOP are those "
-            "of convolutions and matrix products; the best rate is that of a product of large square matrices.",
-            ["threads", "update, ms", "of it the optimizer, ms", "best rate, GFLOP/s", "arithmetic alone, ms"],
+            "atari_frames",
+            "Bytes of a compressed frame",
+            "{steps:,} steps of random play in one game each, 84 x 84, of 7,056 bytes as they are; groups of eight "
+            "frames one after another are packed together: by Zstandard as `compressed` does, after taking the "
+            "exclusive or of each frame and the one before, and by LZ4. Processor time to open a group, medians.",
+            ["game", "Zstandard", "and exclusive or", "LZ4", "Zstandard, µs", "and exclusive or, µs", "LZ4, µs"],
         ),
         speed(
             "atari_replay",
