@@ -21,7 +21,7 @@ from benchmarks.expected import bands
 from benchmarks.record import RESULTS
 from nexus.api import Listener, make_config
 from nexus.cli.main import main
-from nexus.cli.plan import duration, size, table
+from nexus.cli.plan import duration, memory_line, size, table
 from nexus.cli.train import TrainCommand
 from nexus.core.errors import ConfigError, DivergenceError, RunError
 from nexus.envs.factory import EnvSpec
@@ -82,6 +82,7 @@ MEASURED = Measured(
     checkpoint=2.0,
     checkpoint_row=0.01,
     episode_length=20.0,
+    under_way=8.0,
 )
 
 
@@ -110,6 +111,14 @@ def test_the_range_is_that_of_the_slices_alone() -> None:
 
 def test_without_a_time_limit_the_lengths_of_the_probe_count() -> None:
     assert time_of(CONFIG, MEASURED, None).evaluating == pytest.approx(0.5 + 3 * 20 * 0.2)
+
+
+def test_where_no_episode_ended_the_range_begins_at_how_far_they_came() -> None:
+    measured = replace(MEASURED, episode_length=None)
+    time = time_of(CONFIG, measured, limit=40)
+    assert time.low == pytest.approx(7 + 15 + 25.2 + 0.5 + 3 * 8 * 0.12)
+    assert time.evaluating == pytest.approx(0.5 + 3 * 40 * 0.2)
+    assert time_of(CONFIG, measured, None).evaluating == pytest.approx(0.5 + 3 * 1_000 * 0.2)  # no longer than the run
 
 
 def test_a_probe_without_updates_gives_no_time_to_learning() -> None:
@@ -215,6 +224,8 @@ def test_a_rollout_does_not_make_its_checkpoints_dear(elsewhere: Path) -> None:
     ) as run:
         assert len(run.replay) == 0
         measured = measure(run, 0.5, time.perf_counter())
+        steps_each = run.counters.steps / run.config.num_envs
+    assert 0 < measured.under_way <= steps_each
     assert 0 < measured.checkpoint < 0.5
     assert measured.checkpoint_row < 0.001
 
@@ -424,7 +435,7 @@ def test_the_probe_cuts_slices_after_its_warm_up() -> None:
     clock, run = Clock(), fake_run()
     probe: Any = Probe(run, 20.0, started=95.0, clock=clock)  # slices of a second
     progress: Any = SimpleNamespace(counters=run.counters)
-    episodes: Any = SimpleNamespace(lengths=[10, 30])
+    episodes: Any = SimpleNamespace(lengths=[10, 30], under_way=4.5)
     learn = probe.timed(lambda: setattr(clock, "now", clock.now + 0.25))
 
     def step(learning: bool) -> None:
@@ -442,7 +453,7 @@ def test_the_probe_cuts_slices_after_its_warm_up() -> None:
     for _ in range(4):
         step(learning=True)
     assert probe.slices == [Slice(1.0, 16, 2, 0.5), Slice(1.0, 16, 2, 0.5)]
-    assert probe.episode_length == 20.0
+    assert (probe.episode_length, probe.under_way) == (20.0, 4.5)
     for _ in range(2 * 18 - 1):
         step(learning=True)
     with pytest.raises(Enough):
@@ -454,14 +465,14 @@ def test_a_probe_that_never_learns_is_cut_all_the_same() -> None:
     clock, run = Clock(), fake_run()
     probe: Any = Probe(run, 10.0, started=100.0, clock=clock)
     progress: Any = SimpleNamespace(counters=run.counters)
-    episodes: Any = SimpleNamespace(lengths=[])
+    episodes: Any = SimpleNamespace(lengths=[], under_way=7.0)
     for _ in range(7):
         clock.now += 0.5
         run.counters.steps += 1
         probe.on_step(progress, episodes)
     assert probe.startup == 2.0  # a fifth of its time
     assert len(probe.slices) == 3
-    assert probe.episode_length is None
+    assert (probe.episode_length, probe.under_way) == (None, 7.0)
 
 
 def test_the_probe_keeps_every_setting_but_a_few() -> None:
@@ -533,6 +544,12 @@ def test_frames_and_the_protocol_are_said_of_a_game(cartpole: Forecast) -> None:
         console.print(table(game))
     assert "machado: sticky 0.25" in captured.get()
     assert f"{4 * game.time.steps_per_second:,.0f} frames/s" in captured.get()
+
+
+def test_what_learns_without_a_replay_is_said_to_have_a_rollout(cartpole: Forecast) -> None:
+    assert memory_line(cartpole).startswith("replay 4.8 MB when full")
+    pqn = replace(cartpole, config=make_config("CartPole-v1", algorithm="pqn"))
+    assert memory_line(pqn).startswith("rollout 4.8 MB when full")
 
 
 def test_a_run_that_is_shorter_than_the_probe_is_planned(elsewhere: Path) -> None:

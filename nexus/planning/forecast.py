@@ -50,6 +50,7 @@ class Measured:
     checkpoint: float = 0.0  # seconds of a checkpoint with next to no new rows
     checkpoint_row: float = 0.0  # seconds for each new row
     episode_length: float | None = None  # mean, in steps; None if no episode ended
+    under_way: float = 0.0  # steps of the episodes that had not ended, on average
     base: int | None = None  # bytes of memory that the process holds beside its replay; None where nobody tells
 
 
@@ -159,7 +160,7 @@ def time_of(config: TrainConfig, measured: Measured, limit: int | None) -> Time:
 
     Its range is from the 10th to the 90th percentile of what each slice would give alone. Evaluations are counted with
     episodes as long as their limit: an untrained agent's are no guide, and the longest of them all decides. The lower
-    end takes the length of the probe's training episodes.
+    end takes the length of the probe's training episodes, or how far they came where none ended.
 
     Args:
         config: of the run.
@@ -177,8 +178,8 @@ def time_of(config: TrainConfig, measured: Measured, limit: int | None) -> Time:
         for part in slices
     ]
     times = evaluations(config, count, measured.episode_length)
-    seen = measured.episode_length or limit or total
-    longest = seen if limit is None else limit
+    seen = measured.episode_length or measured.under_way
+    longest = (measured.episode_length or total) if limit is None else limit
     step_low, step, step_high = spread(measured.eval_steps)
     evaluating = times * evaluation(config, measured.eval_setup, step, longest)
     saves = 0 if config.checkpoint_every is None else config.checkpoint_every.crossings(0, total)

@@ -51,6 +51,7 @@ class Probe(Listener):
         self.learning = 0.0  # seconds in updates so far
         self.slices: list[Slice] = []
         self.episode_length: float | None = None
+        self.under_way = 0.0
         self.startup: float | None = None  # until it is warm
         self.ends = self.until = float("inf")
         self.begin()
@@ -96,6 +97,7 @@ class Probe(Listener):
             self.slices.append(Slice(self.clock() - self.at, steps, updates, self.learning - self.learned_before))
         if episodes.lengths:
             self.episode_length = sum(episodes.lengths) / len(episodes.lengths)
+        self.under_way = episodes.under_way
         self.begin()
 
 
@@ -151,6 +153,7 @@ def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_c
         fixed,
         row,
         probe.episode_length,
+        probe.under_way,
         base_bytes(run),
     )
 

@@ -53,6 +53,11 @@ class EpisodeTracker:
         self._length[begins] = 0
         return ended
 
+    @property
+    def under_way(self) -> float:
+        """Steps of an episode that has not ended, on average over the environments."""
+        return float(self._length.mean())
+
     def get_state(self) -> State:
         """Return the last episodes; at a barrier no other is under way."""
         return {"returns": np.array(self.returns, np.float64), "lengths": np.array(self.lengths, np.int64)}
