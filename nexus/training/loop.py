@@ -15,7 +15,20 @@ from nexus.data.n_step import NStepAccumulator
 from nexus.envs.stream import Step, TransitionStream
 from nexus.training.config import TrainConfig
 
-__all__ = ["Agent", "Counters", "Progress", "Replay", "UpdateResult", "train"]
+__all__ = [
+    "Actor",
+    "Agent",
+    "Counters",
+    "Progress",
+    "Replay",
+    "UpdateResult",
+    "crossings",
+    "ends_here",
+    "learn",
+    "play",
+    "store",
+    "train",
+]
 
 
 class UpdateResult(Protocol):
@@ -30,18 +43,22 @@ class UpdateResult(Protocol):
         """Return the metrics by name."""
 
 
-class Agent(Protocol):
-    """What the loop needs of an agent."""
+class Actor(Protocol):
+    """Who acts."""
 
     epsilon: float
     temperature: float
 
+    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
+        """Return actions `[E]` for states `[E, *obs]`, legal ones where masks `[E, A]` tell which they are."""
+
+
+class Agent(Actor, Protocol):
+    """What the loop needs of an agent."""
+
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """Whose learning rate the loop sets."""
-
-    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
-        """Return actions `[E]` for states `[E, *obs]`, legal ones where masks `[E, A]` tell which they are."""
 
     def learn(self, batch: Batch) -> UpdateResult:
         """Take one optimizer step."""
@@ -113,58 +130,13 @@ def train(
     stream.reset(seed_at(config.seed, "environments", counters.steps))
     while counters.steps < config.total_steps:
         before = Counters(**vars(counters))
-
-        # Act: each environment draws its own coin.
-        agent.epsilon = config.epsilon_at(counters.steps, counters.episodes)
-        agent.temperature = config.temperature_at(counters.steps, counters.episodes)
-        actions = agent.act(stream.states, agent.epsilon, True, stream.action_masks)
-
-        # Step every environment.
-        step = stream.step(actions)
-        counters.steps += int(step.valid.sum())
-        counters.episodes += int((step.terminated | step.truncated).sum())
-
-        # Fold into n-step transitions and store; a replay of frames keeps the frames and lets numbers go on.
-        rewards = clip(step.rewards, config.reward_clip)
-        states, next_states = replay.remember(step.states, step.next_states, step.begins, step.valid)
-        replay.add(
-            accumulator.push(
-                states,
-                step.actions,
-                rewards,
-                next_states,
-                step.terminal,
-                step.truncated,
-                step.valid,
-                step.action_masks,
-                step.next_action_masks,
-            )
-        )
-
+        step = play(stream, agent, config, counters)
+        next_states = store(step, accumulator, replay, config)
         replay.anneal(counters.steps / config.total_steps)
-
-        # Learn; a target network that counts updates follows in between.
-        for _ in range(updates_due(config, before, counters) if len(replay) else 0):
-            set_learning_rate(agent.optimizer, config.learning_rate_at(counters.steps, counters.updates))
-            batch = replay.sample(config.batch_size)
-            update = agent.learn(batch)
-            replay.update_priorities(batch["indices"], update.priorities)
-            counters.updates += 1
-            if (
-                config.target_update_every.unit == "updates"
-                and counters.updates % config.target_update_every.count == 0
-            ):
-                agent.update_target_network()
-
-        # A target network that counts steps or episodes follows here.
-        if config.target_update_every.unit != "updates" and crossings(config.target_update_every, before, counters):
-            agent.update_target_network()
+        update = learn(agent, replay, config, before, counters) or update
 
         # Barrier: no environment can save its inner state, so all begin anew; whoever resumes begins here likewise.
-        # Episodes under way are finished first, as far as one more period allows: long ones would else never end.
-        if config.checkpoint_every is not None and crossings(config.checkpoint_every, before, counters) > 0:
-            stream.finish_episodes(patience=config.checkpoint_every.count // stream.num_envs)
-        barrier = stream.finished or (stream.finishing and counters.steps >= config.total_steps)
+        barrier = ends_here(stream, config, before, counters)
         if barrier:
             replay.add(accumulator.flush(next_states, step.next_action_masks))
             replay.barrier()
@@ -172,6 +144,69 @@ def train(
 
         yield Progress(counters, before, step, agent.epsilon, agent.temperature, update, barrier)
         update = None if barrier else update
+
+
+def play(stream: TransitionStream, actor: Actor, config: TrainConfig, counters: Counters) -> Step:
+    """Act and step every environment once; each draws its own coin."""
+    actor.epsilon = config.epsilon_at(counters.steps, counters.episodes)
+    actor.temperature = config.temperature_at(counters.steps, counters.episodes)
+    step = stream.step(actor.act(stream.states, actor.epsilon, True, stream.action_masks))
+    counters.steps += int(step.valid.sum())
+    counters.episodes += int((step.terminated | step.truncated).sum())
+    return step
+
+
+def store(step: Step, accumulator: NStepAccumulator, replay: Replay, config: TrainConfig) -> Array:
+    """Fold a step into n-step transitions and store them; return what stands for its next states.
+
+    A replay of frames keeps the frames and lets numbers go on in their place.
+    """
+    states, next_states = replay.remember(step.states, step.next_states, step.begins, step.valid)
+    replay.add(
+        accumulator.push(
+            states,
+            step.actions,
+            clip(step.rewards, config.reward_clip),
+            next_states,
+            step.terminal,
+            step.truncated,
+            step.valid,
+            step.action_masks,
+            step.next_action_masks,
+        )
+    )
+    return next_states
+
+
+def learn(
+    agent: Agent, replay: Replay, config: TrainConfig, before: Counters, counters: Counters
+) -> UpdateResult | None:
+    """Take the updates that are due between two moments, and let the target network follow; return the last update."""
+    update = None
+    for _ in range(updates_due(config, before, counters) if len(replay) else 0):
+        set_learning_rate(agent.optimizer, config.learning_rate_at(counters.steps, counters.updates))
+        batch = replay.sample(config.batch_size)
+        update = agent.learn(batch)
+        replay.update_priorities(batch["indices"], update.priorities)
+        counters.updates += 1
+        # A target network that counts updates follows in between.
+        if config.target_update_every.unit == "updates" and counters.updates % config.target_update_every.count == 0:
+            agent.update_target_network()
+
+    # One that counts steps or episodes follows here.
+    if config.target_update_every.unit != "updates" and crossings(config.target_update_every, before, counters):
+        agent.update_target_network()
+    return update
+
+
+def ends_here(stream: TransitionStream, config: TrainConfig, before: Counters, counters: Counters) -> bool:
+    """Ask for a barrier where a checkpoint is due, and return whether one is reached.
+
+    Episodes under way are finished first, as far as one more period allows: long ones would else never end.
+    """
+    if config.checkpoint_every is not None and crossings(config.checkpoint_every, before, counters) > 0:
+        stream.finish_episodes(patience=config.checkpoint_every.count // stream.num_envs)
+    return stream.finished or (stream.finishing and counters.steps >= config.total_steps)
 
 
 def crossings(period: Period, before: Counters, after: Counters) -> int:
