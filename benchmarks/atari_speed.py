@@ -55,7 +55,20 @@ class Clock:
 
 
 def run_nexus(clock: Clock, games: int, device: str = "cpu") -> int:
-    """Train until the clock is over; return torch's threads."""
+    """Train by the preset `nature` until the clock is over; return torch's threads."""
+    return trained(
+        clock,
+        "nature",
+        device=device,
+        num_envs=games,
+        learning_starts=STARTS,
+        epsilon=EPSILON,
+        epsilon_min=EPSILON,
+    )
+
+
+def trained(clock: Clock, preset: str, **settings: Any) -> int:
+    """Train on Pong until the clock is over; return torch's threads."""
     import torch
 
     from nexus.api import Listener, train
@@ -70,17 +83,7 @@ def run_nexus(clock: Clock, games: int, device: str = "cpu") -> int:
 
     listener = Stop()
     with tempfile.TemporaryDirectory() as folder:
-        train(
-            "pong",
-            preset="nature",
-            run_dir=Path(folder, "run"),
-            listener=listener,
-            device=device,
-            num_envs=games,
-            learning_starts=STARTS,
-            epsilon=EPSILON,
-            epsilon_min=EPSILON,
-        )
+        train("pong", preset=preset, run_dir=Path(folder, "run"), listener=listener, **settings)
     return listener.threads
 
 

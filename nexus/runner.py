@@ -23,7 +23,7 @@ from nexus.models.layers import Bounds
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import make_agent
 from nexus.models.setup import resolve_device
-from nexus.training import loop
+from nexus.training import concurrent_loop, loop
 from nexus.training.checkpoint import Checkpoint, check_logs, read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.config import TrainConfig
@@ -172,7 +172,8 @@ class Run:
         logged_seconds, logged_steps = log.seconds, self.counters.steps
         stream = TransitionStream(self.vector_env, self.plan.env, self.config.step_timeout)
         config = self.config.slowed(self.rollbacks)
-        for progress in loop.train(stream, self.watched, self.replay, config, self.counters):
+        train = loop.train if config.actor_sync_every is None else concurrent_loop.train
+        for progress in train(stream, self.watched, self.replay, config, self.counters):
             self.evaluation = None
             ended = self.episodes.add(progress)
             log.episodes(progress, ended)

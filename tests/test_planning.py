@@ -558,6 +558,13 @@ def test_a_run_that_is_shorter_than_the_probe_is_planned(elsewhere: Path) -> Non
     assert found.disk.kept == 0
 
 
+def test_learning_beside_acting_takes_no_time_of_its_own(elsewhere: Path) -> None:
+    found = planned("CartPole-v1", actor_sync_every="64 steps", **PROBE)
+    assert found.time.learning == 0
+    assert found.time.steps_per_second > 0
+    assert any("beside acting" in note for note in found.notes)
+
+
 def test_frames_are_probed_in_the_store_that_the_run_would_have(elsewhere: Path) -> None:
     settings: dict[str, Any] = {"frame_stack": 2, "frame_skip": 2, "checkpoint_every": None, "replay_store": "raw"}
     found = planned("CartPole-v1", **settings, **PROBE)

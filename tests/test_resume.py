@@ -99,6 +99,7 @@ def test_every_algorithm_goes_on_bit_for_bit(algorithm: str, tmp_path: Path) -> 
         {"learning_rate_schedule": "cosine", "prioritized": True, "replay_capacity": 40, "batch_size": 16},
         {"replay_capacity": 1000, "checkpoint_every": "7 steps", "keep_checkpoints": 1},
         {"vectorization": "async", "frame_stack": 2},
+        {"actor_sync_every": "16 steps", "noisy": True},
         {"log_every": "1 episodes", "update_every": "50 steps", "eval_every": None},
     ],
     ids=str,

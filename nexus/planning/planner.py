@@ -140,6 +140,8 @@ def notes(config: TrainConfig, measured: Measured, memory: Memory, limit: int | 
         said.append("replay and process together need more memory than is free: lower replay_capacity")
     if not any(part.updates for part in measured.slices):
         said.append("no update fell into the probe, so learning is not in the time: raise probe_seconds")
+    if config.actor_sync_every is not None:
+        said.append("learning goes on beside acting and emulating, and is in their time")
     if busy():
         said.append("other processes keep this machine busy: a run that has it for itself takes less")
     if config.target_return is not None:

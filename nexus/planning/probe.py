@@ -130,13 +130,14 @@ def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_c
         EnvError: the environment failed.
     """
     probe = Probe(run, TRAINING * seconds, started, clock)
-    for part, name in (
-        (run.watched, "learn"),
-        (run.watched, "update_target_network"),
-        (run.replay, "sample"),
-        (run.replay, "update_priorities"),
-    ):
-        setattr(part, name, probe.timed(getattr(part, name)))
+    if run.config.actor_sync_every is None:  # what learns beside the playing takes no time of its own
+        for part, name in (
+            (run.watched, "learn"),
+            (run.watched, "update_target_network"),
+            (run.replay, "sample"),
+            (run.replay, "update_priorities"),
+        ):
+            setattr(part, name, probe.timed(getattr(part, name)))
     run.listener = probe
     with run.open_log() as log:
         with suppress(Enough):

@@ -67,6 +67,8 @@ class TrainConfig(AgentConfig):
     """How often to learn, in steps or episodes."""
     updates_each: int = 1
     """Updates each time."""
+    actor_sync_every: Period | None = None
+    """Learn in a second thread while a copy of the network plays, which follows so often, in steps; none: in turns."""
     target_update_every: Period = EVERY_500_UPDATES
     """How often the target network follows, in steps, updates or episodes."""
     epsilon_schedule: Literal["linear", "per_step", "per_episode", "constant"] = "linear"
@@ -137,6 +139,8 @@ class TrainConfig(AgentConfig):
             "replay_store",
             "frame_stack to be 2 or more",
         )
+        in_steps = self.actor_sync_every is None or self.actor_sync_every.unit == "steps"
+        self.require(in_steps, "actor_sync_every", "steps, or none")
         in_steps = self.checkpoint_every is None or self.checkpoint_every.unit == "steps"
         self.require(in_steps, "checkpoint_every", "steps, or none")
         can_go_back = self.on_divergence == "stop" or self.checkpoint_every is not None

@@ -10,8 +10,9 @@ from torch import Tensor, stack
 from nexus.core.errors import DivergenceError, RunError
 from nexus.core.state import State
 from nexus.core.types import Array, Batch
+from nexus.training.concurrent_loop import ConcurrentAgent, FollowingActor
 from nexus.training.files import write_tensors
-from nexus.training.loop import Agent, Counters, UpdateResult
+from nexus.training.loop import Counters, UpdateResult
 
 __all__ = ["BATCH_FILE", "WatchedAgent", "require_finite_state"]
 
@@ -46,12 +47,13 @@ class WatchedAgent:
         DivergenceError: (`learn`, `settle`) names step, update and batch. The agent's weights are lost by then.
     """
 
-    def __init__(self, agent: Agent, counters: Counters, folder: Path, *, at_once: bool) -> None:
+    def __init__(self, agent: ConcurrentAgent, counters: Counters, folder: Path, *, at_once: bool) -> None:
         self.agent = agent
         self.counters = counters
         self.folder = folder
         self.window = 1 if at_once else WINDOW
         self.optimizer = agent.optimizer
+        self._counted = self._since = 0  # updates that the counters told of last, and how many were taken since
         self._pending: list[Learned] = []
 
     @property
@@ -76,6 +78,10 @@ class WatchedAgent:
         """Let the agent act."""
         return self.agent.act(states, epsilon, training, action_masks)
 
+    def actor(self) -> FollowingActor:
+        """Return the agent's."""
+        return self.agent.actor()
+
     def update_target_network(self) -> None:
         """Let the agent's θ⁻ follow its θ."""
         self.agent.update_target_network()
@@ -83,10 +89,13 @@ class WatchedAgent:
     def learn(self, batch: Batch) -> UpdateResult:
         """Let the agent take one optimizer step, and look at what came of it."""
         update = self.agent.learn(batch)
+        # A thread that learns on its own is counted only when it meets the rest.
+        self._since = self._since + 1 if self.counters.updates == self._counted else 1
+        self._counted = self.counters.updates
         loss, norm = update["loss"], update["grad_norm"]
         if self.window == 1 and isfinite(loss.item()) and isfinite(norm.item()):
             return update
-        self._pending.append(Learned(self.counters.steps, self.counters.updates + 1, batch, loss, norm))
+        self._pending.append(Learned(self.counters.steps, self._counted + self._since, batch, loss, norm))
         if len(self._pending) >= self.window:
             self.settle()
         return update

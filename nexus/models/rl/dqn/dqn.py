@@ -41,6 +41,7 @@ __all__ = [
     "DQNAgent",
     "DQNLoss",
     "DQNNetwork",
+    "FollowingActor",
     "GreedyBootstrap",
     "Update",
     "by_epsilon",
@@ -326,15 +327,32 @@ class DQNAgent(NexusModule):
         While training, noisy layers act with a fresh draw of their noise; else with their mean weights. Where masks
         `[E, A]` are given, only legal actions are taken; a row without any (a terminal state) counts as all legal.
         """
+        return self._act_by(self.q_network, self._noise, self.temperature, states, epsilon, training, action_masks)
+
+    def _act_by(
+        self,
+        network: DQNNetwork,
+        noise: torch.Generator,
+        temperature: float,
+        states: Array,
+        epsilon: float,
+        training: bool,
+        action_masks: Array | None,
+    ) -> Array:
+        """Act on what a network says, its layers' noise drawn from a generator."""
         if self._is_noisy:
-            self.q_network.train(training)
-            resample_noise(self.q_network, self._noise)
+            network.train(training)
+            resample_noise(network, noise)
         legal = None if action_masks is None else torch.as_tensor(action_masks, device=self._theta.device).bool()
         with torch.inference_mode():
-            q_values = only_legal(self.q_network(states), legal)  # [E, A]
+            q_values = only_legal(network(states), legal)  # [E, A]
         masks = None if action_masks is None else np.asarray(action_masks, bool)
         choose = self.exploration if training else by_epsilon  # an evaluation with ε means just that
-        return choose(q_values, epsilon, self.temperature, self._rng, masks)
+        return choose(q_values, epsilon, temperature, self._rng, masks)
+
+    def actor(self) -> "FollowingActor":
+        """Return who acts on a copy of the network, so that the agent may learn in another thread meanwhile."""
+        return FollowingActor(self)
 
     def state_values(self, states: Array, action_masks: Array | None = None) -> Array:
         """Return max_a Q(s, a; θ⁻) `[K]` of `[K, *obs]`, over all actions or those that masks `[K, A]` call legal."""
@@ -481,6 +499,37 @@ class DQNAgent(NexusModule):
             hard_update(self._theta_target, self._theta)
         else:
             soft_update(self._theta_target, self._theta, self.settings.tau)
+
+
+class FollowingActor:
+    """Acts as an agent would have when it last followed it, whatever the agent has learned since.
+
+    Between two calls of `follow` it shares nothing with the agent's learning. Its coins are the agent's, which nobody
+    else tosses meanwhile; the noise of its layers is its own, and begins anew from the agent's with each `follow`.
+
+    Args:
+        agent: whom it follows.
+    """
+
+    def __init__(self, agent: DQNAgent) -> None:
+        self.epsilon, self.temperature = agent.epsilon, agent.temperature
+        self._agent = agent
+        self._network = deepcopy(agent.q_network).requires_grad_(False)
+        self._theta = flatten_parameters(self._network)
+        self._noise = torch.Generator(agent.device)
+
+    def follow(self) -> None:
+        """Take on the agent's weights as they are; it must not learn meanwhile."""
+        hard_update(self._theta, self._agent._theta)
+        if self._agent._is_noisy:
+            source = self._agent._noise
+            self._noise.manual_seed(int(torch.randint(2**62, (), generator=source, device=source.device)))
+
+    def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
+        """Return an action for each of `[E, *obs]`, as `DQNAgent.act` does."""
+        return self._agent._act_by(
+            self._network, self._noise, self.temperature, states, epsilon, training, action_masks
+        )
 
 
 def generators_of(loss: Loss) -> dict[str, torch.Generator]:
