@@ -54,7 +54,7 @@ class Clock:
         return True
 
 
-def run_nexus(clock: Clock, games: int, device: str = "cpu") -> int:
+def run_nexus(clock: Clock, games: int, device: str = "cpu", **settings: Any) -> int:
     """Train by the preset `nature` until the clock is over; return torch's threads."""
     return trained(
         clock,
@@ -64,6 +64,7 @@ def run_nexus(clock: Clock, games: int, device: str = "cpu") -> int:
         learning_starts=STARTS,
         epsilon=EPSILON,
         epsilon_min=EPSILON,
+        **settings,
     )
 
 

@@ -8,7 +8,7 @@ a game that was cut off goes on from its last checkpoint, in `runs/gpu`.
 
 - learner: updates of the preset `nature`, batch 32, from a full replay on the GPU; with and without the CUDA graph.
 - agent: all of training by that preset, one update every 4 steps, with ε = 0.1, as `benchmarks.atari_speed` does; steps
-  per second once it learns.
+  per second once it learns, in turns and with `--actor-sync-every`.
 - a game: `--preset paper --algo pqn`, until `--train-seconds` of training are spent, then 30 games by the
   protocol `nature` with the weights it then has. The clock of a run is its own: evaluations and what a cut-off lost
   are not in it.
@@ -38,6 +38,7 @@ NAME = "gpu"
 SHAPE = (4, 84, 84)
 ROUNDS, FILL = 5, 50_000
 GAMES_AT_ONCE = (16, 64, 256)
+EPOCH = "1000 steps"  # of an actor that plays beside the learner
 WARM_UP = 4_000  # steps after the first update that do not count: it records the graph
 # The paper's settings: nobody has tuned others for ten minutes yet, and none of these depends on how far a run comes.
 GAME: dict[str, Any] = {
@@ -119,10 +120,14 @@ class Until(Listener):
 
 
 def agent_steps(games: int, device: str, steps: int) -> list[dict[str, Any]]:
-    """Measure one number of games, from a little after the first update on."""
-    clock = Clock(steps, first=STARTS + WARM_UP)
-    run_nexus(clock, games, device)
-    return [{"what": f"agent, {games} games", "steps_per_second": round(clock.figures["steps_per_second"])}]
+    """Measure one number of games, in turns and at the same time, from a little after the first update on."""
+    rows = []
+    for way, every in (("in turns", None), ("acting beside learning", EPOCH)):
+        clock = Clock(steps, first=STARTS + WARM_UP)
+        run_nexus(clock, games, device, actor_sync_every=every)
+        rate = round(clock.figures["steps_per_second"])
+        rows.append({"what": f"agent, {games} games, {way}", "steps_per_second": rate})
+    return rows
 
 
 def game(name: str, options: argparse.Namespace, deadline: float) -> list[dict[str, Any]]:

@@ -503,6 +503,13 @@ def main() -> None:
             "time is that of all threads.",
             ["learner", "threads", "steps/s", "ratio to SB3", "processor ms a step", "one by one"],
         ),
+        speed(
+            "concurrent",
+            "Acting and learning at the same time",
+            '`nexus train pong --preset ...` in turns, and with `--actor-sync-every "{epoch} steps"`; {rounds} rounds '
+            "of fresh processes in turn, the clock over whole epochs once it learns.",
+            ["preset", "acting and learning", "steps/s", "ratio", "processor ms a step", "one by one"],
+        ),
         update(),
         speed(
             "atari_frames",

@@ -288,6 +288,16 @@ def test_the_update_that_diverged_in_the_thread_is_named(tmp_path: Path) -> None
             pass
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_an_actor_has_a_stream_of_its_own(tmp_path: Path) -> None:
+    agent = make_agent("dqn", state_dim=3, action_dim=5, hidden_dim=8, device="cuda")
+    actor, states = agent.actor(), np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    actor.follow()
+    assert np.array_equal(actor.act(states, 0.0), agent.act(states, 0.0))
+    result = nexus.train("CartPole-v1", run_dir=tmp_path / "run", device="cuda", **SMALL)
+    assert result.counters.updates > 100
+
+
 def test_it_learns(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"eval_every": None, "target_return": None, "eval_episodes": 20}
     result = nexus.train(

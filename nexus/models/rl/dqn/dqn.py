@@ -517,6 +517,8 @@ class FollowingActor:
         self._network = deepcopy(agent.q_network).requires_grad_(False)
         self._theta = flatten_parameters(self._network)
         self._noise = torch.Generator(agent.device)
+        # On a GPU in a queue of its own, or each action would wait behind all updates that are in the agent's.
+        self._stream = torch.cuda.Stream(agent.device) if agent.device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def follow(self) -> None:
         """Take on the agent's weights as they are; it must not learn meanwhile."""
@@ -524,12 +526,15 @@ class FollowingActor:
         if self._agent._is_noisy:
             source = self._agent._noise
             self._noise.manual_seed(int(torch.randint(2**62, (), generator=source, device=source.device)))
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._agent.device))
 
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
         """Return an action for each of `[E, *obs]`, as `DQNAgent.act` does."""
-        return self._agent._act_by(
-            self._network, self._noise, self.temperature, states, epsilon, training, action_masks
-        )
+        with torch.cuda.stream(self._stream):
+            return self._agent._act_by(
+                self._network, self._noise, self.temperature, states, epsilon, training, action_masks
+            )
 
 
 def generators_of(loss: Loss) -> dict[str, torch.Generator]:
