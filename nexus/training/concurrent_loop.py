@@ -47,7 +47,7 @@ class ConcurrentAgent(Agent, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A vector step of which nothing was learned yet."""
+    """A vector step, not stored yet."""
 
     before: Counters
     after: Counters
@@ -55,6 +55,9 @@ class Played:
     epsilon: float
     temperature: float
     barrier: bool
+
+
+Span = tuple[Counters, Counters]  # before and after a vector step
 
 
 class Learned(NamedTuple):
@@ -75,7 +78,7 @@ def train(
     accumulator = NStepAccumulator(stream.num_envs, config.n_step, config.gamma)
     actor = agent.actor()
     update: UpdateResult | None = None
-    to_learn: list[Played] = []
+    to_learn: list[Span] = []  # of the epoch before
     alone = True  # the first updates may record or compile, and must not meet another's work on a device
     stream.reset(seed_at(config.seed, "environments", counters.steps))
     with ThreadPoolExecutor(1, "learner") as thread:
@@ -84,14 +87,14 @@ def train(
             learning = thread.submit(learn_from, to_learn, agent, replay, config, counters.updates)
             if alone:
                 alone = learning.result().last is None
-            to_learn = epoch(stream, actor, config, counters)
+            played = epoch(stream, actor, config, counters)
             learned = learning.result()
             update = learned.last or update
 
-            for played in to_learn:
-                next_states = store(played.step, accumulator, replay, config)
-                replay.anneal(played.after.steps / config.total_steps)
-            last = to_learn[-1]
+            for each in played:
+                next_states = store(each.step, accumulator, replay, config)
+                replay.anneal(each.after.steps / config.total_steps)
+            to_learn, last = [(each.before, each.after) for each in played], played[-1]
             if last.barrier or last.after.steps >= config.total_steps:
                 learned = learn_from(to_learn, agent, replay, config, learned.updates)
                 update = learned.last or update
@@ -100,17 +103,12 @@ def train(
                 replay.barrier()
                 stream.reset(seed_at(config.seed, "environments", last.after.steps))
 
-            for played in to_learn:
-                before = Counters(**vars(counters))
-                counters.steps, counters.episodes, counters.updates = (
-                    played.after.steps,
-                    played.after.episodes,
-                    learned.updates,
-                )
-                agent.epsilon, agent.temperature = played.epsilon, played.temperature
-                yield Progress(
-                    counters, before, played.step, played.epsilon, played.temperature, update, played.barrier
-                )
+            for each in played:
+                before = replace(counters)
+                counters.steps, counters.episodes = each.after.steps, each.after.episodes
+                counters.updates = learned.updates
+                agent.epsilon, agent.temperature = each.epsilon, each.temperature
+                yield Progress(counters, before, each.step, each.epsilon, each.temperature, update, each.barrier)
             if last.barrier:
                 to_learn, update = [], None
 
@@ -119,7 +117,7 @@ def epoch(stream: TransitionStream, actor: Actor, config: TrainConfig, counters:
     """Play until actors are to follow, a barrier is reached or the training ends; the counters stay as they are."""
     assert config.actor_sync_every is not None
     played: list[Played] = []
-    now = Counters(**vars(counters))
+    now = replace(counters)
     while True:
         before = replace(now)
         step = play(stream, actor, config, now)
@@ -129,11 +127,11 @@ def epoch(stream: TransitionStream, actor: Actor, config: TrainConfig, counters:
             return played
 
 
-def learn_from(played: Sequence[Played], agent: Agent, replay: Replay, config: TrainConfig, updates: int) -> Learned:
-    """Take the updates that were due while this was played, after so many before."""
+def learn_from(spans: Sequence[Span], agent: Agent, replay: Replay, config: TrainConfig, updates: int) -> Learned:
+    """Take the updates that fell due in each of these, after so many before."""
     update = None
-    for each in played:
-        now = replace(each.after, updates=updates)
-        update = learn(agent, replay, config, replace(each.before, updates=updates), now) or update
+    for before, after in spans:
+        now = replace(after, updates=updates)
+        update = learn(agent, replay, config, replace(before, updates=updates), now) or update
         updates = now.updates
     return Learned(updates, update)

@@ -1,7 +1,7 @@
 """The training loop: env -> transition -> replay -> batch -> loss -> update -> target sync."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -129,7 +129,7 @@ def train(
     update = None
     stream.reset(seed_at(config.seed, "environments", counters.steps))
     while counters.steps < config.total_steps:
-        before = Counters(**vars(counters))
+        before = replace(counters)
         step = play(stream, agent, config, counters)
         next_states = store(step, accumulator, replay, config)
         replay.anneal(counters.steps / config.total_steps)
