@@ -353,6 +353,7 @@ def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
         "frame_size": 42,
         "reward_clip": 1.0,
         "update_every": "2 steps",
+        "actor_sync_every": "64 steps",
         "target_update_every": "7 steps",
     }
     if name in text:
