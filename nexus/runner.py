@@ -14,6 +14,7 @@ from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, DivergenceError, RunError, Terminated
 from nexus.core.seeding import seed_of
 from nexus.core.state import Series, State, below, number_from, part, value_from
+from nexus.data.device_replay import DeviceReplay
 from nexus.envs.atari import canonical
 from nexus.envs.factory import EnvSource, EnvSpec, bounds_of, describe_spaces, make_vector_env, name_of
 from nexus.envs.stream import TransitionStream
@@ -32,7 +33,7 @@ from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import write_json
 from nexus.training.logs import EpisodeTracker, RunLog, scalars
-from nexus.training.replays import replay_for, replay_memory
+from nexus.training.replays import AnyReplay, replay_for, replay_memory
 from nexus.training.run_folder import (
     FORMAT,
     RUN_FILE,
@@ -44,6 +45,7 @@ from nexus.training.run_folder import (
     versions,
 )
 from nexus.training.signals import sigterm_stops
+from nexus.whole_update import WholeUpdate
 
 __all__ = ["Run", "agent_for", "agent_from", "replay_for"]
 
@@ -103,9 +105,14 @@ class Run:
             stack.enter_context(locked(folder))
             self.folder = folder
             self.state_dtype, self.action_dim = dtype, action_dim
-            # Prioritized replay brings the numbers of every update to the CPU anyway.
-            at_once = config.prioritized or self.agent.device.type == "cpu"
-            self.watched = WatchedAgent(self.agent, self.counters, folder, at_once=at_once)
+            self.learner: DQNAgent | WholeUpdate = self.agent
+            self.learned_from: AnyReplay | WholeUpdate = self.replay
+            on_device = isinstance(self.replay, DeviceReplay)
+            if isinstance(self.replay, DeviceReplay) and config.cuda_graph and device.type == "cuda":
+                self.learner = self.learned_from = WholeUpdate(self.agent, self.replay)
+            # Priorities in main memory bring the numbers of every update there anyway.
+            at_once = self.agent.device.type == "cpu" or (config.prioritized and not on_device)
+            self.watched = WatchedAgent(self.learner, self.counters, folder, at_once=at_once)
             self.checkpoints = Checkpoints(folder, config.keep_checkpoints)
             if begun:
                 require_no_links_out(folder)
@@ -173,7 +180,7 @@ class Run:
         stream = TransitionStream(self.vector_env, self.plan.env, self.config.step_timeout)
         config = self.config.slowed(self.rollbacks)
         train = loop.train if config.actor_sync_every is None else concurrent_loop.train
-        for progress in train(stream, self.watched, self.replay, config, self.counters):
+        for progress in train(stream, self.watched, self.learned_from, config, self.counters):
             self.evaluation = None
             ended = self.episodes.add(progress)
             log.episodes(progress, ended)

@@ -178,9 +178,9 @@ def test_a_target_looks_at_legal_actions_only(algorithm: str, double: bool, targ
     set_values(agent.q_network, ONLINE)
     set_values(agent.target_network, TARGET)
     found = agent._gradient(agent._prepare(batch_of()))
-    assert found.targets.tolist() == pytest.approx(targets, abs=1e-4)
+    assert found.outcome.targets.tolist() == pytest.approx(targets, abs=1e-4)
     assert torch.isfinite(found.gradient).all()
-    assert torch.isfinite(found.priorities).all()
+    assert torch.isfinite(found.outcome.priorities).all()
 
 
 @pytest.mark.parametrize("algorithm", REPLAYED)

@@ -41,6 +41,7 @@ FLOORS: dict[str, frozenset[str] | None] = {
     "nexus.listener": None,
     "nexus.planning": None,
     "nexus.runner": None,
+    "nexus.whole_update": None,
     "nexus.__main__": None,
     # The __init__ files of the folders that hold floors: they only re-export what is below them.
     "nexus.models": frozenset(

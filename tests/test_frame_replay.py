@@ -22,7 +22,9 @@ from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import Series, State
 from nexus.core.types import Array, Transitions
 from nexus.data import frame_replay
-from nexus.data.frame_index import GROUP
+from nexus.data.device_priorities import DevicePriorities, Uniform
+from nexus.data.device_replay import DeviceReplay
+from nexus.data.frame_index import GROUP, FrameIndex
 from nexus.data.frame_replay import FrameReplay, Kind, frame_replay_bytes, require_memory_for_frames
 from nexus.data.frame_store import CompressedFrames
 from nexus.data.n_step import NStepAccumulator
@@ -49,6 +51,29 @@ def rows_of(capacity: int, prioritized: bool, seed: int = 0) -> ReplayBuffer | P
     return PrioritizedReplayBuffer(capacity, seed) if prioritized else ReplayBuffer(capacity, seed)
 
 
+AnyFrames = FrameReplay | DeviceReplay
+
+
+def frames_of(
+    kind: Kind, capacity: int, prioritized: bool = False, seed: int = 0, n: int = 1, like: Array | None = None
+) -> AnyFrames:
+    """A replay of frames; that on a device draws there, by priorities that are there."""
+    if kind != "device":
+        return FrameReplay(rows_of(capacity, prioritized, seed), kind, n, like)
+    return DeviceReplay(capacity, DevicePriorities(capacity, seed) if prioritized else Uniform(seed), n, like)
+
+
+def index_of(replay: AnyFrames) -> FrameIndex:
+    """What knows which frames there are."""
+    index = books(replay)._index
+    assert index is not None
+    return index
+
+
+def books(replay: AnyFrames) -> FrameReplay:
+    return replay._books if isinstance(replay, DeviceReplay) else replay
+
+
 class Shelf:
     """The chunks of a replay in memory, written and dropped as the checkpoints of a run do it with files."""
 
@@ -56,10 +81,10 @@ class Shelf:
         self.shape = shape
         self.chunks: dict[str, list[tuple[int, int, dict[str, Array]]]] = {"frames": [], "rows": []}
 
-    def series(self, replay: FrameReplay) -> tuple[Series, ...]:
+    def series(self, replay: AnyFrames) -> tuple[Series, ...]:
         return replay.series(self.shape, np.uint8, 2)
 
-    def save(self, replay: FrameReplay) -> None:
+    def save(self, replay: AnyFrames) -> None:
         for series in self.series(replay):
             chunks = [chunk for chunk in self.chunks[series.name] if chunk[1] > series.first]
             first = max(series.first, chunks[-1][1] if chunks else 0)
@@ -67,7 +92,7 @@ class Shelf:
                 chunks.append((first, series.last, series.get(first, series.last)))
             self.chunks[series.name] = chunks
 
-    def restore(self, replay: FrameReplay, state: State) -> FrameReplay:
+    def restore(self, replay: AnyFrames, state: State) -> AnyFrames:
         """Fill a replay; a state goes through JSON but for its arrays."""
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
         replay.set_state({**json.loads(json.dumps({k: v for k, v in state.items() if k not in arrays})), **arrays})
@@ -77,7 +102,7 @@ class Shelf:
         return replay
 
 
-def content(replay: FrameReplay, shelf: Shelf) -> State:
+def content(replay: AnyFrames, shelf: Shelf) -> State:
     """All that a replay holds, to the byte."""
     found = {
         f"{series.name}.{name}": values
@@ -140,7 +165,7 @@ def test_stacks_come_back_as_they_were(
 ) -> None:
     """They do so, too, where the replay is a new one after each barrier, filled from chunks."""
     stream = stream_of(num_envs, stack, mode, padding, mean_length)
-    frames, unbroken = (Fed(FrameReplay(rows_of(capacity, prioritized, seed), kind, n), num_envs, n) for _ in range(2))
+    frames, unbroken = (Fed(frames_of(kind, capacity, prioritized, seed, n), num_envs, n) for _ in range(2))
     shelf, like = Shelf((stack, 3, 5)), np.zeros((num_envs, stack, 3, 5), np.uint8)
     oracle = Fed(rows_of(capacity, prioritized, seed), num_envs, n)
     rng = np.random.default_rng(seed)
@@ -156,7 +181,7 @@ def test_stacks_come_back_as_they_were(
             stream.reset(seed + t)
             if resumes:
                 shelf.save(frames.replay)
-                fresh = FrameReplay(rows_of(capacity, prioritized, seed + 1), kind, n, like)
+                fresh = frames_of(kind, capacity, prioritized, seed + 1, n, like)
                 frames.replay = shelf.restore(fresh, frames.replay.get_state())
             require_equal(content(frames.replay, shelf), content(unbroken.replay, shelf))
         assert len(frames.replay) == len(oracle.replay)
@@ -179,7 +204,7 @@ def test_stacks_come_back_as_they_were(
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_stacks_come_back_long_after_the_first_frames_are_forgotten(kind: Kind, mode: AutoresetMode) -> None:
     stream = stream_of(3, 3, mode, "zero", 12.0)
-    replay = FrameReplay(rows_of(600, False), kind, 3)
+    replay = frames_of(kind, 600, n=3)
     frames, oracle = Fed(replay, 3, 3), Fed(rows_of(600, False), 3, 3)
     stream.reset(0)
     for t in range(900):
@@ -190,8 +215,7 @@ def test_stacks_come_back_long_after_the_first_frames_are_forgotten(kind: Kind, 
             ours, theirs = frames.replay.sample(32), oracle.replay.sample(32)
             assert all(torch.equal(ours[name], theirs[name]) for name in theirs), t
     stream.env.close()
-    assert replay._index is not None
-    assert replay._index.released > 100
+    assert index_of(replay).released > 100
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -201,7 +225,7 @@ def test_a_replay_that_is_restored_again_and_again_is_the_one_that_never_was(kin
         Shelf((3, 3, 5)),
         np.zeros((3, 3, 3, 5), np.uint8),
     )
-    frames, unbroken = (Fed(FrameReplay(rows_of(600, True), kind, 3), 3, 3) for _ in range(2))
+    frames, unbroken = (Fed(frames_of(kind, 600, True, n=3), 3, 3) for _ in range(2))
     oracle = Fed(rows_of(600, True), 3, 3)
     stream.reset(0)
     dropped = 0
@@ -216,7 +240,7 @@ def test_a_replay_that_is_restored_again_and_again_is_the_one_that_never_was(kin
             before = shelf.chunks["frames"][:1]
             shelf.save(frames.replay)
             dropped += shelf.chunks["frames"][:1] != before
-            frames.replay = shelf.restore(FrameReplay(rows_of(600, True), kind, 3, like), frames.replay.get_state())
+            frames.replay = shelf.restore(frames_of(kind, 600, True, n=3, like=like), frames.replay.get_state())
             require_equal(content(frames.replay, shelf), content(unbroken.replay, shelf))
         if t % 10 == 0:
             ours, others, theirs = (fed.replay.sample(32) for fed in (frames, unbroken, oracle))
@@ -277,7 +301,7 @@ def test_a_group_that_opens_to_far_more_than_eight_frames_is_not_opened(with_siz
 @pytest.mark.parametrize("kind", STORES)
 def test_what_is_written_costs_what_is_new(kind: Kind) -> None:
     """Groups are written once, and never change."""
-    replay, shelf = FrameReplay(ReplayBuffer(2_000), kind), Shelf((4, 16, 16))
+    replay, shelf = frames_of(kind, 2_000), Shelf((4, 16, 16))
     copies: list[dict[str, Array]] = []
     for _ in range(8):
         play(replay, 151, num_envs=2, frame=(16, 16))
@@ -298,7 +322,7 @@ def test_what_is_written_costs_what_is_new(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", STORES)
 def test_the_frames_of_open_windows_stay_while_other_environments_fill_the_replay(kind: Kind) -> None:
     n, rng = 60, np.random.default_rng(0)
-    replay = FrameReplay(rows_of(6, False), kind, n)
+    replay = frames_of(kind, 6, n=n)
     frames, oracle = Fed(replay, 3, n), Fed(rows_of(6, False), 3, n)
     done = np.array([True, True, False])  # two with episodes of one step, and one without an end
     states, valid = rng.integers(1, 256, (3, 2, 4), dtype=np.uint8), np.ones(3, bool)
@@ -311,7 +335,7 @@ def test_the_frames_of_open_windows_stay_while_other_environments_fill_the_repla
         ours, theirs = frames.replay.sample(16), oracle.replay.sample(16)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs), t
         states = np.where(done[:, None, None], rng.integers(1, 256, (3, 2, 4), dtype=np.uint8), next_states)
-    assert replay._index is not None
+    assert index_of(replay).opened > 0
 
 
 def play(replay: Any, steps: int, num_envs: int = 2, frame: tuple[int, ...] = (84, 84), length: int = 100) -> None:
@@ -339,10 +363,9 @@ def play(replay: Any, steps: int, num_envs: int = 2, frame: tuple[int, ...] = (8
 
 @pytest.mark.parametrize("kind", STORES)
 def test_frames_are_stored_once_and_forgotten_with_their_transitions(kind: Kind) -> None:
-    replay = FrameReplay(ReplayBuffer(1_000), kind)
+    replay = frames_of(kind, 1_000)
     play(replay, 2_000)
-    index, store = replay._index, replay._store
-    assert index is not None
+    index, store = index_of(replay), books(replay)._store
     living = (index.opened - index.released) * GROUP
     assert 1_000 <= living <= 1_000 * 1.01 + 150, living  # one a transition, one more an episode, groups under way
     raw = living * 84 * 84
@@ -363,7 +386,7 @@ def resident() -> int:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what a process takes")
 @pytest.mark.parametrize("kind", STORES)
 def test_the_process_takes_what_the_replay_says(kind: Kind) -> None:
-    replay = FrameReplay(ReplayBuffer(8_000), kind)
+    replay = frames_of(kind, 8_000)
     play(replay, 100)
     before, said = resident(), replay.nbytes
     play(replay, 4_000)
@@ -385,7 +408,7 @@ def test_what_is_said_in_advance_is_what_raw_frames_take() -> None:
 
 @pytest.mark.parametrize("kind", STORES)
 def test_frames_of_any_dtype_and_shape_come_back(kind: Kind) -> None:
-    replay = FrameReplay(ReplayBuffer(10), kind)
+    replay = frames_of(kind, 10)
     states = np.arange(2 * 3 * 5 * 2, dtype=np.float32).reshape(2, 3, 5, 2) - 7.5
     next_states = np.concatenate([states[:, 1:], states[:, :1] * 3], 1)
     yes = np.ones(2, bool)
@@ -436,7 +459,7 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("nexus.data.frame_store.importlib.import_module", missing)
     for kind in ("compressed", "device"):  # which packs checkpoints
         with pytest.raises(ConfigError, match=r'zstandard is not installed; .*: pip install "nexus\[atari\]"'):
-            FrameReplay(ReplayBuffer(4), kind)
+            frames_of(kind, 4)
     FrameReplay(ReplayBuffer(4), "raw")
 
 
@@ -479,6 +502,8 @@ def test_auto_compresses_stacked_images_of_bytes(
     assert store_for(config, shape, dtype) == store
     kind = type(replay_for(config, shape, dtype))
     assert kind is (ReplayBuffer if store == "full" else FrameReplay)
+    config = replace(config, replay_store="device") if store == "compressed" else config
+    assert store != "compressed" or type(replay_for(config, shape, dtype)) is DeviceReplay
 
 
 @pytest.mark.parametrize(
@@ -502,17 +527,16 @@ def test_a_device_without_room_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(("one", "other"), [("device", "compressed"), ("compressed", "device"), ("device", "device")])
 def test_what_lay_on_a_device_goes_on_compressed_and_back(one: Kind, other: Kind) -> None:
     like = np.zeros((3, 4, 16, 16), np.uint8)
-    replay, shelf = FrameReplay(rows_of(600, False), one, 1, like), Shelf((4, 16, 16))
+    replay, shelf = frames_of(one, 600, like=like), Shelf((4, 16, 16))
     for steps in (150, 90):  # of the first chunk a part is forgotten by the second
         play(replay, steps, num_envs=3, frame=(16, 16))
         replay.barrier()
         shelf.save(replay)
-    resumed = shelf.restore(FrameReplay(rows_of(600, False), other, 1, like), replay.get_state())
+    resumed = shelf.restore(frames_of(other, 600, like=like), replay.get_state())
     require_equal(content(replay, shelf), content(resumed, shelf))
     if other == "device":
-        assert resumed._index is not None
-        living = resumed._index.opened - resumed._index.released
-        assert resumed._store.nbytes == living * GROUP * 16 * 16
+        living = index_of(resumed).opened - index_of(resumed).released
+        assert books(resumed)._store.nbytes == living * GROUP * 16 * 16
     before, after = replay.sample(64), resumed.sample(64)
     for name, values in before.items():
         assert torch.equal(values, after[name]), name

@@ -12,6 +12,7 @@ from nexus.api import load_agent, resume, train
 from nexus.core.errors import RunError
 from nexus.core.state import State
 from nexus.core.types import Array
+from nexus.data.device_replay import DeviceReplay
 from nexus.data.frame_replay import FrameReplay
 from nexus.runner import Run
 from nexus.training import checkpoint_writer
@@ -35,6 +36,8 @@ def trained(folder: Path, listener: Silent | None = None, **settings: Any) -> An
     [
         {},
         {"replay_store": "raw"},
+        {"replay_store": "device"},
+        {"replay_store": "device", "prioritized": False},
         {"replay_store": "auto", "prioritized": False},
         {"replay_store": "raw", "prioritized": False, "n_step": 1, "num_envs": 1, "frame_stack": 2},
         {
@@ -86,11 +89,13 @@ def test_what_is_large_is_split_into_chunks(tmp_path: Path, monkeypatch: pytest.
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
 
 
-def test_a_rollback_takes_the_frames_back_too(tmp_path: Path) -> None:
-    config = TrainConfig.from_mapping({name: value for name, value in QUICK.items() if name != "env"})
+@pytest.mark.parametrize("store", ["compressed", "device"])
+def test_a_rollback_takes_the_frames_back_too(store: str, tmp_path: Path) -> None:
+    values = {**QUICK, "replay_store": store}
+    config = TrainConfig.from_mapping({name: value for name, value in values.items() if name != "env"})
     with Run(QUICK["env"], None, config, tmp_path / "run", Silent(200, interrupt)) as run:
         run.run()
-        assert isinstance(run.replay, FrameReplay)
+        assert isinstance(run.replay, FrameReplay | DeviceReplay)
         added = run.replay.added
         run.newest_whole()  # into the replay that is filled already
         assert run.replay.added < added
@@ -99,6 +104,8 @@ def test_a_rollback_takes_the_frames_back_too(tmp_path: Path) -> None:
         ) as again:
             one, two = contents(run), contents(again)
             assert all(np.array_equal(one[name], two[name]) for name in one | two)
+            mine, other = run.replay.sample(64), again.replay.sample(64)
+            assert all((mine[name] == other[name]).all() for name in mine)
 
 
 def contents(run: Run) -> dict[str, Array]:

@@ -1,7 +1,6 @@
 """A recorded update is the eager update, or there is none. A GPU records for real; elsewhere a recorder stands in."""
 
 import warnings
-from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from nexus.models.graph import Captured, Recorder, Recording, record
 from nexus.models.rl.dqn import DQNAgent
 from nexus.runner import agent_from
+from tests.recording import OnTheCPU
 
 
 class Found(NamedTuple):
@@ -34,29 +34,6 @@ class Subject:
 
     def captured(self, recorder: Recorder) -> Captured[Found]:
         return Captured(self, [self.generator], lambda: {"weights": self.weights}, recorder)
-
-
-class OnTheCPU:
-    """Does what a CUDA graph does: runs to warm up, fixed memory for the results, only recorded work in a replay."""
-
-    def __init__(self, spoil: Callable[[Sequence[Tensor]], object] | None = None) -> None:
-        self.spoil = spoil
-        self.recorded = 0
-        self.replayed = 0
-
-    def __call__(self, function: Callable[[], Sequence[Tensor]], generators: Sequence[torch.Generator]) -> Recording:
-        self.recorded += 1
-        for _ in range(3):
-            results = [result.clone() for result in function()]
-
-        def replay() -> None:
-            self.replayed += 1
-            for result, fresh in zip(results, function(), strict=True):
-                result.copy_(fresh)
-            if self.spoil is not None:
-                self.spoil(results)
-
-        return Recording(replay, results)
 
 
 def inputs_of(number: float, rows: int = 2) -> dict[str, Tensor]:
@@ -187,7 +164,7 @@ def test_a_recording_reads_the_learning_rate_that_it_is_given(optimizer: str) ->
     given.optimizer.param_groups[0]["lr"] = 2.0**-8
     given.learn(batch_of(0))
     taken.optimizer.param_groups[0]["lr"] = 0.0  # the number that a recording would keep for ever
-    taken._step(taken._prepare(batch_of(0)), torch.tensor(2.0**-8))
+    taken.step(taken._prepare(batch_of(0)), torch.tensor(2.0**-8))
     torch.testing.assert_close(taken._theta, given._theta, rtol=1e-6, atol=1e-7)
 
 

@@ -73,8 +73,8 @@ def test_the_layout_changes_no_number(torso: str, shape: tuple[int, ...]) -> Non
     plain._parameters_of_theta = list(plain.q_network.parameters())
     batch = random_batch(shape)
     fast, slow = agent._gradient(agent._prepare(batch)), plain._gradient(plain._prepare(batch))
-    torch.testing.assert_close(fast.q_values, slow.q_values, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(fast.loss, slow.loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(fast.outcome.q_values, slow.outcome.q_values, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(fast.outcome.loss, slow.outcome.loss, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(fast.gradient, slow.gradient, rtol=1e-4, atol=1e-6)
     assert slow.gradient.norm() > 1e-3
     torch.testing.assert_close(torso_in(agent).images(batch["states"]), PlainImages(Images(shape))(batch["states"]))
@@ -155,10 +155,11 @@ def test_bfloat16_stays_inside_the_torso_and_near_float32() -> None:
     batch = random_batch(rows=32)
     low, full = half._gradient(half._prepare(batch)), whole._gradient(whole._prepare(batch))
     assert dtypes == [torch.bfloat16] * 4 + [torch.float32]  # three convolutions, the layer behind them, the head
-    assert {tensor.dtype for tensor in low} == {torch.float32}
+    assert {tensor.dtype for tensor in (low.gradient, *low.outcome)} == {torch.float32}
     assert not torch.equal(low.gradient, full.gradient)
-    assert float((low.q_values - full.q_values).abs().max()) < 0.02 * float(full.q_values.abs().max())
-    assert abs(float(low.loss / full.loss) - 1) < 0.01
+    told, expected = low.outcome, full.outcome
+    assert float((told.q_values - expected.q_values).abs().max()) < 0.02 * float(expected.q_values.abs().max())
+    assert abs(float(told.loss / expected.loss) - 1) < 0.01
     assert float((low.gradient - full.gradient).norm() / full.gradient.norm()) < 0.1
 
 

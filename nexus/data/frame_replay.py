@@ -149,6 +149,32 @@ class FrameReplay:
         self._rows.anneal(fraction)
 
     @property
+    def state_shape(self) -> tuple[int, ...]:
+        """`(S, *frame)`, known from the first states on."""
+        return self._shape
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """What states are made of, known from the first ones on."""
+        return self._torch_dtype
+
+    @property
+    def device_frames(self) -> torch.Tensor:
+        """All frames `[K, F]` that lie on a device, as bytes."""
+        assert isinstance(self._store, DeviceFrames)
+        return self._store.frames
+
+    def places(self, numbers: Array) -> NDArray[np.int64]:
+        """Return which of `device_frames` make the stacks `[K, S]` that end with these numbers `[K]`.
+
+        What lies before the start of an episode is a frame of zeros. Good as long as a transition needs the frames.
+        """
+        assert self._index is not None
+        assert isinstance(self._store, DeviceFrames)
+        stacks, missing = self._index.stacks(numbers)
+        return np.where(missing, self._store.blank, self._store.at(stacks))
+
+    @property
     def nbytes(self) -> int:
         """Bytes that rows and frames take now."""
         return self._rows.nbytes + (0 if self._index is None else self._index.nbytes + self._store.nbytes)

@@ -177,19 +177,25 @@ class DeviceFrames:
     """
 
     def __init__(self, frame_bytes: int, groups: int, device: torch.device) -> None:
-        self._frames = torch.empty((groups * GROUP, frame_bytes), dtype=torch.uint8, device=device)
+        self.blank = groups * GROUP  # row of a frame of zeros, behind all others
+        self.frames = torch.empty((groups * GROUP + 1, frame_bytes), dtype=torch.uint8, device=device)
+        self.frames[self.blank].zero_()
         self._places = Places(groups)
         self._packer = Packer(frame_bytes)
 
     def write(self, numbers: Numbers, frames: Array) -> None:
         """Keep frames `[K, F]`."""
         self._places.open(numbers)
-        given = torch.from_numpy(np.array(frames)).to(self._frames.device)  # torch wants memory that may be written to
-        self._frames.index_copy_(0, self._rows(numbers), given)
+        given = torch.from_numpy(np.array(frames))  # torch wants memory that may be written to
+        self.frames.index_copy_(0, self._rows(numbers), given.to(self.frames.device, non_blocking=True))
 
     def read(self, numbers: Numbers) -> Tensor:
         """Return a copy of frames `[K, F]`, on the device."""
-        return self._frames.index_select(0, self._rows(numbers))
+        return self.frames.index_select(0, self._rows(numbers))
+
+    def at(self, numbers: Numbers) -> Numbers:
+        """Return the rows of `frames` that have these numbers."""
+        return self._places.at(numbers)
 
     def release(self, first: int, last: int) -> None:
         """Forget groups."""
@@ -198,7 +204,7 @@ class DeviceFrames:
     def close(self, numbers: Numbers) -> None:
         """End groups early."""
         for first, last in self._places.rest(numbers):
-            self._frames[first:last].zero_()
+            self.frames[first:last].zero_()
 
     def get(self, first: int, last: int) -> dict[str, Array]:
         """Return groups as `CompressedFrames` does."""
@@ -225,10 +231,10 @@ class DeviceFrames:
     @property
     def nbytes(self) -> int:
         """Bytes that frames have been written to."""
-        return self._places.touched * self._frames.shape[1]
+        return self._places.touched * self.frames.shape[1]
 
     def _rows(self, numbers: Numbers) -> Tensor:
-        return torch.from_numpy(self._places.at(numbers)).to(self._frames.device)
+        return torch.from_numpy(self.at(numbers)).to(self.frames.device, non_blocking=True)
 
 
 class Packer:

@@ -43,9 +43,7 @@ class PrioritizedReplayBuffer:
         priority_exponent: float = 0.5,
         importance_exponent: float = 0.4,
     ) -> None:
-        for name, value in (("priority_exponent", priority_exponent), ("importance_exponent", importance_exponent)):
-            if not 0 <= value <= 1:
-                raise ConfigError(f"{name} = {value}: needs a number from 0 to 1")
+        require_exponents(priority_exponent, importance_exponent)
         self.capacity = capacity
         self.priority_exponent = priority_exponent
         self.importance_exponent = importance_exponent
@@ -55,7 +53,7 @@ class PrioritizedReplayBuffer:
         require_memory_for_priorities(capacity)
         self._tree = SumTree(capacity)
         self._highest_priority = 1.0  # of all that were ever given
-        self._limit = sys.float_info.max / (2 * capacity)  # so that no sum can overflow
+        self._limit = largest_priority(capacity)
 
     def __len__(self) -> int:
         return len(self._storage)
@@ -149,8 +147,7 @@ class PrioritizedReplayBuffer:
 
     def anneal(self, fraction: float) -> None:
         """Move β in a straight line from its first value to 1, by the fraction of the training that is over."""
-        first = self._first_importance_exponent
-        self.importance_exponent = first + (1.0 - first) * min(max(fraction, 0.0), 1.0)
+        self.importance_exponent = annealed(self._first_importance_exponent, fraction)
 
     @property
     def buffer(self) -> Rows:
@@ -196,13 +193,9 @@ class PrioritizedReplayBuffer:
             RunError: something is missing or impossible.
         """
         self._storage.set_state(state)
-        leaves = array_from(state, "leaves", np.empty(len(self)))
-        if not ((leaves >= 0) & (leaves <= self._limit)).all():
-            raise RunError(f"the replay has a priority below 0 or above {self._limit:.0e}")
+        leaves, self._highest_priority, self.importance_exponent = priorities_from(state, len(self), self._limit)
         self._tree = SumTree(self.capacity)
         self._tree.set(np.arange(len(self)), leaves)
-        self._highest_priority = number_from(state, "highest_priority", 0, self._limit)
-        self.importance_exponent = number_from(state, "importance_exponent", 0, 1)
 
     def set_rows(self, first: int, rows: Mapping[str, Array]) -> None:
         """Put back rows that were added as number `first` and after it.
@@ -222,3 +215,32 @@ class PrioritizedReplayBuffer:
     def _scaled(self, priorities: Array) -> NDArray[np.float64]:
         scaled: NDArray[np.float64] = np.add(priorities, PRIORITY_OFFSET, dtype=np.float64) ** self.priority_exponent
         return scaled
+
+
+def require_exponents(priority_exponent: float, importance_exponent: float) -> None:
+    """Raise `ConfigError` unless α and β are in [0, 1]."""
+    for name, value in (("priority_exponent", priority_exponent), ("importance_exponent", importance_exponent)):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{name} = {value}: needs a number from 0 to 1")
+
+
+def largest_priority(capacity: int) -> float:
+    """Return the largest priority of so many of which no sum can overflow."""
+    return sys.float_info.max / (2 * capacity)
+
+
+def annealed(first: float, fraction: float) -> float:
+    """Return β after a fraction of the training: in a straight line from its first value to 1."""
+    return first + (1.0 - first) * min(max(fraction, 0.0), 1.0)
+
+
+def priorities_from(state: State, rows: int, limit: float) -> tuple[Array, float, float]:
+    """Return what a saved state says of so many rows: (priority + ε)^α of each, the highest priority ever given, and β.
+
+    Raises:
+        RunError: something is missing or impossible.
+    """
+    leaves = array_from(state, "leaves", np.empty(rows))
+    if not ((leaves >= 0) & (leaves <= limit)).all():
+        raise RunError(f"the replay has a priority below 0 or above {limit:.0e}")
+    return leaves, number_from(state, "highest_priority", 0, limit), number_from(state, "importance_exponent", 0, 1)

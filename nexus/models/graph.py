@@ -66,6 +66,7 @@ class Captured(Generic[Result]):
             Where they are other tensors than were recorded (`load_state_dict` of an optimizer makes new ones), it is
             recorded anew.
         recorder: how to record.
+        reads: returns tensors by name that it reads besides, which others may replace; then it is recorded anew, too.
     """
 
     def __init__(
@@ -74,11 +75,14 @@ class Captured(Generic[Result]):
         generators: Sequence[torch.Generator],
         changes: Callable[[], Mapping[str, Tensor]],
         recorder: Recorder = record,
+        reads: Callable[[], Mapping[str, Tensor]] = dict,
     ) -> None:
         self._function = function
         self._generators = generators
         self._changes = changes
         self._changed: Mapping[str, Tensor] = {}  # what the recording changes
+        self._reads = reads
+        self._read: list[int] = []  # where in memory lies what it reads; that others replaced is not kept alive
         self._recorder = recorder
         self._given: dict[str, Tensor] = {}  # the memory that the recording reads
         self._given_numbers: list[Tensor] = []
@@ -90,9 +94,10 @@ class Captured(Generic[Result]):
         """Return the function's result, in memory of its own."""
         if self._eager:
             return self._function(inputs, *numbers)
-        changes = self._changes()
-        if self._recording is None or any(changes[name] is not tensor for name, tensor in self._changed.items()):
-            self._changed = changes
+        changes, read = self._changes(), [tensor.data_ptr() for tensor in self._reads().values()]
+        replaced = read != self._read or any(changes[name] is not tensor for name, tensor in self._changed.items())
+        if self._recording is None or replaced:
+            self._changed, self._read = changes, read
             return self._first(inputs, *numbers)
         if shapes(inputs) != shapes(self._given):
             return self._function(inputs, *numbers)
@@ -169,7 +174,7 @@ def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str
 def difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], allowed: float) -> str | None:
     """Return what differs by more than the allowed part of its norm, or None."""
     for name, one in expected.items():
-        apart, size = torch.linalg.vector_norm(found[name] - one), torch.linalg.vector_norm(one)
+        size, apart = (torch.linalg.vector_norm(tensor.double()) for tensor in (one, found[name] - one))
         if not apart <= allowed * size + 1e-8:  # written so that NaN is a difference
             return f"its {name} is off by {float(apart / size):.1e} of its norm"
     return None

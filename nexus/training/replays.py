@@ -7,6 +7,8 @@ import torch
 from numpy.typing import DTypeLike
 
 from nexus.core.seeding import generator
+from nexus.data.device_priorities import DevicePriorities, Uniform
+from nexus.data.device_replay import DeviceReplay
 from nexus.data.frame_index import MOST_FRAMES
 from nexus.data.frame_replay import (
     FrameReplay,
@@ -24,7 +26,7 @@ from nexus.training.config import TrainConfig
 __all__ = ["AnyReplay", "replay_for", "replay_memory", "saved_bytes", "store_for"]
 
 SHARE = 0.8  # of what is free on a GPU: networks and batches want some too
-AnyReplay = ReplayBuffer | PrioritizedReplayBuffer | FrameReplay | RolloutBuffer
+AnyReplay = ReplayBuffer | PrioritizedReplayBuffer | FrameReplay | DeviceReplay | RolloutBuffer
 
 
 def store_for(
@@ -87,13 +89,11 @@ def replay_for(
     if config.trace_decay is not None:
         assert values is not None
         return RolloutBuffer(capacity, config.num_envs, config.trace_decay, rng, values)
-    rows = (
-        PrioritizedReplayBuffer(capacity, rng, config.priority_exponent, config.importance_exponent)
-        if config.prioritized
-        else ReplayBuffer(capacity, rng)
-    )
+    exponents = config.priority_exponent, config.importance_exponent
     store = store_for(config, state_shape, state_dtype, device)
-    if store == "full":
-        return rows
     like = np.broadcast_to(np.zeros((), state_dtype), (config.num_envs, *state_shape))
-    return FrameReplay(rows, store, config.n_step, like, device)
+    if store == "device":
+        picker = DevicePriorities(capacity, rng, *exponents, device) if config.prioritized else Uniform(rng)
+        return DeviceReplay(capacity, picker, config.n_step, like, device)
+    rows = PrioritizedReplayBuffer(capacity, rng, *exponents) if config.prioritized else ReplayBuffer(capacity, rng)
+    return rows if store == "full" else FrameReplay(rows, store, config.n_step, like)

@@ -213,29 +213,35 @@ class DQNLoss:
 LEARNED_FROM = ("states", "actions", "rewards", "next_states", "discounts", "returns", "weights")  # keys of a batch
 
 
-class Gradient(NamedTuple):
-    """What the update computes, tensors only, so that it can be compiled or captured as a whole."""
+class Outcome(NamedTuple):
+    """What an update tells."""
 
-    gradient: Tensor  # [P], of the weighted mean loss, clipped
-    norm: Tensor  # scalar, before clipping
     loss: Tensor  # scalar
+    norm: Tensor  # scalar, of the gradient before clipping
     priorities: Tensor  # [B]
     q_values: Tensor  # [B, A]
     targets: Tensor  # [B]
 
 
+class Gradient(NamedTuple):
+    """What the update computes, tensors only, so that it can be compiled or captured as a whole."""
+
+    gradient: Tensor  # [P], of the weighted mean loss, clipped
+    outcome: Outcome
+
+
 class Update(Mapping[str, Tensor]):
     """What one update did. Metrics are reduced when asked for and stay tensors: no update waits for them."""
 
-    def __init__(self, gradient: Gradient) -> None:
-        self.priorities = gradient.priorities  # [B], for the replay
+    def __init__(self, outcome: Outcome) -> None:
+        self.priorities = outcome.priorities  # [B], for the replay
         self._metrics: dict[str, Callable[[], Tensor]] = {
-            "loss": lambda: gradient.loss,
-            "td_error": gradient.priorities.mean,
-            "q_mean": gradient.q_values.mean,
-            "q_max": gradient.q_values.max,
-            "target_mean": gradient.targets.mean,
-            "grad_norm": lambda: gradient.norm,
+            "loss": lambda: outcome.loss,
+            "td_error": outcome.priorities.mean,
+            "q_mean": outcome.q_values.mean,
+            "q_max": outcome.q_values.max,
+            "target_mean": outcome.targets.mean,
+            "grad_norm": lambda: outcome.norm,
         }
 
     def __getitem__(self, name: str) -> Tensor:
@@ -298,7 +304,7 @@ class DQNAgent(NexusModule):
         self._is_noisy = resample_noise(self.q_network, self._noise)
         self.optimizer = optimizer_of(self.settings, self._theta)
         self._gradient_of = compiled(self._gradient) if self.settings.compile else self._gradient
-        self._take_step: Callable[[Batch, float], Gradient] = self._step
+        self._take_step: Callable[[Batch, float], Outcome] = self.step
         if self.settings.cuda_graph and device.type == "cuda":
             self._take_step = self.captured()
 
@@ -409,23 +415,28 @@ class DQNAgent(NexusModule):
             self.q_network.train()
         return Update(self._take_step(self._prepare(batch), self.optimizer.param_groups[0]["lr"]))
 
-    def _step(self, batch: Batch, learning_rate: float | Tensor) -> Gradient:
-        """Draw fresh noise, compute the gradient and step by it; no more is changed than `captured` says."""
+    def step(self, batch: Batch, learning_rate: float | Tensor) -> Outcome:
+        """Take one optimizer step on a batch that is on the device: fresh noise, the gradient, the step.
+
+        It changes `changes` and draws from `torch_streams`, and no more, so that a CUDA graph can hold it; there the
+        learning rate is a tensor `[]`.
+        """
         if self._is_noisy:
             resample_noise(self.q_network, self._noise)
             resample_noise(self.target_network, self._noise)
         result: Gradient = self._gradient_of(batch)
         self._theta.grad = result.gradient
         self.optimizer.step(learning_rate=learning_rate)
-        return result
+        return result.outcome
 
-    def captured(self, recorder: Recorder = record) -> Captured[Gradient]:
-        """Return the whole update as something to be recorded at its first call."""
+    @property
+    def changes(self) -> dict[str, Tensor]:
+        """What an optimizer step changes, by name: θ `[P]` and the optimizer's moments."""
+        return {"theta": self._theta, **self.optimizer.state[self._theta]}
 
-        def changes() -> dict[str, Tensor]:
-            return {"theta": self._theta, **self.optimizer.state[self._theta]}
-
-        return Captured(self._step, list(self.torch_streams.values()), changes, recorder)
+    def captured(self, recorder: Recorder = record) -> Captured[Outcome]:
+        """Return `step` as something that is recorded at its first call."""
+        return Captured(self.step, list(self.torch_streams.values()), lambda: self.changes, recorder)
 
     def _gradient(self, batch: Batch) -> Gradient:
         """Return ∇θ of the weighted mean loss; it changes nothing."""
@@ -436,7 +447,7 @@ class DQNAgent(NexusModule):
         norm = torch.linalg.vector_norm(gradient)
         if self.settings.max_grad_norm is not None:
             gradient.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # its own: fresh from cat
-        return Gradient(gradient, norm, loss.detach(), out.priorities, out.q_values, out.targets)
+        return Gradient(gradient, Outcome(loss.detach(), norm, out.priorities, out.q_values, out.targets))
 
     def _prepare(self, batch: Batch) -> dict[str, Tensor]:
         """Move a batch to the device; here, and nowhere else, the seed's `dones` become discounts."""

@@ -1,0 +1,154 @@
+"""An update on a GPU as one CUDA graph, from the draw of a batch to its new priorities.
+
+The loop asks a replay for a batch, lets the agent learn from it, and gives its rows new priorities. Where the replay is
+on the device as well, all three are one function of tensors. It is recorded once and launched as one piece from then
+on: random numbers and the step size are all that an update takes from the host.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nexus.core.types import Array, Batch, Transitions
+from nexus.data.device_replay import DeviceReplay
+from nexus.models.graph import Captured, Recorder, record
+from nexus.models.rl.dqn.dqn import DQNAgent, FollowingActor, Outcome, Update
+
+__all__ = ["BatchToCome", "WholeUpdate"]
+
+
+class Whole(NamedTuple):
+    """Which rows an update learned from, with which weights, and what it tells."""
+
+    indices: Tensor  # [B]
+    weights: Tensor  # [B]
+    loss: Tensor  # the rest as in `Outcome`
+    norm: Tensor
+    priorities: Tensor
+    q_values: Tensor
+    targets: Tensor
+
+
+class BatchToCome(Mapping[str, Tensor]):
+    """A batch that its update draws; after that it can be looked at, as long as none of its rows is overwritten.
+
+    Args:
+        replay: that it is from.
+        draws: the random numbers `[B]` that it takes, on the host.
+    """
+
+    def __init__(self, replay: DeviceReplay, draws: Tensor) -> None:
+        self.draws = draws
+        self.indices = self.weights = torch.empty(0)  # [B], once it is drawn
+        self._replay = replay
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.indices if name == "indices" else self._gathered()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._gathered())
+
+    def __len__(self) -> int:
+        return len(self._gathered())
+
+    def _gathered(self) -> dict[str, Tensor]:
+        return self._replay.gather(self.indices, self.weights)
+
+
+class WholeUpdate:
+    """An agent and a replay on one device, whose updates are recorded as a whole. The loop takes it for both.
+
+    What does not belong to an update goes to the agent or to the replay.
+
+    Args:
+        agent: who learns.
+        replay: what it learns from.
+        recorder: how to record.
+    """
+
+    def __init__(self, agent: DQNAgent, replay: DeviceReplay, recorder: Recorder = record) -> None:
+        self.agent = agent
+        self.replay = replay
+        self.optimizer = agent.optimizer
+        self._captured = Captured(
+            self._whole,
+            list(agent.torch_streams.values()),
+            lambda: {**agent.changes, **replay.changes},
+            recorder,
+            lambda: replay.reads,
+        )
+
+    def sample(self, batch_size: int) -> BatchToCome:
+        """Return a batch that is still to be drawn, by `learn`."""
+        return BatchToCome(self.replay, torch.from_numpy(self.replay.draw(batch_size)))
+
+    def learn(self, batch: Batch) -> Update:
+        """Draw a batch that `sample` returned, take one optimizer step on it and give its rows new priorities."""
+        assert isinstance(batch, BatchToCome)
+        draws = batch.draws.to(self.replay.device, non_blocking=True)
+        whole = self._captured({"draws": draws}, self.optimizer.param_groups[0]["lr"])
+        batch.indices, batch.weights = whole.indices, whole.weights
+        return Update(Outcome(*whole[2:]))
+
+    def update_priorities(self, indices: Tensor, priorities: Tensor) -> None:
+        """Do nothing: `learn` has done it."""
+
+    def _whole(self, inputs: Mapping[str, Tensor], learning_rate: float | Tensor) -> Whole:
+        indices, weights = self.replay.pick(inputs["draws"])
+        outcome = self.agent.step(self.replay.gather(indices, weights), learning_rate)
+        self.replay.update_priorities(indices, outcome.priorities)
+        return Whole(indices, weights, *outcome)
+
+    @property
+    def epsilon(self) -> float:
+        """The agent's."""
+        return self.agent.epsilon
+
+    @epsilon.setter
+    def epsilon(self, value: float) -> None:
+        self.agent.epsilon = value
+
+    @property
+    def temperature(self) -> float:
+        """The agent's."""
+        return self.agent.temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.agent.temperature = value
+
+    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
+        """Let the agent act."""
+        return self.agent.act(states, epsilon, training, action_masks)
+
+    def actor(self) -> FollowingActor:
+        """Return the agent's."""
+        return self.agent.actor()
+
+    def update_target_network(self) -> None:
+        """Let the agent's θ⁻ follow its θ."""
+        self.agent.update_target_network()
+
+    def __len__(self) -> int:
+        return len(self.replay)
+
+    def remember(
+        self, states: Array, next_states: Array, begins: NDArray[Any], valid: NDArray[Any]
+    ) -> tuple[Array, Array]:
+        """Let the replay keep new frames."""
+        return self.replay.remember(states, next_states, begins, valid)
+
+    def add(self, transitions: Transitions) -> None:
+        """Let the replay store."""
+        self.replay.add(transitions)
+
+    def barrier(self) -> None:
+        """Tell the replay that all environments begin anew."""
+        self.replay.barrier()
+
+    def anneal(self, fraction: float) -> None:
+        """Tell the replay how far the training has come, from 0 to 1."""
+        self.replay.anneal(fraction)
