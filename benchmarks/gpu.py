@@ -6,7 +6,8 @@
 Nothing is fetched. A call takes up to `--minutes`; what is in docs/results/gpu.json already is not measured again, and
 a game that was cut off goes on from its last checkpoint, in `runs/gpu`.
 
-- learner: updates of the preset `nature`, batch 32, from a full replay on the GPU; with and without the CUDA graph.
+- learner: updates of the preset `nature`, batch 32, from a full replay on the GPU, drawn uniformly and by priority; as
+  one CUDA graph from the draw to the new priorities, and without.
 - agent: all of training by that preset, one update every 4 steps, with ε = 0.1, as `benchmarks.atari_speed` does; steps
   per second once it learns, in turns and with `--actor-sync-every`.
 - a game: `--preset paper --algo pqn`, until `--train-seconds` of training are spent, then 30 games by the
@@ -17,7 +18,6 @@ a game that was cut off goes on from its last checkpoint, in `runs/gpu`.
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,12 @@ from benchmarks.learning import ATARI_GAMES
 from benchmarks.record import median, record, rows_of
 from nexus.api import evaluate, make_config, process_for, resume, train
 from nexus.core.types import Transitions
-from nexus.data.frame_replay import FrameReplay
+from nexus.data.device_replay import DeviceReplay
 from nexus.listener import Listener, Plan
 from nexus.runner import agent_for, replay_for
+from nexus.training.loop import Agent, Replay
+from nexus.training.replays import AnyReplay
+from nexus.whole_update import WholeUpdate
 
 NAME = "gpu"
 SHAPE = (4, 84, 84)
@@ -55,45 +58,53 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def fill(replay: FrameReplay, transitions: int) -> None:
-    """Add so many transitions of noise, as the loop does: 50 environments, an episode without end."""
+def filled(replay: AnyReplay) -> DeviceReplay:
+    """Fill a replay on a device with noise, as the loop does: 50 environments, an episode without end."""
+    assert isinstance(replay, DeviceReplay)
     rng, envs = np.random.default_rng(0), 50
     states = rng.integers(0, 256, (envs, *SHAPE), dtype=np.uint8)
     begins, valid = np.ones(envs, bool), np.ones(envs, bool)
-    for _ in range(transitions // envs):
+    for _ in range(replay.capacity // envs):
         newest = rng.integers(0, 256, (envs, 1, *SHAPE[1:]), dtype=np.uint8)
         following = np.concatenate([states[:, 1:], newest], axis=1)
         numbers, next_numbers = replay.remember(states, following, begins, valid)
         rewards, discounts = rng.normal(size=envs).astype(np.float32), np.full(envs, 0.99, np.float32)
         replay.add(Transitions(numbers, rng.integers(4, size=envs), rewards, discounts, next_numbers))
         states, begins = following, np.zeros(envs, bool)
+    return replay
 
 
-def learner(device: str, updates: int) -> list[dict[str, Any]]:
+def learner(device: str, updates: int, prioritized: bool) -> list[dict[str, Any]]:
     """Measure updates per second with and without the CUDA graph, in turn."""
-    rates: dict[bool, list[float]] = {}
-    config = make_config("breakout", "nature", replay_capacity=FILL, device=device)
-    agents = {graph: agent_for(SHAPE, 4, replace(config, cuda_graph=graph)) for graph in (True, False)}
-    where = next(agents[True].q_network.parameters()).device
-    replay = replay_for(config, SHAPE, np.uint8)
-    assert isinstance(replay, FrameReplay)
-    fill(replay, FILL)
-    with process_for(agents[True], None):
+    rates: dict[str, list[float]] = {}
+    settings = {"replay_capacity": FILL, "replay_store": "device", "device": device, "prioritized": prioritized}
+    config = make_config("breakout", "nature", cuda_graph=False, **settings)
+    agents = [agent_for(SHAPE, 4, config) for _ in range(2)]
+    replays = [filled(replay_for(config, SHAPE, np.uint8, agent.device)) for agent in agents]
+    whole = WholeUpdate(agents[0], replays[0])
+    ways: dict[str, tuple[Agent, Replay]] = {
+        "as one CUDA graph": (whole, whole),
+        "without a graph": (agents[1], replays[1]),
+    }
+    with process_for(agents[0], None):
         for _ in range(ROUNDS + 1):  # the first one warms up
-            for graph, agent in agents.items():
-                wait(where)
+            for way, (agent, replay) in ways.items():
+                wait(agents[0].device)
                 started = time.perf_counter()
                 for _ in range(updates):
-                    agent.learn(replay.sample(32))
-                wait(where)
-                rates.setdefault(graph, []).append(updates / (time.perf_counter() - started))
+                    batch = replay.sample(32)
+                    update = agent.learn(batch)
+                    replay.update_priorities(batch["indices"], update.priorities)
+                wait(agents[0].device)
+                rates.setdefault(way, []).append(updates / (time.perf_counter() - started))
+    drawn = "by priority" if prioritized else "uniformly"
     return [
         {
-            "what": f"learner, {'with' if graph else 'without'} the CUDA graph",
+            "what": f"learner, drawn {drawn}, {way}",
             "updates_per_second": round(median(found[1:])),
             "one_by_one": " ".join(f"{rate:.0f}" for rate in found[1:]),
         }
-        for graph, found in rates.items()
+        for way, found in rates.items()
     ]
 
 
@@ -166,7 +177,8 @@ def main() -> None:
     options = parser.parse_args()
     deadline = time.perf_counter() + 60 * options.minutes
     jobs: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "learner": partial(learner, options.device, options.updates),
+        "learner": partial(learner, options.device, options.updates, False),
+        "learner, prioritized": partial(learner, options.device, options.updates, True),
         **{
             f"agent, {games} games": partial(agent_steps, games, options.device, options.steps)
             for games in GAMES_AT_ONCE
