@@ -384,6 +384,45 @@ def curves(name: str, records: list[dict[str, Any]]) -> None:
     save(figure, name)
 
 
+def gpu() -> str:
+    """The section on what was measured on a GPU: rates, and the seed's games after minutes of training."""
+    found = load("gpu")
+    if found is None:
+        return ""
+    units = {"updates_per_second": "updates/s", "steps_per_second": "steps/s"}
+    rates = [
+        [row["what"], f"{row[name]:,}", unit] for row in found["rows"] for name, unit in units.items() if name in row
+    ]
+    games = [
+        [
+            row["what"],
+            f"{row['steps']:,}",
+            f"{4 * row['steps']:,}",
+            row["train_seconds"],
+            f"{row['score']:.1f}",
+            f"{row['low']:.1f} to {row['high']:.1f}",
+            *SEED_SCORES[row["what"]],
+        ]
+        for row in found["rows"]
+        if "score" in row
+    ]
+    settings = " ".join(f"--{name.replace('_', '-')} {value!r}" for name, value in found["game"].items())
+    parts = [
+        f"## On a GPU: {found['gpu']}",
+        "The learner alone: `--preset nature`, a batch of 32, from a full replay on the GPU. An agent: all of that "
+        "preset on Pong, one update every 4 steps, ε = 0.1, once it learns.",
+        table(["what", "rate", "unit"], rates),
+    ]
+    head = ["game", "steps", "frames", "seconds", "score", "95 % interval", "seed: random", "human", "DQN"]
+    if games:
+        parts += [
+            f"Games: `{settings}`, protocol `nature`, one seed: 30 games with the weights at the named second of "
+            "training by the run's own clock, evaluations not counted.",
+            table(head, games),
+        ]
+    return "\n\n".join([*parts, provenance(found)])
+
+
 def overestimation() -> str:
     """The section on the seed's first pitfall."""
     found = load("overestimation")
@@ -537,6 +576,7 @@ def main() -> None:
             ["torso", "pixels", "images", "ball x", "ball y", "own paddle", "opponent", "speed x", "speed y", "CPU s"],
         ),
         atari(),
+        gpu(),
         overestimation(),
         plan(),
         speed(
