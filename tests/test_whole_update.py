@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from nexus.api import train
-from nexus.core.errors import DivergenceError
+from nexus.core.errors import ConfigError, DivergenceError
 from nexus.core.types import Transitions
 from nexus.data.device_replay import DeviceReplay
 from nexus.listener import Listener
@@ -187,6 +187,12 @@ def test_a_priority_that_is_no_number_draws_rows_that_are_there() -> None:
     for given in (torch.inf, torch.nan):
         replay.update_priorities(torch.tensor([3, 149]), torch.tensor([given, 1.0]))
         assert (replay.sample(32)["indices"] < len(replay)).all()
+
+
+def test_a_device_without_float64_is_refused() -> None:
+    config = TrainConfig.from_mapping(QUICK | {"prioritized": True})
+    with pytest.raises(ConfigError, match="replay_store device needs float64, which mps lacks; use compressed"):
+        replay_for(config, SHAPE, np.uint8, torch.device("mps"))
 
 
 def test_a_run_takes_whole_updates_on_a_gpu_only(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nexus.core.errors import ConfigError
 from nexus.core.state import State
 from nexus.core.types import Array
 from nexus.data.memory import CPU
@@ -71,7 +72,7 @@ class DevicePriorities:
         device: where the priorities are.
 
     Raises:
-        ConfigError: an exponent is not in [0, 1].
+        ConfigError: an exponent is not in [0, 1], or the device has no float64, which the sums need.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class DevicePriorities:
         device: torch.device = CPU,
     ) -> None:
         require_exponents(priority_exponent, importance_exponent)
+        if device.type == "mps":
+            raise ConfigError("prioritized: replay_store device needs float64, which mps lacks; use compressed")
         self.rng = np.random.default_rng(seed)
         self.capacity = capacity
         self.priority_exponent = priority_exponent
