@@ -9,6 +9,7 @@ from nexus.api import agent_for, make_config
 from nexus.cli.main import main
 from nexus.cli.train import read_command
 from nexus.core import ConfigError
+from nexus.envs.atari import is_atari
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
 from nexus.models.torsos import ConvolutionalTorso, make_torso
 from nexus.training.presets import ALGORITHM_PRESETS, ANY, ATARI, PRESETS, RETURNS
@@ -137,8 +138,18 @@ def test_the_fast_preset_is_pqn_and_has_a_replay_for_the_others() -> None:
     assert read_command(["pong", "--preset", "fast", "--algo", "dqn"]).config == replayed
 
 
-def test_the_fast_preset_adds_no_zeros_to_its_frames() -> None:
-    config = make_config("pong", "fast")
+def test_settings_for_one_game_go_over_those_for_all_whatever_its_name() -> None:
+    names = ("pong", "ALE/Pong-v5", "breakout", "ALE/Breakout-v5")
+    short, full, *others = (make_config(name, "fast") for name in names)
+    assert short == full == read_command(["pong"]).config
+    assert (full.frame_size, full.actor_sync_every, full.learning_rate) == (44, None, 0.0005)
+    for other in (*others, read_command(["breakout"]).config):
+        assert (other.frame_size, str(other.actor_sync_every), other.learning_rate) == (60, "1024 steps", 0.00025)
+
+
+@pytest.mark.parametrize("game", ["pong", "breakout"])
+def test_the_fast_preset_adds_no_zeros_to_its_frames(game: str) -> None:
+    config = make_config(game, "fast")
     assert config.frame_size is not None
     torso, _ = make_torso(config, (config.frame_stack, config.frame_size, config.frame_size))
     assert isinstance(torso, ConvolutionalTorso)
@@ -149,7 +160,7 @@ def test_the_fast_preset_adds_no_zeros_to_its_frames() -> None:
 def test_a_preset_by_algorithm_names_known_algorithms_and_settings() -> None:
     for preset, environments in ALGORITHM_PRESETS.items():
         for env, by_algorithm in environments.items():
-            assert env == ANY or env in PRESETS[preset]
+            assert env == ANY or env in PRESETS[preset] or (is_atari(env) and ATARI in PRESETS[preset])
             for algorithm in by_algorithm:
                 make_config({ANY: "CartPole-v1", ATARI: "ALE/Pong-v5"}.get(env, env), preset, algorithm=algorithm)
 
