@@ -37,7 +37,7 @@ class FrameReplay:
 
     Args:
         rows: an empty replay, uniform or prioritized, for everything but the frames.
-        kind: `raw`, `compressed` to about a hundredth, or raw on the `device`, where samples then have their states.
+        kind: `raw`, `compressed` to about a hundredth, or raw on the `device`; `DeviceReplay` draws from it there.
         n_step: steps that a transition may span.
         like: what states `[E, S, *frame]` are like, by shape and dtype; None takes it from the first. Needed to
             take back a state.
