@@ -577,3 +577,26 @@ def test_the_loop_takes_a_lost_life_for_an_end_and_counts_whole_games() -> None:
     assert terminal > terminated + 20
     assert int((replay.columns["discounts"][: len(replay)] == 0).sum()) == terminal
     assert counters.episodes == games
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_masks_of_legal_actions_come_back_with_their_stacks(kind: Kind) -> None:
+    rng, yes = np.random.default_rng(0), np.ones(2, bool)
+    replay, begins = frames_of(kind, 12), yes
+    states, seen = rng.integers(1, 256, (2, 3, 4), dtype=np.uint8), []
+    for t in range(10):  # 20 rows: the first 8 are overwritten
+        next_states = np.concatenate([states[:, 1:], rng.integers(1, 256, (2, 1, 4), dtype=np.uint8)], 1)
+        numbers, next_numbers = replay.remember(states, next_states, begins, yes)
+        masks, next_masks = rng.random((2, 5)) < 0.5, rng.random((2, 5)) < 0.5
+        ones = np.ones(2, np.float32)
+        replay.add(Transitions(numbers, np.array([2 * t, 2 * t + 1]), ones, ones, next_numbers, masks, next_masks))
+        seen += [*zip(masks, next_masks, states, strict=True)]
+        states, begins = next_states, ~yes
+    batch = replay.sample(64)
+    for row, action in enumerate(batch["actions"].tolist()):
+        mask, next_mask, state = seen[action]
+        assert action >= 8
+        assert batch["action_masks"][row].tolist() == mask.tolist()
+        assert batch["next_action_masks"][row].tolist() == next_mask.tolist()
+        assert batch["states"][row].tolist() == state.tolist()
+    assert batch["action_masks"].dtype == batch["next_action_masks"].dtype == torch.bool

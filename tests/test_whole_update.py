@@ -113,6 +113,16 @@ def test_a_batch_can_be_looked_at_once_its_update_has_drawn_it(prioritized: bool
         torch.testing.assert_close(batch[name], tensor, msg=name)
 
 
+def test_an_evaluation_before_it_changes_nothing() -> None:
+    """Noisy layers evaluate with their means, and must not learn with them after that."""
+    settings = {"algorithm": "rainbow", "v_min": -5.0, "v_max": 5.0, "prioritized": True}
+    learning, evaluated = filled(**settings), filled(**settings)
+    evaluated.agent.act(np.zeros((1, *SHAPE), np.uint8), 0.0, training=False)
+    for each in (learning, evaluated):
+        updated(each)
+    assert torch.equal(evaluated.agent._theta, learning.agent._theta)
+
+
 @pytest.mark.parametrize("name", ["frames", "records"])
 def test_what_is_stored_after_the_recording_is_drawn(name: str) -> None:
     learning = filled()

@@ -411,8 +411,6 @@ class DQNAgent(NexusModule):
 
     def learn(self, batch: Batch) -> Update:
         """Take one optimizer step on a batch; ε stays as it is."""
-        if self._is_noisy:
-            self.q_network.train()
         return Update(self._take_step(self._prepare(batch), self.optimizer.param_groups[0]["lr"]))
 
     def step(self, batch: Batch, learning_rate: float | Tensor) -> Outcome:
@@ -422,6 +420,7 @@ class DQNAgent(NexusModule):
         learning rate is a tensor `[]`.
         """
         if self._is_noisy:
+            self.q_network.train()  # an evaluation may have been before
             resample_noise(self.q_network, self._noise)
             resample_noise(self.target_network, self._noise)
         result: Gradient = self._gradient_of(batch)
