@@ -45,12 +45,14 @@ QUICK: dict[str, Any] = {
     "checkpoint_every": None,
     "torso": "mlp",
 }
+RAINBOW: dict[str, Any] = {"algorithm": "rainbow", "noisy": True, "prioritized": True, "v_min": -5.0, "v_max": 5.0}
+BEYOND: dict[str, Any] = {"algorithm": "beyond", "noisy": True, "munchausen": True, "prioritized": True}
 FAMILY: list[dict[str, Any]] = [
     {},
     {"prioritized": True},
-    {"algorithm": "rainbow", "prioritized": True, "v_min": -5.0, "v_max": 5.0},
+    {**RAINBOW, "dueling": True, "double": True},
     {"algorithm": "iqn"},
-    {"algorithm": "beyond", "prioritized": True, "learning_rate_schedule": "linear"},
+    {**BEYOND, "learning_rate_schedule": "linear"},
     {"optimizer": "rmsprop"},
 ]
 
@@ -115,10 +117,9 @@ def test_a_batch_can_be_looked_at_once_its_update_has_drawn_it(prioritized: bool
 
 def test_an_evaluation_before_it_changes_nothing() -> None:
     """Noisy layers evaluate with their means, and must not learn with them after that."""
-    settings = {"algorithm": "rainbow", "v_min": -5.0, "v_max": 5.0, "prioritized": True}
-    learning, evaluated = filled(**settings), filled(**settings)
-    evaluated.agent.act(np.zeros((1, *SHAPE), np.uint8), 0.0, training=False)
+    learning, evaluated = filled(**RAINBOW), filled(**RAINBOW)
     for each in (learning, evaluated):
+        each.agent.act(np.zeros((1, *SHAPE), np.uint8), 0.0, training=each is learning)
         updated(each)
     assert torch.equal(evaluated.agent._theta, learning.agent._theta)
 
