@@ -32,7 +32,7 @@ from nexus.training.divergence import WatchedAgent, require_finite_state
 from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import write_json
-from nexus.training.logs import EpisodeTracker, RunLog, scalars
+from nexus.training.logs import EpisodeTracker, Rate, RunLog, scalars
 from nexus.training.replays import AnyReplay, replay_for, replay_memory
 from nexus.training.run_folder import (
     FORMAT,
@@ -176,7 +176,7 @@ class Run:
         """Iterate the loop to its end, or until an evaluation reaches the target return."""
         if self.reached_target:
             return
-        logged_seconds, logged_steps = log.seconds, self.counters.steps
+        rate = Rate(self.counters.steps, log.seconds)
         stream = TransitionStream(self.vector_env, self.plan.env, self.config.step_timeout)
         config = self.config.slowed(self.rollbacks)
         train = loop.train if config.actor_sync_every is None else concurrent_loop.train
@@ -185,10 +185,8 @@ class Run:
             ended = self.episodes.add(progress)
             log.episodes(progress, ended)
             if progress.due(self.config.log_every):
-                now = log.seconds
-                rate = (self.counters.steps - logged_steps) / max(now - logged_seconds, 1e-9)
-                logged_seconds, logged_steps = now, self.counters.steps
-                values = scalars(progress, self.episodes, self.replay, config, rate)
+                per_second = rate.at(self.counters.steps, log.seconds)
+                values = scalars(progress, self.episodes, self.replay, config, per_second)
                 values |= {"train/rollbacks": self.rollbacks} if self.rollbacks else {}
                 log.scalars(self.counters.steps, values)
             self.listener.on_step(progress, self.episodes)

@@ -21,6 +21,7 @@ from nexus.training import loop
 from nexus.training.concurrent_loop import train
 from nexus.training.config import TrainConfig
 from nexus.training.divergence import WatchedAgent
+from nexus.training.logs import Rate
 from nexus.training.loop import Counters, Progress
 from tests.test_loop import FiveSteps, PriorityReplay, Result, Witness
 
@@ -319,3 +320,11 @@ def test_without_the_setting_the_plain_loop_runs(tmp_path: Path, monkeypatch: py
     for place, every in (("turns", None), ("together", "100 steps")):
         nexus.train("CartPole-v1", run_dir=tmp_path / place, **{**SMALL, "total_steps": 200, "actor_sync_every": every})
         assert len(ran) == 1  # of the first
+
+
+def test_steps_that_come_in_bursts_are_not_counted_by_the_time_within_them() -> None:
+    rate = Rate(100, 10.0)
+    assert rate.at(600, 15.0) == pytest.approx(100)
+    assert [rate.at(steps, 15.0 + steps / 1e6) for steps in (700, 800, 1100)] == pytest.approx([100] * 3)
+    assert rate.at(1600, 20.0) == pytest.approx(200)  # all since the burst began
+    assert rate.at(1700, 21.0) == pytest.approx(100)

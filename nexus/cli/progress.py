@@ -16,7 +16,7 @@ from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.models.torsos import torso_of
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
-from nexus.training.logs import EpisodeTracker
+from nexus.training.logs import EpisodeTracker, Rate
 from nexus.training.loop import Progress
 from nexus.training.presets import RETURNS
 
@@ -67,7 +67,8 @@ class TrainView(Listener):
             )
         self.total = plan.config.total_steps
         self.by_temperature = plan.config.exploration == "boltzmann"
-        self.started = self.shown_at = time.perf_counter()
+        self.shown_at = time.perf_counter()
+        self.rate = Rate(plan.first_step, self.shown_at)
         self.shown_steps = plan.first_step
         self.task = self.bar.add_task("train", total=self.total, completed=plan.first_step, numbers="")
         self.bar.start()
@@ -80,16 +81,12 @@ class TrainView(Listener):
                 return
         elif (steps * LINES) // self.total == (self.shown_steps * LINES) // self.total:
             return
-        numbers = live_numbers(progress, episodes, self.rate(steps), self.by_temperature)
+        numbers = live_numbers(progress, episodes, self.rate.at(steps, time.perf_counter()), self.by_temperature)
         if self.console.is_terminal:
             self.bar.update(self.task, completed=min(steps, self.total), numbers=numbers)
         else:
             self.console.print(f"step {steps:>9,} of {self.total:,}  {numbers}", soft_wrap=True)
         self.shown_at, self.shown_steps = time.perf_counter(), steps
-
-    def rate(self, steps: int) -> float:
-        """Steps per second since the last refresh."""
-        return (steps - self.shown_steps) / max(time.perf_counter() - self.shown_at, 1e-9)
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
         """Print each evaluation above the bar."""
@@ -149,7 +146,8 @@ def plan_table(plan: Plan) -> Table:
         + (", images standardized" if config.standardize_images else ""),
         **memory(plan),
         "learning": f"{config.updates_each} update(s) of {config.batch_size} every {config.update_every}, "
-        f"learning rate {config.learning_rate:g} ({config.learning_rate_schedule})",
+        f"learning rate {config.learning_rate:g} ({config.learning_rate_schedule})"
+        + ("" if config.actor_sync_every is None else ", beside the acting"),
         "target network": f"τ = {config.tau:g} every {config.target_update_every}",
         "exploration": exploration(plan),
         "device, seed": f"{plan.agent.device}, {config.seed}",

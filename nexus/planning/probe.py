@@ -134,8 +134,8 @@ def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_c
         for part, name in (
             (run.watched, "learn"),
             (run.watched, "update_target_network"),
-            (run.replay, "sample"),
-            (run.replay, "update_priorities"),
+            (run.learned_from, "sample"),
+            (run.learned_from, "update_priorities"),
         ):
             setattr(part, name, probe.timed(getattr(part, name)))
     run.listener = probe

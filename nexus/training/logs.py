@@ -20,7 +20,9 @@ from nexus.training.loop import Progress
 from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE
 
-__all__ = ["EpisodeTracker", "RunLog", "scalars"]
+__all__ = ["EpisodeTracker", "Rate", "RunLog", "scalars"]
+
+BURST = 0.05  # seconds within which steps count as come at once
 
 
 class EpisodeTracker:
@@ -203,6 +205,30 @@ def cut_boards(folder: Path, sizes: Mapping[str, int]) -> None:
             remove(path)
         elif path.stat().st_size > sizes[path.name]:
             os.truncate(path, sizes[path.name])
+
+
+class Rate:
+    """Steps per second since it was last asked.
+
+    What acts beside the learning shows an epoch's steps all at once: asked twice within such a burst, it says the
+    second time what it said before.
+
+    Args:
+        steps: so far.
+        seconds: so far, by any clock.
+    """
+
+    def __init__(self, steps: int, seconds: float) -> None:
+        self._steps, self._seconds = steps, seconds
+        self._rate: float | None = None
+
+    def at(self, steps: int, seconds: float) -> float:
+        """Return the rate after so many steps and seconds."""
+        passed = seconds - self._seconds
+        if self._rate is None or passed >= BURST:
+            self._rate = (steps - self._steps) / max(passed, 1e-9)
+            self._steps, self._seconds = steps, seconds
+        return self._rate
 
 
 def scalars(
