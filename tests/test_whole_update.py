@@ -138,6 +138,7 @@ def test_what_is_stored_after_the_recording_is_drawn(name: str) -> None:
 def test_a_replay_that_was_restored_is_recorded_anew() -> None:
     learning = filled(prioritized=True)
     replay, state = learning.replay, learning.replay.get_state()
+    before = dict(replay.reads)  # kept alive: at the same place in memory the recording would be right as it is
     chunks = [
         (series.first, series.last, series.get(series.first, series.last))
         for series in replay.series(SHAPE, np.uint8, 2)
@@ -149,6 +150,7 @@ def test_a_replay_that_was_restored_is_recorded_anew() -> None:
     found = replay.gather(torch.arange(150), torch.ones(150))
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
+    assert all(tensor is not before[name] for name, tensor in replay.reads.items())
     updated(learning)
     assert learning.recorder.recorded == 2
 

@@ -82,7 +82,7 @@ class Captured(Generic[Result]):
         self._changes = changes
         self._changed: Mapping[str, Tensor] = {}  # what the recording changes
         self._reads = reads
-        self._read: list[int] = []  # where in memory lies what it reads; that others replaced is not kept alive
+        self._read: list[tuple[int, torch.Size]] = []  # where what it reads lies; what was replaced is not kept alive
         self._recorder = recorder
         self._given: dict[str, Tensor] = {}  # the memory that the recording reads
         self._given_numbers: list[Tensor] = []
@@ -94,7 +94,7 @@ class Captured(Generic[Result]):
         """Return the function's result, in memory of its own."""
         if self._eager:
             return self._function(inputs, *numbers)
-        changes, read = self._changes(), [tensor.data_ptr() for tensor in self._reads().values()]
+        changes, read = self._changes(), [(tensor.data_ptr(), tensor.shape) for tensor in self._reads().values()]
         replaced = read != self._read or any(changes[name] is not tensor for name, tensor in self._changed.items())
         if self._recording is None or replaced:
             self._changed, self._read = changes, read
