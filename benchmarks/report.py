@@ -370,9 +370,9 @@ def atari() -> str:
             "whole process with its evaluations, one thread of torch each for acting and learning. What acts and "
             "learns in turns ran two at a time on two cores (the last of Pong's three had them for itself in the end), "
             "all else alone; other work kept the machine busy. The settings were tuned on Pong, their pixels on "
-            "Breakout too, on other seeds; but the step size was halved after Breakout's seed 100 had stayed at 6.7 "
-            "for 1,500,000 steps with twice of it, so that its row is not free of choice. A game with * was measured "
-            "before the preset had today's settings. The last "
+            "Breakout too, on other seeds; but the step size was halved after Breakout's seed 100 had hardly got on "
+            "with twice of it, so that its row is not free of choice. A game with * was measured before the preset "
+            "had today's settings. The last "
             "three columns are those of the seed's table, whose DQN had 200,000,000 frames.",
             table(head, rows),
             "![Atari](images/atari.png)",
