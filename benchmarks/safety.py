@@ -37,7 +37,7 @@ def take_off() -> None:
     from nexus.envs import stream
     from nexus.training import logs
 
-    def unwatched(agent: Any, counters: Any, folder: Path, *, at_once: bool) -> Any:
+    def unwatched(agent: Any, *_: Any, **__: Any) -> Any:
         agent.settle = lambda: None
         return agent
 

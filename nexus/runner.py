@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,6 +14,7 @@ from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, DivergenceError, RunError, Terminated
 from nexus.core.seeding import seed_of
 from nexus.core.state import Series, State, below, number_from, part, value_from
+from nexus.core.types import Batch
 from nexus.data.device_replay import DeviceReplay
 from nexus.envs.atari import canonical
 from nexus.envs.factory import EnvSource, EnvSpec, bounds_of, describe_spaces, make_vector_env, name_of
@@ -105,14 +106,15 @@ class Run:
             stack.enter_context(locked(folder))
             self.folder = folder
             self.state_dtype, self.action_dim = dtype, action_dim
-            self.learner: DQNAgent | WholeUpdate = self.agent
-            self.learned_from: AnyReplay | WholeUpdate = self.replay
             on_device = isinstance(self.replay, DeviceReplay)
-            if isinstance(self.replay, DeviceReplay) and config.cuda_graph and device.type == "cuda":
-                self.learner = self.learned_from = WholeUpdate(self.agent, self.replay)
             # Priorities in main memory bring the numbers of every update there anyway.
             at_once = self.agent.device.type == "cpu" or (config.prioritized and not on_device)
-            self.watched = WatchedAgent(self.learner, self.counters, folder, at_once=at_once)
+            learn: Callable[[Batch], loop.UpdateResult] = self.agent.learn
+            self.learned_from: AnyReplay | WholeUpdate = self.replay
+            if isinstance(self.replay, DeviceReplay) and config.cuda_graph and device.type == "cuda":
+                self.learned_from = WholeUpdate(self.agent, self.replay)
+                learn = self.learned_from.learn
+            self.watched = WatchedAgent(self.agent, self.counters, folder, at_once=at_once, learn=learn)
             self.checkpoints = Checkpoints(folder, config.keep_checkpoints)
             if begun:
                 require_no_links_out(folder)

@@ -15,7 +15,7 @@ from torch import Tensor
 from nexus.core.types import Array, Batch, Transitions
 from nexus.data.device_replay import DeviceReplay
 from nexus.models.graph import Captured, Recorder, record
-from nexus.models.rl.dqn.dqn import DQNAgent, FollowingActor, Outcome, Update
+from nexus.models.rl.dqn.dqn import DQNAgent, Outcome, Update
 
 __all__ = ["BatchToCome", "WholeUpdate"]
 
@@ -59,9 +59,9 @@ class BatchToCome(Mapping[str, Tensor]):
 
 
 class WholeUpdate:
-    """An agent and a replay on one device, whose updates are recorded as a whole. The loop takes it for both.
+    """The updates of an agent from a replay on its device, each recorded as a whole. The loop takes it for the replay.
 
-    What does not belong to an update goes to the agent or to the replay.
+    What does not belong to an update goes on to the replay. Whoever has a `sample` learns from it by `learn`.
 
     Args:
         agent: who learns.
@@ -72,7 +72,6 @@ class WholeUpdate:
     def __init__(self, agent: DQNAgent, replay: DeviceReplay, recorder: Recorder = record) -> None:
         self.agent = agent
         self.replay = replay
-        self.optimizer = agent.optimizer
         self._captured = Captured(
             self._whole,
             list(agent.torch_streams.values()),
@@ -89,7 +88,7 @@ class WholeUpdate:
         """Draw a batch that `sample` returned, take one optimizer step on it and give its rows new priorities."""
         assert isinstance(batch, BatchToCome)
         draws = batch.draws.to(self.replay.device, non_blocking=True)
-        whole = self._captured({"draws": draws}, self.optimizer.param_groups[0]["lr"])
+        whole = self._captured({"draws": draws}, self.agent.optimizer.param_groups[0]["lr"])
         batch.indices, batch.weights = whole.indices, whole.weights
         return Update(Outcome(*whole[2:]))
 
@@ -101,36 +100,6 @@ class WholeUpdate:
         outcome = self.agent.step(self.replay.gather(indices, weights), learning_rate)
         self.replay.update_priorities(indices, outcome.priorities)
         return Whole(indices, weights, *outcome)
-
-    @property
-    def epsilon(self) -> float:
-        """The agent's."""
-        return self.agent.epsilon
-
-    @epsilon.setter
-    def epsilon(self, value: float) -> None:
-        self.agent.epsilon = value
-
-    @property
-    def temperature(self) -> float:
-        """The agent's."""
-        return self.agent.temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self.agent.temperature = value
-
-    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
-        """Let the agent act."""
-        return self.agent.act(states, epsilon, training, action_masks)
-
-    def actor(self) -> FollowingActor:
-        """Return the agent's."""
-        return self.agent.actor()
-
-    def update_target_network(self) -> None:
-        """Let the agent's θ⁻ follow its θ."""
-        self.agent.update_target_network()
 
     def __len__(self) -> int:
         return len(self.replay)

@@ -140,7 +140,9 @@ def test_a_run_that_looks_rarely_never_saves_or_evaluates_what_diverged(
 ) -> None:
     monkeypatch.setattr("nexus.training.divergence.WINDOW", 10_000)
     make = WatchedAgent.__init__
-    monkeypatch.setattr(WatchedAgent, "__init__", lambda self, *given, at_once: make(self, *given, at_once=False))
+    monkeypatch.setattr(
+        WatchedAgent, "__init__", lambda self, *given, **named: make(self, *given, **named | {"at_once": False})
+    )
     poison(at_update=at_update)
     with pytest.raises(DivergenceError, match=f"update {at_update}: "):
         trained(tmp_path / "run", total_steps=total_steps)

@@ -68,11 +68,18 @@ class Learning:
         self.replay, self.recorder, self.counters = replay, OnTheCPU(), Counters()
         self.whole = WholeUpdate(self.agent, replay, self.recorder) if whole else None
 
+    def watched(self, folder: Path, kind: type[WatchedAgent] = WatchedAgent) -> WatchedAgent:
+        """The agent as a run has it."""
+        learn = None if self.whole is None else self.whole.learn
+        return kind(self.agent, self.counters, folder, at_once=False, learn=learn)
+
     def run(self, watched: WatchedAgent | None = None) -> "Learning":
         stream = stream_of(self.config.num_envs, 3, AutoresetMode.SAME_STEP, "zero", 12.0)
-        agent, replay = (self.agent, self.replay) if self.whole is None else (self.whole, self.whole)
-        for _ in loop.train(stream, watched or agent, replay, self.config, self.counters):
+        replay = self.replay if self.whole is None else self.whole
+        watched = self.watched(Path()) if watched is None else watched
+        for _ in loop.train(stream, watched, replay, self.config, self.counters):
             pass
+        watched.settle()
         stream.env.close()
         return self
 
@@ -170,7 +177,7 @@ def test_what_diverged_is_saved_as_it_was_drawn(tmp_path: Path) -> None:
                 seen.append({name: tensor.clone() for name, tensor in batch.items()})
             return update
 
-    watched = Spoiled(learning.whole, learning.counters, tmp_path, at_once=False)
+    watched = learning.watched(tmp_path, Spoiled)
     with pytest.raises(DivergenceError, match=r"update 41: loss nan, gradient norm nan; its batch is in"):
         learning.run(watched)
     saved = read_tensors(tmp_path / BATCH_FILE, 1 << 20)
@@ -213,7 +220,6 @@ def test_a_run_takes_whole_updates_on_a_gpu_only(tmp_path: Path) -> None:
     config = TrainConfig.from_mapping({name: value for name, value in settings.items() if name != "env"})
     with Run(settings["env"], None, config, tmp_path / "run", Listener()) as run:
         assert isinstance(run.replay, DeviceReplay)
-        assert run.learner is run.agent
         assert run.learned_from is run.replay
 
 
@@ -226,11 +232,11 @@ def test_a_gpu_takes_whole_updates_and_warns_of_nothing(
     every = {"actor_sync_every": "30 steps"} if concurrent else {}
     config = TrainConfig.from_mapping({**QUICK, "device": "cuda", **settings, **every})
     with Run("tests.probes:Flicker-v0", None, config, tmp_path / "run", Listener()) as run:
-        assert isinstance(run.learner, WholeUpdate)
+        assert isinstance(run.learned_from, WholeUpdate)
         result = run.run()  # a fallback would warn, and a warning is an error here
         assert result.counters.updates == 80
-        assert isinstance(run.learner._captured, Captured)
-        assert run.learner._captured._recording is not None
+        assert isinstance(run.learned_from._captured, Captured)
+        assert run.learned_from._captured._recording is not None
     plain = train("tests.probes:Flicker-v0", config=config, cuda_graph=False, run_dir=tmp_path / "plain")
     for name, tensor in plain.agent.q_network.state_dict().items():
         torch.testing.assert_close(result.agent.q_network.state_dict()[name], tensor, rtol=0.1, atol=0.05)

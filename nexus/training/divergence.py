@@ -1,5 +1,6 @@
 """Noticing that training diverged before anything is built on it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -42,13 +43,23 @@ class WatchedAgent:
         counters: of the run; its updates so far.
         folder: where the batch is saved that the training diverged on.
         at_once: whether numbers are at hand after each update.
+        learn: another way for the agent to learn from a batch; None takes its own.
 
     Raises:
         DivergenceError: (`learn`, `settle`) names step, update and batch. The agent's weights are lost by then.
     """
 
-    def __init__(self, agent: ConcurrentAgent, counters: Counters, folder: Path, *, at_once: bool) -> None:
+    def __init__(
+        self,
+        agent: ConcurrentAgent,
+        counters: Counters,
+        folder: Path,
+        *,
+        at_once: bool,
+        learn: Callable[[Batch], UpdateResult] | None = None,
+    ) -> None:
         self.agent = agent
+        self._learn = agent.learn if learn is None else learn
         self.counters = counters
         self.folder = folder
         self.window = 1 if at_once else WINDOW
@@ -88,7 +99,7 @@ class WatchedAgent:
 
     def learn(self, batch: Batch) -> UpdateResult:
         """Let the agent take one optimizer step, and look at what came of it."""
-        update = self.agent.learn(batch)
+        update = self._learn(batch)
         # A thread that learns on its own is counted only when it meets the rest.
         self._since = self._since + 1 if self.counters.updates == self._counted else 1
         self._counted = self.counters.updates
