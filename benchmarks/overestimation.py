@@ -20,8 +20,9 @@ from benchmarks.record import record
 from nexus.core.seeding import generator
 from nexus.core.types import Transitions
 from nexus.data.replay_buffer import ReplayBuffer
+from nexus.models.rl.dqn.agent import DQNAgent
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
-from nexus.models.rl.dqn.dqn import DQNAgent, NextAction, greedy_on_target
+from nexus.models.rl.dqn.dqn import NextAction, greedy_on_target
 from nexus.training.statistics import bootstrap_interval
 
 LENGTH, ACTIONS = 5, 10

@@ -15,7 +15,7 @@ from torch import Tensor
 from nexus.core.types import Array, Batch, Transitions
 from nexus.data.device_replay import DeviceReplay
 from nexus.models.graph import Captured, Recorder, record
-from nexus.models.rl.dqn.dqn import DQNAgent, Outcome, Update
+from nexus.models.rl.dqn.agent import DQNAgent, Outcome, Update
 
 __all__ = ["BatchToCome", "WholeUpdate"]
 

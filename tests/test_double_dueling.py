@@ -14,7 +14,7 @@ from nexus.models.rl.dqn import DQNAgent, DQNNetwork
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
 from nexus.models.rl.dqn.dqn import DQNLoss, NextAction, greedy_on_target
 from nexus.models.rl.dqn.dueling_dqn import DuelingHead
-from nexus.ops.losses import squared
+from nexus.ops.td import squared
 
 
 class Looked(DQNNetwork):

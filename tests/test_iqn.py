@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from nexus.core import Batch, ConfigError, QOutput
 from nexus.core.seeding import seed_of
 from nexus.models.layers import Head, MLPTorso
-from nexus.models.rl.dqn.dqn import DQNAgent, DQNNetwork, greedy_on_target
+from nexus.models.rl.dqn.agent import DQNAgent
+from nexus.models.rl.dqn.dqn import DQNNetwork, greedy_on_target
 from nexus.models.rl.dqn.iqn import ImplicitQuantileHead, IQNLoss, IQNNetwork
 from tests import probes
 from tests.training import GAMMA, HIDDEN_DIM, q_values, trained, weights

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nexus.ops.exploration import epsilon_greedy
-from nexus.ops.losses import huber, squared
 from nexus.ops.schedules import cosine, exponential, linear, step_decay
 from nexus.ops.target_update import hard_update, soft_update
-from nexus.ops.td import td_target, values_of_actions
+from nexus.ops.td import huber, squared, td_target, values_of_actions
 
 
 def exactly(actual: Tensor, expected: Tensor) -> None:

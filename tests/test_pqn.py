@@ -27,7 +27,7 @@ from nexus.envs.atari import LIFE_LOST
 from nexus.envs.stream import TransitionStream
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.rainbow import make_agent
-from nexus.ops.losses import huber
+from nexus.ops.td import huber
 from tests import probes
 from tests.chaos import Silent, differences, match_reward
 from tests.rollouts import PACE

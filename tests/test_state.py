@@ -16,7 +16,7 @@ from nexus.data.n_step import NStepAccumulator
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.data.sum_tree import SumTree
-from nexus.models.rl.dqn.dqn import DQNAgent
+from nexus.models.rl.dqn.agent import DQNAgent
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
 from tests.rollouts import with_returns
 

@@ -14,7 +14,8 @@ from nexus.core.types import Array
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.envs.factory import EnvSpec, make_vector_env
 from nexus.envs.stream import TransitionStream
-from nexus.models.rl.dqn.dqn import DQNAgent, DQNNetwork, Loss
+from nexus.models.rl.dqn.agent import DQNAgent
+from nexus.models.rl.dqn.dqn import DQNNetwork, Loss
 from nexus.training.config import TrainConfig
 from nexus.training.loop import Counters, train
 from tests.probes import Probe

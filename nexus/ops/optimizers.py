@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Adam", "CentredRMSProp"]
+from nexus.core.config import AgentConfig
+
+__all__ = ["Adam", "CentredRMSProp", "optimizer_of"]
 
 
 class OneGroup(torch.optim.Optimizer):
@@ -133,3 +135,10 @@ class CentredRMSProp(OneGroup):
             self.theta.addcdiv_(gradient.mul(rate), root, value=-1)
         else:
             self.theta.addcdiv_(gradient, root, value=-rate)
+
+
+def optimizer_of(settings: AgentConfig, theta: Tensor) -> Adam | CentredRMSProp:
+    """Return the optimizer that the settings describe, for flat parameters `[P]`."""
+    if settings.optimizer == "rmsprop":
+        return CentredRMSProp(theta, settings.learning_rate, settings.rmsprop_decay, settings.rmsprop_epsilon)
+    return Adam(theta, lr=settings.learning_rate, eps=settings.adam_epsilon, weight_decay=settings.weight_decay)

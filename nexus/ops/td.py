@@ -1,8 +1,9 @@
-"""Temporal-difference targets (Watkins & Dayan 1992, https://doi.org/10.1007/BF00992698)."""
+"""Temporal-difference targets (Watkins & Dayan 1992, https://doi.org/10.1007/BF00992698), and losses of their error."""
 
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["td_target", "values_of_actions"]
+__all__ = ["ERRORS", "huber", "squared", "td_target", "values_of_actions"]
 
 
 def values_of_actions(q_values: Tensor, actions: Tensor) -> Tensor:
@@ -31,3 +32,35 @@ def td_target(rewards: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor
         `[B]`.
     """
     return rewards + discounts * next_values
+
+
+def huber(predictions: Tensor, targets: Tensor) -> Tensor:
+    """½x² for |x| ≤ 1 and |x| - ½ beyond, x = prediction - target; its slope is the TD error clipped to ±1.
+
+    The error clipping of Mnih et al. 2015 (https://doi.org/10.1038/nature14236) as a loss.
+
+    Args:
+        predictions: `[B]`.
+        targets: `[B]`, no gradient.
+
+    Returns:
+        `[B]`.
+    """
+    return F.smooth_l1_loss(predictions, targets, reduction="none")
+
+
+def squared(predictions: Tensor, targets: Tensor) -> Tensor:
+    """½x², x = prediction - target: the half makes its slope the TD error, as in the gradient of the DQN papers.
+
+    Args:
+        predictions: `[B]`.
+        targets: `[B]`, no gradient.
+
+    Returns:
+        `[B]`.
+    """
+    return 0.5 * (predictions - targets).square()
+
+
+ERRORS = {"huber": huber, "squared": squared}
+"""By the name that the setting `loss` has for it."""

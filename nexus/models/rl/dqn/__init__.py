@@ -1,5 +1,6 @@
 """The DQN family."""
 
-from nexus.models.rl.dqn.dqn import DQNAgent, DQNNetwork
+from nexus.models.rl.dqn.agent import DQNAgent
+from nexus.models.rl.dqn.dqn import DQNNetwork
 
 __all__ = ["DQNAgent", "DQNNetwork"]

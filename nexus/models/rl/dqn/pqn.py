@@ -11,8 +11,7 @@ from torch import Tensor
 
 from nexus.core import Batch, LossOutput
 from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction
-from nexus.ops.losses import squared
-from nexus.ops.td import values_of_actions
+from nexus.ops.td import squared, values_of_actions
 
 __all__ = ["ReturnLoss"]
 

@@ -16,17 +16,16 @@ from torch import nn
 from nexus.core import AgentConfig, ConfigError, nearest
 from nexus.core.seeding import seeded_initialisation, torch_generator
 from nexus.models.layers import Head, NoisyLinear
+from nexus.models.rl.dqn.agent import DQNAgent, by_epsilon
 from nexus.models.rl.dqn.boltzmann import by_temperature
 from nexus.models.rl.dqn.c51 import C51Loss, CategoricalReadout
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
 from nexus.models.rl.dqn.dqn import (
     GREEDY,
     Bootstrap,
-    DQNAgent,
     DQNLoss,
     DQNNetwork,
     Loss,
-    by_epsilon,
     greedy_on_target,
     mean_readout,
 )
@@ -37,7 +36,7 @@ from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
 from nexus.models.setup import pop_bounds, pop_dims, resolve_device
 from nexus.models.torsos import make_torso
-from nexus.ops.losses import huber, squared
+from nexus.ops.td import ERRORS
 
 __all__ = ["ALGORITHMS", "Algorithm", "algorithm_named", "make_agent"]
 
@@ -67,7 +66,6 @@ class Parts:
 
 
 Family = Callable[[Parts], tuple[DQNNetwork, Loss]]
-ERRORS = {"huber": huber, "squared": squared}
 
 
 def scalar(parts: Parts) -> tuple[DQNNetwork, Loss]:
