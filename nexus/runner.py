@@ -370,7 +370,7 @@ class Run:
             self.save_weights(evaluation)
 
     def save_weights(self, evaluation: Evaluation | None) -> None:
-        """Write both networks, unless they have diverged, and how good they are if that is known."""
+        """Write all networks, unless they have diverged, and how good they are if that is known."""
         if all(value.isfinite().all() for net in self.agent.networks.values() for value in net.state_dict().values()):
             save_weights(self.folder, self.agent.networks)
         if evaluation is not None:

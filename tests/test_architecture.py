@@ -23,6 +23,7 @@ FLOORS: dict[str, frozenset[str] | None] = {
     "nexus.models.layers": frozenset({"nexus.core"}),
     "nexus.models.torsos": frozenset({"nexus.core", "nexus.models.layers"}),
     "nexus.models.setup": frozenset({"nexus.core", "nexus.models.layers"}),
+    "nexus.models.averaging": frozenset({"nexus.models.layers"}),
     "nexus.models.graph": frozenset(),
     "nexus.models.rl.dqn": frozenset(
         {
@@ -31,6 +32,7 @@ FLOORS: dict[str, frozenset[str] | None] = {
             "nexus.models.layers",
             "nexus.models.torsos",
             "nexus.models.setup",
+            "nexus.models.averaging",
             "nexus.models.graph",
         }
     ),
@@ -49,6 +51,7 @@ FLOORS: dict[str, frozenset[str] | None] = {
             "nexus.models.layers",
             "nexus.models.torsos",
             "nexus.models.setup",
+            "nexus.models.averaging",
             "nexus.models.graph",
             "nexus.models.rl.dqn",
         }

@@ -137,8 +137,9 @@ FAMILY: list[dict[str, Any]] = [
     {"algorithm": "iqn"},
     {"algorithm": "beyond"},
     {"algorithm": "dqn", "optimizer": "rmsprop"},
+    {"algorithm": "dqn", "averaged_updates": 2},
 ]
-NAMES = ["dqn", "rainbow", "iqn", "beyond", "rmsprop"]
+NAMES = ["dqn", "rainbow", "iqn", "beyond", "rmsprop", "averaged"]
 
 
 @pytest.mark.parametrize("algorithm", FAMILY, ids=NAMES)

@@ -100,6 +100,7 @@ def test_every_algorithm_goes_on_bit_for_bit(algorithm: str, tmp_path: Path) -> 
         {"replay_capacity": 1000, "checkpoint_every": "7 steps", "keep_checkpoints": 1},
         {"vectorization": "async", "frame_stack": 2},
         {"actor_sync_every": "16 steps", "noisy": True},
+        {"averaged_updates": 30},
         {"log_every": "1 episodes", "update_every": "50 steps", "eval_every": None},
     ],
     ids=str,

@@ -54,6 +54,7 @@ FAMILY: list[dict[str, Any]] = [
     {"algorithm": "iqn"},
     {**BEYOND, "learning_rate_schedule": "linear"},
     {"optimizer": "rmsprop"},
+    {"averaged_updates": 20},
 ]
 
 

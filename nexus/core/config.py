@@ -168,6 +168,8 @@ class AgentConfig(CheckedConfig):
     """Clip the gradient to this norm; none for no clipping."""
     tau: float = 1.0
     """Target update θ⁻ ← τθ + (1-τ)θ⁻; 1 copies the network."""
+    averaged_updates: int | None = None
+    """Outside training act on the mean of the weights over about so many updates; none: on the newest weights."""
     exploration: Literal["epsilon_greedy", "boltzmann"] = "epsilon_greedy"
     """epsilon_greedy: at random with probability ε; boltzmann: drawn from softmax(Q / temperature), without ε."""
     temperature: float = 1.0
@@ -212,6 +214,9 @@ class AgentConfig(CheckedConfig):
         self.require(self.adam_epsilon > 0, "adam_epsilon", "a number above 0")
         self.require(self.max_grad_norm is None or self.max_grad_norm > 0, "max_grad_norm", "a norm above 0")
         self.require(0 < self.tau <= 1, "tau", "a fraction in (0, 1]")
+        self.require(
+            self.averaged_updates is None or self.averaged_updates >= 1, "averaged_updates", "at least 1, or none"
+        )
         self.require(self.temperature > 0, "temperature", "a temperature above 0")
         self.require(
             self.exploration == "epsilon_greedy" or 0 <= self.temperature_min <= self.temperature,

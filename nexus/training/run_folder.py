@@ -1,7 +1,7 @@
 """A run's folder: what is in it, writing it and reading it back. No pickle: safetensors and JSON only.
 
 run.json           environment, config, preset, versions, how far it came
-agent.safetensors  the weights of both networks
+agent.safetensors  the weights of all networks
 metrics.jsonl      one line of scalars per `log_every`
 episodes.csv       one line per finished training episode
 evaluation.json    the final evaluation with its protocol and every return

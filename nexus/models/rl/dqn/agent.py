@@ -23,6 +23,7 @@ from nexus.core.state import (
     restore_torch_generator,
 )
 from nexus.core.types import Array
+from nexus.models.averaging import WeightAverage
 from nexus.models.graph import Captured, Recorder, record
 from nexus.models.layers import flatten_parameters, resample_noise
 from nexus.models.rl.dqn.dqn import DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
@@ -156,6 +157,8 @@ class DQNAgent(NexusModule):
         self._noise = torch_generator(self.settings.seed, "noise", device)
         self._is_noisy = resample_noise(self.q_network, self._noise)
         self.optimizer = optimizer_of(self.settings, self._theta)
+        over = self.settings.averaged_updates
+        self.average = None if over is None else WeightAverage(self.q_network, over)
         self._gradient_of = compiled(self._gradient) if self.settings.compile else self._gradient
         self._take_step: Callable[[Batch, float], Outcome] = self.step
         if self.settings.cuda_graph and device.type == "cuda":
@@ -183,10 +186,12 @@ class DQNAgent(NexusModule):
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
         """Return an action for each of `[E, *obs]`: while training by `exploration`, else ε-greedily.
 
-        While training, noisy layers act with a fresh draw of their noise; else with their mean weights. Where masks
-        `[E, A]` are given, only legal actions are taken; a row without any (a terminal state) counts as all legal.
+        While training, noisy layers act with a fresh draw of their noise; else with their mean weights, and all layers
+        with their average over updates if there is one. Where masks `[E, A]` are given, only legal actions are taken; a
+        row without any (a terminal state) counts as all legal.
         """
-        return self._act_by(self.q_network, self._noise, self.temperature, states, epsilon, training, action_masks)
+        network = self.q_network if training or self.average is None else self.average.network
+        return self._act_by(network, self._noise, self.temperature, states, epsilon, training, action_masks)
 
     def _act_by(
         self,
@@ -279,12 +284,15 @@ class DQNAgent(NexusModule):
         result: Gradient = self._gradient_of(batch)
         self._theta.grad = result.gradient
         self.optimizer.step(learning_rate=learning_rate)
+        if self.average is not None:
+            self.average.follow(self._theta)
         return result.outcome
 
     @property
     def changes(self) -> dict[str, Tensor]:
-        """What an optimizer step changes, by name: θ `[P]` and the optimizer's moments."""
-        return {"theta": self._theta, **self.optimizer.state[self._theta]}
+        """What an optimizer step changes, by name: θ `[P]`, the optimizer's moments, and θ̄ if there is one."""
+        averaged = {} if self.average is None else self.average.changes
+        return {"theta": self._theta, **self.optimizer.state[self._theta], **averaged}
 
     def captured(self, recorder: Recorder = record) -> Captured[Outcome]:
         """Return `step` as something that is recorded at its first call."""
@@ -314,8 +322,9 @@ class DQNAgent(NexusModule):
 
     @property
     def networks(self) -> dict[str, DQNNetwork]:
-        """Both networks by name."""
-        return {"q_network": self.q_network, "target_network": self.target_network}
+        """All networks by name."""
+        averaged = {} if self.average is None else {"averaged_network": self.average.network}
+        return {"q_network": self.q_network, "target_network": self.target_network, **averaged}
 
     @property
     def torch_streams(self) -> dict[str, torch.Generator]:
@@ -324,12 +333,15 @@ class DQNAgent(NexusModule):
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """All that learning changes in place, by name: both networks and the optimizer's moments.
+        """All that learning changes in place, by name: the networks and the optimizer's moments.
 
         The layers' noise is not in it: acting and learning draw it afresh before they use it.
         """
-        weights = [below(name, network.state_dict()) for name, network in self.networks.items()]
-        return {**weights[0], **weights[1], **below("optimizer", self.optimizer.state[self._theta])}
+        weights = {
+            key: value for name, net in self.networks.items() for key, value in below(name, net.state_dict()).items()
+        }
+        averaged = {} if self.average is None else self.average.tensors
+        return {**weights, **below("optimizer", self.optimizer.state[self._theta]), **averaged}
 
     def get_state(self) -> State:
         """Return everything that learning changes: tensors, ε, generators."""
