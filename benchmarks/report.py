@@ -464,6 +464,29 @@ def overestimation() -> str:
     )
 
 
+def averaging() -> str:
+    """The section on acting on averaged weights."""
+    found = load("averaging")
+    if found is None:
+        return ""
+    rows = [
+        [row["env"], name, row[f"{name}_mean"], row[f"{name}_jump"], row[f"{name}_end"]]
+        for row in found["summaries"]
+        for name in ("newest", "averaged")
+    ]
+    return "\n\n".join(
+        [
+            "## Acting on averaged weights",
+            f"`nexus train ENV --averaged-updates {found['updates']}` without an early stop, seeds "
+            f"{found['first_seed']} to {found['first_seed'] + found['seeds'] - 1}. At each evaluation of a run the averaged weights and the "
+            "newest ones play 100 greedy episodes on the same seeds. The mean is over all evaluations and seeds, the "
+            "jump is the mean change of the score from one evaluation to the next.",
+            table(["environment", "weights", "mean", "jump", "at the end, seed by seed"], rows),
+            provenance(found),
+        ]
+    )
+
+
 def main() -> None:
     """Write the page."""
     sections = [
@@ -593,6 +616,7 @@ def main() -> None:
         atari(),
         gpu(),
         overestimation(),
+        averaging(),
         plan(),
         speed(
             "checkpoint",
