@@ -478,9 +478,9 @@ def averaging() -> str:
         [
             "## Acting on averaged weights",
             f"`nexus train ENV --averaged-updates {found['updates']}` without an early stop, seeds "
-            f"{found['first_seed']} to {found['first_seed'] + found['seeds'] - 1}. At each evaluation of a run the averaged weights and the "
-            "newest ones play 100 greedy episodes on the same seeds. The mean is over all evaluations and seeds, the "
-            "jump is the mean change of the score from one evaluation to the next.",
+            f"{found['first_seed']} to {found['first_seed'] + found['seeds'] - 1}. At each evaluation of a run the "
+            "averaged weights and the newest ones play 100 greedy episodes on the same seeds. The mean is over all "
+            "evaluations and seeds, the jump is the mean change of the score from one evaluation to the next.",
             table(["environment", "weights", "mean", "jump", "at the end, seed by seed"], rows),
             provenance(found),
         ]
