@@ -350,6 +350,7 @@ def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
         "learning_rate_factor": 0.25,
         "munchausen_clip": -2.0,
         "hidden_layers": 3,
+        "averaged_updates": 100,
         "frame_size": 42,
         "reward_clip": 1.0,
         "update_every": "2 steps",
@@ -644,7 +645,8 @@ def test_a_signal_ends_the_probe_cleanly(number: signal.Signals, code: int, tmp_
     (tmp_path / "here").mkdir()
     (tmp_path / "temporary").mkdir()
     program = (
-        "import os, sys\n"
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit it ignored
         "from nexus.planning.probe import Probe\n"
         "real = Probe.end\n"
         f"Probe.end = lambda probe, episodes: (real(probe, episodes), os.kill(os.getpid(), {int(number)}))\n"
