@@ -39,7 +39,7 @@ class WeightAverage(Generic[Network]):
     @property
     def changes(self) -> dict[str, Tensor]:
         """What `follow` changes, by name."""
-        return {"averaged_theta": self._theta, "averaged_updates": self._count}
+        return {"averaged_theta": self._theta, **self.tensors}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
