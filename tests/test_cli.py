@@ -23,6 +23,7 @@ from nexus.api import Listener, agent_for, load_agent
 from nexus.cli.main import main
 from nexus.cli.progress import TrainView
 from nexus.core.errors import ConfigError
+from nexus.core.installation import install_command, nexus_command
 from nexus.envs.atari import PROTOCOLS
 from nexus.training import curves
 from nexus.training.config import TrainConfig
@@ -252,7 +253,7 @@ def test_a_run_without_a_folder_goes_below_runs(tmp_path: Path, monkeypatch: pyt
 def test_the_output_says_settings_result_and_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TRAIN, "--run-dir", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
-    for part in ("CartPole-v1", "400 steps", "4-16-16-2", "updates", f"nexus watch {tmp_path / 'run'}"):
+    for part in ("CartPole-v1", "400 steps", "4-16-16-2", "updates", nexus_command("watch", tmp_path / "run")):
         assert part in said
 
 
@@ -450,7 +451,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("nexus.cli.extras.import_module", without)
     said = refused(*[str(trained) if word == "RUN" else word for word in arguments])
-    assert f'pip install "nexus[{extra}]"' in said
+    assert install_command(extra) in said
 
 
 @pytest.mark.parametrize(("env", "part"), [("Odd-v0", "render"), ("NoFrames-v0", "render")])

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from nexus.core.errors import NexusError
+from nexus.core.installation import not_installed
 
 __all__ = ["load"]
 
@@ -17,6 +18,4 @@ def load(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError:
-        package = module.partition(".")[0]
-        # Double quotes are right in every shell; without any, zsh takes the brackets for a pattern.
-        raise NexusError(f'{package} is not installed; get it with: pip install "nexus[{extra}]"') from None
+        raise NexusError(not_installed(module.partition(".")[0], extra)) from None

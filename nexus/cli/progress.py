@@ -12,6 +12,7 @@ from torch import nn
 
 from nexus.api import Listener, Plan, TrainResult
 from nexus.core.config import AgentConfig
+from nexus.core.installation import nexus_command, tensorboard_command
 from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.models.torsos import torso_of
 from nexus.training.config import TrainConfig
@@ -110,11 +111,10 @@ class TrainView(Listener):
         self.console.print(f"Run saved in {result.run_dir}", soft_wrap=True)
         if result.interrupted:
             where = "anew: no checkpoint was due yet" if result.resumes_from is None else f"at {result.resumes_from:,}"
-            self.console.print(f"nexus resume {result.run_dir} begins {where}", soft_wrap=True)
-        self.console.print(
-            f"Next: nexus watch {result.run_dir}   nexus plot {result.run_dir}   tensorboard --logdir {result.run_dir}",
-            soft_wrap=True,
-        )
+            self.console.print(f"{nexus_command('resume', result.run_dir)} begins {where}", soft_wrap=True)
+        commands = [*(nexus_command(verb, result.run_dir) for verb in ("watch", "plot"))]
+        commands.append(tensorboard_command(result.run_dir))
+        self.console.print(f"Next: {'   '.join(commands)}", soft_wrap=True, markup=False)
 
 
 def live_numbers(progress: Progress, episodes: EpisodeTracker, rate: float, by_temperature: bool = False) -> str:

@@ -14,6 +14,7 @@ import tyro
 from nexus.cli.extras import load
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError, NexusError, RunError, one_line
+from nexus.core.installation import nexus_command
 from nexus.core.types import Array
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def require_display(command: WatchCommand) -> None:
 
 def no_window(command: WatchCommand, reason: str) -> NexusError:
     """Return the error that suggests a video."""
-    return NexusError(f"can't open a window: {reason}; try: nexus watch {command.run} --video out.mp4")
+    video = nexus_command("watch", command.run, "--video", "out.mp4")
+    return NexusError(f"can't open a window: {reason}; try: {video}")
 
 
 def rendered(spec: "EnvSpec", agent: "DQNAgent", mode: Literal["human", "rgb_array"]) -> Any:

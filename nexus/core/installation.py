@@ -1,0 +1,90 @@
+"""How nexus is installed here, so that every command it tells a user to type works as it stands."""
+
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
+import tomllib
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from subprocess import list2cmdline
+
+__all__ = ["DISTRIBUTION", "install_command", "nexus_command", "not_installed", "tensorboard_command"]
+
+DISTRIBUTION = "nexus-dqn"  # the import and the command are nexus; on PyPI that name is another project's
+ENTRY_POINT = "nexus.cli.main:main"
+ROOT = Path(__file__).resolve().parents[2]  # of the source, or where packages are installed
+
+
+def not_installed(package: str, extra: str) -> str:
+    """Say that a package of one of the extras is missing, and which command installs it."""
+    return f"{package} is not installed; get it with: {install_command(extra)}"
+
+
+def install_command(extra: str) -> str:
+    """Return the command that adds one of the extras of `pyproject.toml` to this installation."""
+    # Double quotes are right in every shell; without any, zsh takes the brackets for a pattern.
+    if not is_source(ROOT):
+        return f'{pip_install()} "{DISTRIBUTION}[{extra}]"'
+    pins = ROOT / "constraints.txt"
+    pinned = f" -c {quoted(short(pins))}" if pins.is_file() else ""
+    return f'{pip_install()} -e "{short(ROOT)}[{extra}]"{pinned}'
+
+
+def nexus_command(verb: str, *words: str | os.PathLike[str]) -> str:
+    """Return a command line of nexus that can be pasted."""
+    ours = any(entry.value == ENTRY_POINT for entry in entry_points(group="console_scripts", name="nexus"))
+    program = (script("nexus") if ours else None) or f"{python()} -m nexus"
+    return " ".join([program, verb, *(quoted(os.fspath(word)) for word in words)])
+
+
+def tensorboard_command(folder: str | os.PathLike[str]) -> str:
+    """Return a command line that shows the logs below a folder in TensorBoard."""
+    return f"{script('tensorboard') or f'{python()} -m tensorboard.main'} --logdir {quoted(os.fspath(folder))}"
+
+
+def is_source(root: Path) -> bool:
+    """True if a folder is a checkout of nexus, from which pip can install."""
+    try:
+        about = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(about.get("project", {}).get("name") == DISTRIBUTION)
+
+
+def pip_install() -> str:
+    """Return what installs into this environment: its pip, or uv if it has none."""
+    if find_spec("pip") is None and shutil.which("uv"):
+        return f"uv pip install --python {quoted(sys.executable)}"
+    return f"{script('pip') or f'{python()} -m pip'} install"
+
+
+def python() -> str:
+    """Return what starts this interpreter."""
+    return called(Path(sys.executable))
+
+
+def script(name: str) -> str | None:
+    """Return what calls a script of this environment, None if it has no such script."""
+    there = shutil.which(name, path=sysconfig.get_path("scripts"))
+    return None if there is None else called(Path(there))
+
+
+def called(program: Path) -> str:
+    """Return a program's name if that alone starts it, else where it is."""
+    first = shutil.which(program.name)
+    on_path = first is not None and Path(first).parent.resolve() == program.parent.resolve()
+    return program.name if on_path else quoted(short(program))
+
+
+def short(path: Path) -> str:
+    """Return a path from the current folder on if it lies below that."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def quoted(word: str) -> str:
+    """Return a word as the shell takes it."""
+    return shlex.quote(word) if os.name == "posix" else list2cmdline([word])
