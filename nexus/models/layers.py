@@ -1,7 +1,8 @@
 """Torsos `[B, *obs] -> [B, D]` and heads `[B, D] -> [B, A, N]` that networks are put together from."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -18,6 +19,8 @@ __all__ = [
     "NoisyLinear",
     "ScaleToBounds",
     "flatten_parameters",
+    "in_mode",
+    "noisy_layers",
     "resample_noise",
 ]
 
@@ -173,16 +176,34 @@ class NoisyLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
+def noisy_layers(module: nn.Module) -> list[NoisyLinear]:
+    """Return every `NoisyLinear` in a module, in the order of `module.modules()`."""
+    return [layer for layer in module.modules() if isinstance(layer, NoisyLinear)]
+
+
 def resample_noise(module: nn.Module, generator: torch.Generator | None) -> bool:
-    """Draw fresh noise for every `NoisyLinear` in a module, in the order of `module.modules()`.
+    """Draw fresh noise for each of `noisy_layers`.
 
     Returns:
         Whether there was any.
     """
-    noisy = [layer for layer in module.modules() if isinstance(layer, NoisyLinear)]
+    noisy = noisy_layers(module)
     for layer in noisy:
         layer.resample(generator)
     return bool(noisy)
+
+
+@contextmanager
+def in_mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
+    """Let each of these modules, and none below it, train or evaluate; each mode is put back afterwards."""
+    changed = [vars(module) for module in modules if module.training is not training]
+    for attributes in changed:  # an `nn.Module` takes a microsecond to set one itself
+        attributes["training"] = training
+    try:
+        yield
+    finally:
+        for attributes in changed:
+            attributes["training"] = not training
 
 
 def scale(states: Tensor) -> Tensor:

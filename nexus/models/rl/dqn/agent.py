@@ -4,6 +4,7 @@ Mnih et al. 2015, https://doi.org/10.1038/nature14236. What is learned is in `dq
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +26,7 @@ from nexus.core.state import (
 from nexus.core.types import Array
 from nexus.models.averaging import WeightAverage
 from nexus.models.graph import Captured, Recorder, record
-from nexus.models.layers import flatten_parameters, resample_noise
+from nexus.models.layers import flatten_parameters, in_mode, noisy_layers, resample_noise
 from nexus.models.rl.dqn.dqn import DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
 from nexus.models.setup import compiled, pop_bounds, pop_dims, resolve_device
 from nexus.models.torsos import make_torso
@@ -187,8 +188,9 @@ class DQNAgent(NexusModule):
         """Return an action for each of `[E, *obs]`: while training by `exploration`, else ε-greedily.
 
         While training, noisy layers act with a fresh draw of their noise; else with their mean weights, and all layers
-        with their average over updates if there is one. Where masks `[E, A]` are given, only legal actions are taken; a
-        row without any (a terminal state) counts as all legal.
+        with their average over updates if there is one. Outside training nothing is changed, and nothing is drawn but
+        the coins of ε, where that is not 0. Where masks `[E, A]` are given, only legal actions are taken; a row without
+        any (a terminal state) counts as all legal.
         """
         network = self.q_network if training or self.average is None else self.average.network
         return self._act_by(network, self._noise, self.temperature, states, epsilon, training, action_masks)
@@ -204,15 +206,21 @@ class DQNAgent(NexusModule):
         action_masks: Array | None,
     ) -> Array:
         """Act on what a network says, its layers' noise drawn from a generator."""
-        if self._is_noisy:
-            network.train(training)
-            resample_noise(network, noise)
         legal = None if action_masks is None else torch.as_tensor(action_masks, device=self._theta.device).bool()
-        with torch.inference_mode():
+        with self._awake(network, noise) if training else in_mode(network.modules(), False), torch.inference_mode():
             q_values = only_legal(network(states), legal)  # [E, A]
         masks = None if action_masks is None else np.asarray(action_masks, bool)
         choose = self.exploration if training else by_epsilon  # an evaluation with ε means just that
         return choose(q_values, epsilon, temperature, self._rng, masks)
+
+    @contextmanager
+    def _awake(self, network: DQNNetwork, noise: torch.Generator) -> Iterator[None]:
+        """Let a network's noisy layers use a fresh draw of their noise, whatever `eval` said of them."""
+        noisy = noisy_layers(network) if self._is_noisy else []
+        with in_mode(noisy, True):
+            for layer in noisy:
+                layer.resample(noise)
+            yield
 
     def actor(self) -> "FollowingActor":
         """Return who acts on a copy of the network, so that the agent may learn in another thread meanwhile."""
@@ -220,10 +228,8 @@ class DQNAgent(NexusModule):
 
     def state_values(self, states: Array, action_masks: Array | None = None) -> Array:
         """Return max_a Q(s, a; θ⁻) `[K]` of `[K, *obs]`, over all actions or those that masks `[K, A]` call legal."""
-        if self._is_noisy:
-            resample_noise(self.target_network, self._noise)
         legal = None if action_masks is None else torch.as_tensor(action_masks, device=self._theta.device).bool()
-        with torch.inference_mode():
+        with self._awake(self.target_network, self._noise), torch.inference_mode():
             values: Array = only_legal(self.target_network(states), legal).amax(1).cpu().numpy()
         return values
 
@@ -277,11 +283,8 @@ class DQNAgent(NexusModule):
         It changes `changes` and draws from `torch_streams`, and no more, so that a CUDA graph can hold it; there the
         learning rate is a tensor `[]`.
         """
-        if self._is_noisy:
-            self.q_network.train()  # an evaluation may have been before
-            resample_noise(self.q_network, self._noise)
-            resample_noise(self.target_network, self._noise)
-        result: Gradient = self._gradient_of(batch)
+        with self._awake(self.q_network, self._noise), self._awake(self.target_network, self._noise):
+            result: Gradient = self._gradient_of(batch)
         self._theta.grad = result.gradient
         self.optimizer.step(learning_rate=learning_rate)
         if self.average is not None:
