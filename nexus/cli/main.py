@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from nexus.cli.streams import printable
+
 __all__ = ["main"]
 
 INTERRUPTED, TERMINATED = 130, 143  # what shells use for Ctrl-C and SIGTERM
@@ -27,7 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0, 2 for what a user can mend, 3 if the training diverged, 130 for Ctrl-C, 143 for SIGTERM.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with printable():
+            return answer(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader left, as in `nexus --help | head`; Python would complain at exit
+        return 0
+
+
+def answer(arguments: list[str]) -> int:
+    """Say the help or the version, or run a verb."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(f"{USAGE}\n\n`nexus VERB --help` tells more.")
         return 0
@@ -47,9 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return TERMINATED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader left, as in `nexus --help | head`; Python would complain at exit
-        return 0
 
 
 def verb_of(name: str) -> Callable[[list[str]], int]:
