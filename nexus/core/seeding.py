@@ -1,16 +1,28 @@
 """One seed, split into independent streams of randomness."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 __all__ = ["Stream", "generator", "seed_at", "seed_of", "seeded_initialisation", "torch_generator"]
 
 # New streams go to the end: the place of a stream is its key, and runs made before must stay as they were.
 Stream = Literal["initialisation", "exploration", "replay", "environments", "evaluation", "noise", "levels"]
+
+# Torch's functions that draw from a generator if they are given one, and else from the global one.
+DRAWS: frozenset[Callable[..., Any]] = frozenset(
+    [
+        *(torch.bernoulli, torch.multinomial, torch.normal, torch.poisson),
+        *(torch.rand, torch.randint, torch.randn, torch.randperm),
+        *(Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_),
+        *(Tensor.log_normal_, Tensor.normal_, Tensor.random_, Tensor.uniform_),
+        *(nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_),  # they hand on what they are given
+    ]
+)
 
 
 def generator(seed: int, stream: Stream) -> np.random.Generator:
@@ -36,12 +48,53 @@ def torch_generator(seed: int, stream: Stream, device: torch.device | str = "cpu
     return torch.Generator(device).manual_seed(seed_of(seed, stream))
 
 
-@contextmanager
-def seeded_initialisation(seed: int) -> Iterator[None]:
-    """Let the networks that are made inside draw their weights from one seed; the global generator is put back."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed_of(seed, "initialisation"))
-        yield
+def seeded_initialisation(seed: int) -> TorchFunctionMode:
+    """Return a context in which the networks that are made draw their weights from one seed."""
+    return DrawsFrom(seed_of(seed, "initialisation"))
+
+
+class DrawsFrom(TorchFunctionMode):
+    """Let what torch draws in this thread come from a seed, as if it had been the global generator's.
+
+    The global generator is not touched: threads share it, so that one would draw from what another had just seeded.
+
+    Args:
+        seed: of a generator on each device that is drawn on.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+        self._generators: dict[torch.device, torch.Generator] = {}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call one of torch's functions, with a generator if it draws and was given none."""
+        given = dict(kwargs or {})
+        if func in DRAWS and given.get("generator") is None:
+            given["generator"] = self._generator(device_of(args, given))
+        return func(*args, **given)
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        """Return the one of a device; of the CPU for `meta`, where nothing is drawn in truth."""
+        device = torch.device("cpu") if device.type == "meta" else device
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
+        return self._generators[device]
+
+
+def device_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.device:
+    """Return where a function of torch works, by its arguments."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            return value.device
+    device = kwargs.get("device")
+    return torch.get_default_device() if device is None else torch.device(device)
 
 
 def sequence(seed: int, stream: Stream) -> np.random.SeedSequence:
