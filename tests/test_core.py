@@ -31,6 +31,8 @@ NEXUS = Path(__file__).resolve().parent.parent / "nexus"
         ("10000 steps", 10_000, "steps"),
         ("10_000 steps", 10_000, "steps"),
         ("10,000 steps", 10_000, "steps"),
+        ("1e4 steps", 10_000, "steps"),
+        ("1.5e4 steps", 15_000, "steps"),
         ("1 step", 1, "steps"),
         ("1 episode", 1, "episodes"),
         ("500 updates", 500, "updates"),
@@ -50,7 +52,20 @@ def test_a_period_reads_back_what_it_prints(count: int, unit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "steps", "10", "-5 steps", "1.5 steps", "1e4 steps", "10 steps 5", "_ steps", ", steps"]
+    "text",
+    [
+        "",
+        "steps",
+        "10",
+        "-5 steps",
+        "1.5 steps",
+        "1e4.5 steps",
+        "1e999 steps",
+        "1e-2 steps",
+        "10 steps 5",
+        "_ steps",
+        ", steps",
+    ],
 )
 def test_what_is_no_period_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match="need a count and a unit, as in '10000 steps'"):

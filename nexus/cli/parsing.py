@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
 from itertools import dropwhile, takewhile
@@ -13,7 +13,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from nexus.core.errors import ConfigError, nearest
-from nexus.core.period import Period
+from nexus.core.period import Period, whole_number
 
 __all__ = ["parse"]
 
@@ -23,21 +23,22 @@ registry = ConstructorRegistry()
 
 
 @registry.primitive_rule
-def period_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Read periods, and `none` where a field may be unset.
+def period_number_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read periods, numbers as people write them, and `none` where a field may be unset.
 
     Tyro alone would make subcommands of an optional period, and ask for a capital N in None.
     """
     options = get_args(info.type) if get_origin(info.type) in (Union, UnionType) else (info.type,)
     kinds = [option for option in options if option is not NoneType]
-    if len(kinds) != 1 or (len(options) == 1 and kinds[0] is not Period) or get_origin(kinds[0]) is Literal:
+    may_be_none = NoneType in options
+    if len(kinds) != 1 or not (may_be_none or kinds[0] in READERS) or get_origin(kinds[0]) is Literal:
         return None
-    kind, may_be_none = kinds[0], NoneType in options
+    kind = kinds[0]
 
     def read(texts: list[str]) -> Any:
         if may_be_none and texts[0].lower() == "none":
             return None
-        return Period.parse(texts[0]) if kind is Period else kind(texts[0])
+        return READERS.get(kind, kind)(texts[0])
 
     name = '"N UNIT"' if kind is Period else kind.__name__.upper()
     return PrimitiveConstructorSpec(
@@ -47,6 +48,25 @@ def period_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | N
         is_instance=lambda value: value is None if may_be_none and value is None else isinstance(value, kind),
         str_from_instance=lambda value: ["none" if value is None else str(value)],
     )
+
+
+def read_whole_number(text: str) -> int:
+    """Return a whole number, or raise `ConfigError`."""
+    value = whole_number(text)
+    if value is None:
+        raise ConfigError(f"{text!r} is no whole number; needs one as in 8, 100_000 or 1e6")
+    return value
+
+
+def read_number(text: str) -> float:
+    """Return a number, or raise `ConfigError`."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is no number; needs one as in 0.001 or 1e-3") from None
+
+
+READERS: Mapping[Any, Callable[[str], Any]] = {Period: Period.parse, int: read_whole_number, float: read_number}
 
 
 def parse(command: type[Command], arguments: Sequence[str], prog: str, default: Command | None = None) -> Command:

@@ -6,6 +6,9 @@ from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+import torch
+
 from nexus.core.errors import ConfigError, nearest
 from nexus.core.period import Period
 
@@ -63,6 +66,7 @@ def convert(name: str, value: Any, kind: Any) -> Any:
         ConfigError: it does not fit.
     """
     options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    value = plain(value)
     if value is None and NoneType in options:
         return None
     if isinstance(value, float) and not isfinite(value):
@@ -79,6 +83,13 @@ def convert(name: str, value: Any, kind: Any) -> Any:
         elif fits(value, option):
             return option(value)
     raise ConfigError(f"{name} = {show(value)}: needs {describe(options)}")
+
+
+def plain(value: Any) -> Any:
+    """Return Python's own form of NumPy's numbers, as sweeps bring them, and of torch's devices; all else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, torch.device) else value
 
 
 def fits(value: Any, option: Any) -> bool:

@@ -1,11 +1,12 @@
 """A cadence that carries its unit: mixed-up units are the most common reproduction error of this field."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 from nexus.core.errors import ConfigError, nearest
 
-__all__ = ["UNITS", "Period"]
+__all__ = ["UNITS", "Period", "whole_number"]
 
 UNITS = ("steps", "episodes", "updates")
 """`steps`: decisions of the agent, summed over all environments; `episodes`: finished ones, likewise;
@@ -31,14 +32,14 @@ class Period:
 
     @classmethod
     def parse(cls, text: "str | Period") -> "Period":
-        """Read `"10000 steps"`, `"10 episodes"` or `"500 updates"`; `"1 step"` and `"10_000 steps"` work too."""
+        """Read `"10000 steps"`, `"10 episodes"` or `"500 updates"`; `"1 step"`, `"10_000 steps"`, `"1e4 steps"` too."""
         if isinstance(text, Period):
             return text
-        match = re.fullmatch(r"\s*(\d[\d_,]*)\s*([a-z]+)\s*", str(text).lower())
-        if match is None:
+        match = re.fullmatch(r"\s*(\d[\d_,.e+]*?)\s*([a-z]+)\s*", str(text).lower())
+        count = None if match is None else whole_number(match[1].replace(",", ""))
+        if match is None or count is None:
             raise ConfigError(f"{text!r} is no period: need a count and a unit, as in '10000 steps'")
-        unit = match[2] if match[2].endswith("s") else match[2] + "s"
-        return cls(int(re.sub("[_,]", "", match[1])), unit)
+        return cls(count, match[2] if match[2].endswith("s") else match[2] + "s")
 
     def crossings(self, before: int, after: int) -> int:
         """Return how many multiples of the period lie in `(before, after]`, both counted in its unit."""
@@ -46,3 +47,13 @@ class Period:
 
     def __str__(self) -> str:
         return f"{self.count} {self.unit}"
+
+
+def whole_number(text: str) -> int | None:
+    """Read `"8"`, `"100_000"` or `"1e6"`; None for what is no whole number."""
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError):
+        value = float(text)
+        return int(value) if value.is_integer() else None
+    return None
