@@ -1,7 +1,7 @@
 """A running mean of a network's weights, which acts more evenly than the weights of any one moment."""
 
 from copy import deepcopy
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,12 @@ class WeightAverage(Generic[Network]):
         self.updates = updates
         self._theta = flatten_parameters(self.network)  # [P], θ̄
         self._count = torch.zeros((), device=self._theta.device)  # of updates, up to `updates`
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WeightAverage[Network]":
+        """Return one of its own whose parameters are views of its own θ̄, which plain copies are not."""
+        copy = WeightAverage(self.network, self.updates)
+        copy._count.copy_(self._count)
+        return copy
 
     def follow(self, theta: Tensor) -> None:
         """θ̄ ← θ̄ + (θ - θ̄) / n after an update, for weights `[P]`; it waits for nothing, so a CUDA graph can hold it."""

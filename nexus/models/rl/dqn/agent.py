@@ -6,7 +6,7 @@ Mnih et al. 2015, https://doi.org/10.1038/nature14236. What is learned is in `dq
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -65,6 +65,8 @@ def by_epsilon(
     return epsilon_greedy(greedy_actions, q_values.shape[1], epsilon, rng, action_masks)
 
 
+# What `DQNAgent._bind` makes: it belongs to one agent and can't be copied from it.
+BOUND = ("_theta", "_theta_target", "_parameters_of_theta", "optimizer", "_gradient_of", "_take_step")
 LEARNED_FROM = ("states", "actions", "rewards", "next_states", "discounts", "returns", "weights")  # keys of a batch
 
 
@@ -152,18 +154,34 @@ class DQNAgent(NexusModule):
         with seeded_initialisation(self.settings.seed):
             self.q_network = (self.default_network() if network is None else network).to(device)
         self.target_network = deepcopy(self.q_network).requires_grad_(False)
+        self._noise = torch_generator(self.settings.seed, "noise", device)
+        self._is_noisy = resample_noise(self.q_network, self._noise)
+        over = self.settings.averaged_updates
+        self.average = None if over is None else WeightAverage(self.q_network, over)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Make parameters views of flat ones, and what holds on to those: the optimizer and the update."""
         self._theta = flatten_parameters(self.q_network)  # [P], θ
         self._theta_target = flatten_parameters(self.target_network)  # [P], θ⁻
         self._parameters_of_theta = list(self.q_network.parameters())
-        self._noise = torch_generator(self.settings.seed, "noise", device)
-        self._is_noisy = resample_noise(self.q_network, self._noise)
         self.optimizer = optimizer_of(self.settings, self._theta)
-        over = self.settings.averaged_updates
-        self.average = None if over is None else WeightAverage(self.q_network, over)
         self._gradient_of = compiled(self._gradient) if self.settings.compile else self._gradient
         self._take_step: Callable[[Batch, float], Outcome] = self.step
-        if self.settings.cuda_graph and device.type == "cuda":
+        if self.settings.cuda_graph and self._theta.is_cuda:
             self._take_step = self.captured()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return an agent of its own that acts and learns on exactly as this one would."""
+        copy = type(self).__new__(type(self))
+        memo[id(self)] = copy
+        vars(copy).update({name: deepcopy(value, memo) for name, value in vars(self).items() if name not in BOUND})
+        copy._bind()
+        memo[id(self.optimizer)] = copy.optimizer  # for a scheduler that is copied along
+        copy.optimizer.param_groups[0] |= {k: v for k, v in self.optimizer.param_groups[0].items() if k != "params"}
+        for name, moment in self.optimizer.state[self._theta].items():
+            copy.optimizer.state[copy._theta][name].copy_(moment)
+        return copy
 
     def default_network(self) -> DQNNetwork:
         """Return the network that the settings describe."""
