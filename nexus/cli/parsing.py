@@ -1,10 +1,12 @@
 """Flags from dataclasses, by tyro; what does not parse becomes one line."""
 
+import inspect
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from itertools import dropwhile, takewhile
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -12,12 +14,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from nexus.core.errors import ConfigError, nearest
+from nexus.core.errors import ConfigError
 from nexus.core.period import Period, whole_number
 
 __all__ = ["parse"]
 
 Command = TypeVar("Command")
+NO_ALIASES: Mapping[str, str] = {}
+CLOSE = 0.6  # how alike a flag must be to be suggested, from 0 to 1
 
 registry = ConstructorRegistry()
 
@@ -69,8 +73,21 @@ def read_number(text: str) -> float:
 READERS: Mapping[Any, Callable[[str], Any]] = {Period: Period.parse, int: read_whole_number, float: read_number}
 
 
-def parse(command: type[Command], arguments: Sequence[str], prog: str, default: Command | None = None) -> Command:
+def parse(
+    command: type[Command],
+    arguments: Sequence[str],
+    prog: str,
+    default: Command | None = None,
+    aliases: Mapping[str, str] = NO_ALIASES,
+) -> Command:
     """Return a filled `command` dataclass.
+
+    Args:
+        command: the dataclass; each field is a flag.
+        arguments: of the command line.
+        prog: what help and errors call it.
+        default: what its fields are where no flag says otherwise.
+        aliases: other names of flags, which the caller has replaced; named in the help and in errors.
 
     Raises:
         ConfigError: an option is unknown or can't be read; one line with the nearest right thing.
@@ -78,12 +95,16 @@ def parse(command: type[Command], arguments: Sequence[str], prog: str, default: 
     """
     said = io.StringIO()
     asked_for_help = any(word in ("-h", "--help") for word in arguments)
+    flags = flags_of(command)
+    if not asked_for_help:
+        require_known(arguments, flags, aliases, prog)
     try:
         with redirect_stderr(said), redirect_stdout(sys.stdout if asked_for_help else said):
-            parsed, unknown = tyro.cli(
+            parsed, left = tyro.cli(
                 command,
                 args=list(arguments),
                 prog=prog,
+                description=description(command, aliases),
                 registry=registry,
                 return_unknown_args=True,
                 default=tyro.MISSING_NONPROP if default is None else default,
@@ -92,21 +113,57 @@ def parse(command: type[Command], arguments: Sequence[str], prog: str, default: 
         if not stop.code:
             raise
         raise ConfigError(f"{first_paragraph(said.getvalue())}; see {prog} --help") from None
-    if unknown:
-        flags = [f"--{name.replace('_', '-')}" for name in field_names(command)]
-        word = unknown[0].split("=")[0].replace("_", "-")
-        raise ConfigError(f"unknown option {unknown[0]}{nearest(word, flags)}; see {prog} --help")
+    if left:
+        raise ConfigError(f"{stray(left[0], arguments, flags)}; see {prog} --help")
     result: Command = parsed
     return result
 
 
-def field_names(command: Any) -> list[str]:
-    """Names of all fields, nested dataclasses included."""
+def description(command: type, aliases: Mapping[str, str]) -> str:
+    """Return the first lines of a help: what the command does, and the other names of its flags."""
+    lines = [inspect.cleandoc(command.__doc__ or "")]
+    if aliases:
+        names: dict[str, list[str]] = {}
+        for alias, flag in aliases.items():
+            names.setdefault(flag, []).append(alias)
+        said = "; ".join(f"{', '.join(others)} for {flag}" for flag, others in names.items())
+        lines.append(f"Other names: {said}.")
+    return "\n\n".join(lines)
+
+
+def require_known(arguments: Sequence[str], flags: Mapping[str, bool], aliases: Mapping[str, str], prog: str) -> None:
+    """Raise `ConfigError` for a flag that there is not, before its absence makes another one look wrong."""
+    known = [*flags, *(f"--no-{name[2:]}" for name, switch in flags.items() if switch), *aliases]
+    for word in arguments:
+        flag = word.split("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag not in known and not flag.startswith("--tyro-"):
+            # Without the dashes, which would make any two short words look alike.
+            close = get_close_matches(flag.strip("-"), [name.strip("-") for name in known], cutoff=CLOSE)
+            meant = f"; did you mean {', '.join(f'--{name}' for name in close)}?" if close else ""
+            raise ConfigError(f"unknown option {word.split('=')[0]}{meant}; see {prog} --help")
+
+
+def stray(word: str, arguments: Sequence[str], flags: Mapping[str, bool]) -> str:
+    """Say why a word is left over: an unknown short flag, the value of a switch, or one word too many."""
+    if word.startswith("-"):
+        return f"unknown option {word}"
+    before = arguments[arguments.index(word) - 1] if word in arguments[1:] else ""
+    if flags.get(before.replace("_", "-")):
+        return f"{before} takes no value, got {word!r}: {before} switches it on, --no-{before[2:]} off"
+    return f"{word!r} belongs to no option"
+
+
+def flags_of(command: Any) -> dict[str, bool]:
+    """Return the flags of all fields, nested dataclasses included, and whether each is a switch."""
     hints = get_type_hints(command)
-    names = []
+    flags: dict[str, bool] = {}
     for field in fields(command):
-        names += field_names(hints[field.name]) if is_dataclass(hints[field.name]) else [field.name]
-    return names
+        kind = hints[field.name]
+        if kind is not Period and is_dataclass(kind):
+            flags |= flags_of(kind)
+        else:
+            flags[f"--{field.name.replace('_', '-')}"] = kind is bool
+    return flags
 
 
 def first_paragraph(text: str) -> str:

@@ -10,12 +10,13 @@ import tyro
 
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError, RunError
+from nexus.core.names import algorithm_name
 from nexus.training.config import TrainConfig
 from nexus.training.presets import algorithm_preset, resolve_preset
 
 __all__ = ["TrainCommand", "read_as", "run"]
 
-# Short forms that people bring from other libraries.
+# Short forms, and what people bring from other libraries.
 ALIASES = {
     "-n": "--total-steps",
     "--total-timesteps": "--total-steps",
@@ -24,6 +25,7 @@ ALIASES = {
     "--lr": "--learning-rate",
     "--algo": "--algorithm",
     "--buffer-size": "--replay-capacity",
+    "--config": "--config-file",
 }
 
 
@@ -36,7 +38,7 @@ class TrainCommand:
     preset: str | None = None
     """Named settings: seed, nature, fast, paper, tuned. None takes those for the environment, if there are any."""
     config_file: str | None = None
-    """Settings from a JSON file, for example a run's run.json (also --config)."""
+    """Settings from a JSON file, for example a run's run.json."""
     run_dir: str | None = None
     """A new or empty folder for the run; none makes one below runs/."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
@@ -86,22 +88,22 @@ def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:
         preset, values = resolve_preset(preset, env)
     from nexus.models.rl.dqn.rainbow import algorithm_named
 
-    algorithm = option(words, "--algorithm") or values.get("algorithm", "dqn")
+    algorithm = algorithm_name(option(words, "--algorithm") or str(values.get("algorithm", "dqn")))
     if file is None or option(words, "--algorithm") is not None:
         values |= {**algorithm_named(algorithm).settings, **algorithm_preset(preset, env or "", algorithm)}
         values["algorithm"] = algorithm
     default = kind(env or "", preset, file, config=TrainConfig.from_mapping(values))
-    command = parse(kind, words, prog, default)
+    command = parse(kind, words, prog, default, ALIASES)
     if not command.env:
         raise ConfigError(f"name an environment first, as in: {prog} CartPole-v1")
     return replace(command, preset=preset)
 
 
 def expand(word: str) -> str:
-    """Replace a short or foreign flag by ours; `--flag=value` too."""
+    """Replace a short or foreign flag by ours; `--flag=value` and `--some_flag` too."""
     flag, equals, value = word.partition("=")
-    flag = "--config-file" if flag == "--config" else ALIASES.get(flag, flag)
-    return flag + equals + value
+    flag = flag.replace("_", "-") if flag.startswith("--") else flag
+    return ALIASES.get(flag, flag) + equals + value
 
 
 def option(words: list[str], name: str) -> str | None:

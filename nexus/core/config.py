@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nexus.core.errors import ConfigError, nearest
+from nexus.core.names import algorithm_name
 from nexus.core.period import Period
 
 __all__ = ["AgentConfig", "CheckedConfig"]
@@ -203,6 +204,11 @@ class AgentConfig(CheckedConfig):
     """Compile the update with torch.compile: about 10 s to start, then faster."""
     cuda_graph: bool = True
     """On CUDA: record the update once as a CUDA graph, compare it with the eager one, and replay it."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.algorithm, str):
+            object.__setattr__(self, "algorithm", algorithm_name(self.algorithm))
+        super().__post_init__()
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""

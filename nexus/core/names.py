@@ -1,0 +1,60 @@
+"""Names of algorithms as people write them: `DDQN`, `double_dqn`, `C-51`."""
+
+from collections.abc import Mapping
+
+from nexus.core.errors import ConfigError
+
+__all__ = ["algorithm_name"]
+
+# Without case, dashes and blanks -> what it is called here.
+CALLED: Mapping[str, str] = {
+    "dqn": "dqn",
+    "double": "double",
+    "ddqn": "double",
+    "doubledqn": "double",
+    "dueling": "dueling",
+    "duelingdqn": "dueling",
+    "prioritized": "prioritized",
+    "prioritizeddqn": "prioritized",
+    "nstep": "n-step",
+    "nstepdqn": "n-step",
+    "noisy": "noisy",
+    "noisydqn": "noisy",
+    "noisynet": "noisy",
+    "munchausen": "munchausen",
+    "munchausendqn": "munchausen",
+    "mdqn": "munchausen",
+    "c51": "c51",
+    "categorical": "c51",
+    "categoricaldqn": "c51",
+    "qrdqn": "qr-dqn",
+    "iqn": "iqn",
+    "pqn": "pqn",
+    "rainbow": "rainbow",
+    "rainbowdqn": "rainbow",
+    "beyond": "beyond",
+    "beyondtherainbow": "beyond",
+    "btr": "beyond",
+}
+# Parts of an agent that go under a name elsewhere, and the flags that choose them.
+PARTS: Mapping[str, str] = {
+    "per": "--prioritized, beside any algorithm",
+    "prioritizedreplay": "--prioritized, beside any algorithm",
+    "prioritizedexperiencereplay": "--prioritized, beside any algorithm",
+    "d3qn": "--double --dueling",
+    "duelingdoubledqn": "--double --dueling",
+    "doubleduelingdqn": "--double --dueling",
+    "miqn": "--algo iqn --munchausen",
+}
+
+
+def algorithm_name(name: str) -> str:
+    """Return the name that an algorithm has here; one that nobody knows comes back as it is.
+
+    Raises:
+        ConfigError: it is no algorithm here, but a choice of flags; says which.
+    """
+    bare = "".join(filter(str.isalnum, name.casefold()))
+    if bare in PARTS:
+        raise ConfigError(f"algorithm {name!r} is a choice of parts here: {PARTS[bare]}")
+    return CALLED.get(bare, name)
