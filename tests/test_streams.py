@@ -1,4 +1,4 @@
-"""Output where an encoding lacks what is printed: spelled out, and never the end of a run."""
+"""Output where an encoding lacks what is printed, and where the terminal is narrow."""
 
 import os
 import re
@@ -61,3 +61,15 @@ def test_an_error_is_spelled_too() -> None:
 )
 def test_characters_are_spelled(character: str, text: str) -> None:
     assert spell(character) == text
+
+
+def test_the_list_of_algorithms_fits_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["algorithms"]) == 0
+    said = capsys.readouterr().out
+    assert "arxiv.org/abs/1511.05952, data/prioritized_replay_buffer.py\n" in said.replace(" \n", "\n").replace(
+        "  ", ""
+    )
+    assert "update_every=1024 steps, updates_each=64" in " ".join(said.split())

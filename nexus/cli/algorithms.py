@@ -20,13 +20,13 @@ def run(arguments: list[str]) -> int:
     parse(AlgorithmsCommand, arguments, "nexus algorithms")
     from nexus.models.rl.dqn.rainbow import ALGORITHMS
 
-    table = Table(box=None, padding=(0, 1))
-    for title in ("name", "what it changes", "settings", "paper", "file"):
-        table.add_column(title, overflow="fold")  # an address that is cut leads nowhere
+    table = Table(box=None, padding=(0, 1), show_header=False)
     refused: dict[tuple[str, str], list[str]] = {}
     for name, algorithm in ALGORITHMS.items():
-        settings = " ".join(f"{key}={value}" for key, value in algorithm.settings.items())
-        table.add_row(name, algorithm.changes, settings, algorithm.paper, algorithm.file)
+        table.add_row(f"[bold]{name}", algorithm.changes)
+        if algorithm.settings:
+            table.add_row("", ", ".join(f"{key}={value}" for key, value in algorithm.settings.items()))
+        table.add_row("", f"{algorithm.paper}, {algorithm.file}")
         for refusal in algorithm.refuses.items():
             refused.setdefault(refusal, []).append(name)
     console = Console(highlight=False)
