@@ -1,7 +1,8 @@
 """`nexus plot RUN...`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,18 @@ import tyro
 from nexus.cli.extras import load
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError, RunError
-from nexus.training.curves import COLUMN_OF, Axis, Run, mean_curve, read_runs, same_settings
+from nexus.training.curves import (
+    COLUMN_OF,
+    Axis,
+    Curve,
+    Run,
+    different_seeds,
+    grid_of,
+    mean_of,
+    points_of,
+    read_runs,
+    same_settings,
+)
 
 __all__ = ["run"]
 
@@ -20,22 +32,31 @@ LABELS = {"steps": "steps (decisions)", "episodes": "episodes", "seconds": "wall
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")  # after the last colour they start again with another line
 GREY = "#555555"
+LIGHT = 0.4  # of the training returns, which lie behind the evaluations
+PANEL, ROW = (7.2, 4.4), 0.2  # inches of a panel, and of a row of the legend below it
+KINDS_OF_LINES = 3  # that a legend explains
+MOST_STACKED = 3  # panels above each other; more stand in two columns
+BEHIND, FRONT, TOP = 2, 4, 5  # matplotlib's order
+DIAMOND = {"marker": "D", "markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.8, "linestyle": "none"}
 
 
 @dataclass(frozen=True)
 class PlotCommand:
-    """Draw the learning curves of runs. Runs that differ in nothing but their seed become one curve: their
-    mean, with a 95 % bootstrap interval.
+    """Draw the learning curves of runs: their evaluations, and behind them the returns of training, which
+    explores. Runs that differ in nothing but their seed become one curve: their mean, with a 95 % bootstrap
+    interval. Each environment gets a panel of its own.
     """
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Folders of runs of one environment."""
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
+    """Folders of runs."""
     out: str = "curves.png"
     """The picture to write: a .png, .pdf or .svg file."""
     window: int = 20
-    """Episodes of the running mean."""
+    """Training episodes of the running mean."""
     x: Axis = "steps"
     """What to draw the returns against."""
+    same_env: bool = False
+    """Runs on functions of one name were on one environment, so that their seeds may share a mean."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -50,72 +71,145 @@ def run(arguments: list[str]) -> int:
     """Draw and say where the picture is."""
     command = parse(PlotCommand, arguments, "nexus plot")
     load("matplotlib", "plot")
-    runs = read_runs(command.runs)
+    runs, left_out = different_seeds(read_runs(command.runs, same_env=command.same_env))
     figure = draw(runs, command.x, command.window)
     try:
         figure.savefig(command.out, dpi=150)
     except OSError as error:
         raise RunError(f"can't write {command.out}: {error.strerror or error}") from None
-    print(f"Learning curves of {len(runs)} run(s) of {runs[0].env}: {command.out}")
+    for line in left_out:
+        print(f"Note: {line}")
+    print(f"Learning curves of {len(runs)} run(s) of {', '.join(by_env(runs))}: {command.out}")
     return 0
 
 
-def draw(runs: Sequence[Run], x: Axis, window: int) -> Any:
-    """Return a matplotlib figure with a curve for each group of runs."""
-    from matplotlib.figure import (
-        Figure,
-    )  # without pyplot: no window system is looked for, nothing global changes
+def by_env(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Group runs by their environments."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.env, []).append(run)
+    return groups
 
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    axes = figure.add_subplot()
-    if len(runs) == 1:
-        draw_episodes(axes, runs[0], x)
-    for number, (name, group) in enumerate(same_settings(runs).items()):
-        draw_group(axes, group, x, window, name, number)
-    protocol = runs[0].trained.get("name")
-    dress(axes, runs[0].env if protocol is None else f"{runs[0].env}, protocol {protocol}", x)
-    axes.set_ylabel("episode return" if len(runs) == 1 else f"episode return, mean of {window} episodes")
+
+def draw(runs: Sequence[Run], x: Axis, window: int) -> Any:
+    """Return a matplotlib figure with a panel for each environment."""
+    from matplotlib.figure import Figure  # without pyplot: no window system is looked for, nothing global changes
+
+    panels = by_env(runs)
+    columns = 1 if len(panels) <= MOST_STACKED else 2
+    rows = ceil(len(panels) / columns)
+    longest = max(len(same_settings(group)) for group in panels.values())
+    height = PANEL[1] if longest == 1 else PANEL[1] + ROW * (longest + KINDS_OF_LINES)
+    figure = Figure(figsize=(PANEL[0] * columns, height * rows), layout="constrained")
+    for number, (env, group) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, number)
+        draw_panel(axes, group, x, window)
+        protocol = group[0].trained.get("name")
+        dress(axes, env if protocol is None else f"{env}, protocol {protocol}", x)
     return figure
 
 
+def draw_panel(axes: Any, runs: Sequence[Run], x: Axis, window: int) -> None:
+    """Draw the runs of one environment, a colour for each kind of run, and the legend."""
+    groups = same_settings(runs)
+    handles: list[Any] = []
+    for number, (name, group) in enumerate(groups.items()):
+        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)]}
+        draw_training(axes, group, x, window, look)
+        draw_evaluations(axes, group, x, look)
+        if len(groups) > 1:
+            handles.append(sample(f"{name} ({count(group)})", linewidth=1.8, **look))
+    if len(runs) == 1:
+        draw_episodes(axes, runs[0], x)
+    handles += key(groups, window)
+    # Below the panel if it has long lines: they would hide the curves.
+    place = {} if len(groups) == 1 else {"loc": "upper left", "bbox_to_anchor": (0, -0.13)}
+    axes.legend(handles=handles, frameon=False, fontsize=9, **place)
+
+
+def draw_training(axes: Any, group: Sequence[Run], x: Axis, window: int, look: dict[str, Any]) -> None:
+    """Draw the returns of training: in front with their interval, or light and behind if there are evaluations."""
+    behind = any(len(run.scores) > 1 for run in group)
+    style = {**look, "linewidth": 1.2, "alpha": LIGHT} if behind else {**look, "linewidth": 1.8}
+    curves = [run.training(x, window) for run in group if run.episodes["step"].size]
+    for curve in means(curves, grid_of(curves) if curves else None):
+        axes.plot(curve.x, curve.mean, zorder=BEHIND, **style)
+        if len(curves) > 1 and not behind:
+            axes.fill_between(curve.x, curve.low, curve.high, color=look["color"], alpha=0.18, linewidth=0)
+
+
+def draw_evaluations(axes: Any, group: Sequence[Run], x: Axis, look: dict[str, Any]) -> None:
+    """Draw the evaluations with their interval, and a diamond where the final weights of a run were evaluated."""
+    curves = [run.evaluations(x) for run in group if run.scores]
+    for curve in means(curves, points_of(curves) if curves else None):
+        axes.plot(curve.x, curve.mean, marker="o", markersize=3, linewidth=1.8, zorder=FRONT, **look)
+        axes.fill_between(curve.x, curve.low, curve.high, color=look["color"], alpha=0.18, linewidth=0, zorder=BEHIND)
+    for curve in (run.evaluations(x) for run in group if run.finished):
+        at, mean, low, high = (values[-1:] for values in (curve.x, curve.mean, curve.low, curve.high))
+        bars = None if len(group) > 1 else (mean - low, high - mean)
+        axes.errorbar(at, mean, bars, color=look["color"], capsize=2, zorder=TOP, **DIAMOND)
+
+
+def means(curves: Sequence[Curve], x: Any) -> list[Curve]:
+    """Return the mean of several curves at some points, or all of them if they share none."""
+    return [mean_of(curves, x)] if len(curves) > 1 and len(x) else list(curves)
+
+
 def draw_episodes(axes: Any, run: Run, x: Axis) -> None:
-    """Draw each episode as a faint dot."""
-    axes.plot(
-        run.episodes[COLUMN_OF[x]],
-        run.episodes["return"],
-        ".",
-        color=COLOURS[0],
-        markersize=5,
-        markeredgewidth=0,
-        alpha=0.35,
-        label="each episode",
-    )
+    """Draw each training episode as a faint dot."""
+    dots = run.episodes[COLUMN_OF[x]], run.episodes["return"]
+    axes.plot(*dots, ".", color=COLOURS[0], markersize=4, markeredgewidth=0, alpha=0.25, zorder=1)
 
 
-def draw_group(axes: Any, group: Sequence[Run], x: Axis, window: int, name: str, number: int) -> None:
-    """Draw the mean of a group, with its interval if it has more than one run."""
-    curve = mean_curve(group, x, window)
-    colour = COLOURS[number % len(COLOURS)]
-    line = LINES[number // len(COLOURS) % len(LINES)]
-    axes.plot(curve.x, curve.mean, line, color=colour, linewidth=1.8, label=label(name, len(group), window))
-    if len(group) > 1:
-        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+def key(groups: Mapping[str, Sequence[Run]], window: int) -> list[Any]:
+    """Return the part of the legend that says what the kinds of lines are."""
+    runs = [run for group in groups.values() for run in group]
+    alone = len(runs) == 1
+    colour = COLOURS[0] if len(groups) == 1 else GREY
+    of_runs = f" ({count(runs)})" if len(groups) == 1 and not alone else ""
+    handles = []
+    if any(len(run.scores) > 1 for run in runs):
+        said = "evaluations, 95 % interval" if alone else f"evaluations{of_runs}"
+        handles.append(sample(said, color=colour, marker="o", markersize=3, linewidth=1.8))
+    if any(run.episodes["step"].size for run in runs):
+        look = {"linewidth": 1.2, "alpha": LIGHT} if handles else {"linewidth": 1.8}
+        said = f"training, which explores: mean of {window} episodes{'' if handles else of_runs}"
+        handles.append(sample(said, color=colour, **look))
+        if alone:
+            dot = {"marker": ".", "linestyle": "none", "markeredgewidth": 0, "alpha": LIGHT}
+            handles.append(sample("each training episode", color=colour, **dot))
+    if any(run.finished for run in runs):
+        said = f"evaluation of the final weights{'' if alone else ' of each run'}"
+        handles.append(sample(said, color=colour, **DIAMOND))
+    return handles
 
 
-def label(name: str, runs: int, window: int) -> str:
-    """Return a group's line in the legend."""
-    if runs == 1:
-        return f"{name} (1 run)" if name else f"mean of {window} episodes"
-    return f"{name or 'mean'} ({runs} runs, 95 % interval)"
+def sample(label: str, **look: Any) -> Any:
+    """Return a line for the legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=plain(label), **look)
+
+
+def plain(text: str) -> str:
+    """Return text that matplotlib prints as it is: between two dollar signs it would expect a formula."""
+    return text.replace("$", r"\$")
+
+
+def count(runs: Sequence[Run]) -> str:
+    """Say how many runs a curve is of."""
+    return "1 run" if len(runs) == 1 else f"{len(runs)} runs, 95 % interval"
 
 
 def dress(axes: Any, env: str, x: Axis) -> None:
-    """Give the picture its title, labels, grid and legend."""
+    """Give a panel its title, labels and grid."""
     from matplotlib.ticker import EngFormatter
 
-    axes.set_title(env, loc="left", fontsize=12, fontweight="bold")
+    axes.set_title(plain(env), loc="left", fontsize=12, fontweight="bold")
     axes.set_xlabel(LABELS[x])
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_ylabel("episode return")
+    if x != "seconds":  # 500m of them would be taken for minutes
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
     axes.margins(x=0.02)
     axes.grid(color="#dddddd", linewidth=0.6)
@@ -123,4 +217,3 @@ def dress(axes: Any, env: str, x: Axis) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(colors=GREY, labelsize=9)
-    axes.legend(frameon=False, fontsize=9)

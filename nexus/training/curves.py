@@ -1,9 +1,10 @@
-"""Learning curves of run folders: reading and smoothing them, and the mean of several runs."""
+"""Learning curves of run folders: what was scored while training, and the mean of several runs."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,46 +20,26 @@ __all__ = [
     "Axis",
     "Curve",
     "Run",
-    "mean_curve",
+    "different_seeds",
+    "grid_of",
+    "mean_of",
+    "points_of",
     "read_episodes",
     "read_runs",
     "running_mean",
     "same_settings",
 ]
 
-EPISODES_FILE, EVALUATION_FILE = "episodes.csv", "evaluation.json"
+EPISODES_FILE, EVALUATION_FILE, METRICS_FILE = "episodes.csv", "evaluation.json", "metrics.jsonl"
 COLUMNS = ("step", "episode", "return", "length", "seconds")
+SCORE, SPREAD = "eval/mean_reward", "eval/std_reward"  # what an evaluation is called in metrics.jsonl
 GRID = 300  # points of a mean curve: more than a picture of usual size resolves
+NORMAL = 1.96  # standard errors on either side of a mean, for 95 %
 
 Floats: TypeAlias = NDArray[np.float64]
 Axis: TypeAlias = Literal["steps", "episodes", "seconds"]
 COLUMN_OF: Mapping[Axis, str] = {"steps": "step", "episodes": "episode", "seconds": "seconds"}
-
-
-@dataclass(frozen=True)
-class Run:
-    """The training episodes of one run, and what it was a run of.
-
-    Args:
-        folder: where it lies.
-        env: the environment's id.
-        settings: everything that distinguishes one kind of run from another; the seed doesn't.
-        episodes: a column `[K]` for each of `COLUMNS`, one row per finished episode.
-        trained: under which protocol; empty but for Atari games.
-        evaluated: likewise, with the ε that acted; None if the run was not evaluated.
-    """
-
-    folder: Path
-    env: str
-    settings: Mapping[str, Any]
-    episodes: Mapping[str, Floats]
-    trained: Mapping[str, Any] = field(default_factory=dict)
-    evaluated: Mapping[str, Any] | None = None
-
-    def curve(self, axis: Axis, window: int) -> "Curve":
-        """Return the running mean of the returns over `window` episodes."""
-        returns = running_mean(self.episodes["return"], window)
-        return Curve(self.episodes[COLUMN_OF[axis]], returns, returns, returns)
+Scores: TypeAlias = dict[float, tuple[float, float, float]]  # step -> mean and both ends of its interval
 
 
 @dataclass(frozen=True)
@@ -71,19 +52,72 @@ class Curve:
     high: Floats
 
 
-def read_runs(folders: Sequence[str]) -> list[Run]:
-    """Read runs of one environment under one protocol; a folder that is named twice counts once.
+@dataclass(frozen=True)
+class Run:
+    """What one run scored as it went on, and what it was a run of.
+
+    Args:
+        folder: where it lies.
+        env: the environment's id, or the name of the function that makes it.
+        settings: everything that distinguishes one kind of run from another; the seed doesn't.
+        episodes: a column `[K]` for each of `COLUMNS`, one row per finished training episode.
+        scores: of its evaluations, by their step.
+        seed: None if that is not known.
+        end: how far it came, under the names of `COLUMNS`.
+        finished: whether the last evaluation is of its final weights.
+        trained: under which protocol; empty but for Atari games.
+        evaluated: likewise, with the ε that acted; None if the run was not evaluated.
+    """
+
+    folder: Path
+    env: str
+    settings: Mapping[str, Any]
+    episodes: Mapping[str, Floats]
+    scores: Scores = field(default_factory=dict)
+    seed: int | None = None
+    end: Mapping[str, float] = field(default_factory=dict)
+    finished: bool = False
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    evaluated: Mapping[str, Any] | None = None
+
+    def training(self, axis: Axis, window: int) -> Curve:
+        """Return the running mean of the training returns over `window` episodes."""
+        returns = running_mean(self.episodes["return"], window)
+        return Curve(self.episodes[COLUMN_OF[axis]], returns, returns, returns)
+
+    def evaluations(self, axis: Axis) -> Curve:
+        """Return the evaluations, in their order."""
+        steps = np.array(sorted(self.scores))
+        mean, low, high = np.array([self.scores[step] for step in steps]).reshape(-1, 3).T
+        return Curve(self.along(axis, steps), mean, low, high)
+
+    def along(self, axis: Axis, steps: Floats) -> Floats:
+        """Return where on an axis the run was at these steps, from the episodes that ended around them."""
+        if axis == "steps":
+            return steps
+        column = COLUMN_OF[axis]
+        known, there = (np.append(0.0, self.episodes[name]) for name in ("step", column))
+        if self.end.get("step", 0.0) > known[-1]:
+            known, there = np.append(known, self.end["step"]), np.append(there, self.end[column])
+        at: Floats = np.interp(steps, known, there)
+        return at
+
+
+def read_runs(folders: Sequence[str], *, same_env: bool = False) -> list[Run]:
+    """Read runs; a folder that is named twice counts once.
+
+    Args:
+        folders: of the runs.
+        same_env: whether functions of one name made one environment; two lambdas have one name.
 
     Raises:
-        RunError: a folder is no run, or its episodes are missing or damaged.
-        ConfigError: the runs are of different environments or protocols.
+        RunError: a folder is no run, its files are missing or damaged, or there is nothing in it to draw.
+        ConfigError: runs of one environment are of different protocols.
     """
     unique = {Path(folder).resolve(): Path(folder) for folder in folders}
-    runs = [read_one(folder) for folder in unique.values()]
-    envs = sorted({run.env for run in runs})
-    if len(envs) > 1:
-        raise ConfigError(f"returns of {', '.join(envs)} can't share an axis: name the runs of one environment")
-    require_one_protocol(runs)
+    runs = [read_one(folder, same_env=same_env) for folder in unique.values()]
+    for env in dict.fromkeys(run.env for run in runs):
+        require_one_protocol([run for run in runs if run.env == env])
     return runs
 
 
@@ -112,54 +146,136 @@ def shown(protocol: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(own)})" if own else name
 
 
-def read_one(folder: Path) -> Run:
+def read_one(folder: Path, *, same_env: bool = False) -> Run:
     """Read one run's folder."""
     about = read_run(folder)
     config, env = about.get("config"), str(about.get("env"))
     settings = {"algorithm": about.get("algorithm"), **(config if isinstance(config, dict) else {})}
-    settings.pop("seed", None)
-    trained = {"name": settings.get("protocol") or "nature"} if is_atari(env) else {}
-    evaluated = read_protocol(folder, must_carry=about["format"] > 1)
-    return Run(folder, env, settings, read_episodes(folder), trained, evaluated)
+    seed = settings.pop("seed", None)
+    if not (about.get("env_is_id", True) or same_env):
+        settings["run"] = str(folder)
+    episodes, scores = read_episodes(folder), read_scores(folder, settings.get("eval_episodes"))
+    end, final = end_of(about), read_evaluation(folder, must_carry=about["format"] > 1)
+    finished = about.get("status") == "finished" and final is not None
+    if final is not None and finished:
+        scores[end.get("step", max(scores, default=0.0))] = interval_of(final, folder / EVALUATION_FILE)
+    if not (scores or episodes["step"].size):
+        raise RunError(f"{folder} has nothing to draw yet: no episode has ended, and it was not evaluated")
+    return Run(
+        folder,
+        env,
+        settings,
+        episodes,
+        scores,
+        seed if isinstance(seed, int) else None,
+        end,
+        finished,
+        {"name": settings.get("protocol") or "nature"} if is_atari(env) else {},
+        None if final is None else protocol_of(final, folder / EVALUATION_FILE),
+    )
 
 
-def read_protocol(folder: Path, *, must_carry: bool) -> dict[str, Any] | None:
-    """Return the rules and the ε of a run's evaluation, None if it has none.
+def end_of(about: Mapping[str, Any]) -> dict[str, float]:
+    """Return how far a run came by its `run.json`, or nothing if that does not say it."""
+    progress = about.get("progress")
+    progress = progress if isinstance(progress, dict) else {}
+    end = {"step": progress.get("steps"), "episode": progress.get("episodes"), "seconds": about.get("seconds")}
+    known = {name: float(value) for name, value in end.items() if is_number(value)}
+    return known if len(known) == len(end) else {}
 
-    Raises:
-        RunError: `evaluation.json` is damaged, or does not say how it was made.
-    """
+
+def read_evaluation(folder: Path, *, must_carry: bool) -> dict[str, Any] | None:
+    """Return what `evaluation.json` says, None if there is none."""
     if not (folder / EVALUATION_FILE).exists():
         return None
-    protocol = read_json(inside(folder, EVALUATION_FILE), must_carry=must_carry).get("protocol")
+    return read_json(inside(folder, EVALUATION_FILE), must_carry=must_carry)
+
+
+def protocol_of(evaluation: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the rules and the ε of an evaluation.
+
+    Raises:
+        RunError: it does not say how it was made.
+    """
+    protocol = evaluation.get("protocol")
     rules = protocol.get("rules") if isinstance(protocol, dict) else None
     if not isinstance(protocol, dict) or not isinstance(rules, dict | None) or "epsilon" not in protocol:
-        raise RunError(f"{folder / EVALUATION_FILE} does not say under which protocol it was made")
+        raise RunError(f"{path} does not say under which protocol it was made")
     return {**(rules or {}), "epsilon": protocol["epsilon"]}
 
 
-def read_episodes(folder: Path) -> dict[str, Floats]:
-    """Read `episodes.csv` into a column `[K]` per name.
-
-    A run that is still going may have written half of its last line; that line is left out.
+def interval_of(evaluation: Mapping[str, Any], path: Path) -> tuple[float, float, float]:
+    """Return the mean of an evaluation and both ends of its interval.
 
     Raises:
-        RunError: there is no such file, it is damaged, or no episode has ended yet.
+        RunError: one of them is no number.
     """
-    path = folder / EPISODES_FILE
+    mean, low, high = (evaluation.get(name) for name in ("mean", "low", "high"))
+    if not (is_number(mean) and is_number(low) and is_number(high)):
+        raise RunError(f"{path} is damaged: needs numbers for mean, low and high")
+    return float(mean), float(low), float(high)
+
+
+def read_scores(folder: Path, episodes: Any) -> Scores:
+    """Read the evaluations in `metrics.jsonl`; of two at one step the last counts, which was on other episodes.
+
+    Args:
+        folder: of the run.
+        episodes: how many each evaluation played, as far as that is known; their intervals come from it.
+
+    Raises:
+        RunError: the file can't be read or is damaged.
+    """
+    path, scores = folder / METRICS_FILE, Scores()
+    if not path.exists():
+        return scores
+    for number, line in enumerate(whole_lines(path), 1):
+        if SCORE not in line:
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError:
+            values = None
+        step, mean, spread = (values.get(key) if isinstance(values, dict) else None for key in ("step", SCORE, SPREAD))
+        if not (is_number(step) and is_number(mean) and is_number(spread)):
+            raise RunError(f"{path} is damaged: line {number} needs numbers for step, {SCORE} and {SPREAD}")
+        half = NORMAL * spread / np.sqrt(episodes) if isinstance(episodes, int) and episodes > 1 else 0.0
+        scores[float(step)] = float(mean), float(mean - half), float(mean + half)
+    return scores
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """True for a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def whole_lines(path: Path) -> list[str]:
+    """Return the lines of a log; half a last line, which a run that is still going may have written, is left out.
+
+    Raises:
+        RunError: it can't be read, or is no text.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RunError(f"can't read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise RunError(f"{path} is damaged: it is no text") from None
-    header, *lines = text[: text.rfind("\n") + 1].splitlines() or [""]
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def read_episodes(folder: Path) -> dict[str, Floats]:
+    """Read `episodes.csv` into a column `[K]` per name.
+
+    Raises:
+        RunError: there is no such file, or it is damaged.
+    """
+    path = folder / EPISODES_FILE
+    header, *lines = whole_lines(path) or [""]
     if tuple(header.split(",")) != COLUMNS:
         raise RunError(f"{path} is damaged: needs the columns {', '.join(COLUMNS)}, got {header[:60]!r}")
-    if not lines:
-        raise RunError(f"{path} has no episodes: none had ended when the run did")
-    rows = [read_row(path, number, line) for number, line in enumerate(lines, 2)]
-    return {name: np.array(values) for name, values in zip(COLUMNS, zip(*rows, strict=True), strict=True)}
+    rows = np.array([read_row(path, number, line) for number, line in enumerate(lines, 2)]).reshape(-1, len(COLUMNS))
+    return dict(zip(COLUMNS, rows.T, strict=True))
 
 
 def read_row(path: Path, number: int, line: str) -> list[float]:
@@ -201,21 +317,48 @@ def same_settings(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def mean_curve(runs: Sequence[Run], axis: Axis, window: int) -> Curve:
-    """Return the mean over runs of their running means, with a 95 % bootstrap interval at each point.
+def different_seeds(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
+    """Leave out what repeats another run's seed and settings: it is no second sample. The longer one is kept.
 
-    It covers what all the runs cover: from where the last of them has begun to where the first has ended.
-
-    Raises:
-        ConfigError: the runs share no such range.
+    Returns:
+        the others, and a line for each that is left out.
     """
-    curves = [run.curve(axis, window) for run in runs]
-    if len(curves) == 1:
-        return curves[0]
-    start, end = max(curve.x[0] for curve in curves), min(curve.x[-1] for curve in curves)
-    if start > end:
-        names = ", ".join(str(run.folder) for run in runs)
-        raise ConfigError(f"these runs share no range of {axis}, so they have no mean: {names}")
-    grid = np.linspace(start, end, GRID)
-    values = np.stack([np.interp(grid, curve.x, curve.mean) for curve in curves])
-    return Curve(grid, values.mean(axis=0), *bootstrap_interval(values))
+    same: dict[str, list[Run]] = {}
+    for run in runs:
+        which = run.folder if run.seed is None else run.seed
+        same.setdefault(repr((run.env, sorted(run.settings.items()), which)), []).append(run)
+    kept = [max(group, key=lambda run: run.end.get("step", 0.0)) for group in same.values()]
+    said = [
+        f"{run.folder} is left out: its seed {run.seed} and its settings are those of {first.folder}"
+        for first, group in zip(kept, same.values(), strict=True)
+        for run in group
+        if run is not first
+    ]
+    return kept, said
+
+
+def grid_of(curves: Sequence[Curve]) -> Floats:
+    """Return evenly spaced points where all the curves are: from where the last begins to where the first ends."""
+    start, end = shared_range(curves)
+    return np.linspace(start, end, GRID) if start <= end else np.empty(0)
+
+
+def points_of(curves: Sequence[Curve]) -> Floats:
+    """Return the points of the curve that has fewest, moved to where all the curves are.
+
+    Runs evaluate some steps apart, since they end a step of all their environments together.
+    """
+    start, end = shared_range(curves)
+    fewest = min((curve.x for curve in curves), key=len)
+    return np.unique(fewest.clip(start, end)) if start <= end else np.empty(0)
+
+
+def shared_range(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Return the first and the last point that all the curves cover; there are none if the last comes first."""
+    return max(curve.x[0] for curve in curves), min(curve.x[-1] for curve in curves)
+
+
+def mean_of(curves: Sequence[Curve], x: Floats) -> Curve:
+    """Return the mean of several curves at some points, with a 95 % bootstrap interval at each."""
+    values = np.stack([np.interp(x, curve.x, curve.mean) for curve in curves])
+    return Curve(x, values.mean(axis=0), *bootstrap_interval(values))
