@@ -28,7 +28,7 @@ from nexus.models.averaging import WeightAverage
 from nexus.models.graph import Captured, Recorder, record
 from nexus.models.layers import flatten_parameters, in_mode, noisy_layers, resample_noise
 from nexus.models.rl.dqn.dqn import DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
-from nexus.models.setup import compiled, pop_bounds, pop_dims, resolve_device
+from nexus.models.setup import compiled, pop_bounds, pop_dims, pop_discrete_start, resolve_device, states_of
 from nexus.models.torsos import make_torso
 from nexus.ops.action_masks import only_legal
 from nexus.ops.exploration import epsilon_greedy
@@ -116,7 +116,8 @@ class DQNAgent(NexusModule):
 
     Args:
         config: `state_dim` (a number or a shape) and `action_dim`, any field of `AgentConfig`, and perhaps
-            `state_bounds`: the lowest and the highest values of a state, which the network maps to [-1, 1].
+            `state_bounds`: the lowest and the highest values of a state, which the network maps to [-1, 1]; and
+            `discrete_start`: the first of the whole numbers that the environment observes, where states are one-hot.
         network: another network, already made; its copy becomes the target network.
         loss: another loss object.
         next_action: another choice of the next action.
@@ -139,6 +140,7 @@ class DQNAgent(NexusModule):
         settings = dict(config)
         self.state_shape, self.action_dim = pop_dims(settings)
         self.state_bounds = pop_bounds(settings, self.state_shape)
+        self.discrete_start = pop_discrete_start(settings, self.state_shape)
         self.settings = AgentConfig.from_mapping(settings)
         self.gamma = self.settings.gamma
         self.epsilon = self.settings.epsilon
@@ -192,15 +194,16 @@ class DQNAgent(NexusModule):
         """Return one action for one state `[*obs]`: explored while training, else greedy.
 
         Args:
-            state: `[*obs]`.
+            state: `[*obs]`, or a whole number where the environment observes those.
             training: explore.
             action_masks: `[A]`, 1 where legal, as in Gymnasium's `info["action_mask"]`; None for all.
 
         Raises:
-            ConfigError: no action is legal, or there is not one entry per action.
+            ConfigError: this is not one state, or not finite; no action is legal, or there is not one entry per action.
         """
         masks = None if action_masks is None else self._usable(np.asarray(action_masks)[None])
-        return int(self.act(np.asarray(state)[None], self.epsilon if training else 0.0, training, masks)[0])
+        states = states_of(state, self.state_shape, self.discrete_start, many=False)[None]
+        return int(self.act(states, self.epsilon if training else 0.0, training, masks)[0])
 
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
         """Return an action for each of `[E, *obs]`: while training by `exploration`, else ε-greedily.
@@ -262,16 +265,17 @@ class DQNAgent(NexusModule):
         """Return `(action, None)` for one observation, or `(actions, None)` for many, as other libraries do.
 
         Args:
-            observation: `[*obs]` or `[E, *obs]`.
+            observation: `[*obs]` or `[E, *obs]`; where the environment observes whole numbers, one or a row `[E]`, too.
             state: not used.
             episode_start: not used.
             deterministic: greedy; else with the agent's exploration.
             action_masks: `[A]` or `[E, A]`, 1 where legal; None for all.
 
         Raises:
-            ConfigError: no action is legal, or there is not one entry per action.
+            ConfigError: the observation has another shape or is not finite; no action is legal, or there is not one
+                entry per action.
         """
-        states = np.asarray(observation)
+        states = states_of(observation, self.state_shape, self.discrete_start)
         one = states.ndim == len(self.state_shape)
         epsilon = 0.0 if deterministic else self.epsilon
         masks = None if action_masks is None else self._usable(np.atleast_2d(action_masks))

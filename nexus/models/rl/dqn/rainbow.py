@@ -34,7 +34,7 @@ from nexus.models.rl.dqn.iqn import IQNLoss, IQNNetwork
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
-from nexus.models.setup import pop_bounds, pop_dims, resolve_device
+from nexus.models.setup import pop_bounds, pop_dims, pop_discrete_start, resolve_device
 from nexus.models.torsos import make_torso
 from nexus.ops.td import ERRORS
 
@@ -265,8 +265,8 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
 
     Args:
         algorithm: one of `ALGORITHMS`.
-        config: `state_dim`, `action_dim`, perhaps `state_bounds`, and any field of `AgentConfig` over what the
-            algorithm brings.
+        config: `state_dim`, `action_dim`, what else a `DQNAgent` is told of states, and any field of `AgentConfig` over
+            what the algorithm brings.
 
     Raises:
         ConfigError: the name or a setting is unknown, or a combination makes no sense; says why.
@@ -300,6 +300,7 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     values = dict(whole)
     state_shape, action_dim = pop_dims(values)
     bounds = pop_bounds(values, state_shape)
+    pop_discrete_start(values, state_shape)  # no matter of the network
     settings = AgentConfig.from_mapping(values)
     require_sense(algorithm, settings)
     linear = partial(NoisyLinear, sigma0=settings.noisy_sigma) if settings.noisy else nn.Linear
