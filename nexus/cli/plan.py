@@ -37,13 +37,13 @@ def run(arguments: list[str]) -> int:
         )
     console.print(table(forecast))
     for note in forecast.notes:
-        console.print(f"Note: {note}", soft_wrap=True)
+        console.print(f"Note: {note}", soft_wrap=True, markup=False)
     return 0
 
 
 def table(forecast: Forecast) -> Table:
     """Return the forecast, units spelled out."""
-    from nexus.cli.progress import algorithm_line
+    from nexus.cli.progress import algorithm_line, two_columns
 
     config = forecast.config
     rows = {"environment": f"{forecast.env}, {config.num_envs} in parallel"}
@@ -60,10 +60,7 @@ def table(forecast: Forecast) -> Table:
         "speed": speed_line(forecast),
         "score": str(forecast.expected),
     }
-    grid = Table(show_header=False, box=None, padding=(0, 1))
-    for name, value in rows.items():
-        grid.add_row(f"[bold]{name}", value)
-    return grid
+    return two_columns(rows)
 
 
 def memory_line(forecast: Forecast) -> str:

@@ -1,18 +1,24 @@
 """What a person sees while training: a table first, a bar with live numbers, the result."""
 
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
 from torch import nn
 
-from nexus.api import Listener, Plan, TrainResult
+from nexus.cli.streams import printable
 from nexus.core.config import AgentConfig
+from nexus.core.figures import figures
 from nexus.core.installation import nexus_command, tensorboard_command
+from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.models.torsos import torso_of
 from nexus.training.config import TrainConfig
@@ -21,35 +27,46 @@ from nexus.training.logs import EpisodeTracker, Rate
 from nexus.training.loop import Progress
 from nexus.training.presets import RETURNS
 
-__all__ = ["TrainView", "algorithm_line"]
+__all__ = ["TrainView", "algorithm_line", "two_columns", "watching"]
 
 REFRESH = 0.25  # seconds; the only moments at which the bar asks the device for numbers
 LINES = 10  # progress lines of a whole run where the output is no terminal
+STALE = 0.2  # of a run: a return that is older is said to be old
+BAR = 16  # characters
 
 
 class TrainView(Listener):
-    """Follows a run on the console."""
+    """Follows a run on the console, in a notebook too. Use as a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        commands: whether to end with commands that go on from there; a program has no use for them.
+    """
+
+    def __init__(self, commands: bool = True) -> None:
         self.console = Console(highlight=False)
+        self.commands = commands
+        self.live = self.console.is_terminal or (self.console.is_jupyter and find_spec("ipywidgets") is not None)
         self.bar = Bar(
-            TextColumn("[bold]training"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=BAR),
+            TextColumn("{task.fields[steps]}"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}", markup=False),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not self.live,
         )
+        self.streams = ExitStack()
 
     def __enter__(self) -> Self:
+        self.streams.enter_context(printable())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.bar.stop()
+        self.streams.close()
 
     def on_start(self, plan: Plan) -> None:
         """Print what is about to happen and start the bar."""
@@ -57,41 +74,71 @@ class TrainView(Listener):
         if plan.first_step:
             self.console.print(f"Going on from step {plan.first_step:,}, {plan.seconds:.1f} s into the run.")
         if plan.preset is None:
-            self.console.print(
-                f"No settings were tuned for {plan.env}: these are general ones. Change any by its flag."
-            )
+            self.console.print(f"No settings were tuned for {plan.env}: these are general ones.", markup=False)
         if range_is_assumed(plan):
             low, high = plan.config.v_min, plan.config.v_max
             self.console.print(
                 f"No range of returns is known for {plan.env}: {low:g} to {high:g} is assumed, and what lies beyond "
-                "can't be told from its ends. Set --v-min and --v-max to what a discounted return can be."
+                "can't be told from its ends. Set v_min and v_max to what a discounted return can be.",
+                markup=False,
             )
-        self.total = plan.config.total_steps
-        self.by_temperature = plan.config.exploration == "boltzmann"
+        self.config, self.total = plan.config, plan.config.total_steps
         self.shown_at = time.perf_counter()
         self.rate = Rate(plan.first_step, self.shown_at)
-        self.shown_steps = plan.first_step
-        self.task = self.bar.add_task("train", total=self.total, completed=plan.first_step, numbers="")
+        self.shown_steps = self.ended_at = plan.first_step
+        self.ended: int | None = None  # episodes so far
+        self.reached_target = False
+        self.task = self.bar.add_task("training", total=self.total, completed=plan.first_step, steps="", numbers="")
         self.bar.start()
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
         """Refresh the bar a few times a second; without a terminal print a line now and then."""
         steps = progress.counters.steps
-        if self.console.is_terminal:
+        if progress.counters.episodes != self.ended:
+            self.ended_at, self.ended = steps, progress.counters.episodes
+        if self.live:
             if time.perf_counter() - self.shown_at < REFRESH:
                 return
         elif (steps * LINES) // self.total == (self.shown_steps * LINES) // self.total:
             return
-        numbers = live_numbers(progress, episodes, self.rate.at(steps, time.perf_counter()), self.by_temperature)
-        if self.console.is_terminal:
-            self.bar.update(self.task, completed=min(steps, self.total), numbers=numbers)
-        else:
-            self.console.print(f"step {steps:>9,} of {self.total:,}  {numbers}", soft_wrap=True)
         self.shown_at, self.shown_steps = time.perf_counter(), steps
+        parts = [
+            self.last_return(steps, episodes),
+            *live_numbers(progress, self.rate.at(steps, self.shown_at), self.config),
+        ]
+        if self.live:
+            count = f"{min(steps, self.total):,}/{self.total:,}"
+            numbers = fitting(parts, self.console.width - len("training  000:00:00  ") - BAR - len(count) - 2)
+            self.bar.update(self.task, completed=min(steps, self.total), steps=count, numbers=numbers)
+        else:
+            self.console.print(f"step {steps:>9,} of {self.total:,}  {'  '.join(parts)}", soft_wrap=True)
+
+    def last_return(self, steps: int, episodes: EpisodeTracker) -> str:
+        """Say the mean return of the last episodes, and how old it is if none has ended for long."""
+        if episodes.mean_return is None:
+            return "return -"
+        age = steps - self.ended_at
+        said = f"return {figures(episodes.mean_return)[0]}"
+        return said if age <= STALE * self.total else f"{said} ({age:,} steps ago)"
+
+    def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
+        """Say how far an evaluation is."""
+        if self.live and time.perf_counter() - self.shown_at >= REFRESH:
+            self.shown_at = time.perf_counter()
+            self.bar.update(self.task, numbers=f"evaluating: {ended} of {episodes} episodes")
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
-        """Print each evaluation above the bar."""
-        self.console.print(f"evaluation after {steps:,} steps: {evaluation}", soft_wrap=True)
+        """Print each evaluation above the bar, and why one of them is the last but one."""
+        which = ", on other episodes" if self.reached_target else ""
+        self.console.print(f"evaluation after {steps:,} steps{which}: {evaluation}", soft_wrap=True)
+        target = self.config.target_return
+        if target is not None and evaluation.mean >= target and steps < self.total and not self.reached_target:
+            self.reached_target = True
+            self.console.print(
+                f"That reaches the target return of {target:g}, which ends the run. Its score is that of a second "
+                "evaluation, on other episodes: the first one was picked for being high.",
+                soft_wrap=True,
+            )
 
     def on_notice(self, text: str) -> None:
         """Print it above the bar."""
@@ -99,6 +146,7 @@ class TrainView(Listener):
 
     def finish(self, result: TrainResult) -> None:
         """Say how it ended and where everything is."""
+        self.bar.stop()
         counters = result.counters
         verb = "Interrupted" if result.interrupted else "Trained"
         self.console.print(
@@ -107,26 +155,91 @@ class TrainView(Listener):
             soft_wrap=True,
         )
         if result.evaluation is not None:
-            self.console.print(f"Protocol: {result.evaluation.protocol}", soft_wrap=True)
-        self.console.print(f"Run saved in {result.run_dir}", soft_wrap=True)
+            self.console.print(f"Protocol: {result.evaluation.protocol}", soft_wrap=True, markup=False)
+        self.console.print(f"Run saved in {result.run_dir}", soft_wrap=True, markup=False)
+        if self.commands:
+            self.say_commands(result)
+
+    def say_commands(self, result: TrainResult) -> None:
+        """Print what to type next."""
         if result.interrupted:
             where = "anew: no checkpoint was due yet" if result.resumes_from is None else f"at {result.resumes_from:,}"
-            self.console.print(f"{nexus_command('resume', result.run_dir)} begins {where}", soft_wrap=True)
+            resume = nexus_command("resume", result.run_dir)
+            self.console.print(f"{resume} begins {where}", soft_wrap=True, markup=False)
         commands = [*(nexus_command(verb, result.run_dir) for verb in ("watch", "plot"))]
         commands.append(tensorboard_command(result.run_dir))
-        self.console.print(f"Next: {'   '.join(commands)}", soft_wrap=True, markup=False)
+        self.console.print("Next: " + "\n      ".join(commands), soft_wrap=True, markup=False)
 
 
-def live_numbers(progress: Progress, episodes: EpisodeTracker, rate: float, by_temperature: bool = False) -> str:
-    """The figures behind the bar."""
-    parts = [f"{rate:,.0f} steps/s"]
-    if episodes.mean_return is not None:
-        parts.append(f"return {episodes.mean_return:.1f}")
-    parts.append(f"temperature {progress.temperature:.3g}" if by_temperature else f"ε {progress.epsilon:.2f}")
+class Both(Listener):
+    """Tells two listeners, one after the other."""
+
+    def __init__(self, first: Listener, second: Listener) -> None:
+        self.listeners = first, second
+
+    def on_start(self, plan: Plan) -> None:
+        for listener in self.listeners:
+            listener.on_start(plan)
+
+    def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
+        for listener in self.listeners:
+            listener.on_step(progress, episodes)
+
+    def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
+        for listener in self.listeners:
+            listener.on_evaluation(steps, evaluation)
+
+    def on_notice(self, text: str) -> None:
+        for listener in self.listeners:
+            listener.on_notice(text)
+
+
+@contextmanager
+def watching(
+    listener: Listener | None, verbose: bool | None
+) -> Iterator[tuple[Listener, Callable[[TrainResult], None]]]:
+    """Yield who is told of a run that a program starts, and what is called with its result.
+
+    Args:
+        listener: the program's own.
+        verbose: whether to show the run on the console too; None shows it to somebody who looks on, in a terminal or a
+            notebook, unless there is a listener.
+    """
+    own = Listener() if listener is None else listener
+    if not (somebody_looks_on() and listener is None if verbose is None else verbose):
+        yield own, lambda result: None
+        return
+    with TrainView(commands=False) as view:
+        yield (view if listener is None else Both(own, view)), view.finish
+
+
+def somebody_looks_on() -> bool:
+    """True in a terminal and in a notebook."""
+    console = Console()
+    return console.is_terminal or console.is_jupyter
+
+
+def live_numbers(progress: Progress, rate: float, config: TrainConfig) -> list[str]:
+    """The figures behind the bar, the most important first."""
+    by_temperature = config.exploration == "boltzmann"
+    explores = f"temperature {progress.temperature:.3g}" if by_temperature else f"ε {progress.epsilon:.2f}"
+    parts = [f"{rate:,.0f} steps/s", explores]
     if progress.update is not None:
         metrics = dict(progress.update.items())
-        parts += [f"loss {float(metrics['loss']):.3f}", f"Q {float(metrics['q_mean']):.1f}"]
-    return "  ".join(parts)
+        loss, q_mean = float(metrics["loss"]), float(metrics["q_mean"])
+        parts += [f"loss {figures(loss, least=3)[0]}", f"Q {figures(q_mean)[0]}"]
+    return parts
+
+
+def fitting(parts: Sequence[str], width: int) -> str:
+    """Return as many of the parts as fit, from the first on."""
+    said = ""
+    for part in parts:
+        longer = f"{said}  {part}" if said else part
+        if len(longer) > width:
+            break
+        said = longer
+    return said
 
 
 def plan_table(plan: Plan) -> Table:
@@ -157,9 +270,14 @@ def plan_table(plan: Plan) -> Table:
         rows["protocol"] = str(plan.rules)
     if has_atoms(plan):
         rows["returns"] = f"{config.v_min:g} to {config.v_max:g}, {config.atoms} atoms"
-    table = Table(show_header=False, box=None, padding=(0, 1))
+    return two_columns(rows)
+
+
+def two_columns(rows: Mapping[str, str]) -> Table:
+    """Return a table of names and values, none of them cut."""
+    table = Table("", Column(overflow="fold"), show_header=False, box=None, padding=(0, 1))
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}", value)
+        table.add_row(f"[bold]{name}", escape(value))
     return table
 
 

@@ -1,0 +1,22 @@
+"""Numbers as people read them: returns may be of any size, and 0.0 says nothing of a return of 0.004."""
+
+from math import floor, isfinite, log10
+
+__all__ = ["figures"]
+
+SIGNIFICANT = 3
+SMALLEST = 1e-4  # below it, with an exponent
+
+
+def figures(*values: float, least: int = 1) -> list[str]:
+    """Return numbers with as many decimals as the largest of them needs for three significant digits.
+
+    Args:
+        values: numbers that belong together, as a mean and its interval.
+        least: decimals at least.
+    """
+    largest = max((abs(value) for value in values if isfinite(value)), default=0.0)
+    if 0 < largest < SMALLEST:
+        return [f"{value:.{SIGNIFICANT - 1}e}" for value in values]
+    decimals = least if largest == 0 else max(least, SIGNIFICANT - 1 - floor(log10(largest)))
+    return [f"{value:,.{decimals}f}" for value in values]
