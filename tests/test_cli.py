@@ -412,6 +412,29 @@ def test_watch_needs_a_display_or_a_video(
     assert "--video out.mp4" in refused("watch", str(trained))
 
 
+@pytest.mark.parametrize("video", [["--video", "out.mp4"], []])
+def test_watch_looks_for_what_shows_it_before_it_looks_for_the_run(
+    video: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    def without(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("nexus.cli.extras.import_module", without)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    said = refused("watch", "missing", "--checkpoint", "best", *video)
+    assert ("imageio_ffmpeg is not installed" if video else "there is no display") in said
+    assert video or "watch missing --checkpoint best --video out.mp4" in said
+
+
+def test_watch_plays_a_checkpoint(trained: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    said = refused("watch", str(trained), "--checkpoint", "77")
+    assert f"{trained} has no checkpoint" in said
+
+
 def test_watch_opens_a_window(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

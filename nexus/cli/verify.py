@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from nexus.cli.parsing import parse
+from nexus.core.installation import nexus_command
 
 __all__ = ["run"]
 
@@ -31,7 +32,7 @@ def run(arguments: list[str]) -> int:
     if verdict.checkpoints:
         others = "".join(f", {steps}" for steps in verdict.checkpoints[1:])
         print(
-            f"nexus resume goes on from step {verdict.checkpoints[0]}"
+            f"{nexus_command('resume', command.run)} goes on from step {verdict.checkpoints[0]}"
             + (f" (also whole: {others[2:]})" if others else "")
         )
     else:

@@ -35,6 +35,8 @@ class WatchCommand:
 
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder."""
+    checkpoint: str | None = None
+    """best, latest, or the steps of one; none takes the weights at the end of the run."""
     env: str | None = None
     """Another environment than the one of the run."""
     episodes: int = 3
@@ -58,11 +60,10 @@ def run(arguments: list[str]) -> int:
         require_display(command)
     else:
         require_writable(command.video)
+        load("imageio_ffmpeg", "video")
     from nexus.api import env_of_run, load_agent
 
-    agent, spec = load_agent(command.run), env_of_run(command.run, command.env)
-    if command.video is not None:
-        load("imageio_ffmpeg", "video")
+    agent, spec = load_agent(command.run, checkpoint=command.checkpoint), env_of_run(command.run, command.env)
     env = rendered(spec, agent, "human" if command.video is None else "rgb_array")
     with closing(env):
         if command.video is None:
@@ -117,7 +118,8 @@ def require_display(command: WatchCommand) -> None:
 
 def no_window(command: WatchCommand, reason: str) -> NexusError:
     """Return the error that suggests a video."""
-    video = nexus_command("watch", command.run, "--video", "out.mp4")
+    checkpoint = [] if command.checkpoint is None else ["--checkpoint", command.checkpoint]
+    video = nexus_command("watch", command.run, *checkpoint, "--video", "out.mp4")
     return NexusError(f"can't open a window: {reason}; try: {video}")
 
 
