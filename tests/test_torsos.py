@@ -15,6 +15,8 @@ from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent, network_bytes
 from nexus.models.torsos import (
     ConvolutionalTorso,
     Images,
+    channels_before,
+    image_form,
     impala_cnn,
     make_torso,
     minatar_cnn,
@@ -147,25 +149,78 @@ def test_a_residual_part_adds_to_what_came() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "seen"),
+    ("shape", "seen", "channels", "guessed"),
     [
-        ((4, 84, 84), (4, 84, 84)),
-        ((84, 84, 3), (3, 84, 84)),
-        ((10, 10, 4), (4, 10, 10)),
-        ((4, 10, 12), (4, 10, 12)),
-        ((10, 12, 4), (4, 10, 12)),
-        ((1, 10, 10), (1, 10, 10)),
-        ((10, 10, 10), (10, 10, 10)),
-        ((4, 84, 84, 3), (12, 84, 84)),
-        ((4, 3, 84, 84), (12, 84, 84)),
+        ((4, 84, 84), (4, 84, 84), "first", False),
+        ((84, 84, 3), (3, 84, 84), "last", False),
+        ((10, 10, 4), (4, 10, 10), "last", False),
+        ((1, 10, 10), (1, 10, 10), "first", False),
+        ((8, 8, 12), (12, 8, 8), "last", False),  # more channels than pixels on a side
+        ((12, 8, 8), (12, 8, 8), "first", False),
+        ((7, 7, 20), (20, 7, 7), "last", False),
+        ((4, 10, 12), (4, 10, 12), "first", True),
+        ((10, 12, 4), (4, 10, 12), "last", True),
+        ((210, 160, 3), (3, 210, 160), "last", True),
+        ((10, 10, 10), (10, 10, 10), "last", True),  # as Gymnasium, MiniGrid and MinAtar have it
+        ((4, 9, 4), (4, 4, 9), "last", True),
+        ((4, 84, 84, 3), (12, 84, 84), "last", False),
+        ((4, 3, 84, 84), (12, 84, 84), "first", False),
+        ((5, 8, 8, 12), (60, 8, 8), "last", False),
     ],
 )
 def test_channels_are_found_first_or_last_and_stacks_of_images_are_joined(
-    shape: tuple[int, ...], seen: tuple[int, ...]
+    shape: tuple[int, ...], seen: tuple[int, ...], channels: str, guessed: bool
 ) -> None:
+    assert image_form(shape) == (seen, channels, guessed)
     images = Images(shape)
     assert images.shape == seen
     assert images(torch.zeros(2, *shape)).shape == (2, *seen)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((10, 10, 10), 2), ((4, 9, 4), 2), ((8, 8, 12), 2), ((12, 8, 8), 0)])
+def test_a_channel_that_was_found_is_read_as_one(shape: tuple[int, ...], axis: int) -> None:
+    state = torch.zeros(shape)
+    state.select(axis, 1).fill_(1.0)
+    assert Images(shape)(state[None])[0].sum((1, 2)).nonzero().flatten().tolist() == [1]
+
+
+def test_whoever_says_where_channels_are_is_followed() -> None:
+    assert image_form((8, 8, 12), "first") == ((8, 8, 12), "first", False)
+    assert image_form((12, 8, 8), "last") == ((8, 12, 8), "last", False)
+    assert image_form((10, 10, 10), "first") == ((10, 10, 10), "first", False)
+    last = torch.rand(3, 6, 5, 9)  # [B, H, W, C]
+    first = last.movedim(-1, 1)
+    settings = {"action_dim": 2, "device": "cpu", "precision": "float32", "torso": "minatar_cnn"}
+    one = make_agent("dqn", state_dim=(6, 5, 9), channels="last", **settings)
+    other = make_agent("dqn", state_dim=(9, 6, 5), channels="first", **settings)
+    torch.testing.assert_close(one.q_network(last), other.q_network(first))
+    guessing = make_agent("dqn", state_dim=(6, 5, 9), **settings)  # the smaller of 6 and 9
+    assert guessing.q_network.torso.images.shape == (6, 5, 9)
+    assert one.q_network.torso.images.shape == (9, 6, 5)
+
+
+@pytest.mark.parametrize(("channels", "torso"), [("auto", "minatar_cnn"), ("first", "minatar_cnn"), ("last", "mlp")])
+def test_the_torso_that_auto_stands_for_goes_by_the_sides(channels: str, torso: str) -> None:
+    """2 channels of 3 x 40 pixels, or 40 channels of 2 x 3, for which no convolution is small enough."""
+    assert torso_of(AgentConfig.from_mapping({"channels": channels}), (2, 3, 40)) == torso
+
+
+def test_agents_made_before_read_images_as_they_did() -> None:
+    """They took the shorter of the first and the last axis for the channels, and the first of two alike."""
+    rng = np.random.default_rng(0)
+    for stack in ((), (4,)):
+        for sides in rng.integers(1, 7, (200, 3)).tolist():
+            channels = channels_before((*stack, *sides))
+            assert channels == ("last" if sides[2] < sides[0] else "first")
+    assert channels_before((4,)) == channels_before((3, 4)) == channels_before(()) == "auto"
+
+
+def test_a_place_of_channels_needs_images() -> None:
+    with pytest.raises(ConfigError, match=r"channels = 'last': is for images, got states of shape \(4,\)"):
+        make_agent("dqn", state_dim=4, action_dim=2, channels="last")
+    with pytest.raises(ConfigError, match="channels = 'middle': needs one of auto, first, last"):
+        make_agent("dqn", state_dim=ATARI, action_dim=2, channels="middle")
+    make_agent("dqn", state_dim=(2, 3, 3), action_dim=2, channels="last", torso="mlp")  # to which it is all one
 
 
 def test_a_channel_stays_the_same_image_wherever_it_stands() -> None:

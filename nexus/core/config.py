@@ -158,6 +158,8 @@ class AgentConfig(CheckedConfig):
     """Hidden layers of the mlp, none for 2; the others have 1 behind their convolutions."""
     layer_norm: bool = False
     """Normalise each hidden layer before its ReLU."""
+    channels: Literal["auto", "first", "last"] = "auto"
+    """Where an image has its channels; auto: beside two equal sides, last if all are equal, else the shorter end."""
     standardize_images: bool = False
     """Give each image, its frames together, mean 0 and deviation 1: an even background is then 0."""
     gamma: float = 0.99

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,10 @@ from nexus.models.layers import Bounds, MLPTorso, scale
 
 __all__ = [
     "ConvolutionalTorso",
+    "ImageForm",
     "Images",
+    "channels_before",
+    "image_form",
     "impala_cnn",
     "make_torso",
     "minatar_cnn",
@@ -34,25 +38,68 @@ BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")  # processors with one of them m
 SMALLEST = {"nature_cnn": 36, "nips_cnn": 20, "impala_cnn": 8, "minatar_cnn": 3}  # the least side of an image
 
 
-class Images(nn.Module):
-    """Bring images to `[B, C, H, W]` in [0, 1]: bytes are divided by 255, other numbers stay as they are.
+Place = Literal["first", "last"]
+Channels = Literal["auto", "first", "last"]
 
-    Channels are first (`[C, H, W]`) or last (`[H, W, C]`), where the shorter side is; those of a stack of images
-    (`[S, C, H, W]`, `[S, H, W, C]`) become `S · C` channels. On a CPU the numbers of one pixel lie together in memory,
-    whatever the shape says: convolutions, and most of all their gradients, take less time so. Where `standardize` is
-    set, each image has mean 0 and deviation 1 in place of [0, 1].
+
+class ImageForm(NamedTuple):
+    """How states are read as images."""
+
+    shape: tuple[int, int, int]  # C, H, W; the channels of a stack's images joined
+    channels: Place  # of an image, among the last three axes of a state
+    guessed: bool  # the shape leaves it open, and nobody said it
+
+
+def image_form(state_shape: tuple[int, ...], channels: Channels = "auto") -> ImageForm:
+    """Return how states of a shape are read as images; those of a stack (`[S, C, H, W]`) become `S · C` channels.
 
     Args:
         state_shape: shape of one state, of 3 or 4 dimensions.
+        channels: whether the last three of them are `[C, H, W]` or `[H, W, C]`; `auto` for what they look like.
+    """
+    *stack, first, middle, last = state_shape
+    place, guessed = found_channels(first, middle, last) if channels == "auto" else (channels, False)
+    count, height, width = (first, middle, last) if place == "first" else (last, first, middle)
+    return ImageForm((math.prod(stack) * count, height, width), place, guessed)
+
+
+def found_channels(first: int, middle: int, last: int) -> tuple[Place, bool]:
+    """Return where three axes seem to have the channels, and whether that is a guess.
+
+    Two equal axes beside each other are the sides. A cube is taken for `[H, W, C]`, as Gymnasium, MiniGrid and MinAtar
+    have images.
+    """
+    if first == middle != last:
+        return "last", False
+    if middle == last != first:
+        return "first", False
+    return ("first" if first < last else "last"), True
+
+
+def channels_before(state_shape: tuple[int, ...]) -> Channels:
+    """Return where agents from before there was a setting for it found their channels: on the shorter end, or first."""
+    if len(state_shape) not in (3, 4):
+        return "auto"
+    return "last" if state_shape[-1] < state_shape[-3] else "first"
+
+
+class Images(nn.Module):
+    """Bring images to `[B, C, H, W]` in [0, 1]: bytes are divided by 255, other numbers stay as they are.
+
+    `image_form` says how a state is read. On a CPU the numbers of one pixel lie together in memory, whatever the shape
+    says: convolutions, and most of all their gradients, take less time so. Where `standardize` is set, each image has
+    mean 0 and deviation 1 in place of [0, 1].
+
+    Args:
+        state_shape: shape of one state, of 3 or 4 dimensions.
+        channels: where an image has them.
     """
 
-    def __init__(self, state_shape: tuple[int, ...]) -> None:
+    def __init__(self, state_shape: tuple[int, ...], channels: Channels = "auto") -> None:
         super().__init__()
-        *stack, first, _, last = state_shape
         self.state_dims = len(state_shape)
-        self.channels_last = last < first
-        height, width, channels = state_shape[-3:] if self.channels_last else (*state_shape[-2:], first)
-        self.shape = (math.prod(stack) * channels, height, width)
+        self.shape, place, _ = image_form(state_shape, channels)
+        self.channels_last = place == "last"
         self.standardize = False
 
     def forward(self, states: Tensor) -> Tensor:
@@ -81,17 +128,15 @@ class ConvolutionalTorso(nn.Module):
     On devices in `bfloat16_on` these layers compute in bfloat16. Weights, features and all that follows stay float32.
 
     Args:
-        state_shape: shape of one state.
+        images: what reads the states.
         convolutions: from `[B, C, H, W]` to any shape behind `B`.
         features: `D`, units of the fully connected layer.
         layer_norm: whether to normalise that layer before its ReLU.
     """
 
-    def __init__(
-        self, state_shape: tuple[int, ...], convolutions: nn.Module, features: int, layer_norm: bool = False
-    ) -> None:
+    def __init__(self, images: Images, convolutions: nn.Module, features: int, layer_norm: bool = False) -> None:
         super().__init__()
-        self.images = Images(state_shape)
+        self.images = images
         self.bfloat16_on: tuple[str, ...] = ()  # types of devices
         self.convolutions = convolutions
         with torch.no_grad():
@@ -110,25 +155,31 @@ class ConvolutionalTorso(nn.Module):
         return features.view(*states.shape[: states.ndim - self.images.state_dims], -1)
 
 
-def nature_cnn(state_shape: tuple[int, ...], features: int = 512, layer_norm: bool = False) -> ConvolutionalTorso:
+def nature_cnn(
+    state_shape: tuple[int, ...], features: int = 512, layer_norm: bool = False, channels: Channels = "auto"
+) -> ConvolutionalTorso:
     """Return the three convolutions of https://doi.org/10.1038/nature14236 and a layer of 512."""
-    convolutions = with_relus(state_shape, (32, 8, 4), (64, 4, 2), (64, 3, 1))
-    return ConvolutionalTorso(state_shape, convolutions, features, layer_norm)
+    images = Images(state_shape, channels)
+    convolutions = with_relus(images.shape, (32, 8, 4), (64, 4, 2), (64, 3, 1))
+    return ConvolutionalTorso(images, convolutions, features, layer_norm)
 
 
-def nips_cnn(state_shape: tuple[int, ...], features: int = 256, layer_norm: bool = False) -> ConvolutionalTorso:
+def nips_cnn(
+    state_shape: tuple[int, ...], features: int = 256, layer_norm: bool = False, channels: Channels = "auto"
+) -> ConvolutionalTorso:
     """Return the two convolutions of https://arxiv.org/abs/1312.5602: a third of the Nature network's arithmetic."""
-    convolutions = with_relus(state_shape, (16, 8, 4), (32, 4, 2))
-    return ConvolutionalTorso(state_shape, convolutions, features, layer_norm)
+    images = Images(state_shape, channels)
+    convolutions = with_relus(images.shape, (16, 8, 4), (32, 4, 2))
+    return ConvolutionalTorso(images, convolutions, features, layer_norm)
 
 
-def with_relus(state_shape: tuple[int, ...], *layers: tuple[int, int, int]) -> nn.Sequential:
+def with_relus(image_shape: tuple[int, int, int], *layers: tuple[int, int, int]) -> nn.Sequential:
     """Return convolutions, given as (channels, kernel, stride), each with a ReLU behind it.
 
     Strides that don't divide what is left would leave the right and lower edge of an image unseen: 6 of 42 pixels, with
     Pong's own paddle in them. Zeros are added there, so that all is seen; 84 pixels need none.
     """
-    inputs, *sides = Images(state_shape).shape
+    inputs, *sides = image_shape
     below, right = (seen_whole(side, layers) - side for side in sides)
     parts: list[nn.Module] = [nn.ZeroPad2d((0, right, 0, below))] if below or right else []
     for channels, kernel, stride in layers:
@@ -148,7 +199,11 @@ def seen_whole(side: int, layers: Sequence[tuple[int, int, int]]) -> int:
 
 
 def impala_cnn(
-    state_shape: tuple[int, ...], features: int = 256, layer_norm: bool = False, width: int = 1
+    state_shape: tuple[int, ...],
+    features: int = 256,
+    layer_norm: bool = False,
+    channels: Channels = "auto",
+    width: int = 1,
 ) -> ConvolutionalTorso:
     """Return the residual network of https://arxiv.org/abs/1802.01561, figure 3, without its LSTM.
 
@@ -156,18 +211,20 @@ def impala_cnn(
         state_shape: shape of one state.
         features: units of the fully connected layer.
         layer_norm: whether to normalise that layer.
+        channels: where an image has them.
         width: what the channels 16, 32 and 32 are multiplied by.
     """
-    inputs, parts = Images(state_shape).shape[0], list[nn.Module]()
-    for channels in (16 * width, 32 * width, 32 * width):
+    images, parts = Images(state_shape, channels), list[nn.Module]()
+    inputs = images.shape[0]
+    for outputs in (16 * width, 32 * width, 32 * width):
         parts += [
-            nn.Conv2d(inputs, channels, 3, padding=1),
+            nn.Conv2d(inputs, outputs, 3, padding=1),
             nn.MaxPool2d(3, stride=2, padding=1),
-            Residual(channels),
-            Residual(channels),
+            Residual(outputs),
+            Residual(outputs),
         ]
-        inputs = channels
-    return ConvolutionalTorso(state_shape, nn.Sequential(*parts, nn.ReLU()), features, layer_norm)
+        inputs = outputs
+    return ConvolutionalTorso(images, nn.Sequential(*parts, nn.ReLU()), features, layer_norm)
 
 
 class Residual(nn.Module):
@@ -188,10 +245,13 @@ class Residual(nn.Module):
         return out
 
 
-def minatar_cnn(state_shape: tuple[int, ...], features: int = 128, layer_norm: bool = False) -> ConvolutionalTorso:
+def minatar_cnn(
+    state_shape: tuple[int, ...], features: int = 128, layer_norm: bool = False, channels: Channels = "auto"
+) -> ConvolutionalTorso:
     """Return one convolution for images of about 10 × 10, as https://arxiv.org/abs/1903.03176 uses."""
-    convolutions = nn.Sequential(nn.Conv2d(Images(state_shape).shape[0], 16, 3), nn.ReLU())
-    return ConvolutionalTorso(state_shape, convolutions, features, layer_norm)
+    images = Images(state_shape, channels)
+    convolutions = nn.Sequential(nn.Conv2d(images.shape[0], 16, 3), nn.ReLU())
+    return ConvolutionalTorso(images, convolutions, features, layer_norm)
 
 
 CONVOLUTIONAL = {
@@ -206,10 +266,12 @@ def torso_of(settings: AgentConfig, state_shape: tuple[int, ...]) -> str:
     """Return the torso that `auto` stands for: by the shorter side of an image, the mlp where there is none.
 
     Raises:
-        ConfigError: the torso that was asked for can't take such states.
+        ConfigError: the torso that was asked for can't take such states, or they have no channels.
     """
     image = len(state_shape) in (3, 4)
-    side = min(Images(state_shape).shape[1:]) if image else 0
+    if settings.channels != "auto" and not image:
+        raise ConfigError(f"channels = {settings.channels!r}: is for images, got states of shape {state_shape}")
+    side = min(image_form(state_shape, settings.channels).shape[1:]) if image else 0
     if settings.torso == "auto":
         fitting = [name for name in ("nature_cnn", "minatar_cnn") if image and side >= SMALLEST[name]]
         return [*fitting, "mlp"][0]
@@ -249,7 +311,7 @@ def make_torso(
         raise ConfigError(f"scale_observations: {name} takes images as they are; use torso mlp, or leave it out")
     if settings.hidden_layers not in (None, 1):
         raise ConfigError(f"hidden_layers = {settings.hidden_layers}: {name} has 1 behind its convolutions")
-    torso = CONVOLUTIONAL[name](state_shape, features, settings.layer_norm)
+    torso = CONVOLUTIONAL[name](state_shape, features, settings.layer_norm, settings.channels)
     torso.images.standardize = settings.standardize_images
     torso.bfloat16_on = bfloat16_devices(settings.precision)
     return torso, features
