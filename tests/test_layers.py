@@ -1,10 +1,12 @@
 """Torsos, heads and flat parameters."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from nexus.models.layers import Head, MLPTorso, ScaleToBounds, flatten_parameters
+from nexus.models.layers import Head, MLPTorso, ScaleToBounds, flatten_parameters, scale
 from nexus.models.rl.dqn import DQNAgent, DQNNetwork
 
 
@@ -21,6 +23,42 @@ def test_bytes_are_scaled_and_other_numbers_are_not() -> None:
     torso = MLPTorso((2,), hidden_dim=4)
     torch.testing.assert_close(torso(torch.tensor([255, 0], dtype=torch.uint8)), torso(torch.tensor([1.0, 0.0])))
     torch.testing.assert_close(torso(torch.tensor([3, 0])), torso(torch.tensor([3.0, 0.0])))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "span", "seen", "wanted"),
+    [
+        (torch.uint8, (0, 1), [0, 1], [0.0, 1.0]),
+        (torch.uint8, (0, 255), [0, 51, 255], [0.0, 0.2, 1.0]),
+        (torch.uint8, (10, 20), [10, 15, 20], [0.0, 0.5, 1.0]),
+        (torch.int8, (-5, 5), [-5, 0, 5], [0.0, 0.5, 1.0]),
+        (torch.int64, (0, 8), [0, 2, 8], [0.0, 0.25, 1.0]),
+        (torch.float32, (-5, 5), [-5, 0, 2.5], [0.0, 0.5, 0.75]),  # as `predict` hands on a list
+        (torch.bool, (0, 1), [0, 1], [0.0, 1.0]),
+        (torch.uint8, None, [0, 1, 255], [0.0, 1 / 255, 1.0]),
+        (torch.int64, None, [0, 2, 8], [0.0, 2.0, 8.0]),
+    ],
+)
+def test_a_span_is_mapped_to_0_and_1(dtype: torch.dtype, span: Any, seen: list[float], wanted: list[float]) -> None:
+    states = torch.tensor(seen, dtype=dtype)
+    before = states.clone()
+    scaled = scale(states, span)
+    assert scaled.dtype == torch.float32
+    torch.testing.assert_close(scaled, torch.tensor(wanted), rtol=0, atol=1e-7)
+    assert torch.equal(states, before)  # they may lie in a replay
+
+
+def test_bytes_from_0_to_255_are_what_they_are_without_a_span_bit_for_bit() -> None:
+    states = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(scale(states, (0, 255)), scale(states))
+    assert torch.equal(scale(states), states.float() / 255)
+
+
+def test_an_mlp_scales_by_its_span() -> None:
+    spanned, plain = MLPTorso((2, 2), 4, span=(0, 4)), MLPTorso((2, 2), 4)
+    plain.load_state_dict(spanned.state_dict())
+    states = torch.tensor([[[0, 1], [2, 4]]], dtype=torch.uint8)
+    torch.testing.assert_close(spanned(states), plain(states.float() / 4))
 
 
 def test_bounds_are_mapped_to_one() -> None:

@@ -307,6 +307,52 @@ def test_bounds_are_for_the_mlp() -> None:
         make_agent("dqn", state_dim=(2, 3, 3), action_dim=2, state_bounds=bounds)
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (2, 10, 10)])
+def test_states_are_scaled_by_what_their_space_says(shape: tuple[int, ...]) -> None:
+    settings = {"state_dim": shape, "action_dim": 2, "device": "cpu", "precision": "float32"}
+    plain, pixels, board, signed = (
+        make_agent("dqn", **settings, **scaled)
+        for scaled in ({}, {"state_scale": [0, 255]}, {"state_scale": [0, 1]}, {"state_scale": [-2, 2]})
+    )
+    numbers = np.random.default_rng(0).integers(0, 2, (5, *shape))
+    expected = plain.q_network(numbers.astype(np.float32))
+    assert torch.equal(board.q_network(numbers.astype(np.uint8)), expected)  # and not of 0 and 0.004
+    assert torch.equal(board.q_network(numbers.astype(np.float32)), expected)
+    assert torch.equal(signed.q_network((4 * numbers - 2).astype(np.int8)), expected)
+    bytes_ = np.random.default_rng(1).integers(0, 256, (5, *shape), np.uint8)
+    assert torch.equal(pixels.q_network(bytes_), plain.q_network(bytes_))  # as ever
+    assert torch.equal(pixels.q_network(bytes_.astype(np.int64)), plain.q_network(bytes_))
+    assert pixels.predict(bytes_.tolist())[0].tolist() == plain.predict(bytes_)[0].tolist()
+    assert board.config["state_scale"] == [0, 1]
+    assert (board.state_scale, plain.state_scale) == ((0, 1), None)
+    assert DQNAgent(settings | {"state_scale": None}).state_scale is None
+    own = DQNAgent(settings | {"state_scale": [0, 1]})
+    assert torch.equal(own.q_network(numbers.astype(np.uint8)), own.q_network(numbers.astype(np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"state_scale": [0, 0]}, r"state_scale = \[0, 0\]: needs two finite numbers, low < high"),
+        ({"state_scale": [1, 0]}, "needs two finite numbers, low < high"),
+        ({"state_scale": [0, float("inf")]}, "needs two finite numbers, low < high"),
+        ({"state_scale": [float("nan"), 1]}, "needs two finite numbers, low < high"),
+        ({"state_scale": [0]}, "needs two finite numbers, low < high"),
+        ({"state_scale": 255}, "state_scale = 255: needs two finite numbers, low < high"),
+        ({"state_scale": ["a", "b"]}, "needs two finite numbers, low < high"),
+        (
+            {"state_scale": [0, 1], "state_bounds": ([0.0] * 2, [1.0] * 2)},
+            r"state_scale = \[0, 1\]: state_bounds scale the states already; leave one out",
+        ),
+    ],
+)
+def test_an_impossible_scale_is_refused(given: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        make_agent("dqn", state_dim=2, action_dim=2, **given)
+    with pytest.raises(ConfigError, match=complaint):
+        DQNAgent({"state_dim": 2, "action_dim": 2, **given})
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("torso", ["nature_cnn", "nips_cnn", "impala_cnn", "minatar_cnn"])
 def test_every_algorithm_learns_on_every_torso(algorithm: str, torso: str) -> None:

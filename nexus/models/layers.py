@@ -18,18 +18,23 @@ __all__ = [
     "MLPTorso",
     "NoisyLinear",
     "ScaleToBounds",
+    "Span",
     "flatten_parameters",
     "in_mode",
     "noisy_layers",
     "resample_noise",
+    "scale",
 ]
 
 Bounds = tuple[Sequence[float], Sequence[float]]
 """Lowest and highest value of each number of a state."""
 
+Span = tuple[float, float]
+"""Lowest and highest value of all numbers of a state."""
+
 
 class MLPTorso(nn.Module):
-    """Fully connected layers with ReLU; a state of any shape is flattened, bytes are scaled to [0, 1].
+    """Fully connected layers with ReLU; a state of any shape is flattened and scaled.
 
     With `layer_norm` each layer is normalised before its ReLU (https://arxiv.org/abs/1607.06450), which keeps
     values bounded where targets move fast (https://arxiv.org/abs/2407.04811).
@@ -40,6 +45,7 @@ class MLPTorso(nn.Module):
         hidden_layers: how many layers.
         layer_norm: whether to normalise.
         bounds: lowest and highest value of each number of a flattened state, to map them to [-1, 1].
+        span: of all numbers, to `scale` them by.
     """
 
     def __init__(
@@ -49,9 +55,11 @@ class MLPTorso(nn.Module):
         hidden_layers: int = 2,
         layer_norm: bool = False,
         bounds: Bounds | None = None,
+        span: Span | None = None,
     ) -> None:
         super().__init__()
         self.state_dims = len(state_shape)
+        self.span = span
         self.bounds = None if bounds is None else ScaleToBounds(*bounds)
         widths = [math.prod(state_shape), *[hidden_dim] * hidden_layers]
         layers: list[nn.Module] = []
@@ -63,7 +71,7 @@ class MLPTorso(nn.Module):
         """`[..., *obs] -> [..., D]`."""
         if self.state_dims != 1:
             states = states.flatten(-self.state_dims) if self.state_dims else states.unsqueeze(-1)
-        states = scale(states)
+        states = scale(states, self.span)
         features: Tensor = self.layers(states if self.bounds is None else self.bounds(states))
         return features
 
@@ -206,11 +214,17 @@ def in_mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
             attributes["training"] = not training
 
 
-def scale(states: Tensor) -> Tensor:
-    """Return float32: bytes over 255, everything else as it is."""
-    if states.dtype == torch.float32:
-        return states
-    return states.float().div_(255) if states.dtype == torch.uint8 else states.float()
+def scale(states: Tensor, span: Span | None = None) -> Tensor:
+    """Return float32, a span mapped to [0, 1]; without one, bytes over 255 and everything else as it is."""
+    if span is None:
+        if states.dtype != torch.uint8:
+            return states.float()
+        span = (0, 255)
+    low, high = span
+    numbers = states.clone() if states.dtype == torch.float32 else states.float()  # in memory of their own
+    if low != 0:
+        numbers.sub_(low)
+    return numbers.div_(high - low)
 
 
 def flatten_parameters(module: nn.Module) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from nexus.core import ConfigError
 from nexus.core.types import Array
-from nexus.models.layers import Bounds
+from nexus.models.layers import Bounds, Span
 
-__all__ = ["compiled", "pop_bounds", "pop_dims", "pop_discrete_start", "resolve_device", "states_of"]
+__all__ = ["compiled", "pop_bounds", "pop_dims", "pop_discrete_start", "pop_scale", "resolve_device", "states_of"]
 
 
 FOR_TORCH: tuple[Literal["C", "W"], ...] = ("C", "W")  # what it asks of an array whose memory it shares
@@ -54,6 +54,19 @@ def pop_bounds(settings: dict[str, Any], state_shape: tuple[int, ...]) -> Bounds
         if not -math.inf < lowest < highest < math.inf:
             raise ConfigError(f"state_bounds of number {place} are {lowest} and {highest}: needs finite, low < high")
     return low, high
+
+
+def pop_scale(settings: dict[str, Any], bounds: Bounds | None) -> Span | None:
+    """Take `state_scale` out of an agent's config, if it is there."""
+    scale = settings.pop("state_scale", None)
+    if scale is None:
+        return None
+    if bounds is not None:
+        raise ConfigError(f"state_scale = {scale}: state_bounds scale the states already; leave one out")
+    match scale:
+        case [int() | float() as low, int() | float() as high] if -math.inf < low < high < math.inf:
+            return low, high
+    raise ConfigError(f"state_scale = {scale}: needs two finite numbers, low < high")
 
 
 def pop_discrete_start(settings: dict[str, Any], state_shape: tuple[int, ...]) -> int | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nexus.core import AgentConfig, ConfigError
-from nexus.models.layers import Bounds, MLPTorso, scale
+from nexus.models.layers import Bounds, MLPTorso, Span, scale
 
 __all__ = [
     "ConvolutionalTorso",
@@ -84,7 +84,7 @@ def channels_before(state_shape: tuple[int, ...]) -> Channels:
 
 
 class Images(nn.Module):
-    """Bring images to `[B, C, H, W]` in [0, 1]: bytes are divided by 255, other numbers stay as they are.
+    """Bring images to `[B, C, H, W]`, and by `scale` to [0, 1]: by `span`, or without one all bytes and nothing else.
 
     `image_form` says how a state is read. On a CPU the numbers of one pixel lie together in memory, whatever the shape
     says: convolutions, and most of all their gradients, take less time so. Where `standardize` is set, each image has
@@ -100,6 +100,7 @@ class Images(nn.Module):
         self.state_dims = len(state_shape)
         self.shape, place, _ = image_form(state_shape, channels)
         self.channels_last = place == "last"
+        self.span: Span | None = None
         self.standardize = False
 
     def forward(self, states: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ class Images(nn.Module):
         if images.is_cpu and not images.is_contiguous(memory_format=torch.channels_last):
             # Faster than `contiguous(memory_format=...)`, and while a byte is still one.
             images = torch.stack(images.unbind(1), -1).movedim(-1, 1)
-        images = scale(images)
+        images = scale(images, self.span)
         return standardized(images) if self.standardize else images
 
 
@@ -291,9 +292,15 @@ def bfloat16_devices(precision: str) -> tuple[str, ...]:
 
 
 def make_torso(
-    settings: AgentConfig, state_shape: tuple[int, ...], bounds: Bounds | None = None
+    settings: AgentConfig, state_shape: tuple[int, ...], bounds: Bounds | None = None, span: Span | None = None
 ) -> tuple[nn.Module, int]:
     """Return the torso that the settings describe, and how many features `D` it gives.
+
+    Args:
+        settings: of the agent.
+        state_shape: shape of one state.
+        bounds: of each number of a state, to map them to [-1, 1].
+        span: of all numbers of a state, to map them to [0, 1].
 
     Raises:
         ConfigError: it can't take such states, or has no use for a setting.
@@ -306,12 +313,13 @@ def make_torso(
         if settings.standardize_images:
             raise ConfigError("standardize_images: is for torsos of images; for the mlp there is scale_observations")
         layers = 2 if settings.hidden_layers is None else settings.hidden_layers
-        return MLPTorso(state_shape, features, layers, settings.layer_norm, bounds), features
+        return MLPTorso(state_shape, features, layers, settings.layer_norm, bounds, span), features
     if bounds is not None:
         raise ConfigError(f"scale_observations: {name} takes images as they are; use torso mlp, or leave it out")
     if settings.hidden_layers not in (None, 1):
         raise ConfigError(f"hidden_layers = {settings.hidden_layers}: {name} has 1 behind its convolutions")
     torso = CONVOLUTIONAL[name](state_shape, features, settings.layer_norm, settings.channels)
+    torso.images.span = span
     torso.images.standardize = settings.standardize_images
     torso.bfloat16_on = bfloat16_devices(settings.precision)
     return torso, features

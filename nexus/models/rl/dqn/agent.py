@@ -28,7 +28,15 @@ from nexus.models.averaging import WeightAverage
 from nexus.models.graph import Captured, Recorder, record
 from nexus.models.layers import flatten_parameters, in_mode, noisy_layers, resample_noise
 from nexus.models.rl.dqn.dqn import DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
-from nexus.models.setup import compiled, pop_bounds, pop_dims, pop_discrete_start, resolve_device, states_of
+from nexus.models.setup import (
+    compiled,
+    pop_bounds,
+    pop_dims,
+    pop_discrete_start,
+    pop_scale,
+    resolve_device,
+    states_of,
+)
 from nexus.models.torsos import make_torso
 from nexus.ops.action_masks import only_legal
 from nexus.ops.exploration import epsilon_greedy
@@ -116,7 +124,8 @@ class DQNAgent(NexusModule):
 
     Args:
         config: `state_dim` (a number or a shape) and `action_dim`, any field of `AgentConfig`, and perhaps
-            `state_bounds`: the lowest and the highest values of a state, which the network maps to [-1, 1]; and
+            `state_bounds`: the lowest and the highest values of a state, which the network maps to [-1, 1];
+            `state_scale`: two numbers, the lowest and the highest of all values, which it maps to [0, 1]; and
             `discrete_start`: the first of the whole numbers that the environment observes, where states are one-hot.
         network: another network, already made; its copy becomes the target network.
         loss: another loss object.
@@ -140,6 +149,7 @@ class DQNAgent(NexusModule):
         settings = dict(config)
         self.state_shape, self.action_dim = pop_dims(settings)
         self.state_bounds = pop_bounds(settings, self.state_shape)
+        self.state_scale = pop_scale(settings, self.state_bounds)
         self.discrete_start = pop_discrete_start(settings, self.state_shape)
         self.settings = AgentConfig.from_mapping(settings)
         self.gamma = self.settings.gamma
@@ -187,7 +197,7 @@ class DQNAgent(NexusModule):
 
     def default_network(self) -> DQNNetwork:
         """Return the network that the settings describe."""
-        torso, features = make_torso(self.settings, self.state_shape, self.state_bounds)
+        torso, features = make_torso(self.settings, self.state_shape, self.state_bounds, self.state_scale)
         return DQNNetwork(self.state_shape, self.action_dim, features, torso=torso)
 
     def select_action(self, state: Any, training: bool = True, action_masks: Any = None) -> int:

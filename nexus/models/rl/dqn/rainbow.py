@@ -34,7 +34,7 @@ from nexus.models.rl.dqn.iqn import IQNLoss, IQNNetwork
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
-from nexus.models.setup import pop_bounds, pop_dims, pop_discrete_start, resolve_device
+from nexus.models.setup import pop_bounds, pop_dims, pop_discrete_start, pop_scale, resolve_device
 from nexus.models.torsos import make_torso
 from nexus.ops.td import ERRORS
 
@@ -300,13 +300,14 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     values = dict(whole)
     state_shape, action_dim = pop_dims(values)
     bounds = pop_bounds(values, state_shape)
+    span = pop_scale(values, bounds)
     pop_discrete_start(values, state_shape)  # no matter of the network
     settings = AgentConfig.from_mapping(values)
     require_sense(algorithm, settings)
     linear = partial(NoisyLinear, sigma0=settings.noisy_sigma) if settings.noisy else nn.Linear
     head = DuelingHead if settings.dueling else Head
     with seeded_initialisation(settings.seed):
-        torso, features = make_torso(settings, state_shape, bounds)
+        torso, features = make_torso(settings, state_shape, bounds, span)
         parts = Parts(
             settings,
             state_shape,
