@@ -47,13 +47,13 @@ def recorded(steps: int) -> list[Step]:
 
 
 def feed(run: Run, steps: Sequence[Step], count: int) -> None:
-    """Give the replay so many transitions, as the loop does, with a barrier at their end."""
+    """Give the replay so many transitions, as the loop does, and seal it."""
     accumulator = NStepAccumulator(1, 1, run.config.gamma)
     for step in islice(cycle(steps), count):
         states, next_states = run.replay.remember(step.states, step.next_states, step.begins, step.valid)
         flags = step.terminal, step.truncated, step.valid
         run.replay.add(accumulator.push(states, step.actions, np.sign(step.rewards), next_states, *flags))
-    run.replay.barrier()
+    run.replay.seal()
 
 
 def pauses(

@@ -2,9 +2,11 @@
 
 import ctypes
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +16,7 @@ import gymnasium as gym
 import torch
 
 from nexus.core.config import AgentConfig
-from nexus.core.errors import ConfigError, RunError, one_line
+from nexus.core.errors import ConfigError, Interrupted, RunError, Terminated, one_line
 from nexus.core.state import part
 from nexus.envs.atari import is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
@@ -23,14 +25,16 @@ from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
 from nexus.models.torsos import torso_of
 from nexus.runner import Run, agent_for, agent_from, replay_for
+from nexus.training.best import BEST, BestWeights
 from nexus.training.checkpoint import read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints, best_of
 from nexus.training.config import LEAST_FRAME, MOST_FRAME, TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import inside
+from nexus.training.loop import Counters
 from nexus.training.presets import algorithm_preset, resolve_preset
-from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, read_run, versions
+from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, read_run, weights_of
 
 __all__ = [
     "Listener",
@@ -89,6 +93,8 @@ def train(
         settings: any field of `TrainConfig`.
 
     Raises:
+        Interrupted: Ctrl-C or SIGTERM stopped it. It is a `KeyboardInterrupt`, so that a loop over seeds ends as well;
+            everything is saved, and `resume` goes on. Its `result` is what would have been returned.
         ConfigError: the environment or a setting can't be used.
         RunError: the folder can't be written to.
         EnvError: the environment failed.
@@ -100,7 +106,17 @@ def train(
     config = config if config is not None else make_config(env, preset, **settings)
     listener = listener if listener is not None else Listener()
     with Run(env, preset_name, config, run_dir, listener) as run, process_for(run.agent, config.threads):
-        return run.run()
+        return unless_interrupted(run.run())
+
+
+def unless_interrupted(result: TrainResult) -> TrainResult:
+    """Return the result of a run, or raise `Interrupted` with it if a signal ended the run."""
+    if result.stopped_by is None:
+        return result
+    kind = Terminated if result.stopped_by is signal.SIGTERM else Interrupted
+    stop = kind(f"stopped at step {result.counters.steps} and saved: resume {result.run_dir} to go on")
+    stop.result = result
+    raise stop
 
 
 def resume(
@@ -114,43 +130,76 @@ def resume(
     """Go on with a run that was stopped or killed, as if nothing had happened; or go further with one that is finished.
 
     On the CPU, with the same versions and as many threads, what comes out is bit for bit what an unbroken run gives. It
-    goes on from the newest checkpoint that is whole, and from the start if none was written yet.
+    goes on from the newest checkpoint that is whole. Only a run that was stopped before its first one, with nothing
+    learned, begins again.
 
     Args:
         run: its folder.
         env: the function that makes its environment, if it was trained on a function.
-        total_steps: train to this step, in place of what was planned.
+        total_steps: train to this step, in place of what was planned; a target return that was reached counts no more.
         on_divergence: another answer to a divergence than the run began with.
         listener: told of the start, each step, each evaluation, and of what is odd.
 
     Raises:
         RunError: the folder is no run, is damaged, is in use, or has nothing to go on from.
         ConfigError: the run is finished, or `total_steps` lies behind it.
+        Interrupted: as `train` raises it.
     """
     about = read_run(run)
     config = config_of(about, run)
-    planned = config.total_steps
+    planned, target = config.total_steps, config.target_return
     if total_steps is not None:
         config = replace(config, total_steps=total_steps)
     if on_divergence is not None:
         config = replace(config, on_divergence=on_divergence)
-    if about.get("status") == "finished" and config.total_steps == planned:
+    further = config.total_steps != planned
+    if about.get("status") == "finished" and not further:
         raise ConfigError(f"{run} is finished: to go further, name more than its {planned} steps as total_steps")
-    if config.checkpoint_every is None:
-        raise ConfigError(f"{run} was trained without checkpoints (checkpoint_every none): it can't go on")
+    require_checkpoint(about, Path(run))
     source = env_of_run(run, env).source
     require_agreement(agent_settings(about, run), config, run)
     listener = listener if listener is not None else Listener()
     if about.get("status") == "diverged" and config.on_divergence == "stop":
         listener.on_notice("it diverged, and with the same settings will again: try on_divergence rollback")
-    for text in differences(about):
-        listener.on_notice(text)
+    if further and target is not None and about.get("status") == "finished":
+        config = replace(config, target_return=None)
+        listener.on_notice(f"it goes to step {config.total_steps}, whether or not it reaches its target of {target:g}")
     with Run(source, about.get("preset"), config, run, listener, begun=True) as again:
         if again.agent.device.type != "cpu":
             listener.on_notice(f"on {again.agent.device} the last bits may differ from those of an unbroken run")
-        again.reached_target = again.reached_target and config.total_steps == planned  # more was asked for
+        again.reached_target = again.reached_target and not further  # more was asked for
+        for text in stretched(config, planned, again.counters):
+            listener.on_notice(text)
         with process_for(again.agent, config.threads):
-            return again.run()
+            return unless_interrupted(again.run())
+
+
+def require_checkpoint(about: Mapping[str, Any], run: Path) -> None:
+    """Raise `RunError` if a run has learned something and no checkpoint to go on from: it would be lost."""
+    progress = about.get("progress")
+    begun = progress.get("steps") != 0 if isinstance(progress, Mapping) else True
+    if begun and about.get("status") != "running" and not Checkpoints(run, keep=1).present():
+        raise RunError(
+            f"{run} has no checkpoint, so it can't go on, and beginning again would cost what it learned: train anew "
+            f"in another folder, as with: nexus train --config {run}"
+        )
+
+
+def stretched(config: TrainConfig, planned: int, counters: Counters) -> list[str]:
+    """Say which schedules jump because a run goes to another last step than planned."""
+    if config.total_steps == planned:
+        return []
+    said = []
+    moment = counters.steps, counters.updates
+    before, now = replace(config, total_steps=planned).learning_rate_at(*moment), config.learning_rate_at(*moment)
+    if before != now:
+        said.append(f"the learning rate goes from {before:g} to {now:g}")
+    if config.prioritized:
+        start = config.importance_exponent
+        before, now = (start + (1 - start) * min(1.0, counters.steps / end) for end in (planned, config.total_steps))
+        said += [f"the importance exponent β goes from {before:.3g} to {now:.3g}"] if before != now else []
+    ends = f"schedules that ended with step {planned} now end with step {config.total_steps}"
+    return [f"{' and '.join(said)}: {ends}"] if said else []
 
 
 def config_of(about: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainConfig:
@@ -164,15 +213,6 @@ def config_of(about: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainCon
         return TrainConfig.from_mapping(values if isinstance(values, Mapping) else {"config": values})
     except (ConfigError, TypeError) as error:
         raise RunError(f"{Path(run) / RUN_FILE} has a config that can't be used: {one_line(error)}") from None
-
-
-def differences(about: Mapping[str, Any]) -> list[str]:
-    """Say which versions are others than those a run began with."""
-    then, now = about.get("versions"), versions()
-    if not isinstance(then, Mapping):
-        return []
-    changed = [f"{name} {then[name]} is now {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
-    return [f"{', '.join(changed)}: the numbers may differ from those of an unbroken run"] if changed else []
 
 
 def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dict[str, Any]:
@@ -232,7 +272,8 @@ def load_agent(
 
     Args:
         run: the folder.
-        checkpoint: "best" by its evaluation, "latest", or the steps of one; None for the weights at the end of the run.
+        checkpoint: "best" for the weights with the best evaluation, "latest", or the steps of a checkpoint; None for
+            the weights at the end of the run, or of the latest checkpoint if it has not ended.
         device: where to, instead of where it was trained.
 
     Raises:
@@ -244,11 +285,33 @@ def load_agent(
         agent = agent_from(settings)
     except (ConfigError, TypeError, ValueError) as error:
         raise RunError(f"{Path(run) / RUN_FILE} describes an agent that can't be made: {one_line(error)}") from None
+    best = next(iter(BestWeights(Path(run)).present()), None)
+    if checkpoint is None and about.get("status") == "running" and Checkpoints(Path(run), keep=1).present():
+        checkpoint = "latest"  # it was killed, or still trains: its weights at the end are none yet
     if checkpoint is None:
         load_weights(Path(run), agent.networks, must_carry=about["format"] > 1)
+    elif checkpoint == "best" and best is not None:
+        load_best(Path(run), agent, best.steps)
     else:
         load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint))
+    explore_as_trained(agent, about, run)
     return agent
+
+
+def explore_as_trained(agent: DQNAgent, about: Mapping[str, Any], run: str | os.PathLike[str]) -> None:
+    """Set ε and the temperature to what they were when the training ended."""
+    match about.get("progress"):
+        case {"steps": int(steps), "episodes": int(episodes)} if steps >= 0 and episodes >= 0:
+            with suppress(RunError):  # acting greedily needs no more than the agent's own settings
+                config = config_of(about, run)
+                agent.epsilon = config.epsilon_at(steps, episodes)
+                agent.temperature = config.temperature_at(steps, episodes)
+
+
+def load_best(run: Path, agent: DQNAgent, steps: int) -> None:
+    """Fill an agent's networks with the weights that scored best."""
+    limit = 2 * sum(value.nbytes for value in weights_of(agent.networks).values())
+    fill_networks(agent.networks, BestWeights(run).read(steps, limit), run / BEST / f"{steps}.safetensors")
 
 
 def load_checkpoint(run: Path, agent: DQNAgent, steps: int) -> None:
@@ -266,15 +329,15 @@ def steps_of(run: Path, checkpoint: str | int) -> int:
         RunError: there is no such checkpoint, or one that must be compared is damaged.
     """
     present = Checkpoints(run, keep=1).present()
+    if checkpoint == "best":  # of a run of format 2; later ones keep the weights themselves
+        best = best_of(read_checkpoint(run, steps) for steps in present)
+        if best is None:
+            raise RunError(f"{run} has no weights with a score: it was not evaluated; take latest")
+        return best
     if not present:
         raise RunError(f"{run} has no checkpoint")
     if checkpoint == "latest":
         return present[0]
-    if checkpoint == "best":
-        best = best_of(read_checkpoint(run, steps) for steps in present)
-        if best is None:
-            raise RunError(f"no checkpoint of {run} has a score: train with eval_every, or take latest")
-        return best
     if str(checkpoint) not in map(str, present):
         raise RunError(f"{run} has no checkpoint {str(checkpoint)!r}: needs best, latest or one of {present}")
     return int(checkpoint)
@@ -368,19 +431,42 @@ def require_foreign_module(env: str, run: Path) -> None:
         raise RunError(f"{run} wants code from its own folder, {module}: it is not imported; pass env= to use another")
 
 
+class ProcessThreads:
+    """How many threads torch has in this process, while runs want a number of their own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs = 0
+        self._before = 0
+
+    @contextmanager
+    def set_to(self, threads: int | None, most: int) -> Iterator[None]:
+        """Set them for a run, to so many or at most as many as there were; the last run that ends puts them back."""
+        with self._lock:
+            self._before = self._before if self._runs else torch.get_num_threads()
+            self._runs += 1
+            torch.set_num_threads(threads or min(self._before, most))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._runs -= 1
+                if not self._runs:
+                    torch.set_num_threads(self._before)
+
+
+PROCESS_THREADS = ProcessThreads()
+
+
 @contextmanager
 def process_for(agent: DQNAgent, threads: int | None) -> Iterator[None]:
     """Set the process to learn with this agent: torch's threads for a while, and glibc's memory for good."""
     large = agent.device.type == "cpu" and torso_of(agent.settings, agent.state_shape) in LARGE_TORSOS
-    before = torch.get_num_threads()
-    # One, since small networks only wait for a second. The environments' own threads work while torch's wait.
-    torch.set_num_threads(threads or (min(before, MOST_THREADS) if large else 1))
     if large and sys.platform == "linux":
         keep_freed_memory()
-    try:
+    # One, since small networks only wait for a second. The environments' own threads work while torch's wait.
+    with PROCESS_THREADS.set_to(threads, MOST_THREADS if large else 1):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def keep_freed_memory() -> None:

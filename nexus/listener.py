@@ -31,13 +31,19 @@ class Plan:
 
 
 class Listener:
-    """Watches a run. Every method but one does nothing; a progress bar or a plot fills those that it needs."""
+    """Watches a run. Every method but one does nothing; a progress bar or a plot fills those that it needs.
+
+    What `on_step` raises ends the run: `KeyboardInterrupt` as Ctrl-C does, after a checkpoint.
+    """
 
     def on_start(self, plan: Plan) -> None:
         """Called before the first step."""
 
     def on_step(self, progress: loop.Progress, episodes: EpisodeTracker) -> None:
         """Called after each vector step; it must be quick and must not wait for the device."""
+
+    def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
+        """Called after each vector step of an evaluation: how many were taken, and how many episodes have ended."""
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
         """Called after each evaluation."""
@@ -58,6 +64,7 @@ class TrainResult:
     seconds: float
     stopped_by: signal.Signals | None  # SIGINT (Ctrl-C) or SIGTERM
     resumes_from: int | None  # steps of the newest checkpoint
+    reached_target: bool = False  # an evaluation reached `target_return`, which ended it
 
     @property
     def interrupted(self) -> bool:

@@ -114,10 +114,6 @@ class WholeUpdate:
         """Let the replay store."""
         self.replay.add(transitions)
 
-    def barrier(self) -> None:
-        """Tell the replay that all environments begin anew."""
-        self.replay.barrier()
-
     def anneal(self, fraction: float) -> None:
         """Tell the replay how far the training has come, from 0 to 1."""
         self.replay.anneal(fraction)

@@ -11,10 +11,16 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-import safetensors.numpy
+import numpy as np
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nexus.api as api
+from nexus.core.errors import Interrupted
+from nexus.data.device_replay import DeviceReplay
+from nexus.data.frame_replay import FrameReplay
+from nexus.envs.factory import EnvSource
+from nexus.runner import Run
 from nexus.training.config import TrainConfig
 from nexus.training.loop import Progress
 from tests.probes import MatchReward
@@ -65,6 +71,18 @@ class Silent(api.Listener):
 
     def on_notice(self, text: str) -> None:
         self.notices.append(text)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def interrupted(train: Callable[[], Any]) -> api.TrainResult:
+    """What a training leaves that is interrupted."""
+    with pytest.raises(Interrupted) as stop:
+        train()
+    assert isinstance(stop.value.result, api.TrainResult)
+    return stop.value.result
 
 
 def die() -> None:
@@ -129,22 +147,33 @@ def run_child(folder: Path, settings: dict[str, Any], kill: tuple[str, int] | No
     return process.exitcode
 
 
-def fingerprint(run: Path) -> dict[str, Any]:
+def fingerprint(run: Path, env: EnvSource) -> dict[str, Any]:
     """Everything of a run that must not depend on whether it was interrupted, as comparable values."""
     found: dict[str, Any] = {name: (run / name).read_bytes() for name in ("agent.safetensors", "evaluation.json")}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     found["metrics"] = [{name: value for name, value in line.items() if name != "time/fps"} for line in lines]
     found["episodes"] = [row.rsplit(",", 1)[0] for row in (run / "episodes.csv").read_text().splitlines()]
     found["progress"] = json.loads((run / "run.json").read_text())["progress"]
-    for path in sorted(run.glob("checkpoints/*/*")) + sorted(run.glob("replay/*")):
-        name = str(path.relative_to(run))
-        if path.suffix == ".json":
-            about = json.loads(path.read_text())
-            found[name] = (about["values"] | {"seconds": 0}, about["score"], about["arrays"], about["replay"])
-        else:
-            found[name] = safetensors.numpy.load_file(path) and path.read_bytes()
-    found["board"] = board(run)
-    return found
+    return found | saved(run, env) | {"board": board(run)}
+
+
+FRAME_NUMBERS = ("replay.frames.", "under_way.accumulator.states", "under_way.next_states")
+
+
+def saved(run: Path, env: EnvSource) -> dict[str, Any]:
+    """What the newest checkpoint of a run brings back: its state, and what its replay draws.
+
+    How a replay of frames numbers them depends on the checkpoints that were written, and is not compared.
+    """
+    about = json.loads((run / "run.json").read_text())
+    source = about["env"] if about["env_is_id"] else env
+    with Run(source, about["preset"], TrainConfig.from_mapping(about["config"]), run, Silent(), begun=True) as again:
+        state = again.get_state() | {"seconds": 0.0}
+        batch = again.replay.sample(1_000) if len(again.replay) else {}
+    numbered = FRAME_NUMBERS if isinstance(again.replay, FrameReplay | DeviceReplay) else ()
+    values = {name: value for name, value in state.items() if not name.startswith(numbered)}
+    values |= {f"batch.{name}": value.numpy() for name, value in batch.items()}
+    return {name: value.tobytes() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
 def order_of(path: Path) -> list[int]:
@@ -163,12 +192,12 @@ def board(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: values for tag, values in found.items() if tag != "time/fps"}
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """Names of what two runs do not have in common."""
-    left, right = fingerprint(one), fingerprint(other)
-    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
-
-
 def match_reward() -> MatchReward:
     """An environment given as a function."""
     return MatchReward()
+
+
+def differences(one: Path, other: Path, env: EnvSource = match_reward) -> list[str]:
+    """Names of what two runs do not have in common; `env` is what they were trained on if that is a function."""
+    left, right = fingerprint(one, env), fingerprint(other, env)
+    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))

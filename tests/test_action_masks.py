@@ -23,6 +23,7 @@ from nexus.core.types import Array
 from nexus.data.n_step import NStepAccumulator
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
+from nexus.envs.episodes import episode_seed
 from nexus.envs.factory import EnvSpec, make_vector_env
 from nexus.envs.stream import TransitionStream
 from nexus.envs.wrappers import FrameSkip
@@ -455,7 +456,8 @@ def test_an_impossible_mask_is_refused_with_name_copy_and_step(mode: AutoresetMo
     with pytest.raises(EnvError) as caught:
         run_until_refused(stream)
     said = str(caught.value)
-    assert said.startswith("Game-v0: copy 1 of 3, seed 1, step ")
+    seed = episode_seed(0, 1) if mode is AutoresetMode.DISABLED else 1
+    assert said.startswith(f"Game-v0: copy 1 of 3, seed {seed}, step ")
     assert text in said
     assert "\n" not in said
 

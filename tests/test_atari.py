@@ -18,7 +18,7 @@ from nexus.api import TrainResult, make_config, resume, train
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError, EnvError, RunError
 from nexus.core.types import Array
-from nexus.envs.atari import PROTOCOLS, LifeLoss, OneGame, canonical, is_atari, make_atari
+from nexus.envs.atari import LIFE_LOST, PROTOCOLS, OneGame, SeededGames, canonical, is_atari, make_atari
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env
 from nexus.envs.stream import Step, TransitionStream
 from nexus.training.evaluation import Evaluation, evaluate
@@ -26,9 +26,8 @@ from nexus.training.files import write_json
 from nexus.training.presets import PRESETS, resolve_preset
 from nexus.training.replays import store_for
 from nexus.training.verify import verify
-from tests.chaos import Silent, differences
+from tests.chaos import Silent, differences, interrupt, interrupted
 from tests.test_cli import read_video
-from tests.test_resume import interrupt
 
 pytest.importorskip("ale_py")
 
@@ -178,7 +177,7 @@ def test_a_rom_folder_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPa
 def test_making_a_game_leaves_gymnasium_as_it_was() -> None:
     before = dict(VectorEnv.metadata)
     env = make_atari(PONG, MACHADO, 1)
-    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     assert VectorEnv.metadata == before
 
 
@@ -236,18 +235,29 @@ class Lives(VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         lives, truncated = next(self.script)
-        return np.zeros(1), np.zeros(1), np.zeros(1, bool), np.array([truncated]), {"lives": np.array([lives])}
+        last = {"final_obs": np.array([9.0])} if truncated else {}
+        return np.zeros(1), np.zeros(1), np.zeros(1, bool), np.array([truncated]), {"lives": np.array([lives]), **last}
 
 
 def test_a_new_game_with_fewer_lives_is_no_lost_life() -> None:
-    env = LifeLoss(Lives())
+    env = SeededGames(Lives(), life_loss=True)
     env.reset()
-    assert [bool(env.step(None)[-1]["life_lost"][0]) for _ in range(4)] == [True, False, False, False]
+    told = [env.step(None) for _ in range(4)]
+    assert [bool(info[LIFE_LOST][0]) for *_, info in told] == [True, False, False, False]
+    assert [float(shown[0]) for shown, *_ in told] == [0.0, 0.0, 9.0, 0.0]  # what ended shows its own end
+
+
+def test_a_game_that_has_begun_by_itself_waits_until_it_is_asked_for() -> None:
+    env = SeededGames(Lives(), life_loss=True)
+    env.reset()
+    for _ in range(3):
+        env.step(None)
+    shown, info = env.reset()  # no other game is begun: the script would have none
+    assert (float(shown[0]), int(info["lives"][0])) == (0.0, 3)
 
 
 def test_machado_has_no_life_signal() -> None:
     env = make_atari(BREAKOUT, MACHADO, 2)
-    assert not isinstance(env, LifeLoss)
     assert all(step.life_lost is None for step in steps_of(env, 40))
 
 
@@ -288,7 +298,7 @@ def played(stream: TransitionStream, seed: int, count: int) -> tuple[str, int]:
 @pytest.mark.parametrize("game", ["breakout", "pong", "seaquest"])
 @pytest.mark.parametrize("sticky", [0.0, 0.25])
 def test_a_reset_makes_the_same_games_whatever_came_before(game: str, sticky: float) -> None:
-    """A barrier relies on it: no-ops, sticky actions and all later games of a copy come from the seed alone."""
+    """Exact resume relies on it: no-ops, sticky actions and later games of a copy come from its seed alone."""
     protocol = type(NATURE)(**{**NATURE.to_mapping(), "sticky": sticky, "train_frames": 600})
     env, fresh = (make_atari(canonical(game), protocol, 2) for _ in range(2))
     stream = TransitionStream(env)
@@ -319,7 +329,7 @@ def test_an_evaluation_follows_the_protocol_and_says_it() -> None:
         result = evaluate(still, EnvSpec("breakout", 4, 4, protocol="short"))
     finally:
         del PROTOCOLS["short"]
-    assert still.epsilon == 0.05
+    assert still.epsilon == 0.0  # the coins are the evaluation's
     assert (result.episodes, result.mean_length) == (3, 100)  # 400 frames
     assert result.protocol.rules == short
     assert "no sticky actions, up to 30 no-ops" in str(result.protocol)
@@ -395,7 +405,8 @@ def stopped_and_whole(tmp_path: Path, env: str, at_step: int, **settings: Any) -
     config = make_config(env, **TINY | settings)
     train(env, config=config, run_dir=tmp_path / "whole", listener=Silent())
     stop = Silent(at_step, interrupt)
-    assert train(env, config=config, run_dir=tmp_path / "broken", listener=stop).resumes_from is not None
+    broken = interrupted(lambda: train(env, config=config, run_dir=tmp_path / "broken", listener=stop))
+    assert broken.resumes_from == broken.counters.steps >= at_step
     result = resume(tmp_path / "broken", listener=Silent())
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
     assert verify(tmp_path / "broken").whole

@@ -23,9 +23,19 @@ from nexus.training.config import TrainConfig
 from nexus.training.divergence import WatchedAgent
 from nexus.training.logs import Rate
 from nexus.training.loop import Counters, Progress
+from nexus.training.under_way import fresh_under_way
 from tests.test_loop import FiveSteps, PriorityReplay, Result, Witness
 
 ENVS = 2
+BASE: dict[str, Any] = {
+    "total_steps": 100,
+    "num_envs": ENVS,
+    "learning_starts": 0,
+    "update_every": "1 steps",
+    "batch_size": 4,
+    "actor_sync_every": "20 steps",
+    "checkpoint_every": None,
+}
 
 
 class Follower:
@@ -64,16 +74,7 @@ class Recorded(Witness):
 
 def run(**settings: Any) -> tuple[Recorded, PriorityReplay, Counters, list[tuple[int, int, int, int]]]:
     """Train on two copies of five-step episodes; of each yield return steps, updates, and those before."""
-    base: dict[str, Any] = {
-        "total_steps": 100,
-        "num_envs": ENVS,
-        "learning_starts": 0,
-        "update_every": "1 steps",
-        "batch_size": 4,
-        "actor_sync_every": "20 steps",
-        "checkpoint_every": None,
-    }
-    config = TrainConfig.from_mapping({**base, **settings})
+    config = TrainConfig.from_mapping(BASE | settings)
     stream = TransitionStream(SyncVectorEnv([FiveSteps] * ENVS, autoreset_mode=AutoresetMode.SAME_STEP))
     agent, replay, counters = Recorded(), PriorityReplay(config.replay_capacity), Counters()
     yielded = []
@@ -168,9 +169,21 @@ def test_updates_and_syncs_come_as_often_as_in_turns(settings: dict[str, Any], u
     assert agent.calls.count("sync") == syncs
 
 
-def test_at_a_barrier_everything_was_learned_from() -> None:
-    *_, yielded = run(checkpoint_every="30 steps")
-    assert {updates for steps, updates, *_ in yielded if steps == 30} == {30}
+def test_what_is_saved_continues_exactly_only_with_the_last_step_of_an_epoch() -> None:
+    config = TrainConfig.from_mapping(BASE | {"actor_sync_every": "30 steps"})
+    stream = TransitionStream(SyncVectorEnv([FiveSteps] * ENVS, autoreset_mode=AutoresetMode.SAME_STEP))
+    under_way, sound = fresh_under_way(config), {}
+    for progress in train(stream, Recorded(), PriorityReplay(1_000), config, Counters(), under_way):
+        if progress.sound:
+            spans = [(before.steps, after.steps) for before, after in under_way.to_learn]
+            sound[progress.counters.steps] = progress.counters.updates, spans
+    # Of each epoch nothing is learned before the next one, but for the last.
+    assert sound == {
+        30: (0, [(steps, steps + 2) for steps in range(0, 30, 2)]),
+        60: (30, [(steps, steps + 2) for steps in range(30, 60, 2)]),
+        90: (60, [(steps, steps + 2) for steps in range(60, 90, 2)]),
+        100: (100, []),
+    }
 
 
 # Real agents.

@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +24,7 @@ from nexus.training.divergence import BATCH_FILE, WINDOW, WatchedAgent
 from nexus.training.files import read_tensors, write_tensors
 from nexus.training.loop import Counters
 from nexus.training.verify import verify
-from tests.chaos import SETTINGS, Silent, differences, match_reward
+from tests.chaos import SETTINGS, Silent, differences, interrupt, interrupted, match_reward
 
 QUICK: dict[str, Any] = SETTINGS | {"total_steps": 400, "num_envs": 1, "eval_every": None, "log_every": "20 steps"}
 RATE = TrainConfig().learning_rate
@@ -213,20 +215,14 @@ def test_a_rollback_halves_the_learning_rate_and_is_the_same_however_often_it_is
 
     seen = []
 
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     for place, at_step in enumerate((230, 290, 310, 390)):  # before it diverges, after a rollback, past a checkpoint
         stop = Silent(at_step, interrupt)
         if place == 0:
-            result = trained(tmp_path / "broken", stop, on_divergence="rollback", **settings)
+            interrupted(partial(trained, tmp_path / "broken", stop, on_divergence="rollback", **settings))
         else:
-            result = resume(tmp_path / "broken", env=match_reward, listener=stop)
-        assert result.interrupted
+            interrupted(partial(resume, tmp_path / "broken", env=match_reward, listener=stop))
         seen.append(len(stop.notices))
-    assert seen[0] == 0
-    assert seen[1] == seen[2] == 1 + len(more)  # interrupted before the next checkpoint: it diverges there again
-    assert seen[3] == 0  # the checkpoint of step 300 knows of it
+    assert seen == [0, 1 + len(more), 0, 0]  # what is saved at an interruption knows of it
     resume(tmp_path / "broken", env=match_reward, listener=Silent())
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
 
@@ -234,7 +230,8 @@ def test_a_rollback_halves_the_learning_rate_and_is_the_same_however_often_it_is
 def test_a_rollback_gives_what_a_new_process_with_half_the_rate_would(
     poison: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained(tmp_path / "other", Silent(230, lambda: (_ for _ in ()).throw(KeyboardInterrupt)), num_envs=1)
+    interrupted(partial(trained, tmp_path / "other", Silent(230, interrupt), num_envs=1))
+    shutil.rmtree(tmp_path / "other" / "checkpoints" / "230")
     with monkeypatch.context() as patch:
         set_state = Run.set_state
         patch.setattr(Run, "set_state", lambda run, state: set_state(run, {**state, "rollbacks": 1}))

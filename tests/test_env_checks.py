@@ -15,6 +15,7 @@ from nexus.core.errors import EnvError
 from nexus.core.seeding import seed_of
 from nexus.core.types import Array
 from nexus.envs.checks import require_rewards
+from nexus.envs.episodes import episode_seed
 from nexus.envs.stream import TransitionStream
 from nexus.envs.wrappers import FrameSkip
 
@@ -43,6 +44,11 @@ class Faulty(gym.Env[Any, Any]):
         state = np.zeros((2, 2), self.observation_space.dtype)
         state[1, 0] = number
         return state, reward, self.steps == self.length, False, {}
+
+
+def seed_of_copy_2(mode: AutoresetMode) -> int:
+    """Where environments reset by themselves, they are all seeded once, the second after the first."""
+    return episode_seed(0, 2) if mode is AutoresetMode.DISABLED else 2
 
 
 def refusal(mode: AutoresetMode, **faults: Any) -> str:
@@ -74,7 +80,7 @@ def refusal(mode: AutoresetMode, **faults: Any) -> str:
 )
 def test_a_reward_must_be_a_finite_number(mode: AutoresetMode, reward: Any, text: str) -> None:
     said = refusal(mode, reward=reward)
-    assert said.startswith("Game-v0: copy 2 of 3, seed 2, step 3: got ")
+    assert said.startswith(f"Game-v0: copy 2 of 3, seed {seed_of_copy_2(mode)}, step 3: got ")
     assert text in said
 
 
@@ -86,7 +92,8 @@ def test_an_observation_must_be_finite(mode: AutoresetMode, number: float, lengt
     said = refusal(mode, number=number, length=length, dtype=dtype)
     assert (
         said
-        == f"Game-v0: copy 2 of 3, seed 2, step 3: got an observation with {number} at [1, 0]: needs finite numbers"
+        == f"Game-v0: copy 2 of 3, seed {seed_of_copy_2(mode)}, step 3: got an observation with {number} at [1, 0]: "
+        "needs finite numbers"
     )
 
 
@@ -182,5 +189,5 @@ def test_the_command_line_says_it_in_one_line_and_exits_with_2(
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["train", f"faulty_envs:{env}", "--run-dir", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
-    text = text.replace("SEED", str(seed_of(0, "environments")))
+    text = text.replace("SEED", str(episode_seed(seed_of(0, "environments"), 0)))
     assert said == f"nexus: error: faulty_envs:{env}: {text}\n"

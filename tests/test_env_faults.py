@@ -20,10 +20,12 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from nexus.api import resume, train
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError, EnvError
-from nexus.core.seeding import seed_at
+from nexus.core.seeding import seed_of
+from nexus.envs.episodes import episode_seed
 from nexus.envs.factory import EnvSpec, make_vector_env
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import Reporter, close_env
+from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.config import TrainConfig
 from tests.chaos import SETTINGS, Silent, differences
 from tests.probes import MatchReward
@@ -135,6 +137,11 @@ def refusal(env: VectorEnv[Any, Any, Any], steps: int = 5, timeout: float | None
     return said
 
 
+def seed_of_copy_2(mode: AutoresetMode) -> int:
+    """Where environments reset by themselves, they are all seeded once, the second after the first."""
+    return episode_seed(100, 2) if mode is AutoresetMode.DISABLED else 102
+
+
 def play(stream: TransitionStream, steps: int) -> None:
     stream.reset(seed=100)
     for _ in range(steps):
@@ -153,7 +160,7 @@ RAISING = [
 @pytest.mark.parametrize("make", [in_turn, in_processes])
 @pytest.mark.parametrize(("act", "text"), RAISING)
 def test_an_environment_that_raises_is_named(make: Any, mode: AutoresetMode, act: Any, text: str) -> None:
-    assert refusal(make(mode, act)).startswith(f"Game-v0: copy 2 of 3, seed 102, step 3: {text}")
+    assert refusal(make(mode, act)).startswith(f"Game-v0: copy 2 of 3, seed {seed_of_copy_2(mode)}, step 3: {text}")
 
 
 @ASYNC
@@ -351,9 +358,10 @@ def test_a_run_whose_environment_fails_can_be_resumed(
         train(partial(Once, act, tmp_path / "spent"), config=config, run_dir=tmp_path / "broken", listener=Silent())
     said = str(caught.value)
     assert text in said
-    # It was the 70th step of one of two: 20 vector steps after the barrier at step 100.
-    first = seed_at(0, "environments", 100)
-    assert any(f"copy {copy} of 2, seed {first + copy}, step 20: " in said for copy in range(2))
+    # It was the 70th step of one of two, and episodes have two steps: the second one of its episode number 34.
+    seeds = [episode_seed(seed_of(0, "environments"), 34 * 2 + copy) for copy in range(2)]
+    assert any(f"copy {copy} of 2, seed {seeds[copy]}, step 2: " in said for copy in range(2))
+    assert Checkpoints(tmp_path / "broken", 1).present()[0] == 138  # nothing is lost: it is the step before
     assert json.loads((tmp_path / "broken" / "run.json").read_text())["status"] == "failed"
     env = partial(Once, act, tmp_path / "spent")  # that was done, so it does not happen again
     resume(tmp_path / "broken", env=env, listener=Silent())
@@ -370,8 +378,8 @@ class InEvaluation(MatchReward):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         if seed is not None:
-            trained_on = seed_at(0, "environments", 0)
-            self.evaluating, self.total = not trained_on <= seed < trained_on + 2, 0
+            trained_on = {episode_seed(seed_of(0, "environments"), number) for number in range(100)}
+            self.evaluating, self.total = seed not in trained_on, 0
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> Any:

@@ -170,7 +170,7 @@ def test_a_wrapper_that_is_wanted_is_there_in_the_vector_form_too(spec: EnvSpec)
     states, _ = vector.reset(seed=0)
     assert states.shape == ((2, 2, 4) if stack == 2 else (2, 4))
     assert vector.step(np.zeros(2, np.int64))[1].tolist() == [skip] * 2
-    assert vector.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert vector.metadata["autoreset_mode"] is AutoresetMode.DISABLED
 
 
 @pytest.fixture

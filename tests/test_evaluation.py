@@ -62,12 +62,28 @@ def test_short_episodes_are_not_counted_more_often() -> None:
     assert result.mean_length == result.mean
 
 
+class Upward(ShortOrLong):
+    """Ten times as long; action 1 pays."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        given = super().reset(seed=seed)
+        self.left *= 10
+        return given
+
+    def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        state, _, *ended = super().step(action)
+        return state, float(int(action)), *ended  # type: ignore[return-value]
+
+
 def test_the_policy_is_greedy_unless_asked_otherwise() -> None:
     agent = Zero()
-    assert evaluate(agent, EnvSpec(ShortOrLong), 5).protocol.epsilon == 0.0
-    assert agent.epsilons == {0.0}
-    assert evaluate(agent, EnvSpec(ShortOrLong), 5, epsilon=0.05).protocol.epsilon == 0.05
-    assert agent.epsilons == {0.0, 0.05}
+    greedy = evaluate(agent, EnvSpec(Upward), 50)
+    assert greedy.protocol.epsilon == 0.0
+    assert greedy.returns == [0.0] * 50
+    some = evaluate(agent, EnvSpec(Upward), 50, epsilon=0.5)
+    assert some.protocol.epsilon == 0.5
+    assert some.mean / some.mean_length == pytest.approx(0.25, abs=0.08)  # half at random, half of those action 1
+    assert agent.epsilons == {0.0}  # the coins are the evaluation's
 
 
 def test_the_same_seed_plays_the_same_episodes() -> None:
@@ -76,9 +92,46 @@ def test_the_same_seed_plays_the_same_episodes() -> None:
     assert first == again != other
 
 
-def test_an_endless_episode_is_cut_and_counted_once() -> None:
-    result = evaluate(Zero(), EnvSpec(Endless), 6, max_episode_steps=50)
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+def test_it_does_not_matter_how_many_copies_play_or_how_they_are_stepped(epsilon: float) -> None:
+    one, few, many = (
+        evaluate(Zero(), EnvSpec(Upward), 20, epsilon=epsilon, seed=3, num_envs=copies) for copies in (1, 7, 20)
+    )
+    assert one == few == many
+    assert len(set(one.returns)) > (1 if epsilon else 0)
+
+
+def test_the_same_episodes_are_played_in_this_process_and_in_others() -> None:
+    agent = Zero()
+    here, there = (
+        evaluate(agent, EnvSpec("CartPole-v1"), 5, num_envs=2, vectorization=how) for how in ("sync", "async")
+    )
+    assert here == there == evaluate(agent, EnvSpec("CartPole-v1"), 5)  # the vector form of its own
+
+
+@pytest.mark.parametrize("copies", [1, 4, 6])
+def test_an_endless_episode_is_cut_and_counted_once(copies: int) -> None:
+    result = evaluate(Zero(), EnvSpec(Endless), 6, max_episode_steps=50, num_envs=copies)
     assert result.returns == [50.0] * 6
+
+
+def test_a_cut_episode_does_not_end_its_environment() -> None:
+    result = evaluate(Zero(), EnvSpec(ShortOrLong), 200, max_episode_steps=6, num_envs=3)
+    assert result.episodes == len(result.returns) == 200
+    assert max(result.returns) == 6
+    assert result.mean == pytest.approx((1 + 2 + 3 + 4 + 5 + 6 * 4) / 9, abs=0.4)
+
+
+def test_whoever_watches_sees_each_step_and_may_end_it() -> None:
+    seen: list[tuple[int, int]] = []
+    evaluate(Zero(), EnvSpec(Endless), 4, max_episode_steps=3, num_envs=2, watch=lambda *now: seen.append(now))
+    assert seen == [(1, 0), (2, 0), (3, 2), (4, 2), (5, 2), (6, 4)]
+
+    def enough(steps: int, ended: int) -> None:
+        raise KeyError(steps)
+
+    with pytest.raises(KeyError, match="1"):
+        evaluate(Zero(), EnvSpec(Endless), 4, watch=enough)
 
 
 def test_cartpole_in_its_own_vector_form_counts_no_reset_row() -> None:

@@ -129,9 +129,8 @@ class Fed:
         flags = step.terminal, step.truncated, step.valid
         self.replay.add(self.accumulator.push(states, step.actions, step.rewards, self.next_states, *flags))
 
-    def barrier(self) -> None:
-        self.replay.add(self.accumulator.flush(self.next_states))
-        self.replay.barrier()
+    def seal(self) -> None:
+        self.replay.seal()
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -144,7 +143,7 @@ class Fed:
     padding=st.sampled_from(["zero", "reset"]),
     mean_length=st.sampled_from([2.0, 6.0, 40.0]),
     prioritized=st.booleans(),
-    barrier_every=st.sampled_from([7, 31, 1000]),
+    seal_every=st.sampled_from([7, 31, 1000]),
     resumes=st.booleans(),
     seed=st.integers(0, 1000),
 )
@@ -159,11 +158,11 @@ def test_stacks_come_back_as_they_were(
     padding: str,
     mean_length: float,
     prioritized: bool,
-    barrier_every: int,
+    seal_every: int,
     resumes: bool,
     seed: int,
 ) -> None:
-    """They do so, too, where the replay is a new one after each barrier, filled from chunks."""
+    """They do so, too, where the replay is a new one after each seal, filled from chunks, in the midst of episodes."""
     stream = stream_of(num_envs, stack, mode, padding, mean_length)
     frames, unbroken = (Fed(frames_of(kind, capacity, prioritized, seed, n), num_envs, n) for _ in range(2))
     shelf, like = Shelf((stack, 3, 5)), np.zeros((num_envs, stack, 3, 5), np.uint8)
@@ -175,10 +174,9 @@ def test_stacks_come_back_as_they_were(
         step = stream.step(rng.integers(0, 2, num_envs))
         for fed in (frames, unbroken, oracle):
             fed.add(step)
-        if t % barrier_every == 0:
+        if t % seal_every == 0:
             for fed in (frames, unbroken, oracle):
-                fed.barrier()
-            stream.reset(seed + t)
+                fed.seal()
             if resumes:
                 shelf.save(frames.replay)
                 fresh = frames_of(kind, capacity, prioritized, seed + 1, n, like)
@@ -235,8 +233,7 @@ def test_a_replay_that_is_restored_again_and_again_is_the_one_that_never_was(kin
             fed.add(step)
         if t % 97 in (0, 5):  # soon after one another, too: then groups are short, and rows of the index old
             for fed in (frames, unbroken, oracle):
-                fed.barrier()
-            stream.reset(t)
+                fed.seal()
             before = shelf.chunks["frames"][:1]
             shelf.save(frames.replay)
             dropped += shelf.chunks["frames"][:1] != before
@@ -259,7 +256,7 @@ def released(fed: Fed) -> int:
 
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_leaving_out_how_far_windows_ever_reached_back_shows(forgotten: bool) -> None:
-    """Right after a barrier windows are short, and without that number frames would go too early."""
+    """Right after a restart nothing has reached back yet, and without that number frames would go too early."""
     frames, unbroken = (Fed(FrameReplay(rows_of(900, False), "compressed", 9), 3, 9) for _ in range(2))
     stream, shelf, same = stream_of(3, 3, AutoresetMode.NEXT_STEP, "zero", 3.0), Shelf((3, 3, 5)), True
     stream.reset(0)
@@ -269,9 +266,8 @@ def test_leaving_out_how_far_windows_ever_reached_back_shows(forgotten: bool) ->
         unbroken.add(step)
         same &= released(frames) == released(unbroken)
         if t == 500:
-            frames.barrier()
-            unbroken.barrier()
-            stream.reset(1)
+            frames.seal()
+            unbroken.seal()
             shelf.save(frames.replay)
             state = frames.replay.get_state() | ({"frames.lag": 0} if forgotten else {})
             fresh = FrameReplay(rows_of(900, False), "compressed", 9, np.zeros((3, 3, 3, 5), np.uint8))
@@ -305,7 +301,7 @@ def test_what_is_written_costs_what_is_new(kind: Kind) -> None:
     copies: list[dict[str, Array]] = []
     for _ in range(8):
         play(replay, 151, num_envs=2, frame=(16, 16))
-        replay.barrier()
+        replay.seal()
         shelf.save(replay)
         first, last, columns = shelf.chunks["frames"][-1]
         assert (last - first) * GROUP == pytest.approx(2 * 151, abs=2 * GROUP + 2)
@@ -530,7 +526,7 @@ def test_what_lay_on_a_device_goes_on_compressed_and_back(one: Kind, other: Kind
     replay, shelf = frames_of(one, 600, like=like), Shelf((4, 16, 16))
     for steps in (150, 90):  # of the first chunk a part is forgotten by the second
         play(replay, steps, num_envs=3, frame=(16, 16))
-        replay.barrier()
+        replay.seal()
         shelf.save(replay)
     resumed = shelf.restore(frames_of(other, 600, like=like), replay.get_state())
     require_equal(content(replay, shelf), content(resumed, shelf))

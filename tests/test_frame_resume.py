@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from nexus.training import checkpoint_writer
 from nexus.training.checkpoint import Checkpoint, Chunk
 from nexus.training.config import TrainConfig
 from nexus.training.verify import verify
-from tests.chaos import FRAMES, Silent, differences
-from tests.test_resume import interrupt
+from tests.chaos import FRAMES, Silent, differences, interrupt, interrupted
 
 QUICK: dict[str, Any] = FRAMES | {"total_steps": 400, "eval_every": "90 steps", "checkpoint_every": "60 steps"}
 
@@ -29,6 +29,10 @@ def trained(folder: Path, listener: Silent | None = None, **settings: Any) -> An
     values = QUICK | settings
     config = TrainConfig.from_mapping({name: value for name, value in values.items() if name != "env"})
     return train(values["env"], config=config, run_dir=folder, listener=listener or Silent())
+
+
+def broken(folder: Path, at_step: int, **settings: Any) -> None:
+    interrupted(lambda: trained(folder, Silent(at_step, interrupt), **settings))
 
 
 @pytest.mark.parametrize(
@@ -55,8 +59,7 @@ def trained(folder: Path, listener: Silent | None = None, **settings: Any) -> An
 def test_frames_go_on_bit_for_bit(settings: dict[str, Any], tmp_path: Path) -> None:
     trained(tmp_path / "whole", **settings)
     for at_step in (310, 130):
-        listener = Silent(at_step, interrupt)
-        assert trained(tmp_path / f"broken{at_step}", listener, **settings).interrupted
+        broken(tmp_path / f"broken{at_step}", at_step, **settings)
         assert verify(tmp_path / f"broken{at_step}").whole
         result = resume(tmp_path / f"broken{at_step}", listener=Silent())
         assert result.counters.updates > 20
@@ -70,9 +73,10 @@ def test_frames_go_on_bit_for_bit(settings: dict[str, Any], tmp_path: Path) -> N
 def test_a_run_of_frames_can_be_broken_many_times_go_further_and_be_loaded(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"prioritized": False}  # whose β would know of the end
     trained(tmp_path / "whole", total_steps=460, **settings)
-    trained(tmp_path / "broken", Silent(30, interrupt), **settings)  # before any checkpoint: it begins anew
+    broken(tmp_path / "broken", 30, **settings)  # before any checkpoint was due
     for at_step in (61, 62, 119, 250, 251, 399):
-        assert resume(tmp_path / "broken", listener=Silent(at_step, interrupt)).interrupted
+        stop = Silent(at_step, interrupt)
+        interrupted(partial(resume, tmp_path / "broken", listener=stop))
     resume(tmp_path / "broken", listener=Silent())
     resume(tmp_path / "broken", total_steps=460, listener=Silent())
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
@@ -84,7 +88,7 @@ def test_what_is_large_is_split_into_chunks(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(checkpoint_writer, "CHUNK_BYTES", 4_000)
     trained(tmp_path / "whole")
     assert len(list((tmp_path / "whole" / "replay").glob("frames-*"))) > 5
-    trained(tmp_path / "broken", Silent(310, interrupt))
+    broken(tmp_path / "broken", 310)
     resume(tmp_path / "broken", listener=Silent())
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
 
@@ -97,6 +101,7 @@ def test_a_rollback_takes_the_frames_back_too(store: str, tmp_path: Path) -> Non
         run.run()
         assert isinstance(run.replay, FrameReplay | DeviceReplay)
         added = run.replay.added
+        shutil.rmtree(max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name)))
         run.newest_whole()  # into the replay that is filled already
         assert run.replay.added < added
         with Run(
@@ -129,7 +134,7 @@ COLUMNS: dict[str, Callable[[Array], Array]] = {
 
 def shows(tmp_path: Path, patch: Callable[[], None], **settings: Any) -> None:
     trained(tmp_path / "whole", **settings)
-    trained(tmp_path / "broken", Silent(settings.get("total_steps", 400) - 90, interrupt), **settings)
+    broken(tmp_path / "broken", settings.get("total_steps", 400) - 90, **settings)
     shutil.copytree(tmp_path / "broken", tmp_path / "right")
     resume(tmp_path / "right", listener=Silent())
     assert differences(tmp_path / "whole", tmp_path / "right") == []

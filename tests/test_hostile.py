@@ -26,8 +26,7 @@ from nexus.training import files
 from nexus.training.config import TrainConfig
 from nexus.training.files import read_json, write_json, write_tensors
 from nexus.training.verify import verify
-from tests.chaos import FRAMES, SETTINGS, Silent
-from tests.test_resume import interrupt
+from tests.chaos import FRAMES, SETTINGS, Silent, interrupt, interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1 << 20
@@ -38,7 +37,7 @@ SECRET = b"not yours\n" * 1000
 def begun(folder: Path, env: str, settings: dict[str, Any]) -> Path:
     """A run with two checkpoints, broken after step 250."""
     config = TrainConfig.from_mapping({name: value for name, value in settings.items() if name != "env"})
-    train(env, config=config, run_dir=folder / "run", listener=Silent(250, interrupt))
+    interrupted(lambda: train(env, config=config, run_dir=folder / "run", listener=Silent(250, interrupt)))
     restored(folder / "run")  # the first in a process imports much, which is no reading
     return folder / "run"
 
@@ -104,7 +103,6 @@ def all_states(run: Path) -> Any:
         while list((other / "checkpoints").iterdir()):
             steps, states[steps] = restored(other)
             shutil.rmtree(newest(other))
-        steps, states[steps] = restored(other)
     return weights, states
 
 
@@ -223,11 +221,11 @@ def test_every_file_but_those_of_tensorboard_is_checked(
             assert path.name == "run.json"
         path.write_bytes(before)
     assert verify(copy).whole
-    assert len(verify(copy).checkpoints) == 2
+    assert len(verify(copy).checkpoints) == 3  # two that came with their period, and the last
 
 
 def test_verify_says_what_is_damaged_and_what_is_left(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    older, last = sorted(int(path.name) for path in (copy / "checkpoints").iterdir())
+    _, older, last = sorted(int(path.name) for path in (copy / "checkpoints").iterdir())
     assert main(["verify", str(copy)]) == 0
     assert f"step {last}" in capsys.readouterr().out
     flip(newest(copy) / "state.safetensors", 0.9, copy)

@@ -12,7 +12,6 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 from nexus.core.period import Period
-from nexus.core.seeding import seed_at, seed_of
 from nexus.core.types import Array, Batch
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.envs.stream import TransitionStream
@@ -134,7 +133,15 @@ def test_updates_come_as_often_as_asked(settings: dict[str, Any], updates: int) 
 
 
 @pytest.mark.parametrize(
-    ("period", "syncs"), [("10 updates", 10), ("25 steps", 4), ("3 episodes", 6), ("1 updates", 100)]
+    ("period", "syncs"),
+    [
+        ("10 updates", 10),
+        ("25 steps", 4),
+        ("3 episodes", 6),
+        ("1 episodes", 20),
+        ("1 updates", 100),
+        ("1 steps", 100),  # each vector step is two
+    ],
 )
 def test_the_target_follows_in_its_own_unit(period: str, syncs: int) -> None:
     agent, *_ = run(target_update_every=period)
@@ -210,79 +217,3 @@ def test_training_stops_when_the_iterator_is_closed() -> None:
         if counters.steps == 17:
             break
     assert counters.steps == 17
-
-
-class Draws(FiveSteps):
-    """Episodes of five to ten steps that show what the seed of their reset drew."""
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.drawn = float(self.np_random.integers(50))
-        self.at = -int(self.drawn % 6)
-        return np.array([self.drawn], np.float32), {}
-
-    def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        _, reward, terminated, truncated, info = super().step(action)
-        return np.array([self.drawn], np.float32), reward, terminated, truncated, info
-
-
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
-@pytest.mark.parametrize("n_step", [1, 3])
-def test_what_begins_at_a_barrier_goes_on_as_what_passed_it(mode: AutoresetMode, n_step: int) -> None:
-    config = TrainConfig.from_mapping(
-        {"total_steps": 200, "num_envs": 3, "learning_starts": 0, "checkpoint_every": "70 steps", "n_step": n_step}
-    )
-
-    def steps(counters: Counters, replay: ReplayBuffer) -> Any:
-        stream = TransitionStream(SyncVectorEnv([Draws] * 3, autoreset_mode=mode))
-        return train(stream, Witness(), replay, config, counters)
-
-    whole, counters, replay, begun = [], Counters(), ReplayBuffer(1000, 1), None
-    for progress in steps(counters, replay):
-        whole.append((vars(counters) | {}, progress.step, len(replay)))
-        if progress.barrier and begun is None:
-            begun, at, twin = Counters(**vars(counters)), len(whole), ReplayBuffer(1000, 1)
-            twin.set_state(replay.get_state())
-            twin.set_rows(0, replay.rows(0, replay.added))
-            assert len(replay) == begun.steps  # each decision is stored: no window is open
-    assert begun is not None
-    assert 70 <= begun.steps < 100  # the first steps at or past 70, and the episodes under way
-    assert not whole[at - 1][1].valid.all()  # some had ended before
-    again = [(vars(begun) | {}, progress.step, len(twin)) for progress in steps(begun, twin)]
-    assert len(again) == len(whole) - at
-    for (counted, one, stored), (recounted, other, restored) in zip(whole[at:], again, strict=True):
-        assert (counted, stored) == (recounted, restored)
-        assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in type(one).__slots__)
-
-
-def test_barriers_reset_with_seeds_of_their_own_and_count_no_episode() -> None:
-    *_, yielded = run(checkpoint_every="30 steps", num_envs=1)
-    assert [progress.counters is yielded[0].counters for progress in yielded] == [True] * len(yielded)
-    assert [at + 1 for at, progress in enumerate(yielded) if progress.barrier] == [30, 60, 90]
-    assert len({seed_at(0, "environments", steps) for steps in (0, 30, 60, 90)}) == 4
-    assert seed_at(0, "environments", 0) == seed_of(0, "environments")
-    assert seed_at(0, "environments", 30) != seed_at(1, "environments", 30)
-
-
-@pytest.mark.parametrize(
-    ("every", "barriers", "episodes"),
-    [
-        ("30 steps", [30, 60, 90], 20),
-        ("6 steps", [*range(10, 31, 5), *range(40, 61, 5), *range(70, 91, 5), 100], 20),  # at the end of an episode
-        ("1 steps", [*range(2, 101, 2)], 0),  # cut: each has one step more, and would need four
-    ],
-)
-def test_a_barrier_waits_for_an_episode_as_long_as_a_period(every: str, barriers: list[int], episodes: int) -> None:
-    _, _, counters, yielded = run(checkpoint_every=every, num_envs=1)
-    assert [at + 1 for at, progress in enumerate(yielded) if progress.barrier] == barriers
-    assert counters.episodes == episodes
-
-
-def test_the_end_of_a_run_waits_for_no_episode() -> None:
-    *_, yielded = run(checkpoint_every="98 steps", num_envs=1, total_steps=99)
-    assert [at + 1 for at, progress in enumerate(yielded) if progress.barrier] == [99]
-
-
-def test_without_checkpoints_there_is_no_barrier() -> None:
-    *_, yielded = run(checkpoint_every=None)
-    assert not any(progress.barrier for progress in yielded)

@@ -29,7 +29,7 @@ from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.rainbow import make_agent
 from nexus.ops.td import huber
 from tests import probes
-from tests.chaos import Silent, differences, match_reward
+from tests.chaos import Silent, differences, interrupt, interrupted, match_reward
 from tests.rollouts import PACE
 
 # --- returns ---
@@ -285,10 +285,6 @@ def test_states_are_worth_their_best_legal_action_to_the_target_network() -> Non
 # --- training ---
 
 
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
 SETTINGS: dict[str, Any] = {"algorithm": "pqn", "hidden_dim": 32, "learning_rate": 0.005, "eval_episodes": 20, **PACE}
 
 
@@ -305,7 +301,7 @@ def test_a_reward_reaches_the_step_before_it(tmp_path: Path, decay: float) -> No
 @pytest.mark.parametrize(
     "settings",
     [
-        {"num_envs": 3, "checkpoint_every": "40 steps"},  # barriers within each rollout
+        {"num_envs": 3, "checkpoint_every": "40 steps"},  # checkpoints within each rollout
         {"num_envs": 8, "checkpoint_every": "64 steps", "noisy": True, "epsilon": 0.0, "epsilon_min": 0.0},
         {"num_envs": 2, "checkpoint_every": "150 steps", "dueling": True, "learning_starts": 100},
     ],
@@ -315,7 +311,8 @@ def test_it_goes_on_bit_for_bit(settings: dict[str, Any], tmp_path: Path) -> Non
     given_settings = {**SETTINGS, "total_steps": 600, "eval_every": "200 steps", **settings}
     train(match_reward, run_dir=tmp_path / "whole", listener=Silent(), **given_settings)
 
-    train(match_reward, run_dir=tmp_path / "broken", listener=Silent(350, interrupt), **given_settings)
+    stop = Silent(350, interrupt)
+    interrupted(lambda: train(match_reward, run_dir=tmp_path / "broken", listener=stop, **given_settings))
     result = resume(tmp_path / "broken", env=match_reward, listener=Silent())
     assert result.counters.updates >= 100
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
@@ -346,10 +343,10 @@ def test_a_rollout_that_is_larger_than_its_agent_comes_back_too(tmp_path: Path) 
     given_settings |= {"replay_capacity": 4800, "update_every": "4800 steps", "checkpoint_every": "4000 steps"}
     train(Pictures, run_dir=tmp_path / "whole", listener=Silent(), **given_settings)
 
-    broken = train(Pictures, run_dir=tmp_path / "broken", listener=Silent(5_000, interrupt), **given_settings)
-    assert broken.resumes_from == 4_000
+    stop = Silent(4_500, interrupt)
+    interrupted(lambda: train(Pictures, run_dir=tmp_path / "broken", listener=stop, **given_settings))
     resume(tmp_path / "broken", env=Pictures, listener=Silent())
-    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+    assert differences(tmp_path / "whole", tmp_path / "broken", Pictures) == []
 
 
 def test_cartpole_is_solved(tmp_path: Path) -> None:

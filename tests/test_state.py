@@ -166,12 +166,49 @@ def test_open_windows_leave_as_truncations_with_the_discount_of_their_true_lengt
         state = np.array([[at], [10 + at]], np.float32)
         ended = np.array([False, at == 1])  # the second environment ends at the last step: nothing of it is open
         fold.push(state, np.zeros(2, int), np.array([1.0, 9.0]), state + 1, ended, no, valid)
-    left = fold.flush(np.array([[2.0], [99.0]], np.float32))
+    left = fold.flush(valid, np.array([[2.0], [99.0]], np.float32))
     assert left.states.tolist() == [[0], [1]]
     assert left.rewards.tolist() == [1.5, 1.0]
     assert left.discounts.tolist() == [0.25, 0.5]
     assert left.next_states.tolist() == [[2], [2]]
-    assert len(fold.flush(np.array([[2.0], [99.0]], np.float32))) == 0
+    assert len(fold.flush(valid, np.array([[2.0], [99.0]], np.float32))) == 0
+
+
+def test_windows_of_one_environment_are_closed_and_those_of_others_stay_open() -> None:
+    fold, valid, no = NStepAccumulator(num_envs=2, n=3, gamma=0.5), np.ones(2, bool), np.zeros(2, bool)
+    masks = np.array([[True, False], [False, True]])
+    state = np.array([[0.0], [10.0]], np.float32)
+    fold.push(state, np.array([1, 0]), np.array([4.0, 6.0]), state + 1, no, no, valid, masks, masks)
+    left = fold.flush(np.array([False, True]), np.array([[-1.0], [11.0]], np.float32), masks[::-1])
+    assert (left.states.tolist(), left.next_states.tolist(), left.rewards.tolist()) == ([[10.0]], [[11.0]], [6.0])
+    assert (left.action_masks.tolist(), left.next_action_masks.tolist()) == ([[False, True]], [[True, False]])  # type: ignore[union-attr]
+    rest = fold.flush(valid, np.array([[1.0], [-1.0]], np.float32), masks)
+    assert (rest.states.tolist(), rest.rewards.tolist(), rest.discounts.tolist()) == ([[0.0]], [4.0], [0.5])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_open_windows_that_were_saved_go_on_as_those_that_were_not(masked: bool) -> None:
+    rng = np.random.default_rng(0)
+    fold = NStepAccumulator(num_envs=3, n=4, gamma=0.9)
+    for at in range(60):
+        if at % 7 == 3:
+            again = NStepAccumulator(num_envs=3, n=4, gamma=0.9)
+            again.set_state(fold.get_state())
+            with pytest.raises(RunError):
+                NStepAccumulator(num_envs=2, n=4, gamma=0.9).set_state(fold.get_state())
+            with pytest.raises(RunError):
+                NStepAccumulator(num_envs=3, n=3, gamma=0.9).set_state(fold.get_state())
+        state, actions, rewards = rng.normal(size=(3, 2)), rng.integers(2, size=3), rng.normal(size=3)
+        ended, cut, masks = rng.random(3) < 0.2, rng.random(3) < 0.2, rng.random((3, 2)) < 0.5
+        legal = (masks, masks[::-1]) if masked else ()
+        given = state, actions, rewards, state + 1, ended, cut, np.ones(3, bool), *legal
+        one = fold.push(*given)
+        if at >= 3:
+            other = again.push(*given)
+            for name in Transitions.__slots__:
+                left, right = getattr(one, name), getattr(other, name)
+                assert (left is None) == (right is None)
+                assert left is None or np.array_equal(left, right)
 
 
 def test_after_a_flush_an_accumulator_is_as_new() -> None:
@@ -184,7 +221,7 @@ def test_after_a_flush_an_accumulator_is_as_new() -> None:
 
     push(used, 100)
     push(used, 200)
-    used.flush(np.zeros((1, 1), np.float32))
+    used.flush(step[0], np.zeros((1, 1), np.float32))
     for at in range(7):
         one, other = push(used, at), push(new, at)
         assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in Transitions.__slots__)

@@ -27,10 +27,16 @@ def run(arguments: list[str]) -> int:
     command = parse(ResumeCommand, arguments, "nexus resume")
     from nexus.api import resume
     from nexus.cli.progress import TrainView
+    from nexus.core.errors import Interrupted
 
     with TrainView() as view:
-        result = resume(
-            command.run, total_steps=command.total_steps, on_divergence=command.on_divergence, listener=view
-        )
+        try:
+            result = resume(
+                command.run, total_steps=command.total_steps, on_divergence=command.on_divergence, listener=view
+            )
+        except Interrupted as stop:
+            if stop.result is None:  # a second signal, before all was saved
+                raise
+            result = stop.result
     view.finish(result)
     return result.exit_code

@@ -49,11 +49,17 @@ def run(arguments: list[str]) -> int:
     command = read_command(arguments)
     from nexus.api import train
     from nexus.cli.progress import TrainView
+    from nexus.core.errors import Interrupted
 
     with TrainView() as view:
-        result = train(
-            command.env, preset=command.preset, config=command.config, run_dir=command.run_dir, listener=view
-        )
+        try:
+            result = train(
+                command.env, preset=command.preset, config=command.config, run_dir=command.run_dir, listener=view
+            )
+        except Interrupted as stop:
+            if stop.result is None:  # a second signal, before all was saved
+                raise
+            result = stop.result
     view.finish(result)
     return result.exit_code
 

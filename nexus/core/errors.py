@@ -2,8 +2,19 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
-__all__ = ["ConfigError", "DivergenceError", "EnvError", "NexusError", "RunError", "Terminated", "nearest", "one_line"]
+__all__ = [
+    "ConfigError",
+    "DivergenceError",
+    "EnvError",
+    "Interrupted",
+    "NexusError",
+    "RunError",
+    "Terminated",
+    "nearest",
+    "one_line",
+]
 
 
 class NexusError(Exception):
@@ -30,8 +41,14 @@ class DivergenceError(NexusError):
     exit_code = 3
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: like Ctrl-C, but a shell is told another exit code."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C stopped a run, and everything is saved; `result` is what it leaves behind."""
+
+    result: Any = None
+
+
+class Terminated(Interrupted):
+    """SIGTERM did: like Ctrl-C, but a shell is told another exit code."""
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:

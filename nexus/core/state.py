@@ -39,7 +39,7 @@ Plain = TypeVar("Plain")
 class Series:
     """Numbered items of which new ones come at one end and old ones leave at the other, as a checkpoint sees them.
 
-    An item never changes once a barrier has passed, so a checkpoint writes those that are new since the last.
+    An item never changes once the replay was sealed, so a checkpoint writes those that are new since the last.
     """
 
     name: str  # of the kind of items

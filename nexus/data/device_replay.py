@@ -74,9 +74,9 @@ class DeviceReplay:
         self._write(before)
         self._picker.enter(before % self.capacity, len(transitions))
 
-    def barrier(self) -> None:
-        """End every group of frames under way; see `FrameReplay.barrier`."""
-        self._books.barrier()
+    def seal(self) -> None:
+        """End every group of frames under way; see `FrameReplay.seal`."""
+        self._books.seal()
 
     def sample(self, batch_size: int) -> Batch:
         """Draw a batch as the replay of rows would (see `Batch`); all of it is on the device."""

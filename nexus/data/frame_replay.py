@@ -67,6 +67,7 @@ class FrameReplay:
         self._index: FrameIndex | None = None  # known from the first states on, like all below
         self._store: FrameStore
         self._newest: NDArray[np.int64]  # [E], number of the newest frame
+        self._sealed: NDArray[np.bool_]  # [E], where the groups of frames before were ended
         self._shape: tuple[int, ...] = ()
         self._torch_dtype = torch.uint8
         self._reserve = 0  # groups that open windows may need
@@ -96,8 +97,9 @@ class FrameReplay:
                 f"replay_store = {self.kind!r}: needs states that are stacks of frames, each the one before moved on "
                 "by one frame; use replay_store full"
             )
-        if (starting := begins & valid).any():
+        if (starting := (begins | self._sealed) & valid).any():
             self._begin(index, np.flatnonzero(starting), frames)
+            self._sealed &= ~valid
         numbers = self._newest.copy()
         going = np.flatnonzero(valid)
         self._newest[going] = index.append(going)
@@ -118,14 +120,14 @@ class FrameReplay:
             needed = min(oldest // GROUP + 1 - self._lag, index.opened - self._reserve)
             self._store.release(*index.release(needed))
 
-    def barrier(self) -> None:
-        """End every group under way: all episodes begin anew, and what is stored now never changes again.
+    def seal(self) -> None:
+        """End every group under way, so that what is stored now never changes again and can be saved.
 
-        The same with and without a checkpoint that is written, so that whoever resumes from one goes on alike.
+        Each environment's next stack is then stored whole, as at the start of an episode.
         """
         if self._index is not None:
             self._store.close(self._index.close())
-            self._newest[:] = 0
+            self._sealed[:] = True
 
     def sample(self, batch_size: int) -> Batch:
         """Draw transitions as the replay of rows does, and put the stacks in place of their numbers."""
@@ -185,7 +187,7 @@ class FrameReplay:
         return self._rows.added
 
     def get_state(self) -> State:
-        """Return all but the rows and the frames, which are `series`; rightly so only at a barrier."""
+        """Return all but the rows and the frames, which are `series`; to be called after `seal`."""
         index = self._index
         counts = {"opened": 0, "released": 0} if index is None else {"opened": index.opened, "released": index.released}
         return {**self._rows.get_state(), **below("frames", {**counts, "lag": self._lag})}
@@ -267,7 +269,7 @@ class FrameReplay:
     def _most_groups(self) -> int:
         """Groups that can be needed at once.
 
-        A row brings a group where a barrier ended the one before, and two where an episode begins with a whole stack.
+        A row brings a group where a seal ended the one before, and two where an episode begins with a whole stack.
         """
         return 3 * (self.capacity + self._reserve)
 
@@ -284,7 +286,7 @@ class FrameReplay:
         # frames, of which a step brings one, or a whole stack where an episode begins.
         self._reserve = num_envs * ((self._n_step + stack + 2 * GROUP) * (stack + 1) // GROUP + 2)
         groups = self.capacity // GROUP + self._reserve
-        self._newest = np.zeros(num_envs, np.int64)
+        self._newest, self._sealed = np.zeros(num_envs, np.int64), np.ones(num_envs, bool)
         frame_bytes = states[0, 0].nbytes
         room = int(SPARE * groups) + self._reserve
         if self.kind == "compressed":

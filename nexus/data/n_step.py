@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nexus.core.errors import RunError
+from nexus.core.state import State, array_from, count_from
 from nexus.core.types import Array, Transitions
 
 __all__ = ["NStepAccumulator"]
@@ -25,6 +27,7 @@ class NStepAccumulator:
     """
 
     def __init__(self, num_envs: int, n: int, gamma: float) -> None:
+        self.num_envs = num_envs
         self.n = n
         self.gamma = gamma
         self._cursor = 0
@@ -83,16 +86,51 @@ class NStepAccumulator:
         self._open &= ~leaving
         return self._collect(leaving, next_states, next_action_masks)
 
-    def flush(self, next_states: Array, next_action_masks: Array | None = None) -> Transitions:
-        """Close every open window as a truncation and return its transition, oldest first.
+    def flush(
+        self, which: NDArray[np.bool_], next_states: Array, next_action_masks: Array | None = None
+    ) -> Transitions:
+        """Close every open window of some environments as a truncation and return its transition, oldest first.
 
         Args:
+            which: `[E]`, the environments.
             next_states: `[E, *obs]`, the true ones of the last step.
             next_action_masks: `[E, A]`, of those; None where there are none.
         """
-        leaving = self._open.copy()
-        self._open[:] = False
+        leaving = self._open & which
+        self._open &= ~which
         return self._collect(leaving, next_states, next_action_masks)
+
+    def get_state(self) -> State:
+        """Return the open windows; the states in them have been pushed before."""
+        optional = {"states": self._states, "action_masks": self._action_masks}
+        return {
+            "cursor": self._cursor,
+            **{name: values.copy() for name, values in self._columns.items()},
+            **{name: values.copy() for name, values in optional.items() if values is not None},
+        }
+
+    def set_state(self, state: State) -> None:
+        """Take back what `get_state` gave.
+
+        Raises:
+            RunError: something is missing or does not fit.
+        """
+        self._cursor = count_from(state, "cursor", 0, self.n - 1)
+        for name, values in self._columns.items():
+            values[:] = array_from(state, name, values)
+        self._states, self._action_masks = (self._windows_from(state, name) for name in ("states", "action_masks"))
+
+    @property
+    def _columns(self) -> dict[str, Array]:
+        """What every window has, `[n, E]` each."""
+        return {"open": self._open, "actions": self._actions, "rewards": self._rewards, "discounts": self._discounts}
+
+    def _windows_from(self, state: State, name: str) -> Array | None:
+        """Return an array `[n, E, ...]` of a state, or None if it has none."""
+        values = state.get(name)
+        if values is not None and np.shape(values)[:2] != self._open.shape:
+            raise RunError(f"the open windows do not fit: their {name} have the shape {np.shape(values)}")
+        return None if values is None else np.array(values)
 
     def _collect(self, leaving: NDArray[np.bool_], next_states: Array, next_action_masks: Array | None) -> Transitions:
         """Copy the marked slots out, oldest first."""

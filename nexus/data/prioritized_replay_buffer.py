@@ -94,7 +94,7 @@ class PrioritizedReplayBuffer:
         self._storage.add(transitions)
         self._enter(rows)
 
-    def barrier(self) -> None:
+    def seal(self) -> None:
         """Do nothing, as the storage does."""
 
     def sample(self, batch_size: int) -> Batch:

@@ -96,8 +96,8 @@ class ReplayBuffer:
         if len(transitions):
             self._write(transitions, holds_dones=False)
 
-    def barrier(self) -> None:
-        """Do nothing: here nothing is ever under way (see `FrameReplay.barrier`)."""
+    def seal(self) -> None:
+        """Do nothing: a row that is stored never changes (see `FrameReplay.seal`)."""
 
     def sample(self, batch_size: int) -> Batch:
         """Return `batch_size` transitions as tensors, drawn uniformly with replacement (see `Batch`).

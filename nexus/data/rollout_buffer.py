@@ -79,8 +79,8 @@ class RolloutBuffer:
         )
         self._gathered += len(transitions)
 
-    def barrier(self) -> None:
-        """Do nothing: a rollout goes on behind it, where every episode begins anew."""
+    def seal(self) -> None:
+        """Do nothing: a rollout under way is saved as it is (see `FrameReplay.seal`)."""
 
     def sample(self, batch_size: int) -> Batch:
         """Return a minibatch of `states`, `actions` and `returns`; each pass goes through all rows in a new order.

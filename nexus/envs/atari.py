@@ -12,6 +12,7 @@ from gymnasium.wrappers import HumanRendering
 
 from nexus.core.errors import ConfigError, EnvError, nearest, one_line
 from nexus.core.types import Array
+from nexus.envs.episodes import ACTIONS, RESET_MASK, Seeds, play_aligned, seeds_for
 
 __all__ = [
     "LIFE_LOST",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 INSTALL = 'ale-py is not installed; get it with: pip install "nexus[atari]"'
-LIFE_LOST = "life_lost"  # in an info: [E], where a life was lost, the game goes on, and learning is to see an end
+LIFE_LOST = "nexus_life_lost"  # in our infos: [E], where a life was lost, the game goes on, and learning sees an end
 PREFIX, SUFFIX = "ALE/", "-v5"
 SCREEN = {"img_height": 210, "img_width": 160, "grayscale": False}  # the console's own picture
 FRAME_SIZE = 84
@@ -114,7 +115,7 @@ def make_atari(
 ) -> VectorEnv[Any, Any, Any]:
     """Return `num_envs` games that step together: grey, maximum over two frames, stacked, rewards as they are.
 
-    Where the protocol has it, `info["life_lost"]` tells of lost lives. It is taken from the number of lives: of the two
+    Where the protocol has it, their infos tell of lost lives. That is taken from the number of lives: of the two
     signals of ale-py one resets the game, and the other leaves the last observation unwritten.
 
     Args:
@@ -151,33 +152,65 @@ def make_atari(
         )
     except Exception as error:
         raise ConfigError(f"{name} can't be made: {one_line(error)}") from error
-    return LifeLoss(env) if protocol.life_loss else env
+    return SeededGames(env, protocol.life_loss)
 
 
-class LifeLoss(VectorWrapper[Any, Any, Any, Any]):
-    """Tell in `info["life_lost"]` `[E]` where a life was lost and the game goes on.
+class SeededGames(VectorWrapper[Any, Any, Any, Any]):
+    """Games of which none resets by itself, and each can be reset with a seed of its own.
+
+    ale-py's games do reset by themselves: the new game waits here until it is asked for. Seeding one takes as long as
+    400 steps, since its console is built again, so most games go on with the generator of the one before:
+    `reseed_after` says how many steps lie between two seeds. The seed and all actions since bring a game back.
+
+    `info[LIFE_LOST]` `[E]` tells where a life was lost and the game goes on, if that is wanted.
 
     Args:
-        env: whose infos count `lives`.
+        env: that resets in the same step, and whose infos count `lives`.
+        life_loss: whether to tell of lost lives.
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
+    reseed_after = 10_000
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], life_loss: bool) -> None:
         super().__init__(env)
+        self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.DISABLED}
+        self.life_loss = life_loss
         self._lives: Array = np.zeros(env.num_envs, np.int64)
+        self._shown: tuple[Array, dict[str, Any]] = np.empty(0), {}  # by all games, the new ones included
+        self._new = np.zeros(env.num_envs, bool)  # [E], where a game has just begun by itself
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        """Reset, and count lives anew."""
-        observations, info = self.env.reset(seed=seed, options=options)
-        self._lives = info["lives"]
-        return observations, info
+        """Reset the games of the option `RESET_MASK`, or all, and play their `ACTIONS` if there are any."""
+        options = options or {}
+        which = options.get(RESET_MASK, np.ones(self.num_envs, bool))
+        seeds = seeds_for(seed, self.num_envs)
+        self._begin(which, seeds)
+        if ACTIONS in options:  # after the reset, since ale-py resets a part of its games only once all were
+            play_aligned(options[ACTIONS], seeds, self._begin, self.step)
+        self._lives = self._shown[1]["lives"]
+        return self._shown
+
+    def _begin(self, which: Array, seeds: Seeds) -> None:
+        """Reset games, but for those without a seed that have begun by themselves."""
+        seeded = np.array([seed is not None for seed in seeds])
+        asked = which & (seeded | ~self._new)
+        if asked.any():
+            given: Any = np.array([-1 if seed is None else seed for seed in seeds])[asked]  # -1: none
+            self._shown = self.env.reset(seed=given, **({} if asked.all() else {"options": {RESET_MASK: asked}}))
+        self._new[which] = False
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step, and look at the lives."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
+        done = terminated | truncated
+        self._shown, self._new = (observations, info), done
+        if done.any():
+            observations, info = observations.copy(), dict(info)
+            observations[done] = info.pop("final_obs")[done]
         lives = info["lives"]
-        lost = (lives < self._lives) & ~(terminated | truncated)
+        lost = (lives < self._lives) & ~done
         self._lives = lives
-        return observations, rewards, terminated, truncated, {**info, LIFE_LOST: lost}
+        return observations, rewards, terminated, truncated, {**info, LIFE_LOST: lost} if self.life_loss else info
 
 
 class OneGame(gym.Env[Any, Any]):
@@ -208,13 +241,12 @@ class OneGame(gym.Env[Any, Any]):
         return observations[0], {name: values[0] for name, values in info.items()}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take one step; the last observation of a game is its own, though the vector has begun another."""
+        """Take one step."""
         observations, rewards, terminated, truncated, info = self.games.step(np.array([action]))
         if self.screen is not None:
             self.follow(self.screen, action, (rewards, terminated, truncated, *(info[name] for name in COUNTS)))
-        last = info.pop("final_obs")[0] if terminated[0] or truncated[0] else observations[0]
-        info = {name: values[0] for name, values in info.items() if name != "final_obs"}
-        return last, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+        info = {name: values[0] for name, values in info.items()}
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def follow(self, screen: VectorEnv[Any, Any, Any], action: Any, seen: tuple[Array, ...]) -> None:
         """Take the same step on the screen.
@@ -229,8 +261,7 @@ class OneGame(gym.Env[Any, Any]):
             raise EnvError(
                 "the picture shows another game than the one that is played: ale-py does not keep to its seed"
             )
-        ended = flags[1][0] or flags[2][0]
-        self.picture = (info["final_obs"] if ended else pictures)[0, -1]
+        self.picture = pictures[0, -1]
 
     def render(self) -> Any:
         """Return the picture `[420, 320, 3]`: each point of the console's own is four."""

@@ -1,6 +1,8 @@
 """Making environments from an id or a function, and saying clearly why one can't be used."""
 
 import importlib
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +26,7 @@ from nexus.envs.atari import (
     make_one_atari,
     short_names,
 )
+from nexus.envs.episodes import Replayable, SeededCartPole
 from nexus.envs.workers import Reporter
 from nexus.envs.wrappers import FrameSkip
 
@@ -112,9 +115,11 @@ def make_vector_env(
 ) -> VectorEnv[Any, Any, Any]:
     """Return `num_envs` copies as one vector environment.
 
-    `auto` takes the environment's own vector implementation where it has one (CartPole's steps 16 copies
-    in the time of two) and no wrapper is wanted, else steps the copies in turn. `async` gives each copy
-    a process, which pays where a step takes about a millisecond or more. Atari games have threads of their own.
+    `auto` takes CartPole's own vector form (it steps 16 copies in the time of two) where no wrapper is wanted, else
+    steps the copies in turn. `async` gives each copy a process, which pays where a step takes about a millisecond or
+    more. Atari games have threads of their own.
+
+    None resets by itself; each can be reset with a seed of its own, and brought back into an episode (`episodes.py`).
     """
     if spec.rules is not None:
         if mode != "auto":
@@ -122,16 +127,30 @@ def make_vector_env(
         frames = spec.frame_skip, spec.frame_stack, spec.frame_size
         return make_atari(name_of(spec.source), spec.rules, num_envs, *frames)
     if mode == "auto" and has_own_vector_form(spec):
-        return gym.make_vec(str(spec.source), num_envs=num_envs, vectorization_mode="vector_entry_point")
-    makers = [partial(make_env, spec)] * num_envs
+        registered = registered_id(str(spec.source))
+        settings = dict(registered.kwargs)
+        if registered.max_episode_steps is not None:
+            settings["max_episode_steps"] = registered.max_episode_steps
+        return SeededCartPole(num_envs, **settings)
     if mode == "async":
-        return in_processes([partial(make_reporter, spec)] * num_envs, name_of(spec.source))
-    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+        asked_by = os.getpid()
+        return in_processes(
+            [partial(make_reporter, spec, env, asked_by) for env in range(num_envs)], name_of(spec.source)
+        )
+    makers = [partial(make_replayable, spec, env) for env in range(num_envs)]
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
 
 
-def make_reporter(spec: EnvSpec) -> Env:
-    """Return one environment for a process of its own."""
-    return Reporter(make_env(spec))
+def make_replayable(spec: EnvSpec, index: int) -> Env:
+    """Return the sub-environment number `index` of a vector."""
+    return Replayable(make_env(spec), index)
+
+
+def make_reporter(spec: EnvSpec, index: int, asked_by: int) -> Env:
+    """Return a sub-environment for a process of its own, of which the process `asked_by` asks it for a look, too."""
+    if os.getpid() != asked_by:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the run, which finishes its step and saves
+    return Reporter(make_replayable(spec, index))
 
 
 def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, Any, Any]:
@@ -141,17 +160,16 @@ def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, A
         ConfigError: one ended before it could be used.
     """
     try:
-        return AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+        return AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
     except (EOFError, OSError) as error:
         raise ConfigError(f"a process for {name} can't be made, or died at once: {one_line(error)}") from error
 
 
 def has_own_vector_form(spec: EnvSpec) -> bool:
-    """True for an id registered with a NumPy vector implementation, if it needs no wrapper."""
+    """True for CartPole, if it needs no wrapper."""
     if not isinstance(spec.source, str) or spec.kwargs or spec.frame_skip > 1 or spec.frame_stack > 1:
         return False
-    entry_point = registered_id(spec.source).vector_entry_point
-    return isinstance(entry_point, str) and entry_point.startswith("gymnasium.envs.classic_control")
+    return registered_id(spec.source).vector_entry_point == "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
 
 
 def registered_id(name: str) -> gym.envs.registration.EnvSpec:

@@ -8,14 +8,18 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from nexus.core.errors import EnvError, NexusError
+from nexus.core.errors import ConfigError, EnvError, NexusError
+from nexus.core.state import State, array_from, count_from
 from nexus.core.types import Array
 from nexus.envs.action_masks import KEY, read_action_masks
 from nexus.envs.atari import LIFE_LOST
 from nexus.envs.checks import misfit, misshapen, raised, require_finite, require_rewards, require_shape
+from nexus.envs.episodes import ACTIONS, RESET_MASK, STRAYED, EpisodeLog, Seeds, episode_seed, seeds_for
 from nexus.envs.workers import Workers
 
-__all__ = ["Step", "TransitionStream"]
+__all__ = ["LONGEST", "Step", "TransitionStream"]
+
+LONGEST = 100_000  # steps of an episode; what has not ended by then never does
 
 Flags = NDArray[np.bool_]
 
@@ -45,99 +49,92 @@ class Step:
 class TransitionStream:
     """Step a Gymnasium vector environment and get its true transitions, whatever its autoreset mode.
 
-    - next-step: the step after an end ignores its action and returns the reset state; that row is not valid.
+    - disabled: nothing resets by itself, so it is done here, each episode with a seed of its own. What is under way can
+      then be saved and brought back, and an episode of `longest` steps is truncated.
     - same-step: the last observation is in `info["final_obs"]` and the reset one in its place.
-    - disabled: nothing resets by itself, so it is done here, at once.
+    - next-step: the step after an end ignores its action and returns the reset state; that row is not valid.
 
     Where the first `info` has an `action_mask`, `action_masks` `[E, A]` tells the legal actions in `states`.
 
     Args:
-        env: the vector environment; its `metadata["autoreset_mode"]` says how it resets.
+        env: the vector environment; its `metadata["autoreset_mode"]` says how it resets. Of one that says
+            `reseed_after`, an episode gets a seed only so many steps after the last one that did.
         name: what errors call it; None takes its id or its class.
         timeout: seconds for a step or a reset, of an environment whose copies are in processes of their own.
+        longest: steps after which an episode is truncated, where nothing else ends it.
+        reseed_after: as `env` would say it.
 
     Raises:
         EnvError: (`reset`, `step`) an environment raised an error, its process died or took too long, a reward or an
             observation is no finite number or has another shape or dtype, or an action mask is impossible. Names the
-            environment, the copy, the seed that it was last given, and the vector steps since.
+            environment, the copy, the seed that it was last given, and the steps since.
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], name: str | None = None, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        name: str | None = None,
+        timeout: float | None = None,
+        longest: int = LONGEST,
+        reseed_after: int | None = None,
+    ) -> None:
         self.env = env
         self.name = name
+        self.longest = longest
+        self.reseed_after = int(getattr(env, "reseed_after", 0)) if reseed_after is None else reseed_after
         self.num_envs = env.num_envs
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self.space = env.single_observation_space
         self.shape = (env.num_envs, *(self.space.shape or ()))
         self.calls = Workers(env, timeout, self._fault) if isinstance(env, AsyncVectorEnv) else env
-        self.seed: int | None = None  # of the last reset
         self.action_dim = int(getattr(env.single_action_space, "n", 0))
+        self.begun = False
+        self.seed: int | None = None  # of all episodes
         self.states: Array = np.empty(0)
         self.action_masks: Flags | None = None
-        self.steps = 0  # vector steps since the last reset
+        self.cut = 0  # episodes that were truncated for their length
+        self._log = EpisodeLog(env.num_envs, self.action_dim)
+        self._lengths = np.zeros(self.num_envs, np.int64)  # steps of the episodes under way
         self._resetting = np.zeros(self.num_envs, bool)
         self._begins = np.ones(self.num_envs, bool)
-        self._finished: Flags | None = None  # [E], whose last episode before a reset is over; None while all play on
-        self._patience = 0  # vector steps that the others still have
+        self._given: Array = np.empty(0)  # the observations as they came last
+        self._named_seeds: Seeds = [None] * env.num_envs  # for errors: the last seed of each, and the steps since
+        self._since = np.zeros(self.num_envs, np.int64)
 
     def reset(self, seed: int | None = None) -> Array:
-        """Start every environment anew and return the first states `[E, *obs]`."""
-        self.steps, self.seed = 0, seed
-        self.states, info = self._call(self.calls.reset, seed=seed)
-        self._require(self.states)
-        self.action_masks = self._read(info, np.ones(self.num_envs, bool)) if KEY in info else None
+        """Begin an episode everywhere and return the first states `[E, *obs]`."""
+        self.begun, self.seed = True, seed
+        self._log.numbers[:] = 0
+        everywhere = np.ones(self.num_envs, bool)
+        self.states, info = self._begin(everywhere, everywhere)
+        self.action_masks = self._read(info, everywhere) if KEY in info else None
         self._resetting = np.zeros(self.num_envs, bool)
-        self._begins = np.ones(self.num_envs, bool)
-        self._finished = None
         return self.states
-
-    def finish_episodes(self, patience: int) -> None:
-        """Let each copy play its episode to the end, but no longer than so many vector steps, and then no other.
-
-        Rows of a copy that is done are not valid until the next `reset`. Asking again before it changes nothing.
-        """
-        if self._finished is None:
-            self._finished = self._resetting | self._begins
-            self._patience = patience
-
-    @property
-    def finishing(self) -> bool:
-        """True from `finish_episodes` to the next `reset`."""
-        return self._finished is not None
-
-    @property
-    def finished(self) -> bool:
-        """True once episodes were to be finished and are, or their time is over."""
-        return self._finished is not None and (self._patience <= 0 or bool(self._finished.all()))
 
     def step(self, actions: Array) -> Step:
         """Take one action `[E]` in each environment."""
         states, action_masks, valid, begins = self.states, self.action_masks, ~self._resetting, self._begins
-        self.steps += 1
+        self._since += 1
         observations, rewards, terminated, truncated, info = self._call(self.calls.step, actions)
         rewards = require_rewards(rewards, self.num_envs, self._fault)
-        self._require(observations)
+        observations = self._taken(observations)
+        next_states, reset_info, too_long = observations, info, self._too_long(terminated, truncated)
+        truncated = truncated | too_long
         done = terminated | truncated
-        next_states, reset_info = observations, info
+        if self.mode is AutoresetMode.DISABLED:
+            self._log.add(actions)
         if self.mode is AutoresetMode.NEXT_STEP:
             self._resetting = done
         elif done.any():
             next_states = observations.copy()
             if self.mode is AutoresetMode.SAME_STEP:
                 next_states[done] = self._last_of(info["final_obs"], done)
+                require_finite(next_states, self._fault)
             else:
-                observations, reset_info = self._call(self.calls.reset, options={"reset_mask": done})
-                self._require(observations)
-            require_finite(next_states, self._fault)
+                self._log.numbers[done] += 1
+                observations, reset_info = self._begin(done, done & (self._log.lengths >= self.reseed_after) | too_long)
         self._begins = ~valid if self.mode is AutoresetMode.NEXT_STEP else done
         self.states = observations
-        life_lost = info.get(LIFE_LOST)
-        if self._finished is not None:
-            playing = ~self._finished
-            valid, terminated, truncated = valid & playing, terminated & playing, truncated & playing
-            life_lost = None if life_lost is None else life_lost & playing
-            self._finished = self._finished | done
-            self._patience -= 1
         next_action_masks = None
         if action_masks is not None or KEY in info:
             next_action_masks = self._follow_masks(info, reset_info, terminated, done)
@@ -152,8 +149,88 @@ class TransitionStream:
             begins,
             action_masks,
             next_action_masks,
-            life_lost,
+            info.get(LIFE_LOST),
         )
+
+    def _too_long(self, terminated: Flags, truncated: Flags) -> Flags:
+        """Return which episodes end `[E]` because they are too long, and nothing else ends them."""
+        self._lengths += 1
+        if self.mode is not AutoresetMode.DISABLED:  # one alone can't be reset there
+            return np.zeros(self.num_envs, bool)
+        too_long: Flags = (self._lengths >= self.longest) & ~(terminated | truncated)
+        self.cut += int(too_long.sum())
+        return too_long
+
+    def _begin(self, which: Flags, seeded: Flags) -> tuple[Array, dict[str, Any]]:
+        """Reset some environments `[E]`, of these some with seeds; return the observations of all, and the infos."""
+        self._lengths[which] = 0
+        self._begins = self._begins | which
+        if self.mode is not AutoresetMode.DISABLED:
+            own = isinstance(self.env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+            self._named_seeds = seeds_for(self.seed, self.num_envs) if own else [self.seed] * self.num_envs
+            self._since[:] = 0
+            observations, info = self._call(self.calls.reset, seed=self.seed)
+        else:
+            seeds = self._seeds(seeded)
+            for env in np.flatnonzero(seeded):
+                self._named_seeds[env], self._since[env] = seeds[env], 0
+            options = {} if which.all() else {"options": {RESET_MASK: which.copy()}}
+            observations, info = self._call(self.calls.reset, seed=seeds, **options)
+            self._log.begin(seeded, seeds)
+        return self._taken(observations).copy(), info
+
+    def _seeds(self, seeded: Flags) -> Seeds:
+        """Return the seed of the episode that begins in each of these `[E]`, None for the others."""
+        numbers = self._log.numbers * self.num_envs + np.arange(self.num_envs)
+        return [
+            episode_seed(self.seed, int(number)) if wanted and self.seed is not None else None
+            for number, wanted in zip(numbers, seeded, strict=True)
+        ]
+
+    def get_state(self) -> State:
+        """Return the episodes under way, from which `set_state` goes on; nothing before the first `reset`.
+
+        Raises:
+            ConfigError: they can't be reset one by one, or were not seeded.
+        """
+        if not self.begun:
+            return {}
+        if self.mode is not AutoresetMode.DISABLED or self.seed is None:
+            raise ConfigError("only episodes with seeds of their own can be saved: needs autoreset mode disabled")
+        masks = {} if self.action_masks is None else {"action_masks": self.action_masks}
+        own = {"seed": self.seed, "states": self.states, "begins": self._begins}
+        return {**self._log.get_state(), **own, **masks, "episode_lengths": self._lengths.copy()}
+
+    def set_state(self, state: State) -> Flags:
+        """Bring back what was under way; return where that failed `[E]`: there an episode begins.
+
+        It fails where the environment does not repeat itself from a seed and its actions.
+
+        Raises:
+            RunError: something is missing or does not fit.
+        """
+        self._log.set_state(state)
+        self.seed, self.begun = count_from(state, "seed"), True
+        self._lengths = array_from(state, "episode_lengths", self._lengths).copy()
+        self._begins = array_from(state, "begins", self._begins).copy()
+        states = array_from(state, "states", np.empty(self.shape, self.space.dtype))
+        self._named_seeds, self._since = list(self._log.seeds.tolist()), self._log.lengths
+        actions = [self._log.actions_of(env) for env in range(self.num_envs)]
+        observations, info = self._call(self.calls.reset, seed=self._log.seeds.tolist(), options={ACTIONS: actions})
+        self.states = self._taken(observations).copy()
+        strayed = np.asarray(info.get(f"_{STRAYED}", np.zeros(self.num_envs)), bool)
+        strayed |= (self.states != states).reshape(self.num_envs, -1).any(1)
+        self.action_masks = None
+        if "action_masks" in state or KEY in info:
+            masks = array_from(state, "action_masks", np.empty((self.num_envs, self.action_dim), bool))
+            self.action_masks = self._read(info, ~strayed)
+            strayed |= (self.action_masks != masks).any(1)
+        if strayed.any():
+            self._log.numbers[strayed] += 1
+            self.states, info = self._begin(strayed, strayed)
+            if self.action_masks is not None:
+                self.action_masks = np.where(strayed[:, None], self._read(info, strayed), self.action_masks)
+        return strayed
 
     def _follow_masks(self, info: dict[str, Any], reset_info: dict[str, Any], terminated: Flags, done: Flags) -> Flags:
         """Return the masks of the next states; keep those of the states that the next actions are for."""
@@ -183,9 +260,13 @@ class TransitionStream:
             fault = misfit(error, self._fault) if isinstance(error, TypeError | ValueError) else None
             raise raised(error, self._fault) if fault is None else fault from error
 
-    def _require(self, observations: Array) -> None:
+    def _taken(self, observations: Array) -> Array:
+        """Return observations `[E, *obs]` that are as they should be, in memory that is not written to again."""
         require_shape(observations, self.shape, self.space.dtype, self._fault)
         require_finite(observations, self._fault)
+        reused = np.may_share_memory(observations, self._given)
+        self._given = observations
+        return observations.copy() if reused else observations
 
     def _last_of(self, final: Array, done: Flags) -> Array:
         """Return the last observations of the episodes that ended; their shapes were not looked at yet."""
@@ -197,10 +278,10 @@ class TransitionStream:
 
     def _fault(self, copy: int | None, text: str) -> EnvError:
         which = "" if copy is None else f" copy {copy} of {self.num_envs},"
-        own_seeds = copy is not None and isinstance(self.env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
-        seed = None if self.seed is None else self.seed + (copy or 0) * own_seeds  # of copy 3: three more
-        seeded = "" if seed is None else f" seed {seed},"
-        return EnvError(f"{self.name or name_of(self.env)}:{which}{seeded} step {self.steps}: {text}")
+        seed, steps = self._named_seeds[copy or 0], int(self._since[copy or 0])
+        known = seed is not None and (copy is not None or len(set(self._named_seeds)) == 1)
+        seeded = f" seed {seed}," if known else ""
+        return EnvError(f"{self.name or name_of(self.env)}:{which}{seeded} step {steps}: {text}")
 
 
 def name_of(env: VectorEnv[Any, Any, Any]) -> str:

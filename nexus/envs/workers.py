@@ -14,6 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 from nexus.core.errors import EnvError
 from nexus.envs.checks import Fault, misshapen, told
+from nexus.envs.episodes import ACTIONS
 
 __all__ = ["Reporter", "Workers", "close_env"]
 
@@ -69,18 +70,19 @@ class Workers:
         self.timeout = timeout
         self.fault = fault
 
-    def reset(self, **options: Any) -> Any:
-        """Reset the copies and wait for them."""
-        return self._ask(partial(self.env.reset_async, **options), self.env.reset_wait)
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
+        """Reset the copies and wait for them: for as long as it takes, where they are to play actions at once."""
+        timeout = None if ACTIONS in (options or {}) else self.timeout
+        return self._ask(partial(self.env.reset_async, seed, options), self.env.reset_wait, timeout)
 
     def step(self, actions: Any) -> Any:
         """Step the copies and wait for them."""
-        return self._ask(partial(self.env.step_async, actions), self.env.step_wait)
+        return self._ask(partial(self.env.step_async, actions), self.env.step_wait, self.timeout)
 
-    def _ask(self, send: Callable[[], None], receive: Callable[..., Any]) -> Any:
+    def _ask(self, send: Callable[[], None], receive: Callable[..., Any], timeout: float | None) -> Any:
         try:
             send()
-            answer = receive(timeout=self.timeout)
+            answer = receive(timeout=timeout)
         except multiprocessing.TimeoutError:
             raise self._given_up(*self._silent()) from None
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:

@@ -109,8 +109,8 @@ class Saves(Listener):
         self.times: list[float] = []
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        """Note the time where a checkpoint follows; raise `Enough` after the last."""
-        if progress.barrier:
+        """Note the time, since a checkpoint follows; raise `Enough` after the last."""
+        if progress.sound:
             self.times.append(self.clock())
         if len(self.times) > CHECKPOINTS:
             raise Enough

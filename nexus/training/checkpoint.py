@@ -26,7 +26,7 @@ __all__ = [
     "STATE_VALUES",
     "Checkpoint",
     "Chunk",
-    "check_logs",
+    "log_damage",
     "read_checkpoint",
 ]
 
@@ -57,12 +57,14 @@ class Checkpoint:
 
     run: Path
     steps: int
-    score: float | None  # mean return of the last evaluation before it, if there was one since the checkpoint before
+    score: float | None  # before format 3: mean return of the last evaluation, which may have been of older weights
     values: State
     arrays: Mark
     chunks: tuple[Chunk, ...]
     logs: LogMarks
     versions: Mapping[str, Any]
+    about: Mapping[str, Any]  # environment and settings, as `run.json` has them; before format 3 empty
+    periodic: bool  # a run that nobody interrupts has it, too
 
     @property
     def arrays_name(self) -> str:
@@ -109,10 +111,9 @@ class Checkpoint:
             raise RunError(f"the {series.name} of the replay end with number {wanted} of {series.last}")
 
     def check(self) -> None:
-        """Raise `RunError` unless every file that it needs is as it was written."""
+        """Raise `RunError` unless every file that it needs is as it was written; it does not need the logs."""
         for name, mark in [(self.arrays_name, self.arrays), *((chunk.name, chunk.mark) for chunk in self.chunks)]:
             read_tensors(inside(self.run, name), mark.bytes, mark)
-        check_logs(self.run, self.logs)
 
 
 def read_checkpoint(run: Path, steps: int) -> Checkpoint:
@@ -137,6 +138,8 @@ def read_checkpoint(run: Path, steps: int) -> Checkpoint:
         tuple(chunk_of(entry) for entry in value_from(about, "replay", list)),
         logs_of(value_from(about, "logs", dict)),
         value_from(about, "versions", dict),
+        value_from({"run": {}, **about}, "run", dict),
+        value_from({"periodic": True, **about}, "periodic", bool),
     )
 
 
@@ -167,19 +170,26 @@ def logs_of(entry: Mapping[str, Any]) -> LogMarks:
     raise RunError("the marks of the log files can't be read")
 
 
-def check_logs(run: Path, logs: LogMarks) -> None:
-    """Raise `RunError` unless each text log still begins with what it held at a checkpoint."""
-    for name, mark in logs.files.items():
+def log_damage(run: Path, logs: LogMarks) -> list[str]:
+    """Say which text logs no longer begin with what they held at a checkpoint, a line each."""
+    return [text for name, mark in logs.files.items() if (text := damage_of(run, name, mark)) is not None]
+
+
+def damage_of(run: Path, name: str, mark: Mark) -> str | None:
+    """Say what is wrong with the beginning of a log, if anything is."""
+    digest, left = hashlib.sha256(), mark.bytes
+    try:
         path = inside(run, name)
-        digest, left = hashlib.sha256(), mark.bytes
-        try:
-            with path.open("rb") as file:
-                while left > 0 and (part := file.read(min(left, 1 << 20))):
-                    digest.update(part)
-                    left -= len(part)
-        except OSError as error:
-            raise RunError(f"can't read {path}: {error.strerror or error}") from None
-        if left:
-            raise RunError(f"{path} has lost {left:,} of {mark.bytes:,} bytes")
-        if digest.hexdigest() != mark.sha256:
-            raise RunError(f"{path} was changed: its first {mark.bytes:,} bytes differ from their checksum")
+        with path.open("rb") as file:
+            while left > 0 and (part := file.read(min(left, 1 << 20))):
+                digest.update(part)
+                left -= len(part)
+    except RunError as error:
+        return str(error)
+    except OSError as error:
+        return f"can't read {path}: {error.strerror or error}"
+    if left:
+        return f"{path} has lost {left:,} of {mark.bytes:,} bytes"
+    if digest.hexdigest() != mark.sha256:
+        return f"{path} was changed: its first {mark.bytes:,} bytes differ from their checksum"
+    return None

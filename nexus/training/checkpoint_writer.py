@@ -5,9 +5,10 @@ A checkpoint costs what is new: the replay lies in chunks that are written once 
 
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,8 @@ class Checkpoints:
 
     Args:
         run: the run's folder.
-        keep: how many of the newest stay; the best stays too.
+        keep: how many of the newest that came with their period stay. The newest of all stays as well, and of a run of
+            format 2, whose checkpoints have scores, the best.
     """
 
     def __init__(self, run: Path, keep: int) -> None:
@@ -64,14 +66,23 @@ class Checkpoints:
                 pass  # damaged, and older than one that is whole
         self.tidy()
 
-    def write(self, steps: int, state: State, replay: Sequence[Series], logs: LogMarks, score: float | None) -> None:
+    def write(
+        self, steps: int, state: State, replay: Sequence[Series], logs: LogMarks, about: Mapping[str, Any]
+    ) -> None:
         """Save everything, durably; only then forget what is no longer kept.
+
+        Args:
+            steps: that the run has behind it.
+            state: all but what the replay saves in chunks.
+            replay: that, sealed.
+            logs: how far the logs have come.
+            about: `run`, what was trained, and `periodic`, as `Checkpoint` has it.
 
         Raises:
             RunError: the disk is full or can't be written to; the checkpoints before are whole.
         """
         try:
-            self.chunks = self.written(steps, state, replay, logs, score)
+            self.chunks = self.written(steps, state, replay, logs, about)
         except RunError:
             self.tidy()  # what was written of it only takes room
             raise
@@ -79,7 +90,7 @@ class Checkpoints:
         self.tidy()
 
     def written(
-        self, steps: int, state: State, replay: Sequence[Series], logs: LogMarks, score: float | None
+        self, steps: int, state: State, replay: Sequence[Series], logs: LogMarks, about: Mapping[str, Any]
     ) -> tuple[Chunk, ...]:
         """Write the files of a checkpoint and give its folder its name; return the chunks that it needs."""
         chunks = tuple(chunk for series in replay for chunk in self.write_new(series))
@@ -96,7 +107,7 @@ class Checkpoints:
                 {
                     "format": FORMAT,
                     "steps": steps,
-                    "score": score,
+                    **about,
                     "versions": versions(),
                     "values": values,
                     "arrays": asdict(mark),
@@ -125,9 +136,9 @@ class Checkpoints:
 
     def tidy(self) -> None:
         """Remove checkpoints that are not kept, chunks that none needs, and what a crash left half written."""
-        newest = sorted(self.kept, reverse=True)[: self.keep]
-        best = best_of(self.kept.values())
-        self.kept = {steps: c for steps, c in self.kept.items() if steps in newest or steps == best}
+        periodic = sorted((steps for steps, c in self.kept.items() if c.periodic), reverse=True)
+        wanted = {*periodic[: self.keep], max(self.kept, default=None), best_of(self.kept.values())}
+        self.kept = {steps: c for steps, c in self.kept.items() if steps in wanted}
         needed = {chunk.name for checkpoint in self.kept.values() for chunk in checkpoint.chunks}
         for path in sorted((self.run / CHECKPOINTS).glob("*")):
             if not (STEPS_NAME.fullmatch(path.name) and int(path.name) in self.kept):

@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from nexus.core.seeding import seed_at
-from nexus.data.n_step import NStepAccumulator
 from nexus.envs.stream import Step, TransitionStream
 from nexus.training.config import TrainConfig
 from nexus.training.loop import (
@@ -20,9 +18,11 @@ from nexus.training.loop import (
     Counters,
     Progress,
     Replay,
+    Span,
+    UnderWay,
     UpdateResult,
+    begun,
     crossings,
-    ends_here,
     learn,
     play,
     store,
@@ -54,10 +54,6 @@ class Played:
     step: Step
     epsilon: float
     temperature: float
-    barrier: bool
-
-
-Span = tuple[Counters, Counters]  # before and after a vector step
 
 
 class Learned(NamedTuple):
@@ -68,62 +64,62 @@ class Learned(NamedTuple):
 
 
 def train(
-    stream: TransitionStream, agent: ConcurrentAgent, replay: Replay, config: TrainConfig, counters: Counters
+    stream: TransitionStream,
+    agent: ConcurrentAgent,
+    replay: Replay,
+    config: TrainConfig,
+    counters: Counters,
+    under_way: UnderWay | None = None,
 ) -> Iterator[Progress]:
     """Train for `config.total_steps` steps; yields once per vector step, an epoch's steps together.
 
-    As `loop.train`, and with as many updates, but that each epoch is learned from while the next one is played. While
-    something is yielded, nobody learns; the last epoch before a barrier or the end is learned from before that.
+    As `loop.train`, and with as many updates, but that each epoch is learned from while the next one is played, and the
+    last one at the end. While something is yielded, nobody learns; what is saved with an epoch's last step continues
+    exactly.
     """
-    accumulator = NStepAccumulator(stream.num_envs, config.n_step, config.gamma)
+    under_way = begun(stream, config, under_way)
     actor = agent.actor()
     update: UpdateResult | None = None
-    to_learn: list[Span] = []  # of the epoch before
     alone = True  # the first updates may record or compile, and must not meet another's work on a device
-    stream.reset(seed_at(config.seed, "environments", counters.steps))
     with ThreadPoolExecutor(1, "learner") as thread:
         while counters.steps < config.total_steps:
             actor.follow()
-            learning = thread.submit(learn_from, to_learn, agent, replay, config, counters.updates)
+            learning = thread.submit(learn_from, under_way.to_learn, agent, replay, config, counters.updates)
             if alone:
                 alone = learning.result().last is None
-            played = epoch(stream, actor, config, counters)
+            played = epoch(stream, actor, config, counters, under_way)
             learned = learning.result()
             update = learned.last or update
 
             for each in played:
-                next_states = store(each.step, accumulator, replay, config)
+                store(each.step, under_way, replay, config)
                 replay.anneal(each.after.steps / config.total_steps)
-            to_learn, last = [(each.before, each.after) for each in played], played[-1]
-            if last.barrier or last.after.steps >= config.total_steps:
-                learned = learn_from(to_learn, agent, replay, config, learned.updates)
-                update = learned.last or update
-            if last.barrier:
-                replay.add(accumulator.flush(next_states, last.step.next_action_masks))
-                replay.barrier()
-                stream.reset(seed_at(config.seed, "environments", last.after.steps))
+            under_way.to_learn = [(each.before, each.after) for each in played]
+            if played[-1].after.steps >= config.total_steps:
+                learned = learn_from(under_way.to_learn, agent, replay, config, learned.updates)
+                update, under_way.to_learn = learned.last or update, []
 
             for each in played:
                 before = replace(counters)
                 counters.steps, counters.episodes = each.after.steps, each.after.episodes
                 counters.updates = learned.updates
                 agent.epsilon, agent.temperature = each.epsilon, each.temperature
-                yield Progress(counters, before, each.step, each.epsilon, each.temperature, update, each.barrier)
-            if last.barrier:
-                to_learn, update = [], None
+                sound = each is played[-1]
+                yield Progress(counters, before, each.step, each.epsilon, each.temperature, update, sound)
 
 
-def epoch(stream: TransitionStream, actor: Actor, config: TrainConfig, counters: Counters) -> list[Played]:
-    """Play until actors are to follow, a barrier is reached or the training ends; the counters stay as they are."""
+def epoch(
+    stream: TransitionStream, actor: Actor, config: TrainConfig, counters: Counters, under_way: UnderWay
+) -> list[Played]:
+    """Play until actors are to follow or the training ends; the counters stay as they are."""
     assert config.actor_sync_every is not None
     played: list[Played] = []
     now = replace(counters)
     while True:
         before = replace(now)
-        step = play(stream, actor, config, now)
-        barrier = ends_here(stream, config, before, now)
-        played.append(Played(before, replace(now), step, actor.epsilon, actor.temperature, barrier))
-        if barrier or now.steps >= config.total_steps or crossings(config.actor_sync_every, before, now):
+        step = play(stream, actor, config, now, under_way)
+        played.append(Played(before, replace(now), step, actor.epsilon, actor.temperature))
+        if now.steps >= config.total_steps or crossings(config.actor_sync_every, before, now):
             return played
 
 

@@ -1,5 +1,6 @@
 """Evaluation: how good an agent is, under a protocol that is said with every score."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol, Self
 
@@ -9,8 +10,9 @@ from nexus.core.errors import RunError, one_line
 from nexus.core.types import Array
 from nexus.envs.atari import AtariProtocol
 from nexus.envs.factory import EnvSpec, make_vector_env, name_of
-from nexus.envs.stream import TransitionStream
+from nexus.envs.stream import LONGEST, TransitionStream
 from nexus.envs.workers import close_env
+from nexus.ops.exploration import epsilon_greedy
 from nexus.training.statistics import bootstrap_interval
 
 __all__ = ["Evaluation", "EvaluationProtocol", "evaluate"]
@@ -20,7 +22,7 @@ class Actor(Protocol):
     """What an evaluation needs of an agent."""
 
     def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
-        """Return legal actions `[E]` for states `[E, *obs]`; not training means no noise beside ε."""
+        """Return legal actions `[E]` for states `[E, *obs]`; not training, and with ε = 0, the greedy ones."""
 
 
 @dataclass(frozen=True)
@@ -88,27 +90,30 @@ def evaluate(
     *,
     epsilon: float | None = None,
     seed: int = 0,
-    max_episode_steps: int = 100_000,
+    max_episode_steps: int = LONGEST,
     num_envs: int = 100,
     vectorization: Literal["auto", "sync", "async"] = "auto",
     step_timeout: float | None = None,
+    watch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Play full episodes and return their statistics.
+    """Play full episodes and return their statistics; the agent's own generators stay as they are.
 
-    Each copy of the environment plays a fixed share of the episodes, so that short ones are not
-    counted more often than long ones. An episode that passes `max_episode_steps` counts as it stands,
-    and its copy plays no more.
+    Episode number k is reset with a seed that follows from `seed` and k alone, and tosses coins of its own, so the
+    number of copies and how they are stepped do not matter. Copy i of n plays the episodes i, i + n, i + 2n and so on:
+    short ones are not counted more often than long ones.
 
     Args:
         agent: who acts.
         env: the environment as the agent was trained on.
         episodes: how many; None for 100, of an Atari game as many as its protocol says.
         epsilon: probability of a random action; None for 0, the greedy policy, or what the protocol says.
-        seed: of the environments; never the one that training uses.
-        max_episode_steps: for environments without a time limit of their own.
+        seed: of the episodes; never the one that training uses.
+        max_episode_steps: an episode of so many steps is cut off and counts as it stands.
         num_envs: copies at most; none is made that would have no episode to play.
         vectorization: how they are stepped, as in `make_vector_env`.
         step_timeout: seconds for a step or reset of all copies together, where they are in processes.
+        watch: called after each vector step with the steps so far and how many episodes have ended; what it raises
+            ends the evaluation.
 
     Raises:
         EnvError: the environment failed, or gave no answer in time.
@@ -120,27 +125,10 @@ def evaluate(
         epsilon = 0.0 if rules is None else rules.eval_epsilon
     if rules is not None:
         max_episode_steps = min(max_episode_steps, rules.eval_frames // env.frame_skip)
-    num_envs = min(episodes, num_envs)
-    vector_env = make_vector_env(env, num_envs, vectorization)
-    stream = TransitionStream(vector_env, name_of(env.source), step_timeout)
-    share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
-    running_return, running_length = np.zeros(num_envs), np.zeros(num_envs, int)
-    returns: list[float] = []
-    lengths: list[int] = []
+    vector_env = make_vector_env(env, min(episodes, num_envs), vectorization)
+    stream = TransitionStream(vector_env, name_of(env.source), step_timeout, max_episode_steps, reseed_after=0)
     try:
-        stream.reset(seed)
-        while share.any():
-            step = stream.step(agent.act(stream.states, epsilon, False, stream.action_masks))
-            running_return += step.rewards * step.valid
-            running_length += step.valid
-            too_long = running_length >= max_episode_steps
-            ended = (step.terminated | step.truncated | too_long) & (share > 0)
-            returns += running_return[ended].tolist()
-            lengths += running_length[ended].tolist()
-            share[ended] -= 1
-            share[too_long] = 0
-            running_return[step.terminated | step.truncated] = 0.0
-            running_length[step.terminated | step.truncated] = 0
+        returns, lengths = played(stream, agent, episodes, epsilon, seed, watch)
     finally:
         close_env(vector_env)
     low, high = bootstrap_interval(returns)
@@ -165,3 +153,50 @@ def evaluate(
         returns,
         protocol,
     )
+
+
+def played(
+    stream: TransitionStream,
+    agent: Actor,
+    episodes: int,
+    epsilon: float,
+    seed: int,
+    watch: Callable[[int, int], None] | None,
+) -> tuple[list[float], list[int]]:
+    """Return the return and the length of each episode, in the order of their numbers."""
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
+    numbers = np.arange(stream.num_envs)  # of the episode that each copy plays
+    ended = steps = 0
+    coins = [coin_of(seed, number) for number in range(episodes)] if epsilon > 0 else []
+    stream.reset(seed)
+    while (numbers < episodes).any():
+        actions = agent.act(stream.states, 0.0, False, stream.action_masks)
+        if epsilon > 0:
+            actions = explored(actions, epsilon, numbers, coins, stream)
+        step = stream.step(actions)
+        counted = numbers < episodes
+        returns[numbers[counted]] += step.rewards[counted]
+        lengths[numbers[counted]] += 1
+        done = step.terminated | step.truncated
+        numbers[done] += stream.num_envs
+        steps, ended = steps + 1, ended + int((done & counted).sum())
+        if watch is not None:
+            watch(steps, ended)
+    return returns.tolist(), lengths.tolist()
+
+
+def coin_of(seed: int, number: int) -> np.random.Generator:
+    """Return the generator of one episode's random actions."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number, 0)))
+
+
+def explored(
+    actions: Array, epsilon: float, numbers: Array, coins: list[np.random.Generator], stream: TransitionStream
+) -> Array:
+    """Return the actions `[E]`, some of them replaced by random ones, as each episode's own coin says."""
+    chosen = actions.copy()
+    for copy in np.flatnonzero(numbers < len(coins)):
+        masks = None if stream.action_masks is None else stream.action_masks[copy, None]
+        rng = coins[numbers[copy]]
+        chosen[copy] = epsilon_greedy(actions[copy, None], stream.action_dim, epsilon, rng, masks)[0]
+    return chosen

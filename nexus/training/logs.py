@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from nexus.core.state import State, array_from, value_from
+from nexus.core.types import Array
 from nexus.training.config import TrainConfig
 from nexus.training.files import LogMarks, Mark, remove, wants_disk
 from nexus.training.loop import Progress
@@ -45,15 +46,18 @@ class EpisodeTracker:
         self._return += step.rewards * step.valid
         self._length += step.valid
         done = step.terminated | step.truncated
-        if not (progress.barrier or done.any()):
+        if not done.any():
             return []
         ended = list(zip(self._return[done].tolist(), self._length[done].tolist(), strict=True))
         self.returns += [episode_return for episode_return, _ in ended]
         self.lengths += [length for _, length in ended]
-        begins = done | progress.barrier  # an episode that a barrier cuts is not counted
-        self._return[begins] = 0.0
-        self._length[begins] = 0
+        self.forget(done)
         return ended
+
+    def forget(self, which: Array) -> None:
+        """Begin other episodes in these environments `[E]`, without counting those that were under way."""
+        self._return[which] = 0.0
+        self._length[which] = 0
 
     @property
     def under_way(self) -> float:
@@ -61,11 +65,16 @@ class EpisodeTracker:
         return float(self._length.mean())
 
     def get_state(self) -> State:
-        """Return the last episodes; at a barrier no other is under way."""
-        return {"returns": np.array(self.returns, np.float64), "lengths": np.array(self.lengths, np.int64)}
+        """Return the last episodes, and what those under way have so far."""
+        return {
+            "returns": np.array(self.returns, np.float64),
+            "lengths": np.array(self.lengths, np.int64),
+            "return_so_far": self._return.copy(),
+            "length_so_far": self._length.copy(),
+        }
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave.
+        """Take back what `get_state` gave; of older runs no episode is under way.
 
         Raises:
             RunError: something is missing or does not fit.
@@ -73,9 +82,12 @@ class EpisodeTracker:
         count = value_from(state, "returns", np.ndarray).size
         self.returns.clear()
         self.lengths.clear()
-        self._return[:], self._length[:] = 0.0, 0
         self.returns.extend(array_from(state, "returns", np.empty(count), finite=False).tolist())
         self.lengths.extend(array_from(state, "lengths", np.empty(count, np.int64)).tolist())
+        self.forget(np.ones(len(self._return), bool))
+        if "length_so_far" in state:
+            self._return[:] = array_from(state, "return_so_far", self._return, finite=False)
+            self._length[:] = array_from(state, "length_so_far", self._length)
 
     @property
     def mean_return(self) -> float | None:
@@ -88,7 +100,8 @@ class LogFile:
 
     Args:
         path: of the file.
-        keep: bytes of an older file to go on after; what lies behind them is cut off.
+        keep: bytes of an older file to go on after; what lies behind them is cut off. If it has lost some, all whole
+            lines among those that are left are kept.
     """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
@@ -96,11 +109,14 @@ class LogFile:
         self.size = 0
         self._digest = hashlib.sha256()
         with wants_disk(path):
-            if keep:
+            kept = b""
+            if keep and path.exists():
                 with path.open("rb") as file:
-                    self._count(file.read(keep))
-                os.truncate(path, keep)
-            self._file = path.open("ab" if keep else "wb")
+                    kept = file.read(keep)
+                kept = kept[: kept.rfind(b"\n") + 1]
+                os.truncate(path, len(kept))
+            self._count(kept)
+            self._file = path.open("ab" if kept else "wb")
 
     def write(self, text: str) -> None:
         """Add to the end."""
@@ -179,7 +195,7 @@ class RunLog:
         seconds = self.seconds
         first = progress.counters.episodes - len(ended) + 1
         for number, (episode_return, length) in enumerate(ended, first):
-            self._episodes.write(f"{progress.counters.steps},{number},{episode_return:g},{length},{seconds:.2f}\n")
+            self._episodes.write(f"{progress.counters.steps},{number},{episode_return!r},{length},{seconds:.2f}\n")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line of scalars, at a step."""
@@ -237,10 +253,11 @@ def scalars(
     replay: AnyReplay,
     config: TrainConfig,
     steps_per_second: float,
+    metrics: Mapping[str, float],
 ) -> dict[str, float]:
     """Return every scalar of this moment under the names that people grep for; `docs/dqn.md` explains each.
 
-    This is where metrics become numbers: a wait for the device, once per log line.
+    `metrics` are those of the last update, as numbers.
     """
     counters = progress.counters
     values = {
@@ -258,6 +275,5 @@ def scalars(
     if episodes.returns:
         values["rollout/ep_rew_mean"] = float(np.mean(episodes.returns))
         values["rollout/ep_len_mean"] = float(np.mean(episodes.lengths))
-    if progress.update is not None:
-        values |= {f"train/{name}": float(value) for name, value in progress.update.items()}
+    values |= {f"train/{name}": value for name, value in metrics.items()}
     return values | {f"replay/reward_{name}": value for name, value in replay.reward_summary().items()}

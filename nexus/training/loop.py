@@ -1,7 +1,7 @@
 """The training loop: env -> transition -> replay -> batch -> loss -> update -> target sync."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nexus.core.period import Period
-from nexus.core.seeding import seed_at
+from nexus.core.seeding import seed_of
 from nexus.core.types import Array, Batch, Transitions
 from nexus.data.n_step import NStepAccumulator
 from nexus.envs.stream import Step, TransitionStream
@@ -21,9 +21,11 @@ __all__ = [
     "Counters",
     "Progress",
     "Replay",
+    "Span",
+    "UnderWay",
     "UpdateResult",
+    "begun",
     "crossings",
-    "ends_here",
     "learn",
     "play",
     "store",
@@ -78,9 +80,6 @@ class Replay(Protocol):
     def add(self, transitions: Transitions) -> None:
         """Store."""
 
-    def barrier(self) -> None:
-        """Take note that all environments begin anew and no window is open: what is stored now stays as it is."""
-
     def sample(self, batch_size: int) -> Batch:
         """Draw a batch with its weights and indices."""
 
@@ -100,6 +99,19 @@ class Counters:
     updates: int = 0
 
 
+Span = tuple[Counters, Counters]  # before and after a vector step
+
+
+@dataclass
+class UnderWay:
+    """What was begun and is not finished yet between two vector steps; with it a training goes on exactly."""
+
+    accumulator: NStepAccumulator
+    next_states: Array | None = None  # [E, ...], what the replay took for the states of the stream
+    actions: Array | None = None  # [E], chosen, and not taken yet: an environment failed
+    to_learn: list[Span] = field(default_factory=list)  # stored, and not learned from: of acting and learning at once
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What the loop yields after each vector step."""
@@ -109,8 +121,8 @@ class Progress:
     step: Step
     epsilon: float
     temperature: float
-    update: UpdateResult | None  # the last one since the last barrier
-    barrier: bool = False  # nothing is under way: what is saved now continues exactly
+    update: UpdateResult | None  # the last one since the loop began
+    sound: bool = True  # what is saved now continues exactly
 
     def due(self, period: Period | None) -> bool:
         """True if a multiple of the period was reached by this step."""
@@ -118,56 +130,61 @@ class Progress:
 
 
 def train(
-    stream: TransitionStream, agent: Agent, replay: Replay, config: TrainConfig, counters: Counters
+    stream: TransitionStream,
+    agent: Agent,
+    replay: Replay,
+    config: TrainConfig,
+    counters: Counters,
+    under_way: UnderWay | None = None,
 ) -> Iterator[Progress]:
     """Train for `config.total_steps` steps; yields once per vector step.
 
     Evaluating, logging and saving belong to whoever iterates. Closing the generator stops the training.
-    Counters that begin at a barrier, with what was saved there, go on as if nothing had happened.
+    With a stream, counters and what was under way as they were saved, it goes on as if nothing had happened.
     """
-    accumulator = NStepAccumulator(stream.num_envs, config.n_step, config.gamma)
+    under_way = begun(stream, config, under_way)
     update = None
-    stream.reset(seed_at(config.seed, "environments", counters.steps))
     while counters.steps < config.total_steps:
         before = replace(counters)
-        step = play(stream, agent, config, counters)
-        next_states = store(step, accumulator, replay, config)
+        step = play(stream, agent, config, counters, under_way)
+        store(step, under_way, replay, config)
         replay.anneal(counters.steps / config.total_steps)
         update = learn(agent, replay, config, before, counters) or update
-
-        # Barrier: no environment can save its inner state, so all begin anew; whoever resumes begins here likewise.
-        barrier = ends_here(stream, config, before, counters)
-        if barrier:
-            replay.add(accumulator.flush(next_states, step.next_action_masks))
-            replay.barrier()
-            stream.reset(seed_at(config.seed, "environments", counters.steps))
-
-        yield Progress(counters, before, step, agent.epsilon, agent.temperature, update, barrier)
-        update = None if barrier else update
+        yield Progress(counters, before, step, agent.epsilon, agent.temperature, update)
 
 
-def play(stream: TransitionStream, actor: Actor, config: TrainConfig, counters: Counters) -> Step:
+def begun(stream: TransitionStream, config: TrainConfig, under_way: UnderWay | None) -> UnderWay:
+    """Begin the first episodes, unless some are under way; return what is."""
+    if not stream.begun:
+        stream.reset(seed_of(config.seed, "environments"))
+    return under_way or UnderWay(NStepAccumulator(stream.num_envs, config.n_step, config.gamma))
+
+
+def play(stream: TransitionStream, actor: Actor, config: TrainConfig, counters: Counters, under_way: UnderWay) -> Step:
     """Act and step every environment once; each draws its own coin."""
     actor.epsilon = config.epsilon_at(counters.steps, counters.episodes)
     actor.temperature = config.temperature_at(counters.steps, counters.episodes)
-    step = stream.step(actor.act(stream.states, actor.epsilon, True, stream.action_masks))
+    if under_way.actions is None:
+        under_way.actions = actor.act(stream.states, actor.epsilon, True, stream.action_masks)
+    step = stream.step(under_way.actions)
+    under_way.actions = None
     counters.steps += int(step.valid.sum())
     counters.episodes += int((step.terminated | step.truncated).sum())
     return step
 
 
-def store(step: Step, accumulator: NStepAccumulator, replay: Replay, config: TrainConfig) -> Array:
-    """Fold a step into n-step transitions and store them; return what stands for its next states.
+def store(step: Step, under_way: UnderWay, replay: Replay, config: TrainConfig) -> None:
+    """Fold a step into n-step transitions and store them.
 
     A replay of frames keeps the frames and lets numbers go on in their place.
     """
-    states, next_states = replay.remember(step.states, step.next_states, step.begins, step.valid)
+    states, under_way.next_states = replay.remember(step.states, step.next_states, step.begins, step.valid)
     replay.add(
-        accumulator.push(
+        under_way.accumulator.push(
             states,
             step.actions,
             clip(step.rewards, config.reward_clip),
-            next_states,
+            under_way.next_states,
             step.terminal,
             step.truncated,
             step.valid,
@@ -175,7 +192,6 @@ def store(step: Step, accumulator: NStepAccumulator, replay: Replay, config: Tra
             step.next_action_masks,
         )
     )
-    return next_states
 
 
 def learn(
@@ -193,20 +209,11 @@ def learn(
         if config.target_update_every.unit == "updates" and counters.updates % config.target_update_every.count == 0:
             agent.update_target_network()
 
-    # One that counts steps or episodes follows here.
-    if config.target_update_every.unit != "updates" and crossings(config.target_update_every, before, counters):
-        agent.update_target_network()
+    # One that counts steps or episodes follows here, as often as its period ended: a step of many environments is many.
+    if config.target_update_every.unit != "updates":
+        for _ in range(crossings(config.target_update_every, before, counters)):
+            agent.update_target_network()
     return update
-
-
-def ends_here(stream: TransitionStream, config: TrainConfig, before: Counters, counters: Counters) -> bool:
-    """Ask for a barrier where a checkpoint is due, and return whether one is reached.
-
-    Episodes under way are finished first, as far as one more period allows: long ones would else never end.
-    """
-    if config.checkpoint_every is not None and crossings(config.checkpoint_every, before, counters) > 0:
-        stream.finish_episodes(patience=config.checkpoint_every.count // stream.num_envs)
-    return stream.finished or (stream.finishing and counters.steps >= config.total_steps)
 
 
 def crossings(period: Period, before: Counters, after: Counters) -> int:

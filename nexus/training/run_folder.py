@@ -6,6 +6,7 @@ metrics.jsonl      one line of scalars per `log_every`
 episodes.csv       one line per finished training episode
 evaluation.json    the final evaluation with its protocol and every return
 tensorboard/       the scalars of metrics.jsonl for TensorBoard
+best/              the weights that scored best in an evaluation
 checkpoints/       what `nexus resume` needs, a folder each
 replay/            the replay of the checkpoints, in chunks
 
@@ -17,7 +18,7 @@ import platform
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +36,7 @@ from nexus.training.files import inside, read_json, read_tensors, write_tensors
 __all__ = [
     "AGENT_FILE",
     "EPISODES_FILE",
+    "EVALUATION_FILE",
     "FORMAT",
     "METRICS_FILE",
     "RUN_FILE",
@@ -48,12 +50,13 @@ __all__ = [
     "require_no_links_out",
     "save_weights",
     "versions",
+    "weights_of",
 ]
 
 AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
-METRICS_FILE, EPISODES_FILE = "metrics.jsonl", "episodes.csv"
+METRICS_FILE, EPISODES_FILE, EVALUATION_FILE = "metrics.jsonl", "episodes.csv", "evaluation.json"
 LOCK_FILE, PROBE_FILE = ".lock", ".probe"
-FORMAT = 2  # of run.json and of checkpoints; since 2 every file carries its checksum
+FORMAT = 3  # of run.json and of checkpoints; since 2 every file has a checksum, since 3 episodes go on behind one
 PACKAGES = ("nexus", "torch", "numpy", "gymnasium", "ale-py", "safetensors")
 
 
@@ -68,25 +71,30 @@ def new_run_folder(env: str, seed: int, folder: str | os.PathLike[str] | None = 
     Raises:
         RunError: it holds something already, or can't be written to.
     """
-    if folder is None:
-        safe = re.sub(r"[^A-Za-z0-9.-]+", "_", env)
-        stem = f"{safe}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-        path = Path("runs", stem)
-        for copy in range(2, 1000):
-            if not path.exists():
-                break
-            path = Path("runs", f"{stem}-{copy}")
-    else:
-        path = Path(folder)
     try:
+        path = made_below_runs(env, seed) if folder is None else Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         require_empty(path)
         probe = path / PROBE_FILE
         probe.write_bytes(bytes(1 << 20))  # a disk that is full says so here and not after the training
         probe.unlink()
     except OSError as error:
-        raise RunError(f"can't write a run to {path}: {error.strerror or error}") from None
+        where = error.filename if folder is None else folder
+        raise RunError(f"can't write a run to {where}: {error.strerror or error}") from None
     return path
+
+
+def made_below_runs(env: str, seed: int) -> Path:
+    """Make a folder `runs/ENV-SEED-TIME` that no other run has, whichever begin in the same second."""
+    safe = re.sub(r"[^A-Za-z0-9.-]+", "_", env)
+    stem = f"{safe}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    Path("runs").mkdir(exist_ok=True)
+    for number in range(1, 100_000):
+        path = Path("runs", stem if number == 1 else f"{stem}-{number}")
+        with suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise RunError(f"runs/ has 99,999 folders {stem}: name another with --run-dir")
 
 
 def require_empty(folder: Path) -> None:

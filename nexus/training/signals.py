@@ -1,4 +1,4 @@
-"""SIGTERM as a way to stop, beside Ctrl-C."""
+"""Ctrl-C and SIGTERM as requests to stop where nothing is lost."""
 
 import signal
 import threading
@@ -8,14 +8,43 @@ from types import FrameType
 
 from nexus.core.errors import Terminated
 
-__all__ = ["sigterm_stops"]
+__all__ = ["StopRequest", "sigterm_stops", "stop_requests"]
+
+
+class StopRequest:
+    """Which signal asked a run to stop, if one has."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def take(self, number: int, frame: FrameType | None = None) -> None:
+        """Note the first signal; a second one stops wherever the program is."""
+        first, self.signal = self.signal is None, signal.Signals(number)
+        if not first:
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Take SIGINT and SIGTERM as requests, but for those that the program around handles in a way of its own."""
+    request = StopRequest()
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    main = threading.current_thread() is threading.main_thread()
+    ours = {number: default for number, default in defaults.items() if main and signal.getsignal(number) is default}
+    for number in ours:
+        signal.signal(number, request.take)
+    try:
+        yield request
+    finally:
+        for number, default in ours.items():
+            signal.signal(number, default)
 
 
 @contextmanager
 def sigterm_stops() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does, with everything saved, unless somebody else wants that signal."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if not ours:
+    """Let SIGTERM raise `Terminated`, so that what is open is closed, unless somebody else wants that signal."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGTERM, raise_terminated)

@@ -3,18 +3,18 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from nexus.core.errors import RunError
-from nexus.training.checkpoint import read_checkpoint
+from nexus.training.best import BEST, BestWeights
+from nexus.training.checkpoint import log_damage, read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.divergence import BATCH_FILE
 from nexus.training.files import inside, read_json, read_tensors
-from nexus.training.run_folder import AGENT_FILE, read_run, require_no_links_out
+from nexus.training.run_folder import AGENT_FILE, EVALUATION_FILE, read_run, require_no_links_out
 
 __all__ = ["Verdict", "verify"]
-
-EVALUATION_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def verify(run: str | os.PathLike[str]) -> Verdict:
         check(EVALUATION_FILE, lambda: read_json(inside(folder, EVALUATION_FILE), must_carry=must_carry))
     if (folder / BATCH_FILE).exists():
         check(BATCH_FILE, lambda: read_tensors(inside(folder, BATCH_FILE), (folder / BATCH_FILE).stat().st_size))
-    usable = []
+    usable, best = [], BestWeights(folder)
     for steps in Checkpoints(folder, keep=1).present():
         try:
             checkpoint = read_checkpoint(folder, steps)
@@ -70,6 +70,11 @@ def verify(run: str | os.PathLike[str]) -> Verdict:
             damage.append(f"checkpoint {steps}: {error}")
             continue
         usable.append(steps)
-        whole |= {f"checkpoints/{steps}/state.json", checkpoint.arrays_name, *checkpoint.logs.files}
+        whole |= {f"checkpoints/{steps}/state.json", checkpoint.arrays_name}
         whole |= {chunk.name for chunk in checkpoint.chunks}
+        logs = log_damage(folder, checkpoint.logs)
+        damage += [text for text in logs if text not in damage]
+        whole |= set() if logs else set(checkpoint.logs.files)
+    for scored in best.stored():
+        check(f"{BEST}/{scored}.json", partial(best.check, scored))
     return Verdict(tuple(damage), tuple(usable), len(whole - {"."}))

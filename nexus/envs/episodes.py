@@ -1,0 +1,224 @@
+"""An episode is a seed and its actions: enough to bring an environment back to where it was, whatever it hides.
+
+Each episode is reset with a seed of its own, and `EpisodeLog` notes the actions since. A checkpoint saves both. To go
+on, `reset` gets the seeds and, as the option `ACTIONS`, what is to be played at once after them: `Replayable` plays it
+inside of each sub-environment, wherever that is. Vector environments that step all of theirs together play it by
+`play_aligned`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from nexus.core.errors import RunError
+from nexus.core.state import State, array_from, value_from
+from nexus.core.types import Array
+
+__all__ = [
+    "ACTIONS",
+    "RESET_MASK",
+    "STRAYED",
+    "EpisodeLog",
+    "Replayable",
+    "SeededCartPole",
+    "episode_seed",
+    "play_aligned",
+    "seeds_for",
+]
+
+RESET_MASK = "reset_mask"  # Gymnasium's option: which sub-environments to reset, [E]
+ACTIONS = "nexus_actions"  # our option of `reset`: the actions [T_i] to play at once, for each sub-environment
+STRAYED = "nexus_strayed"  # in the info of such a reset: the episode ended or raised before its actions were through
+ROOM = 1_024  # steps that a log has room for at first
+
+Numbers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Seeds = list[int | None]
+
+
+def episode_seed(root: int, number: int) -> int:
+    """Return the 31-bit seed of an episode, from that of all of them and its number."""
+    return int(np.random.SeedSequence(root, spawn_key=(number,)).generate_state(1)[0] >> 1)
+
+
+def seeds_for(seed: int | Seeds | None, num_envs: int) -> Seeds:
+    """Return a seed or None for each sub-environment, as Gymnasium reads the argument of `reset`."""
+    if seed is None or isinstance(seed, int):
+        return [None if seed is None else seed + env for env in range(num_envs)]
+    return seed
+
+
+class EpisodeLog:
+    """What each sub-environment was seeded with last, and every action since.
+
+    Args:
+        num_envs: sub-environments `E`.
+        action_dim: number of actions `A`.
+    """
+
+    def __init__(self, num_envs: int, action_dim: int) -> None:
+        self.num_envs = num_envs
+        self.action_dim = action_dim
+        self.seeds: Numbers = np.zeros(num_envs, np.int64)
+        self.numbers: Numbers = np.zeros(num_envs, np.int64)  # episodes that each has begun, less one
+        self._begins: Numbers = np.zeros(num_envs, np.int64)  # the row of `_actions` that is each one's first
+        self._rows = 0
+        self._actions = np.zeros((ROOM, num_envs), np.min_scalar_type(max(action_dim - 1, 1)))
+
+    @property
+    def lengths(self) -> Numbers:
+        """Actions `[E]` since the last seed."""
+        return self._rows - self._begins
+
+    def begin(self, which: Mask, seeds: Seeds) -> None:
+        """Note that these sub-environments were reset with these seeds, `[E]` each."""
+        for env in np.flatnonzero(which):
+            seed = seeds[env]
+            self.seeds[env] = -1 if seed is None else seed
+        self._begins[which] = self._rows
+
+    def add(self, actions: Array) -> None:
+        """Note one action `[E]` in each."""
+        if self._rows == len(self._actions):
+            self._make_room()
+        self._actions[self._rows] = actions
+        self._rows += 1
+
+    def actions_of(self, env: int) -> Array:
+        """Return the actions `[T]` since the last seed of one sub-environment."""
+        return self._actions[self._begins[env] : self._rows, env].astype(np.int64)
+
+    def _make_room(self) -> None:
+        """Forget the rows that none needs any more, or double the room if half of them are needed."""
+        oldest = int(self._begins.min())
+        kept = self._actions[oldest:]
+        room = len(self._actions) * (2 if len(kept) > len(self._actions) // 2 else 1)
+        self._actions = np.zeros((room, self.num_envs), self._actions.dtype)
+        self._actions[: len(kept)] = kept
+        self._begins -= oldest
+        self._rows -= oldest
+
+    def get_state(self) -> State:
+        """Return seeds, numbers and actions, those of one sub-environment after those of another."""
+        actions = [self.actions_of(env) for env in range(self.num_envs)]
+        return {
+            "seeds": self.seeds.copy(),
+            "numbers": self.numbers.copy(),
+            "lengths": self.lengths,
+            "actions": np.concatenate(actions).astype(self._actions.dtype),  # the smallest that holds them
+        }
+
+    def set_state(self, state: State) -> None:
+        """Take back what `get_state` gave.
+
+        Raises:
+            RunError: something is missing or does not fit.
+        """
+        seeds, numbers, lengths = (array_from(state, name, self.seeds) for name in ("seeds", "numbers", "lengths"))
+        size = value_from(state, "actions", np.ndarray).size
+        actions = array_from(state, "actions", np.empty(size, self._actions.dtype))
+        if min(seeds.min(), numbers.min(), lengths.min()) < 0 or lengths.sum() != actions.size:
+            raise RunError("the episodes under way do not fit: their actions are not as many as their lengths say")
+        if actions.size and not 0 <= actions.min() <= actions.max() < self.action_dim:
+            raise RunError(f"the episodes under way have actions beyond 0 to {self.action_dim - 1}")
+        self._rows = int(lengths.max())
+        self._actions = np.zeros((max(ROOM, self._rows), self.num_envs), self._actions.dtype)
+        self.seeds, self.numbers, self._begins = seeds.copy(), numbers.copy(), self._rows - lengths
+        ends = np.cumsum(lengths)
+        for env, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+            self._actions[self._rows - length : self._rows, env] = actions[end - length : end]
+
+
+class Replayable(gym.Wrapper[Any, Any, Any, Any]):
+    """A sub-environment that can be brought back into the middle of an episode.
+
+    Args:
+        env: the environment.
+        index: which of the vector's sub-environments it is.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], index: int) -> None:
+        super().__init__(env)
+        self.index = index
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset, and play what the option `ACTIONS` has for this one."""
+        rest = dict(options or {})
+        actions = rest.pop(ACTIONS, None)
+        observation, info = self.env.reset(seed=seed, options=rest or None)
+        return (observation, info) if actions is None else self._played(observation, info, actions[self.index])
+
+    def _played(self, observation: Any, info: dict[str, Any], actions: Array) -> tuple[Any, dict[str, Any]]:
+        """Play actions of which none ended the episode; where one now does, begin another and say so."""
+        try:
+            for action in actions:
+                observation, _, terminated, truncated, info = self.env.step(action)
+                if terminated or truncated:
+                    break
+            else:
+                return observation, info
+        except Exception:
+            pass  # an environment that does not repeat itself may also be asked for what it can't do
+        observation, info = self.env.reset()
+        return observation, {**info, STRAYED: True}
+
+
+def play_aligned(
+    actions: list[Array], seeds: Seeds, begin: Callable[[Mask, Seeds], object], step: Callable[[Array], object]
+) -> None:
+    """Play episodes that all end at the same vector step, in a vector that can only step all of its own together.
+
+    Each begins when as many steps are left as it has actions. Until then action 0 is played there, for nothing.
+
+    Args:
+        actions: of each sub-environment, `[T_i]`.
+        seeds: `[E]`, of their resets.
+        begin: resets some, given which `[E]` and the seeds `[E]`.
+        step: takes one action `[E]` in each.
+    """
+    lengths = np.array([len(own) for own in actions])
+    for left in range(int(lengths.max()), -1, -1):
+        if (lengths == left).any():
+            begin(lengths == left, seeds)
+        if left:
+            step(np.array([own[-left] if len(own) >= left else 0 for own in actions], np.int64))
+
+
+class SeededCartPole(CartPoleVectorEnv):
+    """Gymnasium's CartPole of many poles at once, in which each pole can be reset with a seed of its own.
+
+    An episode begins and goes on as that of `CartPole-v1` alone with the same seed does.
+    """
+
+    metadata: dict[str, Any] = {**CartPoleVectorEnv.metadata, "autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+    state: Any
+
+    def reset(
+        self,
+        *,
+        seed: int | Seeds | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the poles of the option `RESET_MASK`, or all, and play their `ACTIONS` if there are any."""
+        rest = dict(options or {})
+        which, actions = rest.pop(RESET_MASK, np.ones(self.num_envs, bool)), rest.pop(ACTIONS, None)
+        if self.state is None:
+            super().reset(seed=None, options=rest)
+        seeds = seeds_for(seed, self.num_envs)
+        if actions is None:
+            self._begin(which, seeds)
+        else:
+            play_aligned(actions, seeds, self._begin, self.step)
+        return self.state.T.astype(np.float32), {}
+
+    def _begin(self, which: Mask, seeds: Seeds) -> None:
+        for pole in np.flatnonzero(which):
+            rng = self.np_random if seeds[pole] is None else np.random.default_rng(seeds[pole])
+            self.state[:, pole] = rng.uniform(self.low, self.high, size=4)
+        self.steps[which] = 0
+        self.prev_done[which] = False

@@ -1,0 +1,114 @@
+"""The weights that scored best in an evaluation: exactly those that were scored."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nexus.core.errors import RunError
+from nexus.core.types import Array
+from nexus.training.evaluation import Evaluation
+from nexus.training.files import (
+    Mark,
+    inside,
+    mark_of,
+    read_json,
+    read_tensors,
+    remove,
+    wants_disk,
+    write_json,
+    write_tensors,
+)
+
+__all__ = ["BEST", "BestWeights", "Scored"]
+
+BEST = "best"  # folder
+NAME = re.compile(r"(\d{1,16})\.json", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Weights that were evaluated."""
+
+    steps: int
+    score: float  # mean return
+
+
+class BestWeights:
+    """Keeps the weights with the best score of one run.
+
+    Until the next checkpoint an older best is kept beside a newer one, so that a run that goes back to a checkpoint
+    finds what was best until there.
+
+    Args:
+        run: the run's folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def present(self) -> list[Scored]:
+        """Return what is there and whole, the best first; of equal scores the newer."""
+        found = []
+        for steps in self.stored():
+            with suppress(RunError):  # half written, or damaged
+                found.append(Scored(steps, self._about(steps)[0].mean))
+        return sorted(found, key=lambda scored: (scored.score, scored.steps), reverse=True)
+
+    def stored(self) -> list[int]:
+        """Return the steps of what is there, whole or not."""
+        names = [NAME.fullmatch(path.name) for path in (self.run / BEST).glob("*.json")]
+        return sorted(int(name[1]) for name in names if name is not None)
+
+    def offer(self, steps: int, evaluation: Evaluation, weights: Mapping[str, Array]) -> None:
+        """Keep the weights of this step, unless older ones are better.
+
+        Raises:
+            RunError: the disk is full or can't be written to.
+        """
+        best = next(iter(self.present()), None)
+        if best is not None and best.score > evaluation.mean:
+            return
+        with wants_disk(self.run / BEST):
+            (self.run / BEST).mkdir(exist_ok=True)
+        mark = write_tensors(self.run / BEST / f"{steps}.safetensors", weights)
+        write_json(
+            self.run / BEST / f"{steps}.json",
+            {"steps": steps, "evaluation": evaluation.to_mapping(), "weights": asdict(mark)},
+        )
+
+    def keep_for(self, checkpoints: Iterable[int]) -> None:
+        """Remove what is best neither now nor as of one of these checkpoints."""
+        present = self.present()
+        needed = {next((scored.steps for scored in present if scored.steps <= steps), None) for steps in checkpoints}
+        needed |= {scored.steps for scored in present[:1]}
+        self._remove_unless(lambda steps: steps in needed)
+
+    def go_back_to(self, steps: int) -> None:
+        """Remove what was scored after this step: it never happened."""
+        self._remove_unless(lambda scored: scored <= steps)
+
+    def read(self, steps: int, limit: int) -> dict[str, Array]:
+        """Return the weights of a step; they can't rightly have more than `limit` bytes.
+
+        Raises:
+            RunError: a file is missing or damaged.
+        """
+        _, mark = self._about(steps)
+        return read_tensors(inside(self.run, f"{BEST}/{steps}.safetensors"), limit, mark)
+
+    def check(self, steps: int) -> None:
+        """Raise `RunError` unless both files of a step are as they were written."""
+        _, mark = self._about(steps)
+        self.read(steps, mark.bytes)
+
+    def _about(self, steps: int) -> tuple[Evaluation, Mark]:
+        about = read_json(inside(self.run, f"{BEST}/{steps}.json"))
+        return Evaluation.from_mapping(about.get("evaluation")), mark_of(about.get("weights"), f"{steps}.safetensors")
+
+    def _remove_unless(self, kept: Callable[[int], bool]) -> None:
+        for path in sorted((self.run / BEST).glob("*")):
+            match = re.match(r"\d{1,16}(?=\.)", path.name)
+            if match is not None and not kept(int(match[0])):
+                remove(path)
