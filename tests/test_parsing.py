@@ -1,6 +1,7 @@
 """Flags and names as people type them: other spellings, other libraries' words, and typing errors."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,14 @@ def test_every_algorithm_has_its_own_name_and_no_other() -> None:
 def test_a_part_that_is_called_an_algorithm_elsewhere_names_its_flags(name: str, flags: str) -> None:
     with pytest.raises(ConfigError, match=f"algorithm '{name}' is a choice of parts here: {flags}"):
         read_command(["CartPole-v1", "--algo", name])
+
+
+@pytest.mark.parametrize("name", [["dqn"], 51, None])
+def test_an_algorithm_of_a_file_is_text(name: Any) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"algorithm = {name}: needs text")):
+        AgentConfig(algorithm=name)
+    with pytest.raises(ConfigError, match="needs text"):
+        algorithm_name(name)
 
 
 def test_an_algorithm_brings_its_settings_under_any_of_its_names() -> None:

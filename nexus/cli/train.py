@@ -94,7 +94,7 @@ def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:
         preset, values = resolve_preset(preset, env)
     from nexus.models.rl.dqn.rainbow import algorithm_named
 
-    algorithm = algorithm_name(option(words, "--algorithm") or str(values.get("algorithm", "dqn")))
+    algorithm = algorithm_name(option(words, "--algorithm") or values.get("algorithm", "dqn"))
     if file is None or option(words, "--algorithm") is not None:
         values |= {**algorithm_named(algorithm).settings, **algorithm_preset(preset, env or "", algorithm)}
         values["algorithm"] = algorithm

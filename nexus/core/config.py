@@ -208,8 +208,7 @@ class AgentConfig(CheckedConfig):
     """On CUDA: record the update once as a CUDA graph, compare it with the eager one, and replay it."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.algorithm, str):
-            object.__setattr__(self, "algorithm", algorithm_name(self.algorithm))
+        object.__setattr__(self, "algorithm", algorithm_name(self.algorithm))
         super().__post_init__()
 
     def check(self) -> None:

@@ -1,6 +1,7 @@
 """Names of algorithms as people write them: `DDQN`, `double_dqn`, `C-51`."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from nexus.core.errors import ConfigError
 
@@ -48,12 +49,14 @@ PARTS: Mapping[str, str] = {
 }
 
 
-def algorithm_name(name: str) -> str:
+def algorithm_name(name: Any) -> str:
     """Return the name that an algorithm has here; one that nobody knows comes back as it is.
 
     Raises:
-        ConfigError: it is no algorithm here, but a choice of flags; says which.
+        ConfigError: it is no text, or no algorithm here but a choice of flags; says which.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"algorithm = {name}: needs text")
     bare = "".join(filter(str.isalnum, name.casefold()))
     if bare in PARTS:
         raise ConfigError(f"algorithm {name!r} is a choice of parts here: {PARTS[bare]}")
