@@ -59,6 +59,13 @@ class Drawn(TrainView):
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
         super().on_step(progress, episodes)
+        self.look()
+
+    def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
+        super().on_evaluation_step(steps, ended, episodes)
+        self.look()
+
+    def look(self) -> None:
         table = self.bar.make_tasks_table(self.bar.tasks)
         self.looks += ["".join(part.text for part in line) for line in self.console.render_lines(table, pad=False)]
 
@@ -120,8 +127,10 @@ def test_the_age_counts_from_the_last_episode_that_ended(terminal: None, tmp_pat
         nexus.train("CartPole-v1", run_dir=tmp_path / "run", listener=view, **TINY)
     assert len(view.ends) > 3
     assert all(steps == ended_at for steps, ended_at in view.ends)
-    assert "return -" in view.looks[0]
-    assert "return -" not in view.looks[-1]
+    played = [look for look in view.looks if "evaluating" not in look]
+    assert "return -" in played[0]
+    assert "return -" not in played[-1]
+    assert "evaluating: 0 of 2 episodes" in "".join(view.looks)
 
 
 def test_a_target_that_ends_the_run_is_said_with_the_reason_for_two_evaluations(
@@ -159,6 +168,9 @@ class Counting(Listener):
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
         self.count("step")
 
+    def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
+        self.count("evaluation step")
+
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
         self.count("evaluation")
 
@@ -184,6 +196,7 @@ def test_a_program_may_show_its_runs(
     if own is not None:
         assert own.told["start"] == own.told["evaluation"] == own.told["notice"]
         assert own.told["step"] >= 200
+        assert own.told["evaluation step"] >= 8
 
 
 def test_who_looks_on_sees_a_run_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,10 @@ class Both(Listener):
         for listener in self.listeners:
             listener.on_step(progress, episodes)
 
+    def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
+        for listener in self.listeners:
+            listener.on_evaluation_step(steps, ended, episodes)
+
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
         for listener in self.listeners:
             listener.on_evaluation(steps, evaluation)
