@@ -15,15 +15,16 @@ from typing import Any, Literal
 import gymnasium as gym
 import torch
 
-from nexus.core.config import AgentConfig
+from nexus.core.config import AgentConfig, convert
 from nexus.core.errors import ConfigError, Interrupted, RunError, Terminated, one_line
+from nexus.core.names import algorithm_name
 from nexus.core.state import part
 from nexus.envs.atari import is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
-from nexus.models.torsos import torso_of
+from nexus.models.torsos import channels_before, torso_of
 from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.best import BEST, BestWeights
 from nexus.training.checkpoint import read_checkpoint
@@ -68,7 +69,7 @@ def make_config(env: EnvSource, preset: str | None = None, **settings: Any) -> T
         ConfigError: the preset or a setting is unknown, or a value is impossible.
     """
     name, values = resolve_preset(preset, name_of(env))
-    algorithm = settings.get("algorithm", values.get("algorithm", "dqn"))
+    algorithm = algorithm_name(settings.get("algorithm", values.get("algorithm", "dqn")))
     values |= {**algorithm_named(algorithm).settings, **algorithm_preset(name, name_of(env), algorithm)}
     return TrainConfig.from_mapping({**values, **settings})
 
@@ -80,6 +81,7 @@ def train(
     config: TrainConfig | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
+    verbose: bool | None = None,
     **settings: Any,
 ) -> TrainResult:
     """Train an agent and save its run.
@@ -90,6 +92,8 @@ def train(
         config: all settings at once, in place of `preset` and `settings`.
         run_dir: a new or empty folder for the run, in place of one below `runs/`.
         listener: told of the start, each step and each evaluation.
+        verbose: whether to show the run on the console; None shows it in a terminal and in a notebook, unless there is
+            a listener.
         settings: any field of `TrainConfig`.
 
     Raises:
@@ -100,13 +104,17 @@ def train(
         EnvError: the environment failed.
         DivergenceError: a loss or gradient is not finite, and `on_divergence` is "stop" or did not help.
     """
+    from nexus.cli.progress import watching  # brings rich, for which nobody who only loads an agent should wait
+
     if config is not None and settings:
         raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
     preset_name, _ = resolve_preset(preset, name_of(env)) if config is None else (preset, {})
     config = config if config is not None else make_config(env, preset, **settings)
-    listener = listener if listener is not None else Listener()
-    with Run(env, preset_name, config, run_dir, listener) as run, process_for(run.agent, config.threads):
-        return unless_interrupted(run.run())
+    with watching(listener, verbose) as (told, finish):
+        with Run(env, preset_name, config, run_dir, told) as run, process_for(run.agent, config.threads):
+            result = run.run()
+        finish(result)
+    return unless_interrupted(result)
 
 
 def unless_interrupted(result: TrainResult) -> TrainResult:
@@ -157,14 +165,15 @@ def resume(
         raise ConfigError(f"{run} is finished: to go further, name more than its {planned} steps as total_steps")
     require_checkpoint(about, Path(run))
     source = env_of_run(run, env).source
-    require_agreement(agent_settings(about, run), config, run)
+    settings = agent_settings(about, run)
+    require_agreement(settings, config, run)
     listener = listener if listener is not None else Listener()
     if about.get("status") == "diverged" and config.on_divergence == "stop":
         listener.on_notice("it diverged, and with the same settings will again: try on_divergence rollback")
     if further and target is not None and about.get("status") == "finished":
         config = replace(config, target_return=None)
         listener.on_notice(f"it goes to step {config.total_steps}, whether or not it reaches its target of {target:g}")
-    with Run(source, about.get("preset"), config, run, listener, begun=True) as again:
+    with Run(source, about.get("preset"), config, run, listener, True, agent_from(settings)) as again:
         if again.agent.device.type != "cpu":
             listener.on_notice(f"on {again.agent.device} the last bits may differ from those of an unbroken run")
         again.reached_target = again.reached_target and not further  # more was asked for
@@ -210,7 +219,9 @@ def config_of(about: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainCon
     """
     values = about.get("config")
     try:
-        return TrainConfig.from_mapping(values if isinstance(values, Mapping) else {"config": values})
+        return TrainConfig.from_mapping(
+            {**read_before(about), **values} if isinstance(values, Mapping) else {"config": values}
+        )
     except (ConfigError, TypeError) as error:
         raise RunError(f"{Path(run) / RUN_FILE} has a config that can't be used: {one_line(error)}") from None
 
@@ -234,7 +245,17 @@ def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dic
             raise RunError(f"{path} describes an agent of another size than its weights")
     except (ConfigError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise RunError(f"{path} describes an agent that can't be made: {one_line(error)}") from None
-    return dict(settings)
+    return {**read_before(about), **settings}
+
+
+def read_before(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was taken for granted when there was no setting for it: where the channels of an image are."""
+    agent = about.get("agent")
+    state_dim = agent.get("state_dim") if isinstance(agent, Mapping) else None
+    match state_dim:
+        case [int(), *rest] if all(isinstance(size, int) for size in rest):
+            return {"channels": channels_before(tuple(state_dim))}
+    return {}
 
 
 def largest_weights(run: Path) -> int:
@@ -366,7 +387,16 @@ def evaluate(
     Raises:
         RunError: the folder is no run, has no such checkpoint, or its environment was a function, which a folder
             can't keep.
+        ConfigError: the environment does not fit the agent, or a number is impossible.
     """
+    episodes, epsilon = convert("episodes", episodes, int | None), convert("epsilon", epsilon, float | None)
+    seed = convert("seed", seed, int)
+    if episodes is not None and episodes < 1:
+        raise ConfigError(f"episodes = {episodes}: needs at least 1")
+    if epsilon is not None and not 0 <= epsilon <= 1:
+        raise ConfigError(f"epsilon = {epsilon}: needs a probability in [0, 1]")
+    if seed < 0:
+        raise ConfigError(f"seed = {seed}: needs a whole number from 0")
     if isinstance(agent, DQNAgent):
         if env is None:
             raise ConfigError("evaluating an agent needs its env: an id or a function")

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from nexus.core.types import Batch
 from nexus.data.device_replay import DeviceReplay
 from nexus.data.memory import replay_bytes
 from nexus.envs.atari import canonical
-from nexus.envs.factory import EnvSource, EnvSpec, bounds_of, describe_spaces, make_vector_env, name_of
+from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_vector_env, name_of, seen_by_agent
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
 from nexus.listener import Listener, Plan, TrainResult
-from nexus.models.layers import Bounds
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import make_agent
 from nexus.models.setup import resolve_device
@@ -69,6 +68,7 @@ class Run:
         run_dir: its folder; None makes one below `runs/`.
         listener: who watches.
         begun: whether the folder holds the run already, and it goes on from its newest checkpoint.
+        agent: who learns; None makes one for the config.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Run:
         run_dir: str | os.PathLike[str] | None,
         listener: Listener,
         begun: bool = False,
+        agent: DQNAgent | None = None,
     ) -> None:
         env = canonical(env)
         self.config = config
@@ -95,6 +96,7 @@ class Run:
         self.checkpoint_due = False
         self.reached_target = False
         self.sound = True  # what is saved now continues exactly
+        self.said_endless = False
         self.stop = StopRequest()
         self.from_checkpoint: Checkpoint | None = None
         self.rollbacks = 0  # each halves the learning rate
@@ -103,11 +105,17 @@ class Run:
             self.vector_env = make_vector_env(self.spec, config.num_envs, config.vectorization)
             stack.callback(close_env, self.vector_env)
             space = self.vector_env.single_observation_space
+            self.config = config = with_channels(config, space.shape)
             shape, dtype, action_dim = describe_spaces(space, self.vector_env.single_action_space, name_of(env))
             device = resolve_device(config.device, shape)
             self.replay_bytes = memory = replay_memory(config, shape, dtype, device)
-            bounds = bounds_of(space, name_of(env)) if config.scale_observations else None
-            self.agent = agent_for(shape, action_dim, config, bounds)
+            seen = seen_by_agent(space, name_of(env), config.scale_observations)
+            self.agent = agent_for(shape, action_dim, config, seen) if agent is None else agent
+            if (self.agent.state_shape, self.agent.action_dim) != (shape, action_dim):
+                raise ConfigError(
+                    f"{name_of(env)} has states of shape {shape} and {action_dim} actions: the run was trained on "
+                    f"{self.agent.state_shape} and {self.agent.action_dim}"
+                )
             self.replay = replay_for(config, shape, dtype, device, self.agent.state_values)
             self.stream = TransitionStream(self.vector_env, name_of(env), config.step_timeout)
             self.under_way = fresh_under_way(config)
@@ -185,7 +193,10 @@ class Run:
     def once(self, log: RunLog) -> Evaluation | None:
         """Train to the end and return the evaluation of the final weights, or None if a signal came before it."""
         self.follow(log)
-        self.checkpoint(log)  # before the evaluation: whatever becomes of that, nothing learned is lost
+        try:
+            self.checkpoint(log)  # before the evaluation: whatever becomes of that, nothing learned is lost
+        except RunError as error:
+            self.listener.on_notice(f"{error}; its weights are kept, but it can't go further from here")
         if self.stop.signal is not None:
             return None
         if self.evaluation is not None and not self.reached_target:
@@ -254,8 +265,8 @@ class Run:
             self.listener.on_step(progress, self.episodes)
         except KeyboardInterrupt as stop:
             self.stop.signal = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-        if self.stream.cut == 1:
-            self.stream.cut += 1  # say it once
+        if self.stream.cut and not self.said_endless:
+            self.said_endless = True
             self.listener.on_notice(
                 f"an episode of {self.plan.env} had no end within {self.stream.longest:,} steps: from there on it is "
                 "taken for truncated, and so is each that gets as long"
@@ -554,14 +565,18 @@ def differences(then: Mapping[str, Any]) -> list[str]:
     return [f"{', '.join(changed)}: the numbers may differ from those of an unbroken run"] if changed else []
 
 
+def with_channels(config: TrainConfig, state_shape: tuple[int, ...] | None) -> TrainConfig:
+    """Return the settings for states of this shape: frames that are stacked here are channels, and come first."""
+    stacked = config.frame_stack > 1 and len(state_shape or ()) == 3 and config.channels == "auto"
+    return replace(config, channels="first") if stacked else config
+
+
 def agent_for(
-    state_shape: tuple[int, ...], action_dim: int, config: TrainConfig, state_bounds: Bounds | None = None
+    state_shape: tuple[int, ...], action_dim: int, config: TrainConfig, seen: Mapping[str, Any] | None = None
 ) -> DQNAgent:
-    """Return a fresh agent for these shapes, and bounds if states are to be scaled by them."""
+    """Return a fresh agent for these shapes, and for what `seen_by_agent` says of its observations."""
     settings = {field.name: getattr(config, field.name) for field in fields(AgentConfig)}
-    if state_bounds is not None:
-        settings["state_bounds"] = state_bounds
-    return agent_from({"state_dim": list(state_shape), "action_dim": action_dim, **settings})
+    return agent_from({"state_dim": list(state_shape), "action_dim": action_dim, **settings, **(seen or {})})
 
 
 def agent_from(settings: Mapping[str, Any]) -> DQNAgent:

@@ -143,6 +143,9 @@ def test_a_run_writes_all_its_files_and_has_learned(trained: Path) -> None:
         "episodes.csv",
         "evaluation.json",
         "tensorboard",
+        "checkpoints",
+        "replay",
+        "best",
         ".lock",
     }
     assert list((trained / "tensorboard").glob("events.*"))

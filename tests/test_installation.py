@@ -1,5 +1,6 @@
 """Commands that nexus tells a user to type: they must work where and however it is installed."""
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -79,3 +80,12 @@ def test_a_nexus_of_another_project_is_not_called(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", "/usr/bin")
     said = subprocess.run(f"{nexus_command('plot')} --help", shell=True, capture_output=True, text=True, check=True)
     assert "usage: nexus plot" in said.stdout
+
+
+def test_nothing_asks_for_a_distribution_called_nexus() -> None:
+    files = [path for folder in ("nexus", "benchmarks", "examples", "docs") for path in (ROOT / folder).rglob("*.*")]
+    texts = {path: path.read_text("utf-8") for path in files if path.suffix in (".py", ".md")}
+    assert len(texts) > 50
+    assert [
+        path for path, text in texts.items() if re.search(r"""install "?nexus\b(?!-dqn)|version\(.nexus.\)""", text)
+    ] == []

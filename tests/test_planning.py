@@ -162,17 +162,18 @@ def test_the_disk_of_a_run_by_hand() -> None:
     disk = disk_of(config, network=1_000, row=10.0, free=5, episode_length=20.0)
     # A state has two networks and two moments; one more is there while it is written. 100 rows, and those that only the
     # older checkpoints need.
-    assert disk.checkpoints == (3 + 1) * 4_000 + (100 + 3 * 50) * 10
-    assert disk.logs == 10 * LOG_LINE + 50 * EPISODE_LINE + 2 * 1_000
-    assert (disk.kept, disk.free, disk.total) == (3, 5, disk.checkpoints + disk.logs)
+    assert disk.checkpoints == (3 + 1 + 1) * 4_000 + (100 + 3 * 50) * 10  # that of the end is the fourth
+    assert disk.logs == 10 * LOG_LINE + 50 * EPISODE_LINE + 2 * 2 * 1_000  # the last weights and the best
+    assert (disk.kept, disk.free, disk.total) == (4, 5, disk.checkpoints + disk.logs)
 
 
-def test_the_best_checkpoint_and_priorities_take_more() -> None:
+def test_best_weights_and_priorities_take_more() -> None:
     config = but(CONFIG, replay_capacity=100, batch_size=10, checkpoint_every="50 steps", keep_checkpoints=3)
-    best = disk_of(but(config, eval_every="50 steps"), 1_000, 10.0, None)
-    assert (best.kept, best.checkpoints) == (4, 5 * 4_000 + (2 * 100 + 3 * 50) * 10)
+    plain, best = (disk_of(but(config, eval_every=every), 1_000, 10.0, None) for every in (None, "50 steps"))
+    assert best.logs - plain.logs == 2 * 1_000
+    assert best.checkpoints == plain.checkpoints
     by_priority = disk_of(but(config, prioritized=True), 1_000, 10.0, None)
-    assert by_priority.checkpoints == 4 * (4_000 + 8 * 100) + (100 + 3 * 50) * 10
+    assert by_priority.checkpoints == 5 * (4_000 + 8 * 100) + (100 + 3 * 50) * 10
 
 
 ROLLOUT: dict[str, Any] = {
@@ -186,16 +187,19 @@ ROLLOUT: dict[str, Any] = {
 def test_each_checkpoint_has_its_own_rollout_and_nothing_else_would_be_smaller() -> None:
     config = make_config("Unknown-v0", total_steps=1_000, eval_every=None, batch_size=10, **ROLLOUT)
     disk = disk_of(config, 1_000, 10.0, None)
-    assert disk.checkpoints == (2 + 1) * (4_000 + 200 * 10)
-    with pytest.raises(ConfigError, match="are free: checkpoint_every none would"):
-        require_disk(config, disk_of(config, 1_000, 10.0, 12_000), 1_000, 10.0)
+    assert disk.checkpoints == (2 + 1 + 1) * (4_000 + 200 * 10)
+    with pytest.raises(ConfigError, match="are free: checkpoint_every none would fit"):
+        require_disk(config, disk_of(config, 1_000, 10.0, 20_000), 1_000, 10.0)
+    with pytest.raises(ConfigError, match="are free: make room"):
+        require_disk(config, disk_of(config, 1_000, 10.0, 10_000), 1_000, 10.0)
 
 
 def test_a_run_never_leaves_more_rows_than_it_has_steps() -> None:
     config = but(CONFIG, checkpoint_every="900 steps", eval_every="10 steps")
     assert disk_of(config, 0, 10.0, None).checkpoints == 1_000 * 10
-    assert disk_of(config, 0, 10.0, None).kept == 1  # no more than are written
-    assert disk_of(but(config, checkpoint_every=None), 0, 10.0, None).checkpoints == 0
+    assert disk_of(config, 0, 10.0, None).kept == 2  # no more than are written
+    assert disk_of(but(config, checkpoint_every=None), 0, 10.0, None).checkpoints == 1_000 * 10
+    assert disk_of(but(config, checkpoint_every=None), 0, 10.0, None).kept == 1
 
 
 def test_a_disk_that_is_too_small_says_what_would_fit() -> None:
@@ -207,12 +211,13 @@ def test_a_disk_that_is_too_small_says_what_would_fit() -> None:
             require_disk(config, disk_of(config, 1_000, 1_000.0, free), 1_000, 1_000.0)
         return str(refused.value)
 
-    # Two states and two networks are 10,000 bytes, so that 300,000 hold 290 rows, 50 of them those since the oldest.
+    # Three states and four networks are 16,000 bytes, so that 300,000 hold 284 rows, 50 of them those since the oldest.
     said = complaint(300_000)
-    assert said.startswith("checkpoint_every = 50 steps: 1 checkpoint(s) and the logs need 0.9 MB on the disk")
-    assert said.endswith("0.3 MB are free: a replay_capacity of at most 240 would, or checkpoint_every none")
-    assert complaint(60_000).endswith("0.1 MB are free: checkpoint_every none would")
-    enough = 8_000 + 2_000 + 850_000
+    assert said.startswith("checkpoint_every = 50 steps: 2 checkpoint(s) and the logs need 0.9 MB on the disk")
+    assert said.endswith("0.3 MB are free: a replay_capacity of at most 234 would fit")
+    assert complaint(60_000).endswith("0.1 MB are free: make room")
+    assert complaint(820_000).endswith("a replay_capacity of at most 754 or checkpoint_every none would fit")
+    enough = 12_000 + 4_000 + 850_000
     require_disk(config, disk_of(config, 1_000, 1_000.0, enough), 1_000, 1_000.0)
     require_disk(config, disk_of(config, 1_000, 1_000.0, None), 1_000, 1_000.0)
 
@@ -349,6 +354,7 @@ def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
         "epsilon_decay": 0.9,
         "learning_rate_factor": 0.25,
         "munchausen_clip": -2.0,
+        "channels": "last",
         "hidden_layers": 3,
         "averaged_updates": 100,
         "frame_size": 42,
@@ -557,7 +563,7 @@ def test_what_learns_without_a_replay_is_said_to_have_a_rollout(cartpole: Foreca
 def test_a_run_that_is_shorter_than_the_probe_is_planned(elsewhere: Path) -> None:
     found = planned("CartPole-v1", total_steps=100, learning_starts=64, eval_every=None, target_return=None, **PROBE)
     assert found.time.total > 0
-    assert found.disk.kept == 0
+    assert found.disk.kept == 1
 
 
 def test_learning_beside_acting_takes_no_time_of_its_own(elsewhere: Path) -> None:

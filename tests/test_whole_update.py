@@ -127,7 +127,8 @@ def test_an_evaluation_before_it_changes_nothing() -> None:
     """Noisy layers evaluate with their means, and must not learn with them after that."""
     learning, evaluated = filled(**RAINBOW), filled(**RAINBOW)
     for each in (learning, evaluated):
-        each.agent.act(np.zeros((1, *SHAPE), np.uint8), 0.0, training=each is learning)
+        if each is evaluated:
+            each.agent.act(np.zeros((1, *SHAPE), np.uint8), 0.0, training=False)
         updated(each)
     assert torch.equal(evaluated.agent._theta, learning.agent._theta)
 

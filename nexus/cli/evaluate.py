@@ -8,6 +8,7 @@ import tyro
 
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError
+from nexus.core.figures import figures
 
 __all__ = ["run"]
 
@@ -54,9 +55,10 @@ def run(arguments: list[str]) -> int:
     if command.json:
         print(json.dumps(result.to_mapping()))
         return 0
-    print(f"mean return      {result.mean:.2f}")
-    print(f"std              {result.std:.2f}")
-    print(f"95 % interval    {result.low:.2f} to {result.high:.2f} (of the mean, bootstrap)")
+    mean, std, low, high = figures(result.mean, result.std, result.low, result.high, least=2)
+    print(f"mean return      {mean}")
+    print(f"std              {std}")
+    print(f"95 % interval    {low} to {high} (of the mean, bootstrap)")
     print(f"episodes         {result.episodes}, mean length {result.mean_length:.1f} steps")
     print(f"protocol         {result.protocol}")
     return 0

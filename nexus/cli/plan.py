@@ -74,7 +74,7 @@ def memory_line(forecast: Forecast) -> str:
 def disk_line(forecast: Forecast) -> str:
     """Say what checkpoints and logs take, and what is free."""
     disk = forecast.disk
-    kept = f"at most {size(disk.checkpoints)} for {disk.kept} checkpoint(s)" if disk.kept else "no checkpoints"
+    kept = f"at most {size(disk.checkpoints)} for {disk.kept} checkpoint(s)"
     return f"{kept}, logs and weights {size(disk.logs)}, {size(disk.free)} free"
 
 

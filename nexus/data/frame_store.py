@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nexus.core.errors import ConfigError, RunError
+from nexus.core.installation import not_installed
 from nexus.core.state import array_from
 from nexus.core.types import Array
 from nexus.data.frame_index import GROUP, Numbers
@@ -393,4 +394,4 @@ def load_zstandard() -> Any:
     try:
         return importlib.import_module("zstandard")
     except ImportError:
-        raise ConfigError('zstandard is not installed; get it with: pip install "nexus[atari]"') from None
+        raise ConfigError(not_installed("zstandard", "atari")) from None

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.wrappers import HumanRendering
 
 from nexus.core.errors import ConfigError, EnvError, nearest, one_line
+from nexus.core.installation import not_installed
 from nexus.core.types import Array
 from nexus.envs.episodes import ACTIONS, RESET_MASK, Seeds, play_aligned, seeds_for
 
@@ -26,7 +27,6 @@ __all__ = [
     "short_names",
 ]
 
-INSTALL = 'ale-py is not installed; get it with: pip install "nexus[atari]"'
 LIFE_LOST = "nexus_life_lost"  # in our infos: [E], where a life was lost, the game goes on, and learning sees an end
 PREFIX, SUFFIX = "ALE/", "-v5"
 SCREEN = {"img_height": 210, "img_width": 160, "grayscale": False}  # the console's own picture
@@ -101,7 +101,7 @@ def short_names(word: str) -> list[str]:
 def hint(word: str) -> str:
     """Return how to get Atari games where `word` could be one and ale-py is missing, else an empty text."""
     bare = re.fullmatch(r"[a-z0-9_]+", word) is not None
-    return f"; for an Atari game: {INSTALL}" if bare and not short_names(word) else ""
+    return f"; for an Atari game: {not_installed('ale-py', 'atari')}" if bare and not short_names(word) else ""
 
 
 def make_atari(
@@ -303,7 +303,7 @@ def rom_of(name: str) -> str:
     try:
         roms = importlib.import_module("ale_py.roms")
     except ImportError:
-        raise ConfigError(f"{name}: {INSTALL}") from None
+        raise ConfigError(f"{name}: {not_installed('ale-py', 'atari')}") from None
     known = {full_name(rom): str(rom) for rom in roms.get_all_rom_ids()}
     if canonical(name) not in known:
         raise ConfigError(f"no Atari game {name!r}{nearest(name, known)}")

@@ -30,11 +30,23 @@ from nexus.envs.episodes import Replayable, SeededCartPole
 from nexus.envs.workers import Reporter
 from nexus.envs.wrappers import FrameSkip
 
-__all__ = ["EnvSource", "EnvSpec", "bounds_of", "describe_spaces", "make_env", "make_vector_env", "name_of"]
+__all__ = [
+    "EnvSource",
+    "EnvSpec",
+    "bounds_of",
+    "describe_spaces",
+    "make_env",
+    "make_vector_env",
+    "name_of",
+    "seen_by_agent",
+]
 
 Env: TypeAlias = gym.Env[Any, Any]
 EnvSource: TypeAlias = str | Callable[[], Env]
 """An id such as `CartPole-v1`, a `module:Id`, or a function that makes an environment."""
+
+UNBOUNDED = 1e6  # a bound beyond it stands for none
+DISCRETE_START = "discrete_start"  # where a space of one-hot vectors says which number is the first
 
 OTHER_FAMILIES = "DQN needs one Discrete action space; for continuous actions use SAC, TD3 or PPO"
 
@@ -103,8 +115,11 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
     describe_spaces(env.observation_space, env.action_space, name_of(spec.source))
     if spec.frame_skip > 1:
         env = FrameSkip(env, spec.frame_skip)
-    if not isinstance(env.observation_space, spaces.Box):
+    raw = env.observation_space
+    if not isinstance(raw, spaces.Box):
         env = FlattenObservation(env)  # Discrete and the like become one-hot vectors
+    if isinstance(raw, spaces.Discrete):
+        vars(env.observation_space)[DISCRETE_START] = int(raw.start)  # so that an agent can take the number as well
     if spec.frame_stack > 1:
         env = FrameStackObservation(env, spec.frame_stack, padding_type="zero")
     return env
@@ -233,10 +248,32 @@ def bounds_of(observations: spaces.Space[Any], name: str) -> tuple[list[float], 
     if not isinstance(observations, spaces.Box) or observations.dtype == np.uint8:
         raise ConfigError(f"scale_observations: {name} has observations {observations}, which need no scaling")
     low, high = (bound.astype(np.float64).reshape(-1) for bound in (observations.low, observations.high))
-    bounded = (np.abs(low) < 1e6) & (np.abs(high) < 1e6) & (low < high)
+    bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED) & (low < high)
     if not bounded.any():
         raise ConfigError(f"scale_observations: the observations of {name} have no bounds to scale by: leave it out")
     return np.where(bounded, low, -1.0).tolist(), np.where(bounded, high, 1.0).tolist()
+
+
+def scale_of(observations: spaces.Space[Any]) -> list[float] | None:
+    """Return the lowest and the highest of whole numbers that are observed, or None where they have no bounds."""
+    if not isinstance(observations, spaces.Box) or observations.dtype.kind not in "iu":
+        return None
+    low, high = float(observations.low.min()), float(observations.high.max())
+    return [low, high] if low < high and max(abs(low), abs(high)) < UNBOUNDED else None
+
+
+def seen_by_agent(observations: spaces.Space[Any], name: str, scale_observations: bool) -> dict[str, Any]:
+    """Return what an agent's config says of observations beside their shape: how to scale and how to read them.
+
+    Raises:
+        ConfigError: they are to be scaled by their bounds, and have none.
+    """
+    entries = {
+        "state_bounds": bounds_of(observations, name) if scale_observations else None,
+        "state_scale": None if scale_observations else scale_of(observations),
+        "discrete_start": vars(observations).get(DISCRETE_START),
+    }
+    return {name: value for name, value in entries.items() if value is not None}
 
 
 def multi_discrete_hint(actions: spaces.Space[Any]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
 import numpy as np
 
@@ -217,8 +218,8 @@ def disk_of(
 ) -> Disk:
     """Return what a run leaves on the disk at most, its replay full.
 
-    The chunks of the replay belong to all checkpoints together: one that is older needs older rows, and the best one by
-    evaluation may be older by a whole replay.
+    The chunks of the replay belong to all checkpoints together: one that is older needs older rows. A run has one
+    checkpoint more than came with their period, that of its end.
 
     Args:
         config: of the run.
@@ -230,17 +231,17 @@ def disk_of(
     episodes = 0 if episode_length is None else int(config.total_steps / episode_length)
     every = config.log_every
     lines = {"steps": config.total_steps, "updates": updates_at_most(config), "episodes": episodes}[every.unit]
-    logs = lines // every.count * LOG_LINE + episodes * EPISODE_LINE + 2 * network
-    written = 0 if config.checkpoint_every is None else config.checkpoint_every.crossings(0, config.total_steps)
-    if config.checkpoint_every is None or not written:
-        return Disk(0, 0, logs, free)
-    best = config.eval_every is not None
+    # The last weights and the best ones, with both networks; the best as of the last checkpoint may be others still.
+    weights = (2 if config.eval_every is None else 3) * 2 * network
+    logs = lines // every.count * LOG_LINE + episodes * EPISODE_LINE + weights
     held = min(config.replay_capacity, config.total_steps)
     state = 4 * network + (8 * held if config.prioritized else 0)
-    rows = held * (1 + best) + config.keep_checkpoints * config.checkpoint_every.count
+    period = config.checkpoint_every
+    older = 0 if period is None else min(config.keep_checkpoints, period.crossings(0, config.total_steps))
+    rows = held + (0 if period is None else older * period.count)
     if config.trace_decay is not None:  # each checkpoint has its own rollout, and there is no replay
         state, rows = state + int(held * row), 0
-    kept = min(config.keep_checkpoints + best, written)
+    kept = older + 1
     # One more state: the next is written before the oldest goes.
     return Disk((kept + 1) * state + int(min(rows, config.total_steps) * row), kept, logs, free)
 
@@ -255,18 +256,18 @@ def require_disk(config: TrainConfig, disk: Disk, network: int, row: float) -> N
     if disk.free is None or disk.total <= disk.free:
         return
 
-    def fits(capacity: int) -> bool:
-        smaller = replace(config, replay_capacity=capacity)
-        return disk_of(smaller, network, row, None).total <= (disk.free or 0)
+    def fits(**changes: Any) -> bool:
+        return disk_of(replace(config, **changes), network, row, None).total <= (disk.free or 0)
 
+    would = ["checkpoint_every none"] if config.checkpoint_every is not None and fits(checkpoint_every=None) else []
     low, high = config.batch_size, config.replay_capacity
-    would = "checkpoint_every none would"
-    if config.trace_decay is None and fits(low):
+    if config.trace_decay is None and fits(replay_capacity=low):
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        would = f"a replay_capacity of at most {low} would, or {would.removesuffix(' would')}"
+            low, high = (middle, high) if fits(replay_capacity=middle) else (low, middle)
+        would.insert(0, f"a replay_capacity of at most {low}")
+    advice = f"{' or '.join(would)} would fit" if would else "make room"
     raise ConfigError(
         f"checkpoint_every = {config.checkpoint_every}: {disk.kept} checkpoint(s) and the logs need "
-        f"{disk.total / 1e6:,.1f} MB on the disk, {disk.free / 1e6:,.1f} MB are free: {would}"
+        f"{disk.total / 1e6:,.1f} MB on the disk, {disk.free / 1e6:,.1f} MB are free: {advice}"
     )

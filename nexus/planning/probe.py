@@ -142,6 +142,7 @@ def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_c
     with run.open_log() as log:
         with suppress(Enough):
             run.follow(log)
+        run.stop.raise_if_asked()
         if not probe.slices:  # the whole run is shorter than a slice
             probe.end(run.episodes)
         setup, steps = eval_steps(run, EVALUATING * seconds, clock)

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 
 from nexus.core.errors import RunError, one_line
+from nexus.core.figures import figures
 from nexus.core.types import Array
 from nexus.envs.atari import AtariProtocol
 from nexus.envs.factory import EnvSpec, make_vector_env, name_of
@@ -80,7 +81,8 @@ class Evaluation:
         return read
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f} ± {self.std:.1f}, 95 % interval of the mean {self.low:.1f} to {self.high:.1f}"
+        mean, std, low, high = figures(self.mean, self.std, self.low, self.high)
+        return f"{mean} ± {std}, 95 % interval of the mean {low} to {high}"
 
 
 def evaluate(

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from nexus.core.errors import RunError
+from nexus.core.installation import DISTRIBUTION
 from nexus.core.state import array_from, arrays_of
 from nexus.core.types import Array
 from nexus.training.files import inside, read_json, read_tensors, write_tensors
@@ -57,7 +58,7 @@ AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
 METRICS_FILE, EPISODES_FILE, EVALUATION_FILE = "metrics.jsonl", "episodes.csv", "evaluation.json"
 LOCK_FILE, PROBE_FILE = ".lock", ".probe"
 FORMAT = 3  # of run.json and of checkpoints; since 2 every file has a checksum, since 3 episodes go on behind one
-PACKAGES = ("nexus", "torch", "numpy", "gymnasium", "ale-py", "safetensors")
+PACKAGES = {"nexus": DISTRIBUTION, **{name: name for name in ("torch", "numpy", "gymnasium", "ale-py", "safetensors")}}
 
 
 def new_run_folder(env: str, seed: int, folder: str | os.PathLike[str] | None = None) -> Path:
@@ -232,9 +233,9 @@ def versions() -> dict[str, str]:
 def looked_up_versions() -> dict[str, str]:
     """Ask the interpreter and the installed packages."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
+    for name, package in PACKAGES.items():
         try:
-            found[package] = version(package)
+            found[name] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
+            found[name] = "not installed"
     return found

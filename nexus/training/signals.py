@@ -21,7 +21,12 @@ class StopRequest:
         """Note the first signal; a second one stops wherever the program is."""
         first, self.signal = self.signal is None, signal.Signals(number)
         if not first:
-            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+            self.raise_if_asked()
+
+    def raise_if_asked(self) -> None:
+        """Raise `Terminated` or `KeyboardInterrupt` if there was a signal."""
+        if self.signal is not None:
+            raise Terminated if self.signal is signal.SIGTERM else KeyboardInterrupt
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from nexus.core import AgentConfig, ConfigError, nearest
+from nexus.core.names import algorithm_name
 from nexus.core.seeding import seeded_initialisation, torch_generator
 from nexus.models.layers import Head, NoisyLinear
 from nexus.models.rl.dqn.agent import DQNAgent, by_epsilon
@@ -245,6 +246,7 @@ def algorithm_named(name: str) -> Algorithm:
     Raises:
         ConfigError: there is none of that name; says the nearest.
     """
+    name = algorithm_name(name)
     if name not in ALGORITHMS:
         raise ConfigError(f"no algorithm {name!r}{nearest(name, ALGORITHMS)}; there are {', '.join(ALGORITHMS)}")
     return ALGORITHMS[name]
@@ -294,6 +296,7 @@ def network_bytes(algorithm: str = "dqn", /, **config: Any) -> int:
 
 def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], AgentConfig, DQNNetwork, Loss]:
     """Return all settings as given and as checked, the network and the loss."""
+    algorithm = algorithm_name(algorithm)
     chosen = algorithm_named(algorithm)
     own = {name: value for name, value in chosen.settings.items() if name in AgentConfig.__dataclass_fields__}
     whole = {**own, **config, "algorithm": algorithm}
