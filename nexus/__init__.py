@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 __all__ = [
     "DQNAgent",
     "DQNNetwork",
+    "Listener",
     "ReplayBuffer",
+    "TrainResult",
     "__version__",
     "evaluate",
     "load_agent",
@@ -24,6 +26,7 @@ __all__ = [
 if TYPE_CHECKING:
     from nexus.api import evaluate, load_agent, resume, train
     from nexus.data.replay_buffer import ReplayBuffer
+    from nexus.listener import Listener, TrainResult
     from nexus.models.rl.dqn import DQNAgent, DQNNetwork
     from nexus.models.rl.dqn.rainbow import make_agent
     from nexus.planning import plan
@@ -35,7 +38,9 @@ HOMES = {
     "plan": "nexus.planning",
     "resume": "nexus.api",
     "train": "nexus.api",
+    "Listener": "nexus.listener",
     "ReplayBuffer": "nexus.data.replay_buffer",
+    "TrainResult": "nexus.listener",
     "DQNAgent": "nexus.models.rl.dqn",
     "DQNNetwork": "nexus.models.rl.dqn",
 }

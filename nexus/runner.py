@@ -37,6 +37,7 @@ from nexus.training.files import read_json, remove, write_json
 from nexus.training.logs import EpisodeTracker, Rate, RunLog, scalars
 from nexus.training.replays import AnyReplay, replay_for, replay_memory
 from nexus.training.run_folder import (
+    AGENT_FILE,
     EVALUATION_FILE,
     FORMAT,
     RUN_FILE,
@@ -526,8 +527,8 @@ class Run:
                 "versions": versions(),
             },
         )
-        if status == "running":
-            self.save_weights(evaluation)
+        if status == "running" and not (self.folder / AGENT_FILE).exists():
+            self.save_weights(evaluation)  # of a run that goes on, those of its last end stay until its next
 
     def save_weights(self, evaluation: Evaluation | None) -> None:
         """Write all networks, unless they have diverged, and how good they are if that is known.
