@@ -28,6 +28,15 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB"
 
 
+def commit() -> str:
+    """The commit that is measured, with a + if files differ from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], check=True, capture_output=True, text=True, cwd=RESULTS).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "../../nexus") else "")
+
+
 def record(name: str, rows: Sequence[dict[str, Any]], **about: Any) -> Path:
     """Write `docs/results/NAME.json` and return its path."""
     path = RESULTS / f"{name}.json"
@@ -36,6 +45,7 @@ def record(name: str, rows: Sequence[dict[str, Any]], **about: Any) -> Path:
     values = {
         "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
+        "commit": commit(),
         "machine": machine(),
         # A checkout that is not installed has a version too.
         "versions": {name: found for name, found in versions().items() if name != "platform"} | {"nexus": __version__},

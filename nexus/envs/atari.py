@@ -159,7 +159,7 @@ class SeededGames(VectorWrapper[Any, Any, Any, Any]):
     """Games of which none resets by itself, and each can be reset with a seed of its own.
 
     ale-py's games do reset by themselves: the new game waits here until it is asked for. Seeding one takes as long as
-    400 steps, since its console is built again, so most games go on with the generator of the one before:
+    a hundred steps, since its console is built again, so most games go on with the generator of the one before:
     `reseed_after` says how many steps lie between two seeds. The seed and all actions since bring a game back.
 
     `info[LIFE_LOST]` `[E]` tells where a life was lost and the game goes on, if that is wanted.

@@ -38,7 +38,7 @@ NATURE: Mapping[str, Any] = {
     "epsilon_steps": 1_000_000,
     "log_every": "10000 steps",
     "eval_episodes": 30,
-    "checkpoint_every": "250000 steps",  # at a barrier games wait for each other: a minor part of 250,000 steps
+    "checkpoint_every": "250000 steps",  # each writes tens of megabytes
 }
 
 RETURNS: Mapping[str, tuple[float, float]] = {
