@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError
 from nexus.core.figures import figures
@@ -42,6 +43,7 @@ class EvaluateCommand:
 def run(arguments: list[str]) -> int:
     """Evaluate and print."""
     command = parse(EvaluateCommand, arguments, "nexus evaluate")
+    look_here(command.env, command.run)
     from nexus.api import evaluate
 
     result = evaluate(

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from nexus.cli.here import path_kept
 from nexus.cli.streams import printable
 
 __all__ = ["main"]
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0, 2 for what a user can mend, 3 if the training diverged, 130 for Ctrl-C, 143 for SIGTERM.
     """
     try:
-        with printable():
+        with printable(), path_kept():
             return answer(list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:
         sys.stderr.close()  # the reader left, as in `nexus --help | head`; Python would complain at exit

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from nexus.cli.here import look_here
 from nexus.cli.train import TrainCommand, read_as
 from nexus.planning.forecast import Forecast
 
@@ -24,6 +25,7 @@ class PlanCommand(TrainCommand):
 def run(arguments: list[str]) -> int:
     """Probe and print the table."""
     command = read_as(PlanCommand, arguments, "nexus plan")
+    look_here(command.env)
     from nexus.planning import plan
 
     console = Console(highlight=False)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
 
 __all__ = ["run"]
@@ -25,6 +26,7 @@ class ResumeCommand:
 def run(arguments: list[str]) -> int:
     """Go on; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = parse(ResumeCommand, arguments, "nexus resume")
+    look_here(None, command.run)
     from nexus.api import resume
     from nexus.cli.progress import TrainView
     from nexus.core.errors import Interrupted

@@ -8,11 +8,13 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.names import algorithm_name
 from nexus.training.config import TrainConfig
 from nexus.training.presets import algorithm_preset, resolve_preset
+from nexus.training.run_folder import RUN_FILE
 
 __all__ = ["TrainCommand", "read_as", "run"]
 
@@ -47,6 +49,7 @@ class TrainCommand:
 def run(arguments: list[str]) -> int:
     """Train; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = read_command(arguments)
+    look_here(command.env)
     from nexus.api import train
     from nexus.cli.progress import TrainView
     from nexus.core.errors import Interrupted
@@ -89,6 +92,8 @@ def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:
         raise ConfigError("--preset and --config both bring all settings: give one of them")
     if file is not None:
         file_env, values = read_config(file)
+        if env is None and file_env is not None:
+            require_own_module(file_env, file)
         env = env or file_env
     elif env is not None:
         preset, values = resolve_preset(preset, env)
@@ -122,9 +127,19 @@ def option(words: list[str], name: str) -> str | None:
     return None
 
 
+def require_own_module(env: str, file: str) -> None:
+    """Raise `RunError` if a run's settings name an environment whose module lies in its folder."""
+    from nexus.api import require_foreign_module
+
+    folder = Path(file) if Path(file).is_dir() else Path(file).parent
+    look_here(env)
+    if (folder / RUN_FILE).exists():
+        require_foreign_module(env, folder)
+
+
 def read_config(file: str) -> tuple[str | None, dict[str, Any]]:
     """Return environment and settings of a JSON file: a `run.json`, or plain settings."""
-    path = Path(file, "run.json") if Path(file).is_dir() else Path(file)
+    path = Path(file, RUN_FILE) if Path(file).is_dir() else Path(file)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 
 from nexus.cli.extras import load
+from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError, NexusError, RunError, one_line
 from nexus.core.installation import nexus_command
@@ -61,6 +62,7 @@ def run(arguments: list[str]) -> int:
     else:
         require_writable(command.video)
         load("imageio_ffmpeg", "video")
+    look_here(command.env, command.run)
     from nexus.api import env_of_run, load_agent
 
     agent, spec = load_agent(command.run, checkpoint=command.checkpoint), env_of_run(command.run, command.env)
