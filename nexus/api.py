@@ -24,6 +24,7 @@ from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, na
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
+from nexus.models.setup import resolve_device
 from nexus.models.torsos import channels_before, torso_of
 from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.best import BEST, BestWeights
@@ -133,6 +134,7 @@ def resume(
     env: EnvSource | None = None,
     total_steps: int | None = None,
     on_divergence: Literal["stop", "rollback"] | None = None,
+    device: str | None = None,
     listener: Listener | None = None,
 ) -> TrainResult:
     """Go on with a run that was stopped or killed, as if nothing had happened; or go further with one that is finished.
@@ -146,6 +148,7 @@ def resume(
         env: the function that makes its environment, if it was trained on a function.
         total_steps: train to this step, in place of what was planned; a target return that was reached counts no more.
         on_divergence: another answer to a divergence than the run began with.
+        device: where to go on, instead of where it was trained; another kind of device computes other last bits.
         listener: told of the start, each step, each evaluation, and of what is odd.
 
     Raises:
@@ -168,6 +171,8 @@ def resume(
     settings = agent_settings(about, run)
     require_agreement(settings, config, run)
     listener = listener if listener is not None else Listener()
+    config = on_device(config, device, run, listener)
+    settings["device"] = config.device
     if about.get("status") == "diverged" and config.on_divergence == "stop":
         listener.on_notice("it diverged, and with the same settings will again: try on_divergence rollback")
     if further and target is not None and about.get("status") == "finished":
@@ -181,6 +186,42 @@ def resume(
             listener.on_notice(text)
         with process_for(again.agent, config.threads):
             return unless_interrupted(again.run())
+
+
+def on_device(config: TrainConfig, device: str | None, run: str | os.PathLike[str], listener: Listener) -> TrainConfig:
+    """Return the settings of a run for where it goes on.
+
+    Raises:
+        ConfigError: it was trained on a device that there is not, and nobody named another.
+    """
+    trained = config.device
+    if device is None:
+        if is_lacking(trained):
+            raise ConfigError(
+                f'{run} was trained on {trained}, which is not to be had here: add --device cpu (device="cpu" in '
+                "Python) to go on without it; from there on the last bits differ"
+            )
+        return config
+    config = replace(config, device=device)
+    if config.device != trained:
+        resolve_device(config.device, ())
+        listener.on_notice(
+            f"it was trained on {trained} and goes on on {config.device}: the numbers may differ from those of an "
+            "unbroken run"
+        )
+    return config
+
+
+def is_lacking(device: Any) -> bool:
+    """True for a graphics card or the like that there is not; not for what is no device at all."""
+    try:
+        lacking = torch.device(device).type != "cpu"
+        resolve_device(device, ())
+    except (RuntimeError, TypeError):
+        return False
+    except ConfigError:
+        return lacking
+    return False
 
 
 def require_checkpoint(about: Mapping[str, Any], run: Path) -> None:
@@ -287,7 +328,11 @@ def own_bytes(settings: Mapping[str, Any]) -> int:
 
 
 def load_agent(
-    run: str | os.PathLike[str], *, checkpoint: str | int | None = None, device: str | None = None
+    run: str | os.PathLike[str],
+    *,
+    checkpoint: str | int | None = None,
+    device: str | None = None,
+    listener: Listener | None = None,
 ) -> DQNAgent:
     """Return the agent of a run folder, with its weights.
 
@@ -295,13 +340,22 @@ def load_agent(
         run: the folder.
         checkpoint: "best" for the weights with the best evaluation, "latest", or the steps of a checkpoint; None for
             the weights at the end of the run, or of the latest checkpoint if it has not ended.
-        device: where to, instead of where it was trained.
+        device: where to, instead of where it was trained; None takes the CPU where that is not to be had.
+        listener: told of what is odd.
 
     Raises:
         RunError: the folder is no run, has no such checkpoint, or its files are damaged or don't fit each other.
+        ConfigError: the device is not to be had.
     """
     about = read_run(run)
-    settings = agent_settings(about, run) | {"compile": False} | ({} if device is None else {"device": device})
+    settings = agent_settings(about, run) | {"compile": False}
+    if device is not None:
+        settings["device"] = convert("device", device, str)
+        resolve_device(settings["device"], ())
+    elif is_lacking(settings.get("device", "auto")):
+        text = f"{run} was trained on {settings['device']}, which is not to be had here: its agent is on the CPU"
+        (Listener() if listener is None else listener).on_notice(text)
+        settings["device"] = "cpu"
     try:
         agent = agent_from(settings)
     except (ConfigError, TypeError, ValueError) as error:
@@ -372,6 +426,8 @@ def evaluate(
     epsilon: float | None = None,
     seed: int = 0,
     checkpoint: str | int | None = None,
+    device: str | None = None,
+    listener: Listener | None = None,
 ) -> Evaluation:
     """Play full episodes with an agent, or with the agent of a run folder.
 
@@ -383,6 +439,8 @@ def evaluate(
             what the protocol says.
         seed: of the environments.
         checkpoint: of the run folder, as `load_agent` takes it.
+        device: likewise.
+        listener: told of what is odd.
 
     Raises:
         RunError: the folder is no run, has no such checkpoint, or its environment was a function, which a folder
@@ -400,13 +458,15 @@ def evaluate(
     if isinstance(agent, DQNAgent):
         if env is None:
             raise ConfigError("evaluating an agent needs its env: an id or a function")
-        if checkpoint is not None:
-            raise ConfigError(f"checkpoint = {checkpoint!r}: needs the folder of a run in place of an agent")
+        for name, value in (("checkpoint", checkpoint), ("device", device)):
+            if value is not None:
+                raise ConfigError(f"{name} = {value!r}: needs the folder of a run in place of an agent")
         player, spec = agent, EnvSpec(env)
         if is_atari(env) and len(agent.state_shape) == 3:
             spec = EnvSpec(env, 4, agent.state_shape[0], frame_size=agent.state_shape[-1])
     else:
-        player, spec = load_agent(agent, checkpoint=checkpoint), env_of_run(agent, env)
+        player = load_agent(agent, checkpoint=checkpoint, device=device, listener=listener)
+        spec = env_of_run(agent, env)
     if env is not None:
         with closing(make_env(spec)) as one:
             require_fit(player, one)

@@ -22,6 +22,8 @@ class EvaluateCommand:
     """A run's folder."""
     checkpoint: str | None = None
     """best, latest, or the steps of one; none takes the weights at the end of the run."""
+    device: str | None = None
+    """Where to, as cpu or cuda; none for where it was trained, or the CPU where that is not to be had."""
     env: str | None = None
     """Another environment than the one of the run."""
     episodes: int | None = None
@@ -45,6 +47,7 @@ def run(arguments: list[str]) -> int:
     command = parse(EvaluateCommand, arguments, "nexus evaluate")
     look_here(command.env, command.run)
     from nexus.api import evaluate
+    from nexus.cli.notes import Notes
 
     result = evaluate(
         command.run,
@@ -53,6 +56,8 @@ def run(arguments: list[str]) -> int:
         epsilon=command.epsilon,
         seed=command.seed,
         checkpoint=command.checkpoint,
+        device=command.device,
+        listener=Notes(),
     )
     if command.json:
         print(json.dumps(result.to_mapping()))

@@ -21,6 +21,8 @@ class ResumeCommand:
     """Train to this step, in place of what was planned."""
     on_divergence: Literal["stop", "rollback"] | None = None
     """Another answer to a divergence than the run began with."""
+    device: str | None = None
+    """Where to go on, as cpu or cuda; none for where it was trained. Another kind gives other last bits."""
 
 
 def run(arguments: list[str]) -> int:
@@ -34,7 +36,11 @@ def run(arguments: list[str]) -> int:
     with TrainView() as view:
         try:
             result = resume(
-                command.run, total_steps=command.total_steps, on_divergence=command.on_divergence, listener=view
+                command.run,
+                total_steps=command.total_steps,
+                on_divergence=command.on_divergence,
+                device=command.device,
+                listener=view,
             )
         except Interrupted as stop:
             if stop.result is None:  # a second signal, before all was saved

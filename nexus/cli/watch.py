@@ -38,6 +38,8 @@ class WatchCommand:
     """A run's folder."""
     checkpoint: str | None = None
     """best, latest, or the steps of one; none takes the weights at the end of the run."""
+    device: str | None = None
+    """Where to, as cpu or cuda; none for where it was trained, or the CPU where that is not to be had."""
     env: str | None = None
     """Another environment than the one of the run."""
     episodes: int = 3
@@ -64,8 +66,10 @@ def run(arguments: list[str]) -> int:
         load("imageio_ffmpeg", "video")
     look_here(command.env, command.run)
     from nexus.api import env_of_run, load_agent
+    from nexus.cli.notes import Notes
 
-    agent, spec = load_agent(command.run, checkpoint=command.checkpoint), env_of_run(command.run, command.env)
+    agent = load_agent(command.run, checkpoint=command.checkpoint, device=command.device, listener=Notes())
+    spec = env_of_run(command.run, command.env)
     env = rendered(spec, agent, "human" if command.video is None else "rgb_array")
     with closing(env):
         if command.video is None:

@@ -3,6 +3,7 @@
 Arrays are NumPy's; everything else is what JSON can hold. Nested state is flat, with dots: `replay.rng`.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ __all__ = [
 State: TypeAlias = dict[str, Any]
 
 Plain = TypeVar("Plain")
+PROCESSOR = len(torch.Generator().get_state())  # bytes of its generator's state
+ACCELERATOR = range(8, 65)  # likewise: 16 of CUDA's, some more of others'
 
 
 @dataclass(frozen=True)
@@ -144,13 +147,24 @@ def restore_generator(rng: np.random.Generator, state: State, name: str) -> None
         raise RunError(f"{name} is no state of a generator: {one_line(error)}") from None
 
 
+def is_of_another_kind(saved: tuple[int, ...], own: tuple[int, ...]) -> bool:
+    """True if one state is of a processor's generator, some thousand bytes, and the other of an accelerator's."""
+    return len(saved) == 1 and (saved[0] == PROCESSOR) != (own[0] == PROCESSOR) and min(saved[0], own[0]) in ACCELERATOR
+
+
 def restore_torch_generator(generator: torch.Generator, state: State, name: str) -> None:
     """Set one of torch's generators to a saved state; torch itself checks what the bytes mean.
 
+    Kinds of devices draw in ways of their own: after a state of another kind the draws are others, but always the same.
+
     Raises:
-        RunError: it is missing or no state of a generator on that device.
+        RunError: it is missing or no state of a generator.
     """
-    saved = array_from(state, name, generator.get_state().numpy())
+    own, saved = generator.get_state().numpy(), state.get(name)
+    if isinstance(saved, np.ndarray) and saved.dtype == own.dtype and is_of_another_kind(saved.shape, own.shape):
+        generator.manual_seed(int.from_bytes(hashlib.sha256(saved.tobytes()).digest()[:7], "little"))
+        return
+    saved = array_from(state, name, own)
     try:
         generator.set_state(torch.from_numpy(saved))
     except RuntimeError as error:

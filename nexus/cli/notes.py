@@ -1,0 +1,15 @@
+"""What a user should know, beside what a command prints."""
+
+import sys
+
+from nexus.listener import Listener
+
+__all__ = ["Notes"]
+
+
+class Notes(Listener):
+    """Prints notices on stderr, so that stdout has nothing but what was asked for."""
+
+    def on_notice(self, text: str) -> None:
+        """Print it."""
+        print(f"Note: {text}", file=sys.stderr)
