@@ -14,7 +14,7 @@ from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, DivergenceError, EnvError, NexusError, RunError, Terminated
 from nexus.core.seeding import seed_at, seed_of
 from nexus.core.state import Series, State, arrays_of, below, count_from, number_from, part, value_from
-from nexus.core.types import Batch
+from nexus.core.types import Batch, Outcome
 from nexus.data.device_replay import DeviceReplay
 from nexus.data.memory import replay_bytes
 from nexus.envs.atari import canonical
@@ -91,7 +91,7 @@ class Run:
         self.episodes = EpisodeTracker(config.num_envs)
         self.seconds = 0.0
         self.metrics: dict[str, float] = {}  # of the last update before this process
-        self.update: loop.UpdateResult | None = None  # the last one in it
+        self.update: Outcome | None = None  # the last one in it
         self.evaluation: Evaluation | None = None  # of the weights as they are
         self.owed: int | None = None  # the step of an evaluation that is due and was not played to its end
         self.checkpoint_due = False
@@ -130,7 +130,7 @@ class Run:
             on_device = isinstance(self.replay, DeviceReplay)
             # Priorities in main memory bring the numbers of every update there anyway.
             at_once = self.agent.device.type == "cpu" or (config.prioritized and not on_device)
-            learn: Callable[[Batch], loop.UpdateResult] = self.agent.learn
+            learn: Callable[[Batch], Outcome] = self.agent.learn
             self.learned_from: AnyReplay | WholeUpdate = self.replay
             if isinstance(self.replay, DeviceReplay) and config.cuda_graph and device.type == "cuda":
                 self.learned_from = WholeUpdate(self.agent, self.replay)

@@ -6,30 +6,19 @@ on: random numbers and the step size are all that an update takes from the host.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nexus.core.types import Array, Batch, Transitions
+from nexus.core.types import Array, Batch, Outcome, Transitions
 from nexus.data.device_replay import DeviceReplay
 from nexus.models.graph import Captured, Recorder, record
-from nexus.models.rl.dqn.agent import DQNAgent, Outcome, Update
+from nexus.models.rl.dqn.agent import DQNAgent
+from nexus.models.rl.dqn.learner_state import changes, flat, streams, unflat
 
 __all__ = ["BatchToCome", "WholeUpdate"]
-
-
-class Whole(NamedTuple):
-    """Which rows an update learned from, with which weights, and what it tells."""
-
-    indices: Tensor  # [B]
-    weights: Tensor  # [B]
-    loss: Tensor  # the rest as in `Outcome`
-    norm: Tensor
-    priorities: Tensor
-    q_values: Tensor
-    targets: Tensor
 
 
 class BatchToCome(Mapping[str, Tensor]):
@@ -72,10 +61,11 @@ class WholeUpdate:
     def __init__(self, agent: DQNAgent, replay: DeviceReplay, recorder: Recorder = record) -> None:
         self.agent = agent
         self.replay = replay
-        self._captured = Captured(
+        learner = agent.learner
+        self._captured: Captured[Any] = Captured(
             self._whole,
-            list(agent.torch_streams.values()),
-            lambda: {**agent.changes, **replay.changes},
+            list(streams(learner).values()),
+            lambda: {**changes(learner), **replay.changes},
             recorder,
             lambda: replay.reads,
         )
@@ -84,22 +74,22 @@ class WholeUpdate:
         """Return a batch that is still to be drawn, by `learn`."""
         return BatchToCome(self.replay, torch.from_numpy(self.replay.draw(batch_size)))
 
-    def learn(self, batch: Batch) -> Update:
+    def learn(self, batch: Batch) -> Outcome:
         """Draw a batch that `sample` returned, take one optimizer step on it and give its rows new priorities."""
         assert isinstance(batch, BatchToCome)
         draws = batch.draws.to(self.replay.device, non_blocking=True)
         whole = self._captured({"draws": draws}, self.agent.optimizer.param_groups[0]["lr"])
         batch.indices, batch.weights = whole.indices, whole.weights
-        return Update(Outcome(*whole[2:]))
+        return unflat(whole, "indices", "weights")
 
     def update_priorities(self, indices: Tensor, priorities: Tensor) -> None:
         """Do nothing: `learn` has done it."""
 
-    def _whole(self, inputs: Mapping[str, Tensor], learning_rate: float | Tensor) -> Whole:
+    def _whole(self, inputs: Mapping[str, Tensor], learning_rate: float | Tensor) -> Any:
         indices, weights = self.replay.pick(inputs["draws"])
-        outcome = self.agent.step(self.replay.gather(indices, weights), learning_rate)
+        outcome = self.agent.learner.step(self.replay.gather(indices, weights), learning_rate)
         self.replay.update_priorities(indices, outcome.priorities)
-        return Whole(indices, weights, *outcome)
+        return flat(outcome, indices=indices, weights=weights)
 
     def __len__(self) -> int:
         return len(self.replay)

@@ -3,14 +3,14 @@
 Shapes: `B` batch, `E` environments, `A` actions, `N` atoms or quantiles.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Array", "Batch", "LossOutput", "QOutput", "Transitions"]
+__all__ = ["Array", "Batch", "Outcome", "QOutput", "Transitions"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -56,11 +56,30 @@ class QOutput:
     distribution: Tensor  # [B, A, N], as the head gave it; N = 1 for a scalar head
 
 
-@dataclass(frozen=True, slots=True)
-class LossOutput:
-    """One loss and one priority per item, so that the agent weights and reduces in one place."""
+@dataclass(frozen=True, eq=False)
+class Outcome(Mapping[str, Tensor]):
+    """What a loss says of a batch, and an update of itself. A new metric is one more entry where its value is known.
 
-    loss: Tensor  # [B], with gradient
+    Metrics are tensors of any shape, without gradient. As a mapping it has every one as a single number: its mean, or
+    the largest or smallest where the name ends with `_max` or `_min`. They stay tensors: no update waits for them.
+    """
+
+    loss: Tensor  # of a loss [B], with gradient; of an update [], weighted and averaged
     priorities: Tensor  # [B], no gradient
-    q_values: Tensor  # [B, A], no gradient, for the log
-    targets: Tensor  # [B], no gradient, for the log
+    metrics: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        value = self._all[name]
+        if value.ndim == 0:
+            return value
+        return value.max() if name.endswith("_max") else value.min() if name.endswith("_min") else value.mean()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def _all(self) -> dict[str, Tensor]:
+        return {"loss": self.loss, "td_error": self.priorities, **self.metrics}

@@ -214,6 +214,15 @@ def in_mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
             attributes["training"] = not training
 
 
+@contextmanager
+def awake(noisy: Sequence[NoisyLinear], generator: torch.Generator | None) -> Iterator[None]:
+    """Let noisy layers use a fresh draw of their noise, whatever `eval` said of them."""
+    with in_mode(noisy, True):
+        for layer in noisy:
+            layer.resample(generator)
+        yield
+
+
 def scale(states: Tensor, span: Span | None = None) -> Tensor:
     """Return float32, a span mapped to [0, 1]; without one, bytes over 255 and everything else as it is."""
     if span is None:

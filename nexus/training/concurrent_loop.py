@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
+from nexus.core.types import Outcome
 from nexus.envs.stream import Step, TransitionStream
 from nexus.training.config import TrainConfig
 from nexus.training.loop import (
@@ -20,7 +21,6 @@ from nexus.training.loop import (
     Replay,
     Span,
     UnderWay,
-    UpdateResult,
     begun,
     crossings,
     learn,
@@ -60,7 +60,7 @@ class Learned(NamedTuple):
     """Updates so far, and the last one that an epoch brought, if any."""
 
     updates: int
-    last: UpdateResult | None
+    last: Outcome | None
 
 
 def train(
@@ -79,7 +79,7 @@ def train(
     """
     under_way = begun(stream, config, under_way)
     actor = agent.actor()
-    update: UpdateResult | None = None
+    update: Outcome | None = None
     alone = True  # the first updates may record or compile, and must not meet another's work on a device
     with ThreadPoolExecutor(1, "learner") as thread:
         while counters.steps < config.total_steps:

@@ -10,10 +10,10 @@ from torch import Tensor, stack
 
 from nexus.core.errors import DivergenceError, RunError
 from nexus.core.state import State
-from nexus.core.types import Array, Batch
+from nexus.core.types import Array, Batch, Outcome
 from nexus.training.concurrent_loop import ConcurrentAgent, FollowingActor
 from nexus.training.files import write_tensors
-from nexus.training.loop import Counters, UpdateResult
+from nexus.training.loop import Counters
 
 __all__ = ["BATCH_FILE", "WatchedAgent", "require_finite_state"]
 
@@ -56,7 +56,7 @@ class WatchedAgent:
         folder: Path,
         *,
         at_once: bool,
-        learn: Callable[[Batch], UpdateResult] | None = None,
+        learn: Callable[[Batch], Outcome] | None = None,
     ) -> None:
         self.agent = agent
         self._learn = agent.learn if learn is None else learn
@@ -97,13 +97,13 @@ class WatchedAgent:
         """Let the agent's θ⁻ follow its θ."""
         self.agent.update_target_network()
 
-    def learn(self, batch: Batch) -> UpdateResult:
+    def learn(self, batch: Batch) -> Outcome:
         """Let the agent take one optimizer step, and look at what came of it."""
         update = self._learn(batch)
         # A thread that learns on its own is counted only when it meets the rest.
         self._since = self._since + 1 if self.counters.updates == self._counted else 1
         self._counted = self.counters.updates
-        loss, norm = update["loss"], update["grad_norm"]
+        loss, norm = update.loss, update.metrics["grad_norm"]
         if self.window == 1 and isfinite(loss.item()) and isfinite(norm.item()):
             return update
         self._pending.append(Learned(self.counters.steps, self._counted + self._since, batch, loss, norm))

@@ -1,6 +1,6 @@
 """The training loop: env -> transition -> replay -> batch -> loss -> update -> target sync."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nexus.core.period import Period
 from nexus.core.seeding import seed_of
-from nexus.core.types import Array, Batch, Transitions
+from nexus.core.types import Array, Batch, Outcome, Transitions
 from nexus.data.n_step import NStepAccumulator
 from nexus.envs.stream import Step, TransitionStream
 from nexus.training.config import TrainConfig
@@ -23,7 +23,6 @@ __all__ = [
     "Replay",
     "Span",
     "UnderWay",
-    "UpdateResult",
     "begun",
     "crossings",
     "learn",
@@ -31,18 +30,6 @@ __all__ = [
     "store",
     "train",
 ]
-
-
-class UpdateResult(Protocol):
-    """What an update tells: the new priorities of its batch `[B]`, and metrics as scalar tensors."""
-
-    priorities: Tensor
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Return one metric, `loss` and `grad_norm` among them."""
-
-    def items(self) -> Iterable[tuple[str, Tensor]]:
-        """Return the metrics by name."""
 
 
 class Actor(Protocol):
@@ -62,7 +49,7 @@ class Agent(Actor, Protocol):
     def optimizer(self) -> torch.optim.Optimizer:
         """Whose learning rate the loop sets."""
 
-    def learn(self, batch: Batch) -> UpdateResult:
+    def learn(self, batch: Batch) -> Outcome:
         """Take one optimizer step."""
 
     def update_target_network(self) -> None:
@@ -121,7 +108,7 @@ class Progress:
     step: Step
     epsilon: float
     temperature: float
-    update: UpdateResult | None  # the last one since the loop began
+    update: Outcome | None  # the last one since the loop began
     sound: bool = True  # what is saved now continues exactly
 
     def due(self, period: Period | None) -> bool:
@@ -194,9 +181,7 @@ def store(step: Step, under_way: UnderWay, replay: Replay, config: TrainConfig) 
     )
 
 
-def learn(
-    agent: Agent, replay: Replay, config: TrainConfig, before: Counters, counters: Counters
-) -> UpdateResult | None:
+def learn(agent: Agent, replay: Replay, config: TrainConfig, before: Counters, counters: Counters) -> Outcome | None:
     """Take the updates that are due between two moments, and let the target network follow; return the last update."""
     update = None
     for _ in range(updates_due(config, before, counters) if len(replay) else 0):

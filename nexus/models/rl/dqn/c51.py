@@ -9,8 +9,8 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from nexus.core import Batch, ConfigError, LossOutput, QOutput
-from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction
+from nexus.core import Batch, ConfigError, Outcome, QOutput
+from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, shown
 from nexus.ops.distributional import categorical_cross_entropy, project_categorical
 from nexus.ops.td import values_of_actions
 
@@ -50,7 +50,7 @@ class C51Loss:
 
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
-    ) -> LossOutput:
+    ) -> Outcome:
         """Return loss `[B]`, priorities `[B]`, and what the log shows.
 
         The priority is KL(m ‖ p), the loss less the entropy of its target m. The gradient is the same, but only
@@ -68,7 +68,7 @@ class C51Loss:
         loss = categorical_cross_entropy(logits, target)
         # Rounding may leave it a little below 0, which no power in a prioritized replay could take.
         divergence = (loss.detach() - torch.special.entr(target).sum(-1)).clamp(min=0)
-        return LossOutput(loss, divergence, output.q_values.detach(), target @ atoms)
+        return Outcome(loss, divergence, shown(output.q_values, target @ atoms))
 
 
 def atoms_of(q_network: DQNNetwork) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from nexus.core import Batch, LossOutput, NexusModule, QOutput
+from nexus.core import Batch, NexusModule, Outcome, QOutput
 from nexus.core.types import Array
 from nexus.models.layers import Head, MLPTorso
 from nexus.ops.action_masks import only_legal
@@ -28,6 +28,7 @@ __all__ = [
     "greedy_on_target",
     "mean_readout",
     "scalar_readout",
+    "shown",
 ]
 
 
@@ -88,6 +89,12 @@ def greedy_on_target(q_network: DQNNetwork, target_output: QOutput, batch: Batch
     return only_legal(target_output.q_values, batch.get("next_action_masks")).argmax(1)
 
 
+def shown(q_values: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Return what every log shows of Q-values `[B, A]` and targets `[B]`."""
+    q_values = q_values.detach()
+    return {"q_mean": q_values, "q_max": q_values, "target_mean": targets}
+
+
 class Bootstrap(Protocol):
     """What a target is made of, whatever form its values have; called without gradient."""
 
@@ -134,7 +141,7 @@ class Loss(Protocol):
 
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
-    ) -> LossOutput: ...
+    ) -> Outcome: ...
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class DQNLoss:
 
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
-    ) -> LossOutput:
+    ) -> Outcome:
         """Return loss `[B]`, priorities |y - Q(s, a)| `[B]`, and what the log shows."""
         q_values = q_network.output(batch["states"]).q_values  # [B, A]
         predictions = values_of_actions(q_values, batch["actions"])  # [B]
@@ -163,4 +170,4 @@ class DQNLoss:
             rewards = self.bootstrap.rewards(target_network, batch)  # [B]
             targets = td_target(rewards, batch["discounts"], next_values)  # [B]
             td_errors = targets - predictions
-        return LossOutput(self.of_error(predictions, targets), td_errors.abs(), q_values.detach(), targets)
+        return Outcome(self.of_error(predictions, targets), td_errors.abs(), shown(q_values, targets))

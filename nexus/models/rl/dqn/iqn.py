@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nexus.core import Batch, ConfigError, LossOutput
+from nexus.core import Batch, ConfigError, Outcome
 from nexus.models.layers import Head
-from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout
+from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, shown
 from nexus.ops.distributional import quantile_huber, quantile_levels
 from nexus.ops.td import td_target, values_of_actions
 
@@ -120,7 +120,7 @@ class IQNLoss:
 
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
-    ) -> LossOutput:
+    ) -> Outcome:
         """Return loss `[B]`, priorities |mean target quantile - mean predicted quantile| `[B]`, and the log."""
         online, target = require_implicit(q_network), require_implicit(target_network)
         levels = self.draw(batch["rewards"], self.samples)  # [B, N]
@@ -135,7 +135,7 @@ class IQNLoss:
             targets = td_target(rewards.unsqueeze(1), batch["discounts"].unsqueeze(1), next_quantiles)  # [B, M]
             td_errors = targets.mean(1) - predictions.mean(1)
         loss = quantile_huber(predictions, targets, levels, self.kappa)
-        return LossOutput(loss, td_errors.abs(), quantiles.detach().mean(-1), targets.mean(1))
+        return Outcome(loss, td_errors.abs(), shown(quantiles.mean(-1), targets.mean(1)))
 
     def draw(self, like: Tensor, count: int) -> Tensor:
         """Levels `[B, count]`, uniform in [0, 1), on the device of `like` `[B]`."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nexus.core import Batch, LossOutput
-from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction
+from nexus.core import Batch, Outcome
+from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, shown
 from nexus.ops.td import squared, values_of_actions
 
 __all__ = ["ReturnLoss"]
@@ -28,10 +28,10 @@ class ReturnLoss:
 
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
-    ) -> LossOutput:
+    ) -> Outcome:
         """Return loss `[B]`, priorities |G - Q(s, a)| `[B]`, and what the log shows. The batch has `returns` `[B]`."""
         q_values = q_network.output(batch["states"]).q_values  # [B, A]
         predictions = values_of_actions(q_values, batch["actions"])  # [B]
         targets = batch["returns"]  # [B]
         td_errors = (targets - predictions).detach()
-        return LossOutput(self.of_error(predictions, targets), td_errors.abs(), q_values.detach(), targets)
+        return Outcome(self.of_error(predictions, targets), td_errors.abs(), shown(q_values, targets))

@@ -8,8 +8,8 @@ from math import isfinite
 
 import torch
 
-from nexus.core import Batch, ConfigError, LossOutput
-from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, scalar_readout
+from nexus.core import Batch, ConfigError, Outcome
+from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, scalar_readout, shown
 from nexus.ops.distributional import quantile_huber, quantile_levels
 from nexus.ops.td import td_target, values_of_actions
 
@@ -37,7 +37,7 @@ class QuantileLoss:
 
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
-    ) -> LossOutput:
+    ) -> Outcome:
         """Return loss `[B]`, priorities `[B]`, and what the log shows.
 
         The priority is the size of the mean TD error, |mean_j y_j - Q(s, a)|, as for a scalar head: the unit is
@@ -58,7 +58,7 @@ class QuantileLoss:
             td_errors = mean_targets - quantiles.mean(1)  # [B]
         levels = quantile_levels(quantiles.shape[1], quantiles.device)  # [N]
         loss = quantile_huber(quantiles, targets, levels, self.kappa)
-        return LossOutput(loss, td_errors.abs(), output.q_values.detach(), mean_targets)
+        return Outcome(loss, td_errors.abs(), shown(output.q_values, mean_targets))
 
 
 def require_quantiles(q_network: DQNNetwork) -> None:

@@ -17,7 +17,7 @@ from nexus.core import AgentConfig, ConfigError, nearest
 from nexus.core.names import algorithm_name
 from nexus.core.seeding import seeded_initialisation, torch_generator
 from nexus.models.layers import Head, NoisyLinear
-from nexus.models.rl.dqn.agent import DQNAgent, by_epsilon
+from nexus.models.rl.dqn.agent import DQNAgent
 from nexus.models.rl.dqn.boltzmann import by_temperature
 from nexus.models.rl.dqn.c51 import C51Loss, CategoricalReadout
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
@@ -33,6 +33,7 @@ from nexus.models.rl.dqn.dqn import (
 from nexus.models.rl.dqn.dueling_dqn import DuelingHead
 from nexus.models.rl.dqn.iqn import IQNLoss, IQNNetwork
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
+from nexus.models.rl.dqn.policy import by_epsilon
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
 from nexus.models.setup import pop_bounds, pop_dims, pop_discrete_start, pop_scale, resolve_device

@@ -1,0 +1,138 @@
+"""The learner: from a batch to a gradient, from there to weights, and the target network after them.
+
+Mnih et al. 2015, https://doi.org/10.1038/nature14236. What is learned is the loss, in `dqn.py` and the variants.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nexus.core import AgentConfig, Batch
+from nexus.core.types import Array, Outcome
+from nexus.models.averaging import WeightAverage
+from nexus.models.layers import awake, flatten_parameters, noisy_layers
+from nexus.models.rl.dqn.dqn import DQNNetwork, Loss, NextAction
+from nexus.models.rl.dqn.own_parts import OwnParts
+from nexus.models.setup import compiled
+from nexus.ops.action_masks import only_legal
+from nexus.ops.optimizers import optimizer_of
+from nexus.ops.target_update import hard_update, soft_update
+
+__all__ = ["Learner"]
+
+MASKS = ("action_masks", "next_action_masks")
+
+
+class Learner:
+    """Moves θ towards less loss, and lets θ⁻ follow.
+
+    Args:
+        settings: step size, clipping, γ, τ and the like.
+        q_network: θ.
+        target_network: θ⁻.
+        loss: from a batch to one loss per item.
+        next_action: who picks a'.
+        noise: source of the noise in noisy layers.
+        average: what follows θ after each update, if anything.
+    """
+
+    def __init__(
+        self,
+        settings: AgentConfig,
+        q_network: DQNNetwork,
+        target_network: DQNNetwork,
+        loss: Loss,
+        next_action: NextAction,
+        noise: torch.Generator,
+        average: WeightAverage[DQNNetwork] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.q_network, self.target_network = q_network, target_network
+        self.loss, self.next_action = loss, next_action
+        self.noise = noise
+        self.average = average
+        self.theta = flatten_parameters(q_network)  # [P], θ
+        self.theta_target = flatten_parameters(target_network)  # [P], θ⁻
+        self.optimizer = optimizer_of(settings, self.theta)
+        self.own = OwnParts(loss, self.theta.device)
+        self._parameters = list(q_network.parameters())
+        self._noisy = noisy_layers(q_network) + noisy_layers(target_network)
+        self._gradient = compiled(self.gradient) if settings.compile else self.gradient
+        self.take_step: Callable[[Batch, float], Outcome] = self.step
+
+    def learn(self, batch: Batch) -> Outcome:
+        """Take one optimizer step on a batch as a replay gives it."""
+        return self.take_step(self.prepared(batch), self.optimizer.param_groups[0]["lr"])
+
+    def step(self, batch: Batch, learning_rate: float | Tensor) -> Outcome:
+        """Take one optimizer step on a batch that is on the device: fresh noise, the gradient, the step.
+
+        It changes what `learner_state.changes` names and draws from `learner_state.streams`, and no more, so that a
+        CUDA graph can hold it; there the learning rate is a tensor `[]`.
+        """
+        with awake(self._noisy, self.noise):
+            self.theta.grad, outcome = self._gradient(batch)
+        self.optimizer.step(learning_rate=learning_rate)
+        self.own.after_update()
+        if self.average is not None:
+            self.average.follow(self.theta)
+        return outcome
+
+    def gradient(self, batch: Batch) -> tuple[Tensor, Outcome]:
+        """Return ∇θ `[P]` of the weighted mean loss, clipped, and what the loss says; it changes nothing."""
+        out = self.loss(self.q_network, self.target_network, self.next_action, batch)
+        loss = (batch["weights"] * out.loss).mean()  # the one place that weights and reduces
+        gradients = torch.autograd.grad(loss, self._parameters)
+        gradient = torch.cat([part.reshape(-1) for part in gradients])
+        norm = torch.linalg.vector_norm(gradient)
+        if self.settings.max_grad_norm is not None:
+            gradient.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # its own: fresh from cat
+        return gradient, Outcome(loss.detach(), out.priorities, {**out.metrics, "grad_norm": norm})
+
+    def prepared(self, batch: Batch) -> dict[str, Tensor]:
+        """Move a batch to the device; here, and nowhere else, the seed's `dones` become discounts."""
+        ready = {key: value for key, value in batch.items() if key not in ("dones", "indices", *MASKS)}
+        if "dones" in batch:
+            ready["discounts"] = self.settings.gamma * (1.0 - batch["dones"])
+        ready |= {key: batch[key].bool() for key in MASKS if key in batch}
+        ready.setdefault("weights", torch.ones(len(batch["actions"])))
+        if self.theta.is_cpu:
+            return ready
+        return {key: value.to(self.theta.device, non_blocking=True) for key, value in ready.items()}
+
+    def update_target_network(self) -> None:
+        """θ⁻ ← τθ + (1-τ)θ⁻; with the default τ = 1 a plain copy."""
+        if self.settings.tau == 1.0:
+            hard_update(self.theta_target, self.theta)
+        else:
+            soft_update(self.theta_target, self.theta, self.settings.tau)
+
+    def state_values(self, states: Array, action_masks: Array | None = None) -> Array:
+        """Return max_a Q(s, a; θ⁻) `[K]` of `[K, *obs]`, over all actions or those that masks `[K, A]` call legal."""
+        legal = None if action_masks is None else torch.as_tensor(action_masks, device=self.theta.device).bool()
+        with awake(noisy_layers(self.target_network), self.noise), torch.inference_mode():
+            values: Array = only_legal(self.target_network(states), legal).amax(1).cpu().numpy()
+        return values
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Learner":
+        """Return one of its own that learns on exactly as this one would."""
+        copy = Learner(
+            self.settings,
+            deepcopy(self.q_network, memo),
+            deepcopy(self.target_network, memo),
+            deepcopy(self.loss, memo),
+            self.next_action,
+            deepcopy(self.noise, memo),
+            deepcopy(self.average, memo),
+        )
+        memo |= {id(self): copy, id(self.theta): copy.theta, id(self.optimizer): copy.optimizer}
+        if self.average is not None and copy.average is not None:
+            memo[id(self.average.network)] = copy.average.network
+        group = self.optimizer.param_groups[0]
+        copy.optimizer.param_groups[0] |= {name: value for name, value in group.items() if name != "params"}
+        for name, moment in self.optimizer.state[self.theta].items():
+            copy.optimizer.state[copy.theta][name].copy_(moment)
+        return copy

@@ -1,0 +1,118 @@
+"""Beside the learner: what it changes and draws from, so that it can be saved, taken back, and recorded."""
+
+from collections import namedtuple
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from torch import Generator, Tensor
+
+from nexus.core.state import State, arrays_of, below, number_from, restore_tensors, restore_torch_generator
+from nexus.core.types import Batch, Outcome
+from nexus.models.graph import Captured, Recorder, record
+from nexus.models.rl.dqn.dqn import DQNNetwork
+from nexus.models.rl.dqn.learner import Learner
+
+__all__ = [
+    "CapturedStep",
+    "changes",
+    "flat",
+    "learner_state",
+    "networks",
+    "restore_learner",
+    "streams",
+    "tensors",
+    "unflat",
+]
+
+
+def networks(learner: Learner) -> dict[str, DQNNetwork]:
+    """Return all networks by name."""
+    averaged = {} if learner.average is None else {"averaged_network": learner.average.network}
+    return {"q_network": learner.q_network, "target_network": learner.target_network, **averaged}
+
+
+def streams(learner: Learner) -> dict[str, Generator]:
+    """Return torch's generators by name: of the layers' noise, and those that the loss draws from."""
+    return {"noise": learner.noise, **below("loss", learner.own.generators)}
+
+
+def changes(learner: Learner) -> dict[str, Tensor]:
+    """Return what an optimizer step changes, by name: θ `[P]`, the optimizer's moments, and what else learns."""
+    averaged = {} if learner.average is None else learner.average.changes
+    own = below("loss", learner.own.changes)
+    return {"theta": learner.theta, **learner.optimizer.state[learner.theta], **averaged, **own}
+
+
+def tensors(learner: Learner) -> dict[str, Tensor]:
+    """Return all that learning changes in place, by name: the networks, the optimizer's moments, the loss's own parts.
+
+    The layers' noise is not in it: acting and learning draw it afresh before they use it.
+    """
+    weights = {
+        key: value for name, net in networks(learner).items() for key, value in below(name, net.state_dict()).items()
+    }
+    averaged = {} if learner.average is None else learner.average.tensors
+    moments = below("optimizer", learner.optimizer.state[learner.theta])
+    return {**weights, **moments, **averaged, **below("loss", learner.own.tensors)}
+
+
+def learner_state(learner: Learner) -> State:
+    """Return everything that learning changes: tensors, generators, the step size."""
+    generators = {name: stream.get_state() for name, stream in streams(learner).items()}
+    return {
+        **arrays_of({**tensors(learner), **below("generators", generators)}),
+        "learning_rate": learner.optimizer.param_groups[0]["lr"],
+    }
+
+
+def restore_learner(learner: Learner, state: State) -> None:
+    """Take back what `learner_state` gave.
+
+    Raises:
+        RunError: something is missing, does not fit, or is not finite.
+    """
+    restore_tensors(tensors(learner), state)
+    learner.optimizer.param_groups[0]["lr"] = number_from(state, "learning_rate", low=0)
+    for name, stream in streams(learner).items():
+        restore_torch_generator(stream, state, f"generators.{name}")
+
+
+class CapturedStep:
+    """A learner's `step` as a CUDA graph.
+
+    Args:
+        learner: whose.
+        recorder: how to record.
+    """
+
+    def __init__(self, learner: Learner, recorder: Recorder = record) -> None:
+        self.captured: Captured[Any] = Captured(
+            lambda batch, rate: flat(learner.step(batch, rate)),
+            list(streams(learner).values()),
+            lambda: changes(learner),
+            recorder,
+        )
+
+    def __call__(self, batch: Batch, learning_rate: float) -> Outcome:
+        """Take the step."""
+        return unflat(self.captured(batch, learning_rate))
+
+
+def flat(outcome: Outcome, **more: Tensor) -> Any:
+    """Return an outcome, and more, as a named tuple of tensors, which a graph can hold."""
+    values = {**more, "loss": outcome.loss, "priorities": outcome.priorities, **outcome.metrics}
+    return kind_of(tuple(values))(*values.values())
+
+
+@cache
+def kind_of(names: tuple[str, ...]) -> Callable[..., Any]:
+    """Return the kind of named tuple with these names."""
+    return namedtuple("Flat", names)
+
+
+def unflat(values: Any, *others: str) -> Outcome:
+    """Return the outcome in such a tuple, but for `others`, which came with it."""
+    metrics = values._asdict()
+    loss, priorities = metrics.pop("loss"), metrics.pop("priorities")
+    return Outcome(loss, priorities, {name: value for name, value in metrics.items() if name not in others})

@@ -1,0 +1,98 @@
+"""What a loss may bring along: generators, networks, and networks that learn by an optimizer of their own.
+
+They are found among the loss's attributes by their type, moved to the device, saved, resumed, and recorded in a CUDA
+graph like the rest. A loss that learns takes its own step in `after_update`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from nexus.core.state import below
+from nexus.models.layers import flatten_parameters
+from nexus.ops.optimizers import Adam
+
+__all__ = ["LossThatLearns", "OwnNetwork", "OwnParts"]
+
+
+class OwnNetwork:
+    """A network with an optimizer of its own.
+
+    Args:
+        network: its weights are moved into one buffer.
+        learning_rate: step size of Adam.
+    """
+
+    def __init__(self, network: nn.Module, learning_rate: float = 1e-3) -> None:
+        self.network = network
+        self.learning_rate = learning_rate
+        self._bind()
+
+    def _bind(self) -> None:
+        self.theta = flatten_parameters(self.network)  # [P]
+        self.optimizer = Adam(self.theta, self.learning_rate)
+
+    def to(self, device: torch.device) -> None:
+        """Move it; its moments begin at zero there."""
+        self.network.to(device)
+        self._bind()
+
+    def step(self, loss: Tensor) -> None:
+        """Take one step down a loss `[]` that came of the network."""
+        gradients = torch.autograd.grad(loss, list(self.network.parameters()))
+        self.theta.grad = torch.cat([part.reshape(-1) for part in gradients])
+        self.optimizer.step()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What its steps change, by name."""
+        return {"theta": self.theta, **below("optimizer", self.optimizer.state[self.theta])}
+
+
+@runtime_checkable
+class LossThatLearns(Protocol):
+    """A loss with a step of its own."""
+
+    def after_update(self) -> None:
+        """Take it; called once after each step of θ, with what the last call of the loss left."""
+
+
+class OwnParts:
+    """Finds the parts of a loss, and moves them to a device.
+
+    Args:
+        loss: any.
+        device: where θ is.
+    """
+
+    def __init__(self, loss: object, device: torch.device) -> None:
+        attributes: Mapping[str, Any] = getattr(loss, "__dict__", {})
+        self.generators = {name: part for name, part in attributes.items() if isinstance(part, torch.Generator)}
+        self.learning = {name: part for name, part in attributes.items() if isinstance(part, OwnNetwork)}
+        self.fixed = {name: part for name, part in attributes.items() if isinstance(part, nn.Module)}
+        self._learns = loss if isinstance(loss, LossThatLearns) else None
+        for own in self.learning.values():
+            own.to(device)
+        for network in self.fixed.values():
+            network.to(device)
+
+    def after_update(self) -> None:
+        """Let the loss take its own step, if it has one."""
+        if self._learns is not None:
+            self._learns.after_update()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint needs, by name: networks, and the moments of those that learn."""
+        fixed = {
+            key: value for name, part in self.fixed.items() for key, value in below(name, part.state_dict()).items()
+        }
+        return {**fixed, **self.changes}
+
+    @property
+    def changes(self) -> dict[str, Tensor]:
+        """What its steps change, by name."""
+        learning = {name: part.tensors for name, part in self.learning.items()}
+        return {key: value for name, part in learning.items() for key, value in below(name, part).items()}

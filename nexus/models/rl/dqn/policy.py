@@ -1,0 +1,161 @@
+"""The policy: acts on a network's Q-values, and explores. It can play anywhere; an agent's learner need not be near.
+
+Mnih et al. 2015, https://doi.org/10.1038/nature14236.
+"""
+
+from copy import deepcopy
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nexus.core.types import Array
+from nexus.models.layers import awake, flatten_parameters, in_mode, noisy_layers
+from nexus.models.rl.dqn.dqn import DQNNetwork
+from nexus.ops.action_masks import only_legal
+from nexus.ops.exploration import epsilon_greedy
+
+__all__ = ["Exploration", "Follower", "Policy", "by_epsilon"]
+
+
+class Exploration(Protocol):
+    """How to act while learning: from Q-values `[E, A]`, -inf where illegal, to actions `[E]`.
+
+    A part looks at ε or at the temperature; the masks `[E, A]` are None where every action is legal.
+    """
+
+    def __call__(
+        self,
+        q_values: Tensor,
+        epsilon: float,
+        temperature: float,
+        rng: np.random.Generator,
+        action_masks: Array | None,
+    ) -> Array: ...
+
+
+def by_epsilon(
+    q_values: Tensor, epsilon: float, temperature: float, rng: np.random.Generator, action_masks: Array | None
+) -> Array:
+    """Act at random with probability ε, else greedily; the temperature is not looked at."""
+    greedy_actions: Array = q_values.argmax(1).cpu().numpy()
+    if epsilon == 0.0:
+        return greedy_actions
+    return epsilon_greedy(greedy_actions, q_values.shape[1], epsilon, rng, action_masks)
+
+
+class Policy:
+    """Chooses actions by what a network says.
+
+    Args:
+        network: Q.
+        theta: its parameters `[P]`, flat.
+        exploration: how to act while learning.
+        rng: source of the coins.
+        noise: source of the noise in noisy layers, on the network's device.
+        at_rest: the network that acts outside of training, if that is another one.
+    """
+
+    epsilon = 0.0  # probability of a random action; this and the temperature are for whoever asks for actions
+    temperature = 1.0  # of Boltzmann exploration
+
+    def __init__(
+        self,
+        network: DQNNetwork,
+        theta: Tensor,
+        exploration: Exploration,
+        rng: np.random.Generator,
+        noise: torch.Generator,
+        at_rest: DQNNetwork | None = None,
+    ) -> None:
+        self.network = network
+        self.theta = theta
+        self.exploration = exploration
+        self.rng = rng
+        self.noise = noise
+        self.at_rest = network if at_rest is None else at_rest
+        self._noisy = noisy_layers(network)
+
+    def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
+        """Return an action for each of `[E, *obs]`: while training by `exploration`, else ε-greedily.
+
+        While training, noisy layers act with a fresh draw of their noise; else with their mean weights. Outside of
+        training nothing is changed, and nothing is drawn but the coins of ε, where that is not 0. Where masks `[E, A]`
+        are given, only legal actions are taken; a row without any (a terminal state) counts as all legal.
+        """
+        network = self.network if training else self.at_rest
+        legal = None if action_masks is None else torch.as_tensor(action_masks, device=self.theta.device).bool()
+        mode = awake(self._noisy, self.noise) if training else in_mode(network.modules(), False)
+        with mode, torch.inference_mode():
+            q_values = only_legal(network(states), legal)  # [E, A]
+        masks = None if action_masks is None else np.asarray(action_masks, bool)
+        choose = self.exploration if training else by_epsilon  # an evaluation with ε means just that
+        return choose(q_values, epsilon, self.temperature, self.rng, masks)
+
+    def get_weights(self) -> Array:
+        """Return a copy of all parameters `[P]`, to be sent anywhere."""
+        weights: Array = self.theta.detach().cpu().numpy().copy()
+        return weights
+
+    def set_weights(self, weights: Array | Tensor) -> None:
+        """Take on parameters `[P]`."""
+        with torch.no_grad():
+            self.theta.copy_(torch.as_tensor(weights))
+
+    def copy(self) -> "Policy":
+        """Return a policy that acts alike on a network and with noise of its own; its coins are those of this one."""
+        network = deepcopy(self.network).requires_grad_(False)
+        noise = torch.Generator(self.theta.device)
+        return self._like(Policy(network, flatten_parameters(network), self.exploration, self.rng, noise))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Policy":
+        """Return one of its own; `theta` is then that of the copied network, which its learner has copied before."""
+        copy = Policy(
+            deepcopy(self.network, memo),
+            deepcopy(self.theta, memo),
+            deepcopy(self.exploration, memo),
+            deepcopy(self.rng, memo),
+            deepcopy(self.noise, memo),
+            deepcopy(self.at_rest, memo),
+        )
+        return self._like(copy)
+
+    def _like(self, other: "Policy") -> "Policy":
+        """Let another policy explore as much as this one, and return it."""
+        other.epsilon, other.temperature = self.epsilon, self.temperature
+        return other
+
+
+class Follower:
+    """Acts as a policy would have when it last followed it, whatever that has learned since.
+
+    Between two calls of `follow` it shares nothing with learning. Its coins are the policy's, which nothing else tosses
+    meanwhile; the noise of its layers is its own, and is seeded from the policy's with each `follow`.
+
+    Args:
+        source: whom it follows.
+    """
+
+    def __init__(self, source: Policy) -> None:
+        self.source = source
+        self.policy = source.copy()
+        self.epsilon, self.temperature = source.epsilon, source.temperature
+        device = source.theta.device
+        # On a GPU in a queue of its own, or each action would wait behind all updates that are in the learner's.
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def follow(self) -> None:
+        """Take on the source's weights as they are; they must not change meanwhile."""
+        self.policy.set_weights(self.source.theta)
+        if self.policy._noisy:
+            noise = self.source.noise
+            self.policy.noise.manual_seed(int(torch.randint(2**62, (), generator=noise, device=noise.device)))
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self.source.theta.device))
+
+    def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
+        """Return an action for each of `[E, *obs]`, as `Policy.act` does."""
+        self.policy.temperature = self.temperature
+        with torch.cuda.stream(self._stream):
+            return self.policy.act(states, epsilon, training, action_masks)
