@@ -50,10 +50,10 @@ def feed(run: Run, steps: Sequence[Step], count: int) -> None:
     """Give the replay so many transitions, as the loop does, and seal it."""
     accumulator = NStepAccumulator(1, 1, run.config.gamma)
     for step in islice(cycle(steps), count):
-        states, next_states = run.replay.remember(step.states, step.next_states, step.begins, step.valid)
+        states, next_states = run.parts.replay.remember(step.states, step.next_states, step.begins, step.valid)
         flags = step.terminal, step.truncated, step.valid
-        run.replay.add(accumulator.push(states, step.actions, np.sign(step.rewards), next_states, *flags))
-    run.replay.seal()
+        run.parts.replay.add(accumulator.push(states, step.actions, np.sign(step.rewards), next_states, *flags))
+    run.parts.replay.seal()
 
 
 def pauses(
@@ -67,12 +67,12 @@ def pauses(
     with Run(env, None, config, folder, Listener()) as run, run.open_log() as log:
         for added in (held, *[new] * count):
             add(run, added)
-            run.counters.steps += added
-            run.agent.learn(run.replay.sample(config.batch_size))  # so that the optimizer has a state
+            run.parts.counters.steps += added
+            run.parts.agent.learn(run.parts.replay.sample(config.batch_size))  # so that the optimizer has a state
             started = time.perf_counter()
             run.checkpoint(log)
             seconds = time.perf_counter() - started
-            chunks = {chunk.name: chunk.mark.bytes for chunk in run.checkpoints.chunks}
+            chunks = {chunk.name: chunk.mark.bytes for chunk in run.files.checkpoints.chunks}
             found.append((seconds, sum(chunks[name] for name in chunks.keys() - before)))
             before = set(chunks)
     return found[0], found[1:]
@@ -106,7 +106,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     for _ in range(options.rounds):
         for name in ALGORITHMS:
-            measure(ENV, name, lambda run, count: run.replay.add(transitions(count, rng)))
+            measure(ENV, name, lambda run, count: run.parts.replay.add(transitions(count, rng)))
     if options.frames:
         steps = recorded(options.recorded)
         for _ in range(options.frame_rounds):

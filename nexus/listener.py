@@ -2,17 +2,51 @@
 
 import signal
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nexus.core.period import Period
+from nexus.core.state import State, below, part
 from nexus.envs.atari import AtariProtocol
 from nexus.models.rl.dqn import DQNAgent
 from nexus.training import loop
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.logs import EpisodeTracker
+from nexus.training.replays import AnyReplay
 
-__all__ = ["Listener", "Plan", "TrainResult"]
+__all__ = ["Listener", "Listeners", "LiveRun", "Plan", "TrainResult"]
+
+
+class LiveRun:
+    """A run that goes on, as its listeners may use it: they look at the agent and the replay, log, and ask for a stop.
+
+    Args:
+        agent: who learns.
+        replay: what it learns from.
+        counters: how far it has come; they move on.
+    """
+
+    def __init__(self, agent: DQNAgent, replay: AnyReplay, counters: loop.Counters) -> None:
+        self.agent = agent
+        self.replay = replay
+        self.counters = counters
+        self.stop_reason: str | None = None
+        self._values: dict[str, float] = {}
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """Write numbers to `metrics.jsonl` and TensorBoard at this step, under names such as `doctor/dead_units`."""
+        self._values |= values
+
+    def stop(self, reason: str) -> None:
+        """End the training after this step, as its last step would: with a checkpoint and an evaluation."""
+        self.stop_reason = reason
+
+    def take_values(self) -> dict[str, float]:
+        """Return what was logged since the last call."""
+        values, self._values = self._values, {}
+        return values
 
 
 @dataclass(frozen=True)
@@ -28,13 +62,21 @@ class Plan:
     first_step: int = 0  # where it goes on, if it was begun before
     seconds: float = 0.0  # that it has taken until there
     rules: AtariProtocol | None = None  # of an Atari game
+    live: LiveRun | None = None  # the run itself; None of a plan that was made by hand
 
 
 class Listener:
-    """Watches a run. Every method but one does nothing; a progress bar or a plot fills those that it needs.
+    """Watches a run. Every method but one does nothing; a progress bar, a plot or a diagnosis fills those it needs.
 
-    What `on_step` raises ends the run: `KeyboardInterrupt` as Ctrl-C does, after a checkpoint.
+    What `on_step` sees, it must not change: training comes to the same bits with and without listeners. `plan.live` of
+    `on_start` lets it log numbers and ask for a stop. What `on_step` raises ends the run: `KeyboardInterrupt` as
+    Ctrl-C does, after a checkpoint.
+
+    A listener with a memory gives it to checkpoints by `get_state`, as plain values and NumPy arrays by name, and
+    takes it back by `set_state` when the run goes on.
     """
+
+    every: Period | None = None  # how often `on_step` is called; None for every vector step
 
     def on_start(self, plan: Plan) -> None:
         """Called before the first step."""
@@ -52,6 +94,68 @@ class Listener:
         """Called with what the user should know, such as a damaged checkpoint; a Python warning, if not filled."""
         warnings.warn(text, RuntimeWarning, stacklevel=2)
 
+    def get_state(self) -> State:
+        """Return what must be known to go on exactly."""
+        return {}
+
+    def set_state(self, state: State) -> None:
+        """Take back what `get_state` gave; empty where a checkpoint has nothing of this listener."""
+
+
+class Listeners(Listener):
+    """Several listeners as one.
+
+    Args:
+        listeners: called in this order. In checkpoints each is known by its class, and by its place among equal ones.
+    """
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.listeners = listeners
+
+    def on_start(self, plan: Plan) -> None:
+        """Tell all."""
+        for listener in self.listeners:
+            listener.on_start(plan)
+
+    def on_step(self, progress: loop.Progress, episodes: EpisodeTracker) -> None:
+        """Tell those whose time has come."""
+        for listener in self.listeners:
+            if listener.every is None or progress.due(listener.every):
+                listener.on_step(progress, episodes)
+
+    def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
+        """Tell all."""
+        for listener in self.listeners:
+            listener.on_evaluation_step(steps, ended, episodes)
+
+    def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
+        """Tell all."""
+        for listener in self.listeners:
+            listener.on_evaluation(steps, evaluation)
+
+    def on_notice(self, text: str) -> None:
+        """Tell those that have something to do with it; if none has, warn once."""
+        told = [listener for listener in self.listeners if type(listener).on_notice is not Listener.on_notice]
+        for listener in told:
+            listener.on_notice(text)
+        if not told:
+            super().on_notice(text)
+
+    def get_state(self) -> State:
+        """Return what each has to keep, under its name."""
+        states = [below(name, listener.get_state()) for name, listener in self._named().items()]
+        return {key: value for state in states for key, value in state.items()}
+
+    def set_state(self, state: State) -> None:
+        """Give each what is under its name."""
+        for name, listener in self._named().items():
+            listener.set_state(part(state, name))
+
+    def _named(self) -> dict[str, Listener]:
+        kinds = [type(listener).__name__ for listener in self.listeners]
+        names = [f"{kind}_{kinds[:place].count(kind)}" for place, kind in enumerate(kinds)]
+        return dict(zip(names, self.listeners, strict=True))
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -65,6 +169,7 @@ class TrainResult:
     stopped_by: signal.Signals | None  # SIGINT (Ctrl-C) or SIGTERM
     resumes_from: int | None  # steps of the newest checkpoint
     reached_target: bool = False  # an evaluation reached `target_return`, which ended it
+    stop_reason: str | None = None  # what a listener said when it asked for a stop
 
     @property
     def interrupted(self) -> bool:

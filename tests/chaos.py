@@ -169,8 +169,8 @@ def saved(run: Path, env: EnvSource) -> dict[str, Any]:
     source = about["env"] if about["env_is_id"] else env
     with Run(source, about["preset"], TrainConfig.from_mapping(about["config"]), run, Silent(), begun=True) as again:
         state = again.get_state() | {"seconds": 0.0}
-        batch = again.replay.sample(1_000) if len(again.replay) else {}
-    numbered = FRAME_NUMBERS if isinstance(again.replay, FrameReplay | DeviceReplay) else ()
+        batch = again.parts.replay.sample(1_000) if len(again.parts.replay) else {}
+    numbered = FRAME_NUMBERS if isinstance(again.parts.replay, FrameReplay | DeviceReplay) else ()
     values = {name: value for name, value in state.items() if not name.startswith(numbered)}
     values |= {f"batch.{name}": value.numpy() for name, value in batch.items()}
     return {name: value.tobytes() if isinstance(value, np.ndarray) else value for name, value in values.items()}

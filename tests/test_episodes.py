@@ -447,7 +447,7 @@ def test_a_stray_episode_leaves_its_open_windows_as_truncations(tmp_path: Path) 
     env = lambda: kind("shows")  # noqa: E731
     interrupted(lambda: nexus.train(env, config=config, run_dir=tmp_path / "run", listener=Silent(7, interrupt)))
     with Run(env, None, config, tmp_path / "run", Silent(), begun=True) as run:
-        (series,) = run.replay_series()
+        (series,) = run.parts.series()
         rows = series.get(series.first, series.last)
     # Seven steps of one episode, cut behind the seventh: the last two look less far ahead, and keep their bootstrap.
     assert np.allclose(rows["states"][:, 0] * 40, np.arange(7))

@@ -99,24 +99,24 @@ def test_a_rollback_takes_the_frames_back_too(store: str, tmp_path: Path) -> Non
     config = TrainConfig.from_mapping({name: value for name, value in values.items() if name != "env"})
     with Run(QUICK["env"], None, config, tmp_path / "run", Silent(200, interrupt)) as run:
         run.run()
-        assert isinstance(run.replay, FrameReplay | DeviceReplay)
-        added = run.replay.added
+        assert isinstance(run.parts.replay, FrameReplay | DeviceReplay)
+        added = run.parts.replay.added
         shutil.rmtree(max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name)))
         run.newest_whole()  # into the replay that is filled already
-        assert run.replay.added < added
+        assert run.parts.replay.added < added
         with Run(
             QUICK["env"], None, config, shutil.copytree(tmp_path / "run", tmp_path / "other"), Silent(), True
         ) as again:
             one, two = contents(run), contents(again)
             assert all(np.array_equal(one[name], two[name]) for name in one | two)
-            mine, other = run.replay.sample(64), again.replay.sample(64)
+            mine, other = run.parts.replay.sample(64), again.parts.replay.sample(64)
             assert all((mine[name] == other[name]).all() for name in mine)
 
 
 def contents(run: Run) -> dict[str, Array]:
     return {
         f"{series.name}.{name}": values
-        for series in run.replay_series()
+        for series in run.parts.series()
         for name, values in series.get(series.first, series.last).items()
     }
 
@@ -148,13 +148,14 @@ def shows(tmp_path: Path, patch: Callable[[], None], **settings: Any) -> None:
 
 @pytest.mark.parametrize("name", ["replay.frames.opened", "replay.frames.released"])
 def test_leaving_a_count_of_frames_out_shows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    restore = Run.set_state
+    read = Checkpoint.read_state
 
-    def forget(run: Run, state: State) -> None:
+    def forget(checkpoint: Checkpoint, limit: int) -> State:
+        state = read(checkpoint, limit)
         assert state[name] > 0
-        restore(run, state | {name: 0})
+        return state | {name: 0}
 
-    shows(tmp_path, lambda: monkeypatch.setattr(Run, "set_state", forget), replay_capacity=60, total_steps=800)
+    shows(tmp_path, lambda: monkeypatch.setattr(Checkpoint, "read_state", forget), replay_capacity=60, total_steps=800)
 
 
 @pytest.mark.parametrize("name", COLUMNS)

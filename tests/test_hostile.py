@@ -73,10 +73,10 @@ def restored(run: Path) -> tuple[int, State]:
     def stop(self: Run) -> Any:
         columns = {
             f"{series.name}.{name}": values
-            for series in self.replay_series()
+            for series in self.parts.series()
             for name, values in series.get(series.first, series.last).items()
         }
-        found.append((self.counters.steps, {**self.get_state(), **columns}))
+        found.append((self.parts.counters.steps, {**self.get_state(), **columns}))
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:

@@ -227,9 +227,9 @@ def test_a_rollout_does_not_make_its_checkpoints_dear(elsewhere: Path) -> None:
     with Run(
         "CartPole-v1", None, probed(make_config("CartPole-v1", algorithm="pqn")), elsewhere / "run", Listener()
     ) as run:
-        assert len(run.replay) == 0
+        assert len(run.parts.replay) == 0
         measured = measure(run, 0.5, time.perf_counter())
-        steps_each = run.counters.steps / run.config.num_envs
+        steps_each = run.parts.counters.steps / run.config.num_envs
     assert 0 < measured.under_way <= steps_each
     assert 0 < measured.checkpoint < 0.5
     assert measured.checkpoint_row < 0.001
@@ -436,22 +436,22 @@ class Clock:
 def fake_run() -> Any:
     """What a probe needs of a run."""
     counters, watched = SimpleNamespace(steps=0, updates=0), SimpleNamespace(settle=lambda: None)
-    return SimpleNamespace(counters=counters, watched=watched)
+    return SimpleNamespace(parts=SimpleNamespace(counters=counters, watched=watched))
 
 
 def test_the_probe_cuts_slices_after_its_warm_up() -> None:
     clock, run = Clock(), fake_run()
     probe: Any = Probe(run, 20.0, started=95.0, clock=clock)  # slices of a second
-    progress: Any = SimpleNamespace(counters=run.counters)
+    progress: Any = SimpleNamespace(counters=run.parts.counters)
     episodes: Any = SimpleNamespace(lengths=[10, 30], under_way=4.5)
     learn = probe.timed(lambda: setattr(clock, "now", clock.now + 0.25))
 
     def step(learning: bool) -> None:
         clock.now += 0.25
-        run.counters.steps += 8
+        run.parts.counters.steps += 8
         if learning:
             learn()
-            run.counters.updates += 1
+            run.parts.counters.updates += 1
         probe.on_step(progress, episodes)
 
     for number in range(6):
@@ -472,11 +472,11 @@ def test_the_probe_cuts_slices_after_its_warm_up() -> None:
 def test_a_probe_that_never_learns_is_cut_all_the_same() -> None:
     clock, run = Clock(), fake_run()
     probe: Any = Probe(run, 10.0, started=100.0, clock=clock)
-    progress: Any = SimpleNamespace(counters=run.counters)
+    progress: Any = SimpleNamespace(counters=run.parts.counters)
     episodes: Any = SimpleNamespace(lengths=[], under_way=7.0)
     for _ in range(7):
         clock.now += 0.5
-        run.counters.steps += 1
+        run.parts.counters.steps += 1
         probe.on_step(progress, episodes)
     assert probe.startup == 2.0  # a fifth of its time
     assert len(probe.slices) == 3

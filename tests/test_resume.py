@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import nexus
-from nexus import runner
+from nexus import run_files, runner
 from nexus.api import TrainResult, resume, train
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError, RunError
@@ -300,7 +300,7 @@ def test_a_function_must_be_given_again(tmp_path: Path) -> None:
 def test_other_versions_are_named_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(tmp_path / "run", 100)
     now = run_folder.versions()
-    monkeypatch.setattr(runner, "versions", lambda: now | {"torch": "99.0"})
+    monkeypatch.setattr(run_files, "versions", lambda: now | {"torch": "99.0"})
     for _ in range(2):  # the first one is stopped before it writes a checkpoint of its own
         listener = Silent(102, interrupt)
         monkeypatch.setattr(Checkpoints, "write", lambda *given: None)
@@ -658,14 +658,14 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_the_last_checkpoint(tmp_path: P
     program = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-import nexus.runner
+import nexus.run_files
 def asleep(folder, networks):
     print("saving", flush=True)
     time.sleep(600)
 from nexus.cli.main import main
-save = nexus.runner.save_weights
+save = nexus.run_files.save_weights
 calls = []
-nexus.runner.save_weights = lambda *given: asleep(*given) if calls else calls.append(save(*given))
+nexus.run_files.save_weights = lambda *given: asleep(*given) if calls else calls.append(save(*given))
 sys.exit(main(sys.argv[1:]))
 """
     command = [sys.executable, "-c", program, "train", "CartPole-v1", *ENDLESS, "--run-dir", str(run)]

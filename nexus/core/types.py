@@ -29,6 +29,7 @@ Batch: TypeAlias = Mapping[str, Tensor]
 
 A batch from a rollout has `returns` `[B]` float32 in place of `rewards`, `next_states` and `discounts`.
 A batch from a replay that was filled by `push` has the seed's `dones` in place of `discounts`.
+Extra columns of the stored transitions come under their own names.
 """
 
 
@@ -43,6 +44,7 @@ class Transitions:
     next_states: Array  # [K, *obs]
     action_masks: Array | None = None  # [K, A] bool, the legal actions in `states`
     next_action_masks: Array | None = None  # [K, A] bool, those in `next_states`; both or neither
+    extras: Mapping[str, Array] | None = None  # [K, ...] each, what else a batch is to have, by its name there
 
     def __len__(self) -> int:
         return len(self.actions)

@@ -67,23 +67,24 @@ def plan(
         TemporaryDirectory(prefix="nexus-plan-") as place,
         sigterm_stops(),
         Run(env, preset_name, probed(config), Path(place, "run"), Listener()) as run,
-        process_for(run.agent, config.threads),
+        process_for(run.parts.agent, config.threads),
     ):
-        network = sum(value.nbytes for value in run.agent.q_network.state_dict().values())
+        network = sum(value.nbytes for value in run.parts.agent.q_network.state_dict().values())
         row = run.plan.replay_bytes / config.replay_capacity
-        saved = saved_bytes(config, run.agent.state_shape, run.state_dtype, run.agent.device) / config.replay_capacity
+        shape, device = run.parts.agent.state_shape, run.parts.agent.device
+        saved = saved_bytes(config, shape, run.parts.state_dtype, device) / config.replay_capacity
         require_disk(config, disk_of(config, network, saved, free_disk(folder)), network, saved)
         measured = measured_in(run, probe_seconds, started)
         disk = disk_of(config, network, saved, free_disk(folder), measured.episode_length)
-        limit = longest_episode(run.spec)
+        limit = longest_episode(run.parts.spec)
         replay = run.plan.replay_bytes
         memory = Memory(replay, int(min(config.total_steps * row, replay)), measured.base, free)
         return Forecast(
             run.plan.env,
-            run.spec.rules,
+            run.parts.spec.rules,
             preset_name,
             config,
-            run.agent.q_network.num_parameters,
+            run.parts.agent.q_network.num_parameters,
             memory,
             disk,
             time_of(config, measured, limit),

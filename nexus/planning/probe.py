@@ -59,7 +59,7 @@ class Probe(Listener):
     def begin(self) -> None:
         """Begin a slice here."""
         self.at, self.learned_before = self.clock(), self.learning
-        self.steps, self.updates = self.run.counters.steps, self.run.counters.updates
+        self.steps, self.updates = self.run.parts.counters.steps, self.run.parts.counters.updates
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function with its seconds counted as learning."""
@@ -90,8 +90,8 @@ class Probe(Listener):
 
     def end(self, episodes: EpisodeTracker) -> None:
         """End a slice."""
-        self.run.watched.settle()  # what a device has not done yet belongs to this slice
-        counters = self.run.counters
+        self.run.parts.watched.settle()  # what a device has not done yet belongs to this slice
+        counters = self.run.parts.counters
         steps, updates = counters.steps - self.steps, counters.updates - self.updates
         if steps:
             self.slices.append(Slice(self.clock() - self.at, steps, updates, self.learning - self.learned_before))
@@ -132,10 +132,10 @@ def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_c
     probe = Probe(run, TRAINING * seconds, started, clock)
     if run.config.actor_sync_every is None:  # what learns beside the playing takes no time of its own
         for part, name in (
-            (run.watched, "learn"),
-            (run.watched, "update_target_network"),
-            (run.learned_from, "sample"),
-            (run.learned_from, "update_priorities"),
+            (run.parts.watched, "learn"),
+            (run.parts.watched, "update_target_network"),
+            (run.parts.learned_from, "sample"),
+            (run.parts.learned_from, "update_priorities"),
         ):
             setattr(part, name, probe.timed(getattr(part, name)))
     run.listener = probe
@@ -144,7 +144,7 @@ def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_c
             run.follow(log)
         run.stop.raise_if_asked()
         if not probe.slices:  # the whole run is shorter than a slice
-            probe.end(run.episodes)
+            probe.end(run.parts.episodes)
         setup, steps = eval_steps(run, EVALUATING * seconds, clock)
         fixed, row = checkpoints(run, log, clock)
     return Measured(
@@ -173,9 +173,9 @@ def probed(config: TrainConfig) -> TrainConfig:
 
 def eval_steps(run: Run, seconds: float, clock: Clock) -> tuple[float, tuple[float, ...]]:
     """Return the seconds to make the copies of an evaluation, and those of one of their vector steps, by slice."""
-    rules, begun = run.spec.rules, clock()
+    rules, begun = run.parts.spec.rules, clock()
     epsilon = 0.0 if rules is None else rules.eval_epsilon
-    with closing(make_vector_env(run.spec, run.config.eval_copies)) as envs:
+    with closing(make_vector_env(run.parts.spec, run.config.eval_copies)) as envs:
         stream = TransitionStream(envs, run.plan.env)
         stream.reset(run.config.seed)
         setup = clock() - begun
@@ -184,7 +184,7 @@ def eval_steps(run: Run, seconds: float, clock: Clock) -> tuple[float, tuple[flo
         while not slices or clock() < until:
             before, steps = clock(), 0
             while not steps or clock() - before < seconds / SLICES:
-                stream.step(run.agent.act(stream.states, epsilon, False, stream.action_masks))
+                stream.step(run.parts.agent.act(stream.states, epsilon, False, stream.action_masks))
                 steps += 1
             slices.append((clock() - before) / steps)
     return setup, tuple(slices)
@@ -194,7 +194,7 @@ def checkpoints(run: Run, log: RunLog, clock: Clock) -> tuple[float, float]:
     """Return the seconds of a checkpoint without new rows, and those of each row; zeros where there are none."""
     if run.config.checkpoint_every is None:
         return 0.0, 0.0
-    rows, saves = len(run.replay), Saves(clock)
+    rows, saves = len(run.parts.replay), Saves(clock)
     run.listener = saves
     run.config = replace(run.config, checkpoint_every=Period(1, "steps"))
     with suppress(Enough):
@@ -214,7 +214,7 @@ def base_bytes(run: Run) -> int | None:
         held = pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError, AttributeError):
         return None
-    return max(0, held - run.plan.replay_bytes * len(run.replay) // run.config.replay_capacity)
+    return max(0, held - run.plan.replay_bytes * len(run.parts.replay) // run.config.replay_capacity)
 
 
 def longest_episode(spec: EnvSpec) -> int | None:

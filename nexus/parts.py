@@ -1,0 +1,170 @@
+"""What a training run moves: its environments, its agent, its replay, and what lies between two steps."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nexus.core.config import AgentConfig
+from nexus.core.errors import ConfigError
+from nexus.core.seeding import seed_at
+from nexus.core.state import Series, State, below, number_from, part
+from nexus.core.types import Array, Batch, Outcome
+from nexus.data.device_replay import DeviceReplay
+from nexus.data.memory import replay_bytes
+from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_vector_env, name_of, seen_by_agent
+from nexus.envs.stream import TransitionStream
+from nexus.envs.workers import close_env
+from nexus.models.rl.dqn import DQNAgent
+from nexus.models.rl.dqn.rainbow import make_agent
+from nexus.models.setup import resolve_device
+from nexus.training import concurrent_loop, loop
+from nexus.training.config import TrainConfig
+from nexus.training.divergence import WatchedAgent
+from nexus.training.logs import EpisodeTracker
+from nexus.training.replays import AnyReplay, replay_for, replay_memory
+from nexus.training.under_way import fresh_under_way, restore_under_way, state_of
+from nexus.whole_update import WholeUpdate
+
+__all__ = ["Parts", "agent_for", "agent_from"]
+
+
+class Parts:
+    """The parts of one run, put together for its settings.
+
+    Args:
+        env: the environment.
+        config: the settings.
+        stack: closes the environments.
+        agent: who learns; None makes one for the config.
+
+    Raises:
+        ConfigError: the environment or a setting can't be used, or the agent was made for other states or actions.
+    """
+
+    def __init__(self, env: EnvSource, config: TrainConfig, stack: ExitStack, agent: DQNAgent | None = None) -> None:
+        self.spec = EnvSpec(
+            env, config.frame_skip, config.frame_stack, protocol=config.protocol, frame_size=config.frame_size
+        )
+        vector_env = make_vector_env(self.spec, config.num_envs, config.vectorization)
+        stack.callback(close_env, vector_env)
+        space = vector_env.single_observation_space
+        self.config = config = with_channels(config, space.shape)
+        shape, self.state_dtype, action_dim = describe_spaces(space, vector_env.single_action_space, self.name)
+        device = resolve_device(config.device, shape)
+        self.replay_bytes = replay_memory(config, shape, self.state_dtype, device)
+        seen = seen_by_agent(space, self.name, config.scale_observations)
+        self.agent = agent_for(shape, action_dim, config, seen) if agent is None else agent
+        if (self.agent.state_shape, self.agent.action_dim) != (shape, action_dim):
+            raise ConfigError(
+                f"{self.name} has states of shape {shape} and {action_dim} actions: the run was trained on "
+                f"{self.agent.state_shape} and {self.agent.action_dim}"
+            )
+        self.replay: AnyReplay = replay_for(config, shape, self.state_dtype, device, self.agent.state_values)
+        self.stream = TransitionStream(vector_env, self.name, config.step_timeout)
+        self.under_way = fresh_under_way(config)
+        self.counters = loop.Counters()
+        self.episodes = EpisodeTracker(config.num_envs)
+        self.learned_from: AnyReplay | WholeUpdate = self.replay
+        self.watched: WatchedAgent
+
+    @property
+    def name(self) -> str:
+        """Of the environment."""
+        return name_of(self.spec.source)
+
+    def watch(self, folder: Path) -> None:
+        """Let a loss or gradient that is not finite end the training, and save its batch in a folder."""
+        config, on_device = self.config, isinstance(self.replay, DeviceReplay)
+        # Priorities in main memory bring the numbers of every update there anyway.
+        at_once = self.agent.device.type == "cpu" or (config.prioritized and not on_device)
+        learn: Callable[[Batch], Outcome] = self.agent.learn
+        if isinstance(self.replay, DeviceReplay) and config.cuda_graph and self.agent.device.type == "cuda":
+            self.learned_from = WholeUpdate(self.agent, self.replay)
+            learn = self.learned_from.learn
+        self.watched = WatchedAgent(self.agent, self.counters, folder, at_once=at_once, learn=learn)
+
+    def steps(self, config: TrainConfig) -> Iterator[loop.Progress]:
+        """Train, and yield as the loop does."""
+        train = loop.train if config.actor_sync_every is None else concurrent_loop.train
+        return train(self.stream, self.watched, self.learned_from, config, self.counters, self.under_way)
+
+    def series(self) -> tuple[Series, ...]:
+        """What the replay saves in chunks."""
+        return self.replay.series(self.agent.state_shape, self.state_dtype, self.agent.action_dim)
+
+    def get_state(self) -> State:
+        """Return everything that training has changed, but for what the replay saves in chunks."""
+        return {
+            **below("agent", self.agent.get_state()),
+            **below("replay", self.replay.get_state()),
+            **below("episodes", self.episodes.get_state()),
+            **below("stream", self.stream.get_state()),
+            **below("under_way", state_of(self.under_way)),
+            **below("counters", asdict(self.counters)),
+        }
+
+    def set_state(self, state: State) -> None:
+        """Take back what `get_state` gave, but for the replay's chunks and the episodes under way.
+
+        Raises:
+            RunError: something is missing or does not fit.
+        """
+        self.agent.set_state(part(state, "agent"))
+        self.replay.set_state(part(state, "replay"))
+        self.episodes.set_state(part(state, "episodes"))
+        for name in vars(self.counters):
+            setattr(self.counters, name, int(number_from(state, f"counters.{name}", low=0)))
+
+    def go_on_with_episodes(self, state: State) -> int:
+        """Bring back the episodes under way, once the replay is whole; where that fails, others begin.
+
+        Returns:
+            In how many environments it failed.
+
+        Raises:
+            RunError: something is missing or does not fit.
+        """
+        self.under_way = fresh_under_way(self.config)
+        if not part(state, "stream"):  # of a run of format 2, which let all episodes end at a checkpoint
+            self.stream.reset(seed_at(self.config.seed, "environments", self.counters.steps))
+            return 0
+        restore_under_way(self.under_way, part(state, "under_way"))
+        lost = self.stream.set_state(part(state, "stream"))
+        if lost.any():
+            assert self.under_way.next_states is not None
+            masks: Array | None = state.get("stream.action_masks")
+            self.replay.add(self.under_way.accumulator.flush(lost, self.under_way.next_states, masks))
+            self.episodes.forget(lost)
+        return int(lost.sum())
+
+    def most_state_bytes(self) -> int:
+        """Return the bytes that the arrays of a state can rightly take."""
+        config, shape, action_dim = self.config, self.agent.state_shape, self.agent.action_dim
+        own = sum(value.nbytes for value in self.agent.get_state().values() if isinstance(value, np.ndarray))
+        seen = config.num_envs * (replay_bytes(1, shape, self.state_dtype) + 2 * action_dim)
+        actions = 8 * config.num_envs * (self.stream.longest + self.stream.reseed_after)
+        rollout = 0 if config.trace_decay is None else self.replay_bytes  # it has no chunks
+        return 4 * own + 16 * config.replay_capacity + (config.n_step + 2) * seen + actions + rollout + (1 << 20)
+
+
+def with_channels(config: TrainConfig, state_shape: tuple[int, ...] | None) -> TrainConfig:
+    """Return the settings for states of this shape: frames that are stacked here are channels, and come first."""
+    stacked = config.frame_stack > 1 and len(state_shape or ()) == 3 and config.channels == "auto"
+    return replace(config, channels="first") if stacked else config
+
+
+def agent_for(
+    state_shape: tuple[int, ...], action_dim: int, config: TrainConfig, seen: Mapping[str, Any] | None = None
+) -> DQNAgent:
+    """Return a fresh agent for these shapes, and for what `seen_by_agent` says of its observations."""
+    settings = {field.name: getattr(config, field.name) for field in fields(AgentConfig)}
+    return agent_from({"state_dim": list(state_shape), "action_dim": action_dim, **settings, **(seen or {})})
+
+
+def agent_from(settings: Mapping[str, Any]) -> DQNAgent:
+    """Return a fresh agent from all its settings, its algorithm among them."""
+    return make_agent(settings.get("algorithm", "dqn"), **{k: v for k, v in settings.items() if k != "algorithm"})

@@ -1,0 +1,62 @@
+"""What a run has gone through, beside its counters."""
+
+from dataclasses import dataclass, field
+
+from nexus.core.state import State, count_from, number_from, value_from
+from nexus.core.types import Outcome
+from nexus.training.evaluation import Evaluation
+
+__all__ = ["MOST_ROLLBACKS", "Course"]
+
+MOST_ROLLBACKS = 5  # the learning rate is then a 32nd of what it was: the cause is another
+
+
+@dataclass
+class Course:
+    """What of a run's own business a checkpoint keeps, and what is only known while its process lives."""
+
+    seconds: float = 0.0
+    rollbacks: int = 0  # each halves the learning rate
+    reached_target: bool = False
+    evaluation: Evaluation | None = None  # of the weights as they are
+    owed: int | None = None  # the step of an evaluation that is due and was not played to its end
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last update, as numbers
+
+    update: Outcome | None = None  # the last one in this process; from here on nothing is saved
+    sound: bool = True  # what is saved now continues exactly
+    checkpoint_due: bool = False
+    said_endless: bool = False
+    divergence: str | None = None  # what ended the run, if that did
+
+    def last_metrics(self) -> dict[str, float]:
+        """Return what the last update told, as numbers: a wait for the device."""
+        if self.update is not None:
+            self.metrics = {name: float(value) for name, value in self.update.items()}
+        return self.metrics
+
+    def get_state(self) -> State:
+        """Return what a checkpoint keeps."""
+        return {
+            "metrics": self.last_metrics(),
+            "seconds": self.seconds,
+            "rollbacks": self.rollbacks,
+            "reached_target": self.reached_target,
+            "evaluation": None if self.evaluation is None else self.evaluation.to_mapping(),
+            "owed": self.owed,
+        }
+
+    def set_state(self, state: State) -> None:
+        """Take back what `get_state` gave; older runs lack some of it.
+
+        Raises:
+            RunError: something is missing or does not fit.
+        """
+        self.seconds = number_from(state, "seconds", low=0)
+        self.rollbacks = int(number_from({"rollbacks": 0, **state}, "rollbacks", 0, MOST_ROLLBACKS))
+        self.reached_target = value_from(state, "reached_target", bool)
+        saved = state.get("evaluation")
+        self.evaluation = None if saved is None else Evaluation.from_mapping(saved)
+        self.owed = None if state.get("owed") is None else count_from(state, "owed")
+        metrics = value_from({"metrics": {}, **state}, "metrics", dict)
+        self.metrics, self.update = {name: number_from(metrics, name) for name in metrics}, None
+        self.checkpoint_due = False
