@@ -184,8 +184,13 @@ class Run:
                 continue
             if course.checkpoint_due:
                 self.checkpoint(log)
-            if self.stop.signal is not None or course.reached_target or self.live.stop_reason is not None:
+            if self.is_over():
                 return
+
+    def is_over(self) -> bool:
+        """True if the run is to end here: by a signal, its target or a listener."""
+        asked = self.stop.signal is not None or self.live.stop_reason is not None
+        return asked or self.course.reached_target
 
     def steps(self) -> Iterator[loop.Progress]:
         """Yield what the loop does, and keep in mind whether it is between two steps."""

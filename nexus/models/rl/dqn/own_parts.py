@@ -5,6 +5,7 @@ graph like the rest. A loss that learns takes its own step in `after_update`.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -34,10 +35,18 @@ class OwnNetwork:
         self.theta = flatten_parameters(self.network)  # [P]
         self.optimizer = Adam(self.theta, self.learning_rate)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "OwnNetwork":
+        """Return one of its own, whose parameters are views of its own buffer."""
+        copy = OwnNetwork(deepcopy(self.network, memo), self.learning_rate)
+        for name, tensor in self.tensors.items():
+            copy.tensors[name].copy_(tensor)
+        return copy
+
     def to(self, device: torch.device) -> None:
-        """Move it; its moments begin at zero there."""
-        self.network.to(device)
-        self._bind()
+        """Move it; its moments begin at zero there. Where it is already, it stays as it is."""
+        if self.theta.device != device:
+            self.network.to(device)
+            self._bind()
 
     def step(self, loss: Tensor) -> None:
         """Take one step down a loss `[]` that came of the network."""
