@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,58 +14,31 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A floor -> the floors that it may import beside itself; None means all. A module stands on the floor with
-# the longest matching name. One that matches none is an error, so a new folder must be entered here.
-FLOORS: dict[str, frozenset[str] | None] = {
-    "nexus.core": frozenset(),
-    "nexus.ops": frozenset({"nexus.core"}),
-    "nexus.data": frozenset({"nexus.core"}),
-    "nexus.envs": frozenset({"nexus.core"}),
-    "nexus.models.layers": frozenset({"nexus.core"}),
-    "nexus.models.torsos": frozenset({"nexus.core", "nexus.models.layers"}),
-    "nexus.models.setup": frozenset({"nexus.core", "nexus.models.layers"}),
-    "nexus.models.averaging": frozenset({"nexus.models.layers"}),
-    "nexus.models.graph": frozenset(),
-    "nexus.models.rl.dqn": frozenset(
-        {
-            "nexus.core",
-            "nexus.ops",
-            "nexus.models.layers",
-            "nexus.models.torsos",
-            "nexus.models.setup",
-            "nexus.models.averaging",
-            "nexus.models.graph",
-        }
-    ),
-    "nexus.tabular": frozenset({"nexus.core"}),
-    "nexus.training": frozenset({"nexus.core", "nexus.ops", "nexus.data", "nexus.envs"}),
-    "nexus.cli": None,
-    "nexus.api": None,
-    "nexus.listener": None,
-    "nexus.planning": None,
-    "nexus.runner": None,
-    "nexus.whole_update": None,
-    "nexus.__main__": None,
-    # The __init__ files of the folders that hold floors: they only re-export what is below them.
-    "nexus.models": frozenset(
-        {
-            "nexus.models.layers",
-            "nexus.models.torsos",
-            "nexus.models.setup",
-            "nexus.models.averaging",
-            "nexus.models.graph",
-            "nexus.models.rl.dqn",
-        }
-    ),
-}
+PAGE = ROOT / "docs" / "architecture.md"
+
+
+def floors_of(page: str) -> dict[str, frozenset[str] | None]:
+    """A floor -> the floors that it may import beside itself; None means all. From the table that people read.
+
+    A module stands on the floor with the longest matching name. One that matches none is an error, so a new folder must
+    be entered in the table.
+    """
+    table = page.partition("| floor | holds | may import |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    return {
+        floor.strip("`"): None if given == "all" else frozenset(re.findall(r"`([\w.]+)`", given))
+        for floor, _, given in rows
+    }
+
+
+FLOORS = floors_of(PAGE.read_text(encoding="utf-8"))
 TOP = "nexus"  # nexus/__init__.py: may import all, and nothing but the floors without limits may import it
 
 THIRD_PARTY_IN_CORE = frozenset({"torch", "numpy"})
 
-# Inside this folder a variant may import the base and no other variant; the combiners may import all.
+# Inside this folder each of the stairs may import those before it, a variant the first, and the last all.
 AGENTS = "nexus.models.rl.dqn"
-AGENT_BASE = f"{AGENTS}.dqn"
-AGENT_COMBINERS = frozenset({AGENTS, f"{AGENTS}.rainbow"})
+STAIRS = ("dqn", "own_parts", "policy", "learner", "learner_state", "pure", "agent", "rainbow")
 
 # Loaded where they are used, never by `import nexus`.
 LAZY = ("Box2D", "ale_py", "matplotlib", "rich", "tensorboard", "tyro")
@@ -94,11 +68,19 @@ def refused_as(importer: str, floor: str, target: str) -> str | None:
         return floor if floor == "nexus.core" and not allowed_in_core(target) else None
     target_floor = floor_of(target)
     if target_floor == floor == AGENTS:
-        base = target == AGENT_BASE or target.startswith(f"{AGENT_BASE}.")
-        allowed = importer in AGENT_COMBINERS or (base and importer != AGENT_BASE)
-        return None if allowed else importer
+        return None if is_step_down(importer, target) else importer
     may_import = None if floor == TOP else FLOORS[floor]
     return None if may_import is None or target_floor == floor or target_floor in may_import else floor
+
+
+def is_step_down(importer: str, target: str) -> bool:
+    """True if a module of the agents' folder may import another one there."""
+    if importer in (AGENTS, f"{AGENTS}.{STAIRS[-1]}"):
+        return True
+    own, other = (name.removeprefix(f"{AGENTS}.").partition(".")[0] for name in (importer, target))
+    if own in STAIRS:
+        return other in STAIRS[: STAIRS.index(own)]
+    return other == STAIRS[0]
 
 
 def allowed_in_core(target: str) -> bool:
@@ -182,6 +164,9 @@ def test_every_import_in_the_package_is_an_allowed_arrow() -> None:
         # By way of the package: that import runs every variant.
         ("nexus/models/rl/dqn/iqn.py", "from . import DQNAgent", "iqn -> nexus.models.rl.dqn.DQNAgent"),
         ("nexus/models/rl/dqn/dqn.py", "from .iqn import IQNAgent", "dqn -> nexus.models.rl.dqn.iqn"),
+        ("nexus/models/rl/dqn/iqn.py", "from .learner import Learner", "iqn -> nexus.models.rl.dqn.learner"),
+        ("nexus/models/rl/dqn/policy.py", "from .learner import Learner", "policy -> nexus.models.rl.dqn.learner"),
+        ("nexus/models/rl/dqn/agent.py", "from .c51 import C51Loss", "agent -> nexus.models.rl.dqn.c51"),
         ("nexus/elsewhere/new.py", "import math", "no floor"),
     ],
 )
@@ -203,6 +188,7 @@ def test_the_checker_names_a_forbidden_arrow(path: str, source: str, arrow: str)
             "nexus/models/rl/dqn/c51.py",
             "from .dqn import DQNAgent\nfrom . import dqn\nfrom nexus.models import layers",
         ),
+        ("nexus/models/rl/dqn/agent.py", "from .policy import Policy\nfrom .learner import Learner"),
         ("nexus/training/loop.py", "from nexus.data import ReplayBuffer\nfrom nexus.envs import make"),
         ("nexus/cli/main.py", "import nexus\nfrom nexus.models.rl.dqn import c51\nfrom nexus import api"),
         ("nexus/__init__.py", "from nexus.api import train"),
@@ -236,3 +222,43 @@ def test_every_name_in_all_exists_once(package: str) -> None:
     names: list[str] = list(getattr(module, "__all__", []))
     assert len(names) == len(set(names))
     assert [name for name in names if not hasattr(module, name)] == []
+
+
+# Sizes.
+
+MOST_METHODS, MOST_ATTRIBUTES = 15, 12
+LARGER = {
+    "nexus/models/rl/dqn/agent.py DQNAgent": "the seed's door to policy and learner: one name each",
+    "nexus/models/rl/dqn/learner.py Learner": "what is learned is named once, flat and as networks",
+    "nexus/data/replay.py Replay": "what a replay is to loop, run and checkpoint; each goes to one of its parts",
+    "nexus/runner.py Run": "each method is a moment of a run, in the order in which they come",
+    "nexus/envs/stream.py TransitionStream": "what an episode is under way with, for three autoreset modes",
+    "nexus/cli/progress.py TrainView": "what is on the screen",
+    "nexus/planning/probe.py Probe": "a stopwatch has many hands",
+}
+
+
+def sizes(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, methods (but for magic ones) and attributes of each class in a file."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            functions = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+            methods = {function.name for function in functions if not function.name.startswith("__")}
+            attributes = {
+                part.attr
+                for function in functions
+                for part in ast.walk(function)
+                if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store)
+                if isinstance(part.value, ast.Name) and part.value.id == "self"
+            }
+            yield node.name, len(methods), len(attributes - methods)
+
+
+def test_a_large_class_has_a_reason() -> None:
+    found = {
+        f"{path.relative_to(ROOT).as_posix()} {name}": (methods, attributes)
+        for path in sorted((ROOT / "nexus").rglob("*.py"))
+        for name, methods, attributes in sizes(path)
+        if methods > MOST_METHODS or attributes > MOST_ATTRIBUTES
+    }
+    assert set(found) == set(LARGER), found
