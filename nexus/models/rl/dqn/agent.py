@@ -60,6 +60,8 @@ class DQNAgent(NexusModule):
         self.state_scale = pop_scale(given, self.state_bounds)
         self.discrete_start = pop_discrete_start(given, self.state_shape)
         self.settings = settings = AgentConfig.from_mapping(given)
+        self.gamma = settings.gamma
+        self.epsilon_min, self.epsilon_decay = settings.epsilon_min, settings.epsilon_decay
         device = resolve_device(settings.device, self.state_shape)
         with seeded_initialisation(settings.seed):
             self.q_network = (self.default_network() if network is None else network).to(device)
@@ -170,7 +172,7 @@ class DQNAgent(NexusModule):
     def update(self, batch: Batch) -> Outcome:
         """Learn from a batch and decay ε once: ε ← max(ε_min, ε · decay), as the seed's pseudocode does."""
         outcome = self.learn(batch)
-        self.epsilon = max(self.settings.epsilon_min, self.epsilon * self.settings.epsilon_decay)
+        self.epsilon = max(self.epsilon_min, self.epsilon * self.epsilon_decay)
         return outcome
 
     def learn(self, batch: Batch) -> Outcome:
