@@ -60,7 +60,6 @@ class DQNAgent(NexusModule):
         self.state_scale = pop_scale(given, self.state_bounds)
         self.discrete_start = pop_discrete_start(given, self.state_shape)
         self.settings = settings = AgentConfig.from_mapping(given)
-        self.gamma = settings.gamma
         self.epsilon_min, self.epsilon_decay = settings.epsilon_min, settings.epsilon_decay
         device = resolve_device(settings.device, self.state_shape)
         with seeded_initialisation(settings.seed):
@@ -83,6 +82,15 @@ class DQNAgent(NexusModule):
         """Return the network that the settings describe."""
         torso, features = make_torso(self.settings, self.state_shape, self.state_bounds, self.state_scale)
         return DQNNetwork(self.state_shape, self.action_dim, features, torso=torso)
+
+    @property
+    def gamma(self) -> float:
+        """Discount of transitions that come with `dones`; all others bring their own."""
+        return self.learner.gamma
+
+    @gamma.setter
+    def gamma(self, value: float) -> None:
+        self.learner.gamma = value
 
     @property
     def epsilon(self) -> float:

@@ -50,6 +50,7 @@ class Learner:
         average: WeightAverage[DQNNetwork] | None = None,
     ) -> None:
         self.settings = settings
+        self.gamma = settings.gamma  # of batches with `dones`
         self.q_network, self.target_network = q_network, target_network
         self.loss, self.next_action = loss, next_action
         self.noise = noise
@@ -96,7 +97,7 @@ class Learner:
         """Move a batch to the device; here, and nowhere else, the seed's `dones` become discounts."""
         ready = {key: value for key, value in batch.items() if key not in ("dones", "indices", *MASKS)}
         if "dones" in batch:
-            ready["discounts"] = self.settings.gamma * (1.0 - batch["dones"])
+            ready["discounts"] = self.gamma * (1.0 - batch["dones"])
         ready |= {key: batch[key].bool() for key in MASKS if key in batch}
         ready.setdefault("weights", torch.ones(len(batch["actions"])))
         if self.theta.is_cpu:
@@ -128,6 +129,7 @@ class Learner:
             deepcopy(self.noise, memo),
             deepcopy(self.average, memo),
         )
+        copy.gamma = self.gamma
         memo |= {id(self): copy, id(self.theta): copy.theta, id(self.optimizer): copy.optimizer}
         if self.average is not None and copy.average is not None:
             memo[id(self.average.network)] = copy.average.network
