@@ -29,11 +29,11 @@ from benchmarks.atari_speed import STARTS, Clock, run_nexus
 from benchmarks.learning import ATARI_GAMES
 from benchmarks.record import median, record, rows_of
 from nexus.api import evaluate, make_config, process_for, resume, train
-from nexus.core.types import Batch, Transitions
+from nexus.core.types import Batch, Outcome, Transitions
 from nexus.data.device_replay import DeviceReplay
 from nexus.listener import Listener, Plan
 from nexus.runner import agent_for, replay_for
-from nexus.training.loop import Replay, UpdateResult
+from nexus.training.loop import Replay
 from nexus.training.replays import AnyReplay
 from nexus.whole_update import WholeUpdate
 
@@ -82,7 +82,7 @@ def learner(device: str, updates: int, prioritized: bool) -> list[dict[str, Any]
     agents = [agent_for(SHAPE, 4, config) for _ in range(2)]
     replays = [filled(replay_for(config, SHAPE, np.uint8, agent.device)) for agent in agents]
     whole = WholeUpdate(agents[0], replays[0])
-    ways: dict[str, tuple[Callable[[Batch], UpdateResult], Replay]] = {
+    ways: dict[str, tuple[Callable[[Batch], Outcome], Replay]] = {
         "as one CUDA graph": (whole.learn, whole),
         "without a graph": (agents[1].learn, replays[1]),
     }

@@ -178,18 +178,20 @@ def test_a_target_looks_at_legal_actions_only(algorithm: str, double: bool, targ
     agent = make_agent(algorithm, **SETTINGS, double=double)
     set_values(agent.q_network, ONLINE)
     set_values(agent.target_network, TARGET)
-    found = agent._gradient(agent._prepare(batch_of()))
-    assert found.outcome.targets.tolist() == pytest.approx(targets, abs=1e-4)
-    assert torch.isfinite(found.gradient).all()
-    assert torch.isfinite(found.outcome.priorities).all()
+    gradient, outcome = agent.learner.gradient(agent.learner.prepared(batch_of()))
+    assert outcome.metrics["target_mean"].tolist() == pytest.approx(targets, abs=1e-4)
+    assert torch.isfinite(gradient).all()
+    assert torch.isfinite(outcome.priorities).all()
 
 
 @pytest.mark.parametrize("algorithm", REPLAYED)
 @pytest.mark.parametrize("masked", [False, True])
 def test_every_algorithm_agrees_with_a_slow_oracle(algorithm: str, masked: bool) -> None:
     agent = make_agent(algorithm, state_dim=2, action_dim=ACTIONS, seed=1, munchausen_alpha=0.0, device="cpu")
+    learner = agent.learner
     with torch.no_grad():  # two networks that disagree
-        agent._theta_target.copy_(torch.randn(len(agent._theta), generator=torch.Generator().manual_seed(2)) / 10)
+        drawn = torch.randn(len(learner.theta), generator=torch.Generator().manual_seed(2))
+        learner.theta_target.copy_(drawn / 10)
     random = np.random.default_rng(0)
     states = random.normal(size=(64, 2)).astype(np.float32)
     masks = np.array([mask_of(number) for number in random.integers(16, size=64)])
@@ -203,7 +205,8 @@ def test_every_algorithm_agrees_with_a_slow_oracle(algorithm: str, masked: bool)
     if masked:
         batch |= {"action_masks": torch.from_numpy(masks), "next_action_masks": torch.from_numpy(masks)}
     agent.eval()
-    targets = agent.loss(agent.q_network, agent.target_network, agent.next_action, agent._prepare(batch)).targets
+    out = learner.loss(learner.q_network, learner.target_network, learner.next_action, learner.prepared(batch))
+    targets = out.metrics["target_mean"]
     with torch.no_grad():
         online, target = agent.q_network(states).numpy(), agent.target_network(states).numpy()
     for row in range(64):
@@ -222,7 +225,7 @@ def test_without_masks_nothing_is_computed_for_them() -> None:
     replay.push(np.zeros(2, np.float32), 0, 1.0, np.zeros(2, np.float32), False)
     batch = replay.sample(2)
     assert not [name for name in batch if "mask" in name]
-    assert not [name for name in agent._prepare(batch) if "mask" in name]
+    assert not [name for name in agent.learner.prepared(batch) if "mask" in name]
     assert not [name for name in replay.columns if "mask" in name]
 
 

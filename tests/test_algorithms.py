@@ -96,7 +96,7 @@ def test_each_repeats_itself_and_comes_back_from_its_files(tmp_path: Path, algor
     first, again, other = run("a", 0), run("b", 0), run("c", 1)
     for name, value in first.q_network.state_dict().items():
         assert torch.equal(value, again.q_network.state_dict()[name]), name
-    assert not torch.equal(first._theta, other._theta)
+    assert not torch.equal(first.learner.theta, other.learner.theta)
     loaded = nexus.load_agent(tmp_path / "a")
     states = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
     np.testing.assert_array_equal(loaded.act(states, 0.0, False), first.act(states, 0.0, False))
@@ -134,18 +134,23 @@ def filled(replay: ReplayBuffer | PrioritizedReplayBuffer, rows: int = 64) -> Re
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_batch_of_one_and_a_batch_of_many_agree(algorithm: str) -> None:
     agent = make_agent(algorithm, state_dim=3, action_dim=4)
-    loss: Any = agent.loss
+    learner = agent.learner
+    loss: Any = learner.loss
     if isinstance(loss, IQNLoss):
         loss = FixedLevels(loss.generator, bootstrap=loss.bootstrap)
     with torch.no_grad():
-        agent._theta_target += 0.1 * torch.randn(agent._theta.shape, generator=torch.Generator().manual_seed(0))
+        learner.theta_target += 0.1 * torch.randn(learner.theta.shape, generator=torch.Generator().manual_seed(0))
         batch = with_returns(filled(ReplayBuffer(64, seed=0)).sample(6))
-        many = loss(agent.q_network, agent.target_network, agent.next_action, batch)
+        many = loss(agent.q_network, agent.target_network, learner.next_action, batch)
         for row in range(6):
             one = {key: value[row : row + 1] for key, value in batch.items()}
-            alone = loss(agent.q_network, agent.target_network, agent.next_action, one)
-            for field in ("loss", "priorities", "targets"):
-                torch.testing.assert_close(getattr(alone, field), getattr(many, field)[row : row + 1])
+            alone = loss(agent.q_network, agent.target_network, learner.next_action, one)
+            for found, expected in (
+                (alone.loss, many.loss),
+                (alone.priorities, many.priorities),
+                (alone.metrics["target_mean"], many.metrics["target_mean"]),
+            ):
+                torch.testing.assert_close(found, expected[row : row + 1])
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -157,7 +162,7 @@ def test_equal_priorities_make_the_uniform_update(algorithm: str) -> None:
     def weights_after(batch: Batch) -> Tensor:
         agent = make_agent(algorithm, state_dim=3, action_dim=4)
         agent.learn(batch)
-        return agent._theta.clone()
+        return agent.learner.theta.clone()
 
     replay.update_priorities(torch.arange(64), torch.full((64,), 3.0))
     batch = with_returns(replay.sample(16))
@@ -175,8 +180,8 @@ def test_a_state_dict_goes_round(algorithm: str) -> None:
     agent, other = (make_agent(algorithm, state_dim=3, action_dim=4, seed=seed) for seed in (0, 1))
     agent.learn(with_returns(filled(ReplayBuffer(64, seed=0)).sample(16)))
     other.load_state_dict(agent.state_dict())
-    assert torch.equal(other._theta, agent._theta)  # the flat buffer is what the parameters are views of
-    assert torch.equal(other._theta_target, agent._theta_target)
+    assert torch.equal(other.learner.theta, agent.learner.theta)  # the flat buffer is what the parameters are views of
+    assert torch.equal(other.learner.theta_target, agent.learner.theta_target)
     states = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     np.testing.assert_array_equal(other.act(states, 0.0, False), agent.act(states, 0.0, False))
 
@@ -234,16 +239,16 @@ def test_noise_acts_while_training_and_is_gone_in_evaluation() -> None:
 
 def test_rainbow_is_its_parts() -> None:
     agent = make_agent("rainbow", state_dim=3, action_dim=2)
-    assert type(agent.loss).__name__ == "C51Loss"
+    assert type(agent.learner.loss).__name__ == "C51Loss"
     assert type(agent.q_network.head).__name__ == "DuelingHead"
-    assert agent.next_action.__name__ == "greedy_on_online"
+    assert agent.learner.next_action.__name__ == "greedy_on_online"
     assert type(make_agent("rainbow", state_dim=3, action_dim=2, dueling=False).q_network.head).__name__ == "Head"
 
 
 def test_beyond_is_its_parts() -> None:
     agent = make_agent("beyond", state_dim=3, action_dim=2)
-    assert isinstance(agent.loss, IQNLoss)
-    assert agent.loss.bootstrap == MunchausenBootstrap(0.9, 0.03, -1.0)
+    assert isinstance(agent.learner.loss, IQNLoss)
+    assert agent.learner.loss.bootstrap == MunchausenBootstrap(0.9, 0.03, -1.0)
     names = [type(module).__name__ for module in agent.q_network.modules()]
     assert {"IQNNetwork", "DuelingHead", "NoisyLinear", "LayerNorm"} <= set(names)
     config = make_config("any", algorithm="beyond")
@@ -254,9 +259,9 @@ def test_beyond_is_its_parts() -> None:
 def test_munchausen_is_a_switch(algorithm: str) -> None:
     agent = make_agent(algorithm, state_dim=3, action_dim=2, munchausen=True, munchausen_alpha=0.5, double=False)
     plain = make_agent(algorithm, state_dim=3, action_dim=2)
-    assert agent.loss.bootstrap == MunchausenBootstrap(alpha=0.5)  # type: ignore[attr-defined]
-    assert plain.loss.bootstrap == GreedyBootstrap()  # type: ignore[attr-defined]
-    assert type(agent.loss) is type(plain.loss)
+    assert agent.learner.loss.bootstrap == MunchausenBootstrap(alpha=0.5)  # type: ignore[attr-defined]
+    assert plain.learner.loss.bootstrap == GreedyBootstrap()  # type: ignore[attr-defined]
+    assert type(agent.learner.loss) is type(plain.learner.loss)
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,10 @@ def test_it_is_what_a_slow_loop_says(updates: int) -> None:
 def disagreeing() -> DQNAgent:
     """An agent whose weights prefer action 0, and their average action 1."""
     agent = DQNAgent({**TWO_ACTIONS, "averaged_updates": 10, "epsilon": 0.0, "epsilon_min": 0.0})
-    assert agent.average is not None
+    average = agent.learner.average
+    assert average is not None
     with torch.no_grad():
-        for network, preferred in ((agent.q_network, 0), (agent.average.network, 1)):
+        for network, preferred in ((agent.q_network, 0), (average.network, 1)):
             *_, weight, bias = network.parameters()  # of the last layer
             weight.zero_()
             bias.copy_(torch.eye(2)[preferred])
@@ -76,7 +77,7 @@ def test_training_acts_on_the_weights_and_all_else_on_their_average() -> None:
 
 def test_without_it_there_is_one_set_of_weights_to_act_on() -> None:
     agent = DQNAgent(TWO_ACTIONS)
-    assert agent.average is None
+    assert agent.learner.average is None
     assert agent.networks.keys() == {"q_network", "target_network"}
 
 
@@ -96,9 +97,10 @@ def test_learning_is_the_same_and_the_average_is_that_of_its_weights(algorithm: 
         for agent in (plain, averaged):
             agent.learn(batch)
         mean = mean + (weights(plain.q_network).detach() - mean) / min(n, 4)
-    assert averaged.average is not None
+    average = averaged.learner.average
+    assert average is not None
     assert torch.equal(weights(averaged.q_network), weights(plain.q_network))
-    torch.testing.assert_close(weights(averaged.average.network), mean)
+    torch.testing.assert_close(weights(average.network), mean)
 
 
 def test_a_saved_agent_acts_as_the_one_that_was_evaluated(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def agent_of(*values: float, **settings: Any) -> DQNAgent:
     """An agent with these Q-values everywhere."""
     agent = make_agent("dqn", state_dim=1, action_dim=len(values), exploration="boltzmann", device="cpu", **settings)
     with torch.no_grad():
-        agent._theta.zero_()
-        agent._theta[-len(values) :] = torch.tensor(values)
+        agent.learner.theta.zero_()
+        agent.learner.theta[-len(values) :] = torch.tensor(values)
     return agent
 
 
@@ -126,7 +126,7 @@ def test_a_run_learns_by_it_and_logs_the_temperature(tmp_path: Path) -> None:
     late = [float(line.split(",")[2]) for line in episodes[-300:]]
     assert np.mean(late) > 1.7  # 1 if every action were random
     again = nexus.load_agent(result.run_dir)
-    assert again.exploration is result.agent.exploration
+    assert again.policy.exploration is result.agent.policy.exploration
 
 
 def test_the_plan_says_the_temperature() -> None:

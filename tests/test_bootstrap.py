@@ -88,7 +88,7 @@ def test_the_quantile_target_by_hand() -> None:
     }
     out = QuantileLoss(bootstrap=WARM)(online, target, nobody, batch)
     low, high = (1 - 1 + 0.5 * (2 * LN4 + spread) for spread in (-7.0, 7.0))
-    close(out.targets, [(low + high) / 2])
+    close(out.metrics["target_mean"], [(low + high) / 2])
     errors = [[y - q for y in (low, high)] for q in (0.5, 1.5)]
     huber = [[u * u / 2 if abs(u) <= 1 else abs(u) - 0.5 for u in row] for row in errors]
     weights = [[abs(level - (u < 0)) for u in row] for level, row in zip((0.25, 0.75), errors, strict=True)]
@@ -122,7 +122,7 @@ def test_the_implicit_quantile_loss_is_the_definition_with_explicit_loops(bootst
                 error = y - float(predicted[i])
                 size = error**2 / 2 if abs(error) <= 1 else abs(error) - 0.5
                 loss += abs(float(u[b, i]) - (error < 0)) * size / 5
-        assert float(out.targets[b]) == pytest.approx(mean_target, abs=1e-4)
+        assert float(out.metrics["target_mean"][b]) == pytest.approx(mean_target, abs=1e-4)
         assert float(out.loss[b].detach()) == pytest.approx(loss, abs=1e-4)
         assert float(out.priorities[b]) == pytest.approx(abs(mean_target - float(predicted.mean())), abs=1e-4)
 
@@ -142,16 +142,16 @@ def test_without_alpha_and_temperature_it_is_greedy(kind: str) -> None:
     ours = cold(network(0), network(1), nobody, random_batch())
     theirs = loss()(network(0), network(1), greedy_on_target, random_batch())
     torch.testing.assert_close(ours.loss, theirs.loss)
-    torch.testing.assert_close(ours.targets, theirs.targets)
+    torch.testing.assert_close(ours.metrics["target_mean"], theirs.metrics["target_mean"])
     warm = loss(bootstrap=WARM)(network(0), network(1), nobody, random_batch())
-    assert not torch.allclose(warm.targets, theirs.targets)
+    assert not torch.allclose(warm.metrics["target_mean"], theirs.metrics["target_mean"])
 
 
 def test_one_quantile_backs_up_as_a_scalar_does() -> None:
     online, target, batch = qr(0, 1), qr(1, 1), random_batch()
     quantile = QuantileLoss(bootstrap=WARM)(online, target, nobody, batch)
     scalar = DQNLoss(bootstrap=WARM)(online, target, nobody, batch)
-    torch.testing.assert_close(quantile.targets, scalar.targets)
+    torch.testing.assert_close(quantile.metrics["target_mean"], scalar.metrics["target_mean"])
     torch.testing.assert_close(2 * quantile.loss, scalar.loss)  # |½ - [u < 0]| is ½
 
 
@@ -165,7 +165,7 @@ def test_a_certain_return_backs_up_as_a_scalar_does() -> None:
     batch = random_batch()
     implicit = IQNLoss(levels(), bootstrap=WARM)(networks[0], networks[1], nobody, batch)
     scalar = DQNLoss(bootstrap=WARM)(networks[0], networks[1], nobody, batch)
-    torch.testing.assert_close(implicit.targets, scalar.targets)
+    torch.testing.assert_close(implicit.metrics["target_mean"], scalar.metrics["target_mean"])
     torch.testing.assert_close(implicit.priorities, scalar.priorities)
 
 

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import nexus
 from nexus.core.errors import DivergenceError
-from nexus.core.types import Array, Batch
+from nexus.core.types import Array, Batch, Outcome
 from nexus.envs.stream import TransitionStream
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import make_agent
@@ -24,7 +24,7 @@ from nexus.training.divergence import WatchedAgent
 from nexus.training.logs import Rate
 from nexus.training.loop import Counters, Progress
 from nexus.training.under_way import fresh_under_way
-from tests.test_loop import FiveSteps, PriorityReplay, Result, Witness
+from tests.test_loop import FiveSteps, PriorityReplay, Witness
 
 ENVS = 2
 BASE: dict[str, Any] = {
@@ -66,7 +66,7 @@ class Recorded(Witness):
     def actor(self) -> Follower:
         return Follower(self)
 
-    def learn(self, batch: Batch) -> Result:
+    def learn(self, batch: Batch) -> Outcome:
         self.events.append("learn")
         self.threads.add(threading.get_ident())
         return super().learn(batch)
@@ -122,7 +122,7 @@ def test_learning_has_a_thread_of_its_own_and_playing_goes_on_beside_it() -> Non
     met = threading.Barrier(2, timeout=20)
 
     class Meeting(Recorded):
-        def learn(self, batch: Batch) -> Result:
+        def learn(self, batch: Batch) -> Outcome:
             if len(self.calls) == 20:  # the first epoch with updates is learned from alone
                 met.wait()
             return super().learn(batch)
@@ -283,12 +283,10 @@ def test_the_noise_of_an_actor_is_its_own() -> None:
 
 def test_the_update_that_diverged_in_the_thread_is_named(tmp_path: Path) -> None:
     class Diverging(Recorded):
-        def learn(self, batch: Batch) -> Any:
-            super().learn(batch)
+        def learn(self, batch: Batch) -> Outcome:
+            priorities = super().learn(batch).priorities
             loss = torch.tensor(float("nan") if len(self.calls) == 33 else 1.0)
-            result = Result(len(batch["actions"]))
-            result.__class__ = type("Told", (Result,), {"__getitem__": lambda _, name: loss})
-            return result
+            return Outcome(loss, priorities, {"grad_norm": loss})
 
     config = TrainConfig.from_mapping(
         {"total_steps": 100, "num_envs": ENVS, "learning_starts": 0, "update_every": "1 steps", "batch_size": 4}

@@ -75,8 +75,8 @@ def test_a_copy_goes_on_as_the_original_would_and_neither_moves_the_other(algori
         for parameter in network.parameters():
             parameter.zero_()
     require_same(agent, afterwards)
-    assert not copy._theta.any()  # its parameters are views of its own flat ones
-    assert not copy._theta_target.any()
+    assert not copy.learner.theta.any()  # its parameters are views of its own flat ones
+    assert not copy.learner.theta_target.any()
 
 
 def test_a_copy_keeps_what_was_set_on_the_original() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nexus.core import Batch, ConfigError, LossOutput
+from nexus.core import Batch, ConfigError, Outcome
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.envs.factory import EnvSpec, make_vector_env
 from nexus.envs.stream import TransitionStream
@@ -32,6 +32,12 @@ from tests import probes
 def close(actual: Tensor, expected: Any, atol: float = 1e-6) -> None:
     expected = torch.as_tensor(expected, dtype=actual.dtype)
     torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
+def all_of(out: Outcome) -> dict[str, Tensor]:
+    """All that a loss says, before it is reduced."""
+    assert out.metrics.keys() >= {"q_mean", "target_mean"}
+    return {"loss": out.loss, "priorities": out.priorities, **out.metrics}
 
 
 # --- the projection ---
@@ -256,8 +262,8 @@ def test_the_c51_loss_by_hand() -> None:
     entropy = -0.15 * math.log(0.15) - 0.85 * math.log(0.85)
     close(out.loss, [cross_entropy])
     close(out.priorities, [cross_entropy - entropy])
-    close(out.targets, [0.85])
-    close(out.q_values, [[0.25, 0.0]])
+    close(out.metrics["target_mean"], [0.85])
+    close(out.metrics["q_mean"], [[0.25, 0.0]])
 
 
 def test_sharp_atoms_back_up_as_scalars_do() -> None:
@@ -269,9 +275,10 @@ def test_sharp_atoms_back_up_as_scalars_do() -> None:
     batch = make_batch(states, next_states, torch.randint(3, (200,), generator=random), rewards, discounts)
     out = C51Loss()(network, network, greedy_on_target, batch)
     scalar = DQNLoss()(network, network, greedy_on_target, batch)
-    assert ((scalar.targets.abs() > 5).sum() > 10) & ((scalar.targets.abs() < 5).sum() > 100)  # both kinds
-    close(out.targets, scalar.targets.clamp(-5, 5), atol=1e-5)
-    close(out.q_values, scalar.q_values)
+    targets = scalar.metrics["target_mean"]
+    assert ((targets.abs() > 5).sum() > 10) & ((targets.abs() < 5).sum() > 100)  # both kinds
+    close(out.metrics["target_mean"], targets.clamp(-5, 5), atol=1e-5)
+    close(out.metrics["q_mean"], scalar.metrics["q_mean"])
 
 
 def test_any_distribution_backs_up_its_mean_while_nothing_is_clipped() -> None:
@@ -280,8 +287,8 @@ def test_any_distribution_backs_up_its_mean_while_nothing_is_clipped() -> None:
     states, next_states = torch.randn(2, 50, 2, 21, generator=random)
     rewards, discounts = 0.4 * torch.rand(50, generator=random) - 0.2, torch.full((50,), 0.9)
     batch = make_batch(states, next_states, torch.zeros(50, dtype=torch.int64), rewards, discounts)
-    targets = C51Loss()(network, network, greedy_on_target, batch).targets
-    close(targets, DQNLoss()(network, network, greedy_on_target, batch).targets, atol=1e-5)
+    targets = C51Loss()(network, network, greedy_on_target, batch).metrics["target_mean"]
+    close(targets, DQNLoss()(network, network, greedy_on_target, batch).metrics["target_mean"], atol=1e-5)
 
 
 def test_the_priority_is_zero_where_nothing_is_left_to_learn_and_never_below() -> None:
@@ -304,8 +311,8 @@ def test_the_quantile_loss_object_by_hand() -> None:
     # Targets 0.5 and 3, levels 1/4 and 3/4: the numbers of the test above.
     close(out.loss, [0.25 * (0.125 + 2.5) / 2 + (0.25 * 0.125 + 0.75 * 1.5) / 2])
     close(out.priorities, [1.75 - 0.5])
-    close(out.targets, [1.75])
-    close(out.q_values, [[0.0, 0.5]])
+    close(out.metrics["target_mean"], [1.75])
+    close(out.metrics["q_mean"], [[0.0, 0.5]])
 
 
 @pytest.mark.parametrize("kind", ["c51", "qr"])
@@ -323,8 +330,8 @@ def test_who_picks_the_next_action_is_asked(kind: str) -> None:
 
     online = deepcopy(network)
     batch = make_batch(states, next_states, [0], [0.5], [0.5])
-    close(loss(online, network, always_one, batch).targets, [1.0])
-    close(loss(online, network, greedy_on_target, batch).targets, [2.5])
+    close(loss(online, network, always_one, batch).metrics["target_mean"], [1.0])
+    close(loss(online, network, greedy_on_target, batch).metrics["target_mean"], [2.5])
     assert len(seen) == 1
     assert seen[0][0] is online
     assert seen[0][1] == [[4.0, 1.0]]
@@ -370,7 +377,7 @@ def greedy_online(q_network: DQNNetwork, target_output: Any, batch: Batch) -> Te
 def test_gradients_reach_the_online_network_and_no_other(network: Callable[[], DQNNetwork], loss: Loss) -> None:
     online, target = network(), network()
     out = loss(online, target, greedy_online, random_batch())
-    for logged in (out.priorities, out.q_values, out.targets):
+    for logged in (out.priorities, out.metrics["q_mean"], out.metrics["target_mean"]):
         assert not logged.requires_grad
     out.loss.sum().backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in online.parameters())
@@ -396,11 +403,11 @@ def test_the_target_is_no_function_of_the_online_network(network: Callable[[], D
 def test_a_batch_of_one_and_a_batch_of_many_agree(network: Callable[[], DQNNetwork], loss: Loss) -> None:
     online, target, batch = network(), network(), random_batch()
     many = loss(online, target, greedy_on_target, batch)
-    assert many.loss.shape == many.priorities.shape == many.targets.shape == (32,)
+    assert many.loss.shape == many.priorities.shape == many.metrics["target_mean"].shape == (32,)
     for item in range(32):
         one = loss(online, target, greedy_on_target, {key: value[item : item + 1] for key, value in batch.items()})
-        for name in LossOutput.__slots__:
-            close(getattr(one, name), getattr(many, name)[item : item + 1], atol=1e-5)
+        for name, value in all_of(many).items():
+            close(all_of(one)[name], value[item : item + 1], atol=1e-5)
 
 
 def test_the_slope_on_the_logits_is_the_difference_of_the_distributions() -> None:
@@ -423,8 +430,8 @@ def test_one_quantile_is_the_median_and_half_of_the_scalar_loss(kappa: float, of
     online, target = qr_network(1), qr_network(1)
     quantile = QuantileLoss(kappa)(online, target, greedy_on_target, random_batch())
     scalar = DQNLoss(of_error)(online, target, greedy_on_target, random_batch())
-    for name in LossOutput.__slots__:
-        close(getattr(quantile, name), getattr(scalar, name))
+    for name, value in all_of(scalar).items():
+        close(all_of(quantile)[name], value)
     parameters = list(online.parameters())
     for one, other in zip(
         torch.autograd.grad(quantile.loss.sum(), parameters),
@@ -474,13 +481,13 @@ def test_the_update_is_one_graph(network: Callable[[], DQNNetwork], loss: Loss) 
     if not hasattr(dynamo.config, "trace_autograd_ops"):
         pytest.skip("needs torch 2.13")
     agent = DQNAgent(CONFIG, network=network(), loss=loss)
-    one_graph: Any = torch.compile(agent._gradient, fullgraph=True, backend="eager")
-    expected, batch = agent._gradient(random_batch()), random_batch()
+    one_graph: Any = torch.compile(agent.learner.gradient, fullgraph=True, backend="eager")
+    (gradient, expected), batch = agent.learner.gradient(random_batch()), random_batch()
     with dynamo.config.patch(trace_autograd_ops=True):
-        compiled = one_graph(batch)
-    close(compiled.gradient, expected.gradient, atol=1e-5)
-    for name, value in compiled.outcome._asdict().items():
-        close(value, getattr(expected.outcome, name), atol=1e-5)
+        compiled, told = one_graph(batch)
+    close(compiled, gradient, atol=1e-5)
+    for name, value in all_of(expected).items():
+        close(all_of(told)[name], value, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -514,7 +521,7 @@ def test_qr_dqn_refuses_logits_and_reads_a_scalar_as_the_median() -> None:
     one.load_state_dict(scalar.state_dict())
     out, same = (QuantileLoss()(network, network, greedy_on_target, batch) for network in (scalar, one))
     torch.testing.assert_close(out.loss, same.loss)
-    torch.testing.assert_close(out.q_values, same.q_values)
+    torch.testing.assert_close(out.metrics["q_mean"], same.metrics["q_mean"])
 
 
 def test_c51_refuses_a_network_without_atoms() -> None:

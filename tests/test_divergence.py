@@ -17,9 +17,10 @@ import nexus
 from nexus.api import TrainResult, resume, train
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError, DivergenceError, RunError
-from nexus.core.types import Batch
+from nexus.core.types import Batch, Outcome
 from nexus.runner import MOST_ROLLBACKS, Run
 from nexus.training.config import TrainConfig
+from nexus.training.course import Course
 from nexus.training.divergence import BATCH_FILE, WINDOW, WatchedAgent
 from nexus.training.files import read_tensors, write_tensors
 from nexus.training.loop import Counters
@@ -93,12 +94,17 @@ def test_a_run_that_diverges_stops_at_that_update_and_keeps_what_was_good(
         assert np.array_equal(saved[f"agent.q_network.{key}"], tensor.numpy())
 
 
+def told(loss: float, norm: float) -> Outcome:
+    """What an update tells that is looked at."""
+    return Outcome(torch.tensor(loss), torch.zeros(1), {"grad_norm": torch.tensor(norm)})
+
+
 def test_an_infinite_loss_with_a_finite_gradient_is_no_learning_either(tmp_path: Path) -> None:
     """Huber's slope is ±1 wherever the error is, infinity included."""
 
     class Agent(SimpleNamespace):
-        def learn(self, batch: Batch) -> Any:
-            return {"loss": torch.tensor(math.inf), "grad_norm": torch.tensor(1.0)}
+        def learn(self, batch: Batch) -> Outcome:
+            return told(math.inf, 1.0)
 
     agent = Agent(epsilon=0.0, temperature=0.0, optimizer=None)
     watched = WatchedAgent(agent, Counters(7, 0, 2), tmp_path, at_once=True)
@@ -110,10 +116,9 @@ def test_where_looking_waits_for_a_device_the_first_bad_update_is_still_named(tm
     bad = {WINDOW + 3, WINDOW + 5}
 
     class Agent(SimpleNamespace):
-        def learn(self, batch: Batch) -> Any:
+        def learn(self, batch: Batch) -> Outcome:
             number = int(batch["states"])
-            norm = math.nan if number in bad else 1.0
-            return {"loss": torch.tensor(0.5), "grad_norm": torch.tensor(norm)}
+            return told(0.5, math.nan if number in bad else 1.0)
 
     counters = Counters()
     agent = Agent(epsilon=0.0, temperature=0.0, optimizer=None)
@@ -156,7 +161,7 @@ def test_a_run_that_looks_rarely_never_saves_or_evaluates_what_diverged(
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     def spoil(run: Run) -> None:
         with torch.no_grad():
-            next(run.agent.q_network.parameters()).view(-1)[0] = math.nan
+            next(run.parts.agent.q_network.parameters()).view(-1)[0] = math.nan
 
     class Spoiler(Silent):
         def on_step(self, progress: Any, episodes: Any) -> None:
@@ -172,10 +177,10 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
         run.run()
     assert verify(run_dir).checkpoints == (100,)
     with Run(match_reward, None, config, tmp_path / "weights", Silent()) as run:
-        run.save("running")
+        run.files.save("running", run.course)
         before = (tmp_path / "weights" / "agent.safetensors").read_bytes()
         spoil(run)
-        run.save("interrupted")
+        run.files.save("interrupted", run.course)
     assert (tmp_path / "weights" / "agent.safetensors").read_bytes() == before
 
 
@@ -233,8 +238,8 @@ def test_a_rollback_gives_what_a_new_process_with_half_the_rate_would(
     interrupted(partial(trained, tmp_path / "other", Silent(230, interrupt), num_envs=1))
     shutil.rmtree(tmp_path / "other" / "checkpoints" / "230")
     with monkeypatch.context() as patch:
-        set_state = Run.set_state
-        patch.setattr(Run, "set_state", lambda run, state: set_state(run, {**state, "rollbacks": 1}))
+        set_state = Course.set_state
+        patch.setattr(Course, "set_state", lambda course, state: set_state(course, {**state, "rollbacks": 1}))
         resume(tmp_path / "other", env=match_reward, listener=Silent())
     poison(above=0.6 * RATE)
     trained(tmp_path / "run", on_divergence="rollback")
@@ -328,10 +333,10 @@ def test_looking_costs_little(tmp_path: Path) -> None:
     """A bound that only a slip such as reducing every metric would pass: 450 µs is a plain update."""
     import time
 
-    ready = {"loss": torch.tensor(0.5), "grad_norm": torch.tensor(1.0)}
+    ready = told(0.5, 1.0)
 
     class Agent(SimpleNamespace):
-        def learn(self, batch: Batch) -> Any:
+        def learn(self, batch: Batch) -> Outcome:
             return ready
 
     agent = Agent(epsilon=0.0, temperature=0.0, optimizer=None)

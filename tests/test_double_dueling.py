@@ -43,7 +43,7 @@ def losses(next_action: NextAction) -> Tensor:
         "discounts": torch.tensor([0.5, 0.9, 0.0]),
         "next_states": torch.tensor([[1.0], [2.0], [1.0]]),
     }
-    return DQNLoss(squared)(ONLINE, TARGET, next_action, batch).targets
+    return DQNLoss(squared)(ONLINE, TARGET, next_action, batch).metrics["target_mean"]
 
 
 def test_the_online_network_picks_and_the_target_network_values() -> None:
@@ -57,8 +57,8 @@ def test_the_online_network_picks_and_the_target_network_values() -> None:
 def agent_after_an_update(next_action: NextAction, apart: bool) -> tuple[Tensor, dict[str, float]]:
     agent = DQNAgent({"state_dim": 4, "action_dim": 3, "seed": 1}, next_action=next_action)
     if apart:
-        noise = torch.randn(agent._theta.shape, generator=torch.Generator().manual_seed(0))
-        agent._theta_target.add_(noise, alpha=0.3)
+        noise = torch.randn(agent.learner.theta.shape, generator=torch.Generator().manual_seed(0))
+        agent.learner.theta_target.add_(noise, alpha=0.3)
     rng = np.random.default_rng(0)
     batch = {
         "states": torch.tensor(rng.normal(size=(32, 4)), dtype=torch.float32),
@@ -67,10 +67,10 @@ def agent_after_an_update(next_action: NextAction, apart: bool) -> tuple[Tensor,
         "discounts": torch.full((32,), 0.99),
         "next_states": torch.tensor(rng.normal(size=(32, 4)), dtype=torch.float32),
     }
-    start = agent._theta.clone()
+    start = agent.learner.theta.clone()
     metrics = agent.learn(batch)
-    assert not torch.equal(agent._theta, start)
-    return agent._theta.clone(), {name: float(value) for name, value in metrics.items()}
+    assert not torch.equal(agent.learner.theta, start)
+    return agent.learner.theta.clone(), {name: float(value) for name, value in metrics.items()}
 
 
 def test_with_identical_networks_it_is_dqn_to_the_bit() -> None:

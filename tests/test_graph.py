@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nexus.models.graph import Captured, Recorder, Recording, record
 from nexus.models.rl.dqn import DQNAgent
+from nexus.models.rl.dqn.learner_state import CapturedStep, streams, tensors
 from nexus.runner import agent_from
 from tests.recording import OnTheCPU
 
@@ -146,17 +147,17 @@ NAMES = ["dqn", "rainbow", "iqn", "beyond", "rmsprop", "averaged"]
 def test_an_agent_learns_the_same_through_a_recording(algorithm: dict[str, Any]) -> None:
     eager, recorded = (agent_for(algorithm, "cpu", cuda_graph=False) for _ in range(2))
     recorder = OnTheCPU()
-    recorded._take_step = recorded.captured(recorder)
+    recorded.learner.take_step = CapturedStep(recorded.learner, recorder)
     for seed in range(4):
         for agent in (eager, recorded):
             agent.optimizer.param_groups[0]["lr"] = 2.0 ** -(10 + seed)
             agent.learn(batch_of(seed))
             agent.update_target_network()
     assert recorder.replayed == 4
-    for name, tensor in eager.tensors.items():
-        torch.testing.assert_close(recorded.tensors[name], tensor, rtol=1e-6, atol=1e-7, msg=name)
-    for name, stream in eager.torch_streams.items():
-        assert torch.equal(recorded.torch_streams[name].get_state(), stream.get_state()), name
+    for name, tensor in tensors(eager.learner).items():
+        torch.testing.assert_close(tensors(recorded.learner)[name], tensor, rtol=1e-6, atol=1e-7, msg=name)
+    for name, stream in streams(eager.learner).items():
+        assert torch.equal(streams(recorded.learner)[name].get_state(), stream.get_state()), name
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
@@ -165,25 +166,25 @@ def test_a_recording_reads_the_learning_rate_that_it_is_given(optimizer: str) ->
     given.optimizer.param_groups[0]["lr"] = 2.0**-8
     given.learn(batch_of(0))
     taken.optimizer.param_groups[0]["lr"] = 0.0  # the number that a recording would keep for ever
-    taken.step(taken._prepare(batch_of(0)), torch.tensor(2.0**-8))
-    torch.testing.assert_close(taken._theta, given._theta, rtol=1e-6, atol=1e-7)
+    taken.learner.step(taken.learner.prepared(batch_of(0)), torch.tensor(2.0**-8))
+    torch.testing.assert_close(taken.learner.theta, given.learner.theta, rtol=1e-6, atol=1e-7)
 
 
 def test_tensors_that_were_replaced_are_recorded_anew() -> None:
     eager, recorded = (agent_for({}, "cpu", cuda_graph=False) for _ in range(2))
     recorder = OnTheCPU()
-    recorded._take_step = recorded.captured(recorder)
+    recorded.learner.take_step = CapturedStep(recorded.learner, recorder)
     for seed in range(4):
         for agent in (eager, recorded):
             if seed == 2:
                 agent.optimizer.load_state_dict(deepcopy(agent.optimizer.state_dict()))
             agent.learn(batch_of(seed))
     assert (recorder.recorded, recorder.replayed) == (2, 4)
-    torch.testing.assert_close(recorded._theta, eager._theta, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(recorded.learner.theta, eager.learner.theta, rtol=1e-6, atol=1e-7)
 
 
 def test_without_a_gpu_nothing_is_recorded() -> None:
-    assert not isinstance(agent_for({}, "cpu", cuda_graph=True)._take_step, Captured)
+    assert not isinstance(agent_for({}, "cpu", cuda_graph=True).learner.take_step, CapturedStep)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -143,4 +143,4 @@ def test_a_network_that_somebody_made_is_left_alone() -> None:
     before = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
     agent = DQNAgent({"state_dim": 4, "action_dim": 2}, network=network)
     assert agent.q_network is network
-    assert torch.equal(agent._theta, before)
+    assert torch.equal(agent.learner.theta, before)

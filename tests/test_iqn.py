@@ -132,8 +132,8 @@ def test_the_loss_is_the_definition_with_explicit_loops() -> None:
             assert float(out.loss[b]) == pytest.approx(loss, abs=1e-5)
             assert float(out.priorities[b]) == pytest.approx(abs(np.mean(errors)), abs=1e-5)
             y = data["rewards"][b] + data["discounts"][b] * following.mean()
-            assert float(out.targets[b]) == pytest.approx(float(y), abs=1e-5)
-            torch.testing.assert_close(out.q_values[b], predicted.mean(1))
+            assert float(out.metrics["target_mean"][b]) == pytest.approx(float(y), abs=1e-5)
+            torch.testing.assert_close(out.metrics["q_mean"][b], predicted.mean(1))
 
 
 def test_the_next_action_is_whose_it_is_asked_of() -> None:
@@ -148,7 +148,9 @@ def test_the_next_action_is_whose_it_is_asked_of() -> None:
     out = IQNLoss(noise(), 1, 500)(online, target, last, data)
     assert seen == [(True, True)]
     expected = data["rewards"] + data["discounts"] * target(data["next_states"])[:, 2]
-    torch.testing.assert_close(out.targets, expected.detach(), atol=0.05, rtol=0)  # means over drawn levels
+    torch.testing.assert_close(
+        out.metrics["target_mean"], expected.detach(), atol=0.05, rtol=0
+    )  # means over drawn levels
 
 
 def test_levels_are_uniform_fresh_and_the_generators() -> None:
@@ -167,9 +169,9 @@ def test_levels_are_uniform_fresh_and_the_generators() -> None:
 def test_no_gradient_reaches_the_target_network() -> None:
     online, target = network(0, action_dim=3), network(1, action_dim=3)
     out = IQNLoss(noise())(online, target, greedy_on_target, batch())
-    assert not out.targets.requires_grad
+    assert not out.metrics["target_mean"].requires_grad
     assert not out.priorities.requires_grad
-    assert not out.q_values.requires_grad
+    assert not out.metrics["q_mean"].requires_grad
     ours, theirs = list(online.parameters()), list(target.parameters())
     gradients = torch.autograd.grad(out.loss.sum(), ours + theirs, allow_unused=True)
     assert all(map(torch.any, gradients[: len(ours)]))

@@ -116,7 +116,7 @@ def test_loading_a_state_dict_keeps_the_parameters_flat() -> None:
     states = torch.randn(5, 4)
     agent.load_state_dict(other.state_dict())
     torch.testing.assert_close(agent.q_network(states), other.q_network(states))
-    assert agent._theta.data_ptr() == next(agent.q_network.parameters()).data_ptr()
+    assert agent.learner.theta.data_ptr() == next(agent.q_network.parameters()).data_ptr()
 
 
 def test_seeds_make_different_networks_and_leave_the_global_generator_alone() -> None:
@@ -125,5 +125,5 @@ def test_seeds_make_different_networks_and_leave_the_global_generator_alone() ->
     torch.manual_seed(5)
     first, again, other = (DQNAgent({"state_dim": 4, "action_dim": 2, "seed": seed}) for seed in (0, 0, 1))
     assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(first._theta, again._theta)
-    assert not torch.equal(first._theta, other._theta)
+    assert torch.equal(first.learner.theta, again.learner.theta)
+    assert not torch.equal(first.learner.theta, other.learner.theta)

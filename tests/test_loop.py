@@ -1,6 +1,5 @@
 """The loop in slow motion: a made environment, an agent that writes down what it is asked, exact counts."""
 
-from collections.abc import Iterable
 from typing import Any, SupportsInt
 
 import gymnasium as gym
@@ -12,7 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 from nexus.core.period import Period
-from nexus.core.types import Array, Batch
+from nexus.core.types import Array, Batch, Outcome
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.envs.stream import TransitionStream
 from nexus.training.config import TrainConfig
@@ -37,15 +36,8 @@ class FiveSteps(gym.Env[Array, SupportsInt]):
         return np.array([self.at], np.float32), 7.0, self.at == EPISODE, False, {}
 
 
-class Result:
-    def __init__(self, count: int) -> None:
-        self.priorities = torch.full((count,), 3.0)
-
-    def __getitem__(self, name: str) -> Tensor:
-        raise KeyError(name)
-
-    def items(self) -> Iterable[tuple[str, Tensor]]:
-        return []
+def result(count: int) -> Outcome:
+    return Outcome(torch.zeros(()), torch.full((count,), 3.0), {})
 
 
 class Witness:
@@ -63,10 +55,10 @@ class Witness:
         self.epsilons.append(epsilon)
         return np.zeros(len(states), np.int64)
 
-    def learn(self, batch: Batch) -> Result:
+    def learn(self, batch: Batch) -> Outcome:
         self.calls.append("learn")
         self.learning_rates.append(self.optimizer.param_groups[0]["lr"])
-        return Result(len(batch["actions"]))
+        return result(len(batch["actions"]))
 
     def update_target_network(self) -> None:
         self.calls.append("sync")

@@ -117,11 +117,11 @@ def test_the_target_is_reward_plus_bonus_plus_the_discounted_soft_value() -> Non
         -2 + (LN3 - LN4),  # terminal: the bonus stays, the soft value goes
         0.5 - ln2 + 0.25 * 2 * LN4,
     ]
-    close(out.targets, expected)
+    close(out.metrics["target_mean"], expected)
     errors = torch.tensor(expected) - torch.tensor([0.25, -1.0, 4.0])
     torch.testing.assert_close(out.priorities, errors.abs())
     torch.testing.assert_close(out.loss, huber(errors, torch.zeros(3)))
-    torch.testing.assert_close(out.q_values, torch.tensor([[0.25, -1.0], [0.25, -1.0], [4.0, 99.0]]))
+    torch.testing.assert_close(out.metrics["q_mean"], torch.tensor([[0.25, -1.0], [0.25, -1.0], [4.0, 99.0]]))
     torch.testing.assert_close(
         replace(LOSS, of_error=squared)(Q_NETWORK, TARGET, nobody, BATCH).loss, errors.square() / 2
     )
@@ -130,7 +130,7 @@ def test_the_target_is_reward_plus_bonus_plus_the_discounted_soft_value() -> Non
 def test_without_alpha_it_is_soft_q_learning() -> None:
     loss = of_scalars(alpha=0.0, temperature=2.0)
     expected = BATCH["rewards"] + BATCH["discounts"] * 2 * torch.logsumexp(TARGET(BATCH["next_states"]) / 2, 1)
-    torch.testing.assert_close(loss(Q_NETWORK, TARGET, nobody, BATCH).targets, expected.detach())
+    torch.testing.assert_close(loss(Q_NETWORK, TARGET, nobody, BATCH).metrics["target_mean"], expected.detach())
 
 
 def test_without_alpha_and_temperature_it_is_dqn() -> None:
@@ -147,7 +147,7 @@ def test_one_item_and_many_agree() -> None:
 
 def test_the_gradient_goes_to_the_action_taken_and_never_to_the_target_network() -> None:
     out = LOSS(Q_NETWORK, TARGET, nobody, BATCH)
-    assert not out.targets.requires_grad
+    assert not out.metrics["target_mean"].requires_grad
     assert not out.priorities.requires_grad
     ours, theirs = (list(network.parameters()) for network in (Q_NETWORK, TARGET))
     gradients = torch.autograd.grad(out.loss.sum(), ours + theirs, allow_unused=True)

@@ -126,8 +126,8 @@ def test_an_agent_takes_rmsprop_and_saves_its_state() -> None:
     batch = {"states": torch.randn(4, 3), "actions": torch.tensor([0, 1, 0, 1]), "rewards": torch.ones(4),
              "discounts": torch.ones(4), "next_states": torch.randn(4, 3)}  # fmt: skip
     agent.learn(batch)
-    assert agent.optimizer.state[agent._theta]["square"].max() > 0
+    assert agent.optimizer.state[agent.learner.theta]["square"].max() > 0
     again.set_state(agent.get_state())
     for each in (agent, again):
         each.learn(batch)
-    assert torch.equal(agent._theta, again._theta)
+    assert torch.equal(agent.learner.theta, again.learner.theta)

@@ -260,20 +260,21 @@ def test_the_loss_by_hand() -> None:
         q_values = agent.q_network(states)
     taken = q_values[[0, 1, 2], actions]
     batch = {"states": states, "actions": actions, "returns": taken + torch.tensor([0.5, -2.0, 0.0])}
-    out = agent.loss(agent.q_network, None, None, batch)  # type: ignore[arg-type]  # neither is looked at
+    out = agent.learner.loss(agent.q_network, None, None, batch)  # type: ignore[arg-type]  # neither is looked at
     torch.testing.assert_close(out.loss, torch.tensor([0.125, 2.0, 0.0]), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.priorities, torch.tensor([0.5, 2.0, 0.0]), atol=1e-5, rtol=0)
-    assert not any(each.requires_grad for each in (out.priorities, out.q_values, out.targets))
+    assert not any(each.requires_grad for each in (out.priorities, out.metrics["q_mean"], out.metrics["target_mean"]))
     robust = ReturnLoss(huber)(agent.q_network, None, None, batch)  # type: ignore[arg-type]
     torch.testing.assert_close(robust.loss, torch.tensor([0.125, 1.5, 0.0]), atol=1e-5, rtol=0)
-    taught = make_agent("pqn", state_dim=2, action_dim=2, hidden_dim=4, loss="huber").loss
+    taught = make_agent("pqn", state_dim=2, action_dim=2, hidden_dim=4, loss="huber").learner.loss
     assert taught == ReturnLoss(huber)
 
 
 def test_states_are_worth_their_best_legal_action_to_the_target_network() -> None:
     agent = make_agent("pqn", state_dim=2, action_dim=3, device="cpu")
     with torch.no_grad():
-        agent._theta_target.copy_(torch.randn(len(agent._theta), generator=torch.Generator().manual_seed(2)))
+        drawn = torch.randn(len(agent.learner.theta), generator=torch.Generator().manual_seed(2))
+        agent.learner.theta_target.copy_(drawn)
     states = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
     masks = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]], bool)
     with torch.no_grad():

@@ -225,8 +225,8 @@ def test_the_gradient_of_the_squared_loss_is_the_formula() -> None:
         gradient = torch.autograd.grad(q_value, list(start.parameters()))
         for total, part in zip(expected, gradient, strict=True):
             total += (q_value.detach() - target) * part / 8
-    gradient_of = agent._gradient(agent._prepare(batch)).gradient
-    assert torch.allclose(gradient_of, torch.cat([part.flatten() for part in expected]), atol=1e-5)
+    found, _ = agent.learner.gradient(agent.learner.prepared(batch))
+    assert torch.allclose(found, torch.cat([part.flatten() for part in expected]), atol=1e-5)
 
 
 def test_no_gradient_reaches_the_target_network() -> None:

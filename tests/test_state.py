@@ -90,7 +90,7 @@ def test_an_agent_that_had_learned_nothing_has_no_moments_again() -> None:
     go_on(trained, ReplayBuffer(50))
     trained.set_state(through_json(fresh.get_state()))
     assert same(trained.get_state(), fresh.get_state())
-    assert all(not moment.any() for moment in trained.optimizer.state[trained._theta].values())
+    assert all(not moment.any() for moment in trained.optimizer.state[trained.learner.theta].values())
 
 
 @pytest.mark.parametrize("added", [0, 3, 7, 8, 21])

@@ -384,7 +384,8 @@ def test_the_size_of_a_network_is_known_without_making_it() -> None:
 
 def test_the_same_seed_gives_the_same_torso_and_another_seed_another() -> None:
     one, same, other = (
-        make_agent("dqn", state_dim=(2, 36, 36), action_dim=2, seed=seed, device="cpu")._theta for seed in (1, 1, 2)
+        make_agent("dqn", state_dim=(2, 36, 36), action_dim=2, seed=seed, device="cpu").learner.theta
+        for seed in (1, 1, 2)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

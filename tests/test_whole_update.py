@@ -17,6 +17,7 @@ from nexus.data.device_replay import DeviceReplay
 from nexus.listener import Listener
 from nexus.models.graph import Captured
 from nexus.models.rl.dqn import DQNAgent
+from nexus.models.rl.dqn.learner_state import tensors
 from nexus.runner import Run, agent_for
 from nexus.training import loop
 from nexus.training.config import TrainConfig
@@ -90,8 +91,8 @@ def test_a_run_of_whole_updates_is_the_run_by_parts(settings: dict[str, Any]) ->
     parts, whole = Learning(False, **settings).run(), Learning(True, **settings).run()
     assert parts.counters.updates == whole.counters.updates == whole.recorder.replayed == 80
     assert whole.recorder.recorded == 1
-    for name, tensor in parts.agent.tensors.items():
-        torch.testing.assert_close(whole.agent.tensors[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+    for name, tensor in tensors(parts.agent.learner).items():
+        torch.testing.assert_close(tensors(whole.agent.learner)[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
     state, other = parts.replay.get_state(), whole.replay.get_state()
     assert state["rng"] == other["rng"]
     if settings.get("prioritized"):
@@ -130,7 +131,7 @@ def test_an_evaluation_before_it_changes_nothing() -> None:
         if each is evaluated:
             each.agent.act(np.zeros((1, *SHAPE), np.uint8), 0.0, training=False)
         updated(each)
-    assert torch.equal(evaluated.agent._theta, learning.agent._theta)
+    assert torch.equal(evaluated.agent.learner.theta, learning.agent.learner.theta)
 
 
 @pytest.mark.parametrize("name", ["frames", "records"])
@@ -173,7 +174,7 @@ def test_what_diverged_is_saved_as_it_was_drawn(tmp_path: Path) -> None:
         def learn(self, batch: Any) -> Any:
             if learning.counters.updates == 40:
                 with torch.no_grad():
-                    learning.agent._theta.fill_(torch.nan)
+                    learning.agent.learner.theta.fill_(torch.nan)
             update = super().learn(batch)
             if learning.counters.updates == 40:
                 seen.append({name: tensor.clone() for name, tensor in batch.items()})
@@ -221,8 +222,8 @@ def test_a_run_takes_whole_updates_on_a_gpu_only(tmp_path: Path) -> None:
     settings = {**QUICK, "env": "tests.probes:Flicker-v0"}
     config = TrainConfig.from_mapping({name: value for name, value in settings.items() if name != "env"})
     with Run(settings["env"], None, config, tmp_path / "run", Listener()) as run:
-        assert isinstance(run.replay, DeviceReplay)
-        assert run.learned_from is run.replay
+        assert isinstance(run.parts.replay, DeviceReplay)
+        assert run.parts.learned_from is run.parts.replay
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -234,11 +235,11 @@ def test_a_gpu_takes_whole_updates_and_warns_of_nothing(
     every = {"actor_sync_every": "30 steps"} if concurrent else {}
     config = TrainConfig.from_mapping({**QUICK, "device": "cuda", **settings, **every})
     with Run("tests.probes:Flicker-v0", None, config, tmp_path / "run", Listener()) as run:
-        assert isinstance(run.learned_from, WholeUpdate)
+        assert isinstance(run.parts.learned_from, WholeUpdate)
         result = run.run()  # a fallback would warn, and a warning is an error here
         assert result.counters.updates == 80
-        assert isinstance(run.learned_from._captured, Captured)
-        assert run.learned_from._captured._recording is not None
+        assert isinstance(run.parts.learned_from._captured, Captured)
+        assert run.parts.learned_from._captured._recording is not None
     plain = train("tests.probes:Flicker-v0", config=config, cuda_graph=False, run_dir=tmp_path / "plain")
     for name, tensor in plain.agent.q_network.state_dict().items():
         torch.testing.assert_close(result.agent.q_network.state_dict()[name], tensor, rtol=0.1, atol=0.05)
