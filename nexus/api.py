@@ -7,10 +7,10 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import gymnasium as gym
 import torch
@@ -19,8 +19,9 @@ from nexus.core.config import AgentConfig, convert
 from nexus.core.errors import ConfigError, Interrupted, RunError, Terminated, one_line
 from nexus.core.names import algorithm_name
 from nexus.core.state import part
-from nexus.envs.atari import is_atari
+from nexus.envs.atari import canonical, is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
+from nexus.envs.stream import LONGEST
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
@@ -30,8 +31,8 @@ from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.best import BEST, BestWeights
 from nexus.training.checkpoint import read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints, best_of
-from nexus.training.config import LEAST_FRAME, MOST_FRAME, TrainConfig
-from nexus.training.evaluation import Evaluation
+from nexus.training.config import LEAST_FRAME, MOST_FRAME, TrainConfig, kwargs_for
+from nexus.training.evaluation import Evaluation, long_evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import inside
 from nexus.training.loop import Counters
@@ -51,6 +52,7 @@ __all__ = [
     "train",
 ]
 
+SEEN = "seen"  # where an agent has it
 MOST_FRAMES = 1_000  # of a stack or a skip, in what a run's file says
 MOST_THREADS = 8  # of torch: a batch of 32 images is not worth more
 LARGE_TORSOS = (
@@ -112,7 +114,8 @@ def train(
     preset_name, _ = resolve_preset(preset, name_of(env)) if config is None else (preset, {})
     config = config if config is not None else make_config(env, preset, **settings)
     with watching(listener, verbose) as (told, finish):
-        with Run(env, preset_name, config, run_dir, told) as run, process_for(run.agent, config.threads):
+        with Run(env, preset_name, config, run_dir, told) as run, process_for(run.parts.agent, config.threads):
+            remember(run.parts.agent, Seen(run.parts.spec, config.eval_max_steps))
             result = run.run()
         finish(result)
     return unless_interrupted(result)
@@ -167,10 +170,10 @@ def resume(
     if about.get("status") == "finished" and not further:
         raise ConfigError(f"{run} is finished: to go further, name more than its {planned} steps as total_steps")
     require_checkpoint(about, Path(run))
-    source = env_of_run(run, env).source
+    listener = listener if listener is not None else Listener()
+    source = spec_on(seen_in(run, about).spec, env, None, listener).source
     settings = agent_settings(about, run)
     require_agreement(settings, config, run)
-    listener = listener if listener is not None else Listener()
     config = on_device(config, device, run, listener)
     settings["device"] = config.device
     if about.get("status") == "diverged" and config.on_divergence == "stop":
@@ -179,12 +182,13 @@ def resume(
         config = replace(config, target_return=None)
         listener.on_notice(f"it goes to step {config.total_steps}, whether or not it reaches its target of {target:g}")
     with Run(source, about.get("preset"), config, run, listener, True, agent_from(settings)) as again:
-        if again.agent.device.type != "cpu":
-            listener.on_notice(f"on {again.agent.device} the last bits may differ from those of an unbroken run")
-        again.reached_target = again.reached_target and not further  # more was asked for
-        for text in stretched(config, planned, again.counters):
+        if again.parts.agent.device.type != "cpu":
+            listener.on_notice(f"on {again.parts.agent.device} the last bits may differ from those of an unbroken run")
+        again.course.reached_target = again.course.reached_target and not further  # more was asked for
+        for text in stretched(config, planned, again.parts.counters):
             listener.on_notice(text)
-        with process_for(again.agent, config.threads):
+        remember(again.parts.agent, Seen(again.parts.spec, config.eval_max_steps))
+        with process_for(again.parts.agent, config.threads):
             return unless_interrupted(again.run())
 
 
@@ -370,6 +374,8 @@ def load_agent(
     else:
         load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint))
     explore_as_trained(agent, about, run)
+    with suppress(RunError):  # to act it needs no environment
+        remember(agent, seen_in(run, about))
     return agent
 
 
@@ -419,28 +425,35 @@ def steps_of(run: Path, checkpoint: str | int) -> int:
 
 
 def evaluate(
-    agent: DQNAgent | str | os.PathLike[str],
+    agent: DQNAgent | TrainResult | str | os.PathLike[str],
     env: EnvSource | None = None,
     episodes: int | None = None,
     *,
     epsilon: float | None = None,
     seed: int = 0,
+    max_steps: int | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
     checkpoint: str | int | None = None,
     device: str | None = None,
     listener: Listener | None = None,
 ) -> Evaluation:
-    """Play full episodes with an agent, or with the agent of a run folder.
+    """Play full episodes with an agent, with that of a result, or with that of a run folder.
+
+    An agent that was trained or loaded here sees the environment as it did while it was trained: `frame_skip`,
+    `frame_stack`, `env_kwargs` and an Atari game's protocol are known.
 
     Args:
-        agent: the agent, or the folder of a run.
-        env: an id or a function; None takes the environment that the run was trained on.
+        agent: the agent, the result of a training, or the folder of a run.
+        env: an id or a function; None takes the environment that it was trained on.
         episodes: how many; None for 100, or what the protocol of an Atari game says.
         epsilon: probability of a random action, never the one left from training unless you pass it; None for 0, or
             what the protocol says.
         seed: of the environments.
+        max_steps: of an episode, which is cut off there; None for what the training said, 100,000 if nothing else.
+        env_kwargs: for the maker of the environment; None for those of the training, if the environment is that too.
         checkpoint: of the run folder, as `load_agent` takes it.
         device: likewise.
-        listener: told of what is odd.
+        listener: told of each step, and of what is odd.
 
     Raises:
         RunError: the folder is no run, has no such checkpoint, or its environment was a function, which a folder
@@ -448,29 +461,39 @@ def evaluate(
         ConfigError: the environment does not fit the agent, or a number is impossible.
     """
     episodes, epsilon = convert("episodes", episodes, int | None), convert("epsilon", epsilon, float | None)
-    seed = convert("seed", seed, int)
+    seed, max_steps = convert("seed", seed, int), convert("max_steps", max_steps, int | None)
     if episodes is not None and episodes < 1:
         raise ConfigError(f"episodes = {episodes}: needs at least 1")
     if epsilon is not None and not 0 <= epsilon <= 1:
         raise ConfigError(f"epsilon = {epsilon}: needs a probability in [0, 1]")
     if seed < 0:
         raise ConfigError(f"seed = {seed}: needs a whole number from 0")
+    if max_steps is not None and max_steps < 1:
+        raise ConfigError(f"max_steps = {max_steps}: needs at least 1")
+    listener = Listener() if listener is None else listener
+    agent = agent.agent if isinstance(agent, TrainResult) else agent
     if isinstance(agent, DQNAgent):
-        if env is None:
-            raise ConfigError("evaluating an agent needs its env: an id or a function")
         for name, value in (("checkpoint", checkpoint), ("device", device)):
             if value is not None:
                 raise ConfigError(f"{name} = {value!r}: needs the folder of a run in place of an agent")
-        player, spec = agent, EnvSpec(env)
-        if is_atari(env) and len(agent.state_shape) == 3:
-            spec = EnvSpec(env, 4, agent.state_shape[0], frame_size=agent.state_shape[-1])
+        player, seen = agent, seen_by(agent, env)
     else:
         player = load_agent(agent, checkpoint=checkpoint, device=device, listener=listener)
-        spec = env_of_run(agent, env)
+        seen = seen_in(agent, read_run(agent))
+    spec = spec_on(seen.spec, env, env_kwargs, listener)
     if env is not None:
         with closing(make_env(spec)) as one:
             require_fit(player, one)
-    return play(player, spec, episodes, epsilon=epsilon, seed=seed)
+    longest = seen.eval_max_steps if max_steps is None else max_steps
+    count = episodes or (100 if spec.rules is None else spec.rules.eval_episodes)
+
+    def watch(steps: int, ended: int) -> None:
+        listener.on_evaluation_step(steps, ended, count)
+        text = long_evaluation(spec, steps, ended, count, longest, "max_steps")
+        if text is not None:
+            listener.on_notice(text)
+
+    return play(player, spec, count, epsilon=epsilon, seed=seed, max_episode_steps=longest, watch=watch)
 
 
 def require_fit(agent: DQNAgent, env: gym.Env[Any, Any]) -> None:
@@ -484,26 +507,117 @@ def require_fit(agent: DQNAgent, env: gym.Env[Any, Any]) -> None:
         )
 
 
-def env_of_run(run: str | os.PathLike[str], env: EnvSource | None = None) -> EnvSpec:
-    """Return the environment that a run was trained on, wrapped as it was then."""
-    about = read_run(run)
+@dataclass(frozen=True)
+class Seen:
+    """How an agent saw the environment that it was trained on, and how long it was let play in an evaluation."""
+
+    spec: EnvSpec
+    eval_max_steps: int = LONGEST
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # it belongs to a copy of the agent as well
+
+
+class Lost:
+    """Stands for the function that a run was trained on, which a folder can't keep."""
+
+    def __init__(self, name: str, run: str | os.PathLike[str]) -> None:
+        self.__name__ = name
+        self.run = run
+
+    def __call__(self) -> gym.Env[Any, Any]:
+        raise RunError(f"{self.run} was trained on the function {self.__name__}: pass env=, or use module:Id")
+
+
+def remember(agent: DQNAgent, seen: Seen) -> None:
+    """Let an agent know how it saw its environment, for `evaluate`."""
+    vars(agent)[SEEN] = seen
+
+
+def seen_by(agent: DQNAgent, env: EnvSource | None) -> Seen:
+    """Return how an agent saw its environment; of one that was not trained or loaded here, what its shape says."""
+    known = vars(agent).get(SEEN)
+    if isinstance(known, Seen):
+        return known
     if env is None:
-        if not about.get("env_is_id"):
-            raise RunError(f"{run} was trained on the function {about.get('env')}: pass env=, or use module:Id")
-        env = str(about.get("env"))
-        require_foreign_module(env, Path(run))
-    config = about.get("config")
+        raise ConfigError("evaluating an agent needs its env: an id or a function")
+    if is_atari(env) and len(agent.state_shape) == 3:
+        return Seen(EnvSpec(env, 4, agent.state_shape[0], frame_size=agent.state_shape[-1]))
+    return Seen(EnvSpec(env))
+
+
+def seen_in(run: str | os.PathLike[str], about: Mapping[str, Any]) -> Seen:
+    """Return how a run saw its environment.
+
+    Raises:
+        RunError: its `run.json` does not tell, or names a module in the run's own folder.
+    """
+    path, config = Path(run) / RUN_FILE, about.get("config")
     config = config if isinstance(config, Mapping) else {}
-    skip, stack = (config.get(name, 1) for name in ("frame_skip", "frame_stack"))
-    if not all(isinstance(size, int) and 1 <= size <= MOST_FRAMES for size in (skip, stack)):
-        raise RunError(f"{Path(run) / RUN_FILE} does not tell how its environment was wrapped")
-    protocol, size = (config.get(name) if is_atari(env) else None for name in ("protocol", "frame_size"))
+    name = str(about.get("env"))
+    source: EnvSource = name if about.get("env_is_id") else Lost(name, run)
+    if isinstance(source, str):
+        require_foreign_module(source, Path(run))
+    skip, stack, longest = (
+        config.get(name, usual) for name, usual in (("frame_skip", 1), ("frame_stack", 1), ("eval_max_steps", LONGEST))
+    )
+    if not all(is_count(size, MOST_FRAMES) for size in (skip, stack)) or not is_count(longest, LONGEST):
+        raise RunError(f"{path} does not tell how its environment was wrapped")
+    protocol, size = (config.get(name) if is_atari(source) else None for name in ("protocol", "frame_size"))
     if not (size is None or (isinstance(size, int) and LEAST_FRAME <= size <= MOST_FRAME)):
-        raise RunError(f"{Path(run) / RUN_FILE} does not tell how its environment was wrapped")
+        raise RunError(f"{path} does not tell how its environment was wrapped")
     try:
-        return EnvSpec(env, skip, stack, protocol=protocol, frame_size=size)
-    except (ConfigError, TypeError):
-        raise RunError(f"{Path(run) / RUN_FILE} names no protocol of an Atari game: {protocol!r}") from None
+        kwargs = kwargs_for(source, config.get("env_kwargs", {}))
+        return Seen(EnvSpec(source, skip, stack, kwargs, protocol, size), longest)
+    except (ConfigError, TypeError) as error:
+        raise RunError(f"{path} does not tell how its environment was made: {one_line(error)}") from None
+
+
+def is_count(value: Any, most: int) -> bool:
+    """True for a whole number from 1 to `most`."""
+    return isinstance(value, int) and 1 <= value <= most
+
+
+def spec_on(seen: EnvSpec, env: EnvSource | None, env_kwargs: Mapping[str, Any] | None, listener: Listener) -> EnvSpec:
+    """Return an environment as an agent sees it that was trained on another, or on the same.
+
+    Args:
+        seen: the environment that it was trained on.
+        env: None for that one.
+        env_kwargs: None for its own, if it is that one.
+        listener: told of what is carried over to another environment.
+
+    Raises:
+        RunError: it was a function, which a folder can't keep.
+        ConfigError: the environment takes no such `env_kwargs`.
+    """
+    if env is None and isinstance(seen.source, Lost):
+        seen.source()
+    source = seen.source if env is None else canonical(env)
+    if name_of(source) == name_of(seen.source):
+        kwargs = seen.kwargs if env_kwargs is None else kwargs_for(source, env_kwargs)
+        return replace(seen, source=source, kwargs=kwargs)
+    frames = ("frame_skip", seen.frame_skip), ("frame_stack", seen.frame_stack)
+    kept = ", ".join(f"{name} = {count}" for name, count in frames if count > 1)
+    kept = f"with {kept} as there" if kept else ""
+    dropped = "without the env_kwargs from there" if seen.kwargs and env_kwargs is None else ""
+    if kept or dropped:
+        how = " and ".join(filter(None, (kept, dropped)))
+        listener.on_notice(f"the agent was trained on {name_of(seen.source)}; {name_of(source)} is played {how}")
+    protocol, size = (seen.protocol, seen.frame_size) if is_atari(source) else (None, None)
+    kwargs = kwargs_for(source, env_kwargs or {})
+    return EnvSpec(source, seen.frame_skip, seen.frame_stack, kwargs, protocol, size)
+
+
+def env_of_run(
+    run: str | os.PathLike[str],
+    env: EnvSource | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    listener: Listener | None = None,
+) -> EnvSpec:
+    """Return the environment that a run was trained on, or another one, wrapped as it was then."""
+    listener = Listener() if listener is None else listener
+    return spec_on(seen_in(run, read_run(run)).spec, env, env_kwargs, listener)
 
 
 def require_foreign_module(env: str, run: Path) -> None:

@@ -163,7 +163,7 @@ class TrainResult:
 
     agent: DQNAgent
     run_dir: Path
-    evaluation: Evaluation | None  # of the final weights; None if the run was interrupted
+    evaluation: Evaluation | None  # of the final weights; None if the run was interrupted, or was to play none
     counters: loop.Counters
     seconds: float
     stopped_by: signal.Signals | None  # SIGINT (Ctrl-C) or SIGTERM

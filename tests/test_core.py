@@ -139,7 +139,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("updates_each", 0),
     ("epsilon_steps", 0),
     ("learning_rate_step", 0),
-    ("eval_episodes", 0),
+    ("eval_episodes", -1),
     ("learning_starts", -1),
     ("reward_clip", 0.0),
     ("learning_rate_end", -0.1),

@@ -324,7 +324,7 @@ def test_what_does_not_move_learning_does_not_hide_a_band(name: str) -> None:
 
 
 def test_every_other_setting_hides_the_band_and_is_named() -> None:
-    names = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol"}
+    names = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol", "env_kwargs"}
     assert {"total_steps", "num_envs", "frame_skip", "target_return", "gamma", "seed"} - names == {"seed"}
     for name in names:
         plain, other = changed(name)
@@ -361,6 +361,7 @@ def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
         "reward_clip": 1.0,
         "update_every": "2 steps",
         "actor_sync_every": "64 steps",
+        "eval_max_steps": 500,
         "target_update_every": "7 steps",
     }
     if name in text:
@@ -403,6 +404,17 @@ def test_scores_of_another_protocol_are_never_shown() -> None:
     assert "those under machado can't be compared" in str(found)
     assert expectation(pong, but(config, protocol="machado"), [band]).band == band
     assert "under machado" in str(band)
+
+
+def test_scores_of_an_environment_that_was_made_otherwise_are_never_shown() -> None:
+    plain, other = entry(settings={"target_return": None}), {"sutton_barto_reward": True}
+    made = entry(settings={"target_return": None, "env_kwargs": other})
+    config = make_config("CartPole-v1", target_return=None)
+    for ours, theirs in ((config, made), (but(config, env_kwargs=other), plain)):
+        found = expectation("CartPole-v1", ours, [theirs])
+        assert (found.band, found.nearest) == (None, None)
+        assert str(found) == "no committed result for these settings"
+    assert expectation("CartPole-v1", but(config, env_kwargs=other), [plain, made]).band == made
 
 
 def test_no_protocol_is_the_nature_protocol() -> None:

@@ -8,6 +8,7 @@ import tyro
 
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
+from nexus.core.config import Keywords
 from nexus.core.errors import ConfigError
 from nexus.core.figures import figures
 
@@ -26,18 +27,24 @@ class EvaluateCommand:
     """Where to, as cpu or cuda; none for where it was trained, or the CPU where that is not to be had."""
     env: str | None = None
     """Another environment than the one of the run."""
+    env_kwargs: Keywords | None = None
+    """What its maker is told, as is_slippery=False; none for what it was in the training."""
     episodes: int | None = None
     """Episodes to play; none for 100, or as many as the protocol of an Atari game says."""
     epsilon: float | None = None
     """Probability of a random action, never the one left from training; none for 0, or what the protocol says."""
     seed: int = 0
     """Seed of the environments."""
+    max_steps: int | None = None
+    """Steps after which an episode is cut off; none for what the training said."""
     json: bool = False
     """Print the result as JSON, with every return."""
 
     def __post_init__(self) -> None:
         if self.episodes is not None and self.episodes < 1:
             raise ConfigError(f"episodes = {self.episodes}: needs at least 1")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ConfigError(f"max_steps = {self.max_steps}: needs at least 1")
         if self.epsilon is not None and not 0 <= self.epsilon <= 1:
             raise ConfigError(f"epsilon = {self.epsilon}: needs a probability in [0, 1]")
 
@@ -47,18 +54,21 @@ def run(arguments: list[str]) -> int:
     command = parse(EvaluateCommand, arguments, "nexus evaluate")
     look_here(command.env, command.run)
     from nexus.api import evaluate
-    from nexus.cli.notes import Notes
+    from nexus.cli.progress import EvaluationView
 
-    result = evaluate(
-        command.run,
-        command.env,
-        command.episodes,
-        epsilon=command.epsilon,
-        seed=command.seed,
-        checkpoint=command.checkpoint,
-        device=command.device,
-        listener=Notes(),
-    )
+    with EvaluationView() as view:
+        result = evaluate(
+            command.run,
+            command.env,
+            command.episodes,
+            epsilon=command.epsilon,
+            seed=command.seed,
+            max_steps=command.max_steps,
+            env_kwargs=command.env_kwargs,
+            checkpoint=command.checkpoint,
+            device=command.device,
+            listener=view,
+        )
     if command.json:
         print(json.dumps(result.to_mapping()))
         return 0
@@ -66,6 +76,6 @@ def run(arguments: list[str]) -> int:
     print(f"mean return      {mean}")
     print(f"std              {std}")
     print(f"95 % interval    {low} to {high} (of the mean, bootstrap)")
-    print(f"episodes         {result.episodes}, mean length {result.mean_length:.1f} steps")
+    print(f"episodes         {result.episodes}, mean length {result.mean_length:.1f} steps{result.said_of_cuts}")
     print(f"protocol         {result.protocol}")
     return 0

@@ -1,10 +1,12 @@
 """Flags from dataclasses, by tyro; what does not parse becomes one line."""
 
+import ast
 import inspect
 import io
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from itertools import dropwhile, takewhile
@@ -14,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from nexus.core.config import Keywords, keyword
 from nexus.core.errors import ConfigError
 from nexus.core.period import Period, whole_number
 
@@ -52,6 +55,38 @@ def period_number_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[A
         is_instance=lambda value: value is None if may_be_none and value is None else isinstance(value, kind),
         str_from_instance=lambda value: ["none" if value is None else str(value)],
     )
+
+
+@registry.primitive_rule
+def keywords(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read keyword arguments as `name=value name=value`."""
+    options = get_args(info.type) if get_origin(info.type) in (Union, UnionType) else (info.type,)
+    if Keywords not in options:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=VALUE ...",
+        instance_from_str=lambda texts: dict(map(read_keyword, texts)),
+        is_instance=lambda value: isinstance(value, Mapping) or (value is None and NoneType in options),
+        str_from_instance=lambda value: [f"{word}={given}" for word, given in (value or {}).items()],
+    )
+
+
+def read_keyword(text: str) -> tuple[str, Any]:
+    """Return name and value of `name=value`; what is neither JSON nor Python is text.
+
+    Raises:
+        ConfigError: it is no such pair.
+    """
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise ConfigError(f"{text!r} is no keyword argument; needs name=value, as in is_slippery=False")
+    if value.lower() == "none":  # as in all other flags
+        return name, None
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return name, keyword("it", name, read(value))
+    return name, value
 
 
 def read_whole_number(text: str) -> int:

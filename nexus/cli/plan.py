@@ -45,10 +45,10 @@ def run(arguments: list[str]) -> int:
 
 def table(forecast: Forecast) -> Table:
     """Return the forecast, units spelled out."""
-    from nexus.cli.progress import algorithm_line, two_columns
+    from nexus.cli.progress import algorithm_line, environment, two_columns
 
     config = forecast.config
-    rows = {"environment": f"{forecast.env}, {config.num_envs} in parallel"}
+    rows = {"environment": environment(forecast.env, config)}
     if forecast.rules is not None:
         rows["protocol"] = str(forecast.rules)
     rows |= {

@@ -27,9 +27,10 @@ from nexus.training.logs import EpisodeTracker, Rate
 from nexus.training.loop import Progress
 from nexus.training.presets import RETURNS
 
-__all__ = ["TrainView", "algorithm_line", "two_columns", "watching"]
+__all__ = ["EvaluationView", "TrainView", "algorithm_line", "environment", "two_columns", "watching"]
 
 REFRESH = 0.25  # seconds; the only moments at which the bar asks the device for numbers
+PATIENCE = 30.0  # seconds without a word in an evaluation where the output is no terminal
 LINES = 10  # progress lines of a whole run where the output is no terminal
 STALE = 0.2  # of a run: a return that is older is said to be old
 BAR = 16  # characters
@@ -122,10 +123,15 @@ class TrainView(Listener):
         return said if age <= STALE * self.total else f"{said} ({age:,} steps ago)"
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
-        """Say how far an evaluation is."""
-        if self.live and time.perf_counter() - self.shown_at >= REFRESH:
-            self.shown_at = time.perf_counter()
-            self.bar.update(self.task, numbers=f"evaluating: {ended} of {episodes} episodes")
+        """Say how far an evaluation is, without a terminal only where it takes long."""
+        if time.perf_counter() - self.shown_at < (REFRESH if self.live else PATIENCE):
+            return
+        self.shown_at = time.perf_counter()
+        said = evaluating(steps, ended, episodes)
+        if self.live:
+            self.bar.update(self.task, numbers=said)
+        else:
+            self.console.print(said, soft_wrap=True)
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
         """Print each evaluation above the bar, and why one of them is the last but one."""
@@ -169,6 +175,42 @@ class TrainView(Listener):
         commands = [*(nexus_command(verb, result.run_dir) for verb in ("watch", "plot"))]
         commands.append(tensorboard_command(result.run_dir))
         self.console.print("Next: " + "\n      ".join(commands), soft_wrap=True, markup=False)
+
+
+class EvaluationView(Listener):
+    """Follows an evaluation on stderr: in a terminal by a line that is gone at its end, else now and then by one more.
+
+    Use as a context manager.
+    """
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.shown_at = time.perf_counter()
+        self.status = self.console.status("evaluating") if self.console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self.status is not None:
+            self.status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.status is not None:
+            self.status.stop()
+
+    def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
+        """Say how far it is."""
+        if time.perf_counter() - self.shown_at < (PATIENCE if self.status is None else REFRESH):
+            return
+        self.shown_at = time.perf_counter()
+        said = evaluating(steps, ended, episodes)
+        if self.status is None:
+            self.console.print(said, soft_wrap=True)
+        else:
+            self.status.update(said)
+
+    def on_notice(self, text: str) -> None:
+        """Print it above the line."""
+        self.console.print(f"Note: {text}", soft_wrap=True, markup=False)
 
 
 class Both(Listener):
@@ -223,6 +265,11 @@ def somebody_looks_on() -> bool:
     return console.is_terminal or console.is_jupyter
 
 
+def evaluating(steps: int, ended: int, episodes: int) -> str:
+    """Say how far an evaluation is."""
+    return f"evaluating: {ended} of {episodes} episodes, step {steps:,}"
+
+
 def live_numbers(progress: Progress, rate: float, config: TrainConfig) -> list[str]:
     """The figures behind the bar, the most important first."""
     by_temperature = config.exploration == "boltzmann"
@@ -254,7 +301,7 @@ def plan_table(plan: Plan) -> Table:
     torso = torso_of(config, plan.agent.state_shape)
     layers = [shape, *([] if torso == "mlp" else [torso]), *linear, plan.agent.action_dim]
     rows = {
-        "environment": f"{plan.env}, {config.num_envs} in parallel, {plan.agent.action_dim} actions",
+        "environment": f"{environment(plan.env, config)}, {plan.agent.action_dim} actions",
         "algorithm": algorithm_line(plan.config),
         "settings": f"preset {plan.preset}" if plan.preset else "general",
         "training": f"{config.total_steps:,} steps (decisions, all environments together)",
@@ -275,6 +322,12 @@ def plan_table(plan: Plan) -> Table:
     if has_atoms(plan):
         rows["returns"] = f"{config.v_min:g} to {config.v_max:g}, {config.atoms} atoms"
     return two_columns(rows)
+
+
+def environment(name: str, config: TrainConfig) -> str:
+    """Name an environment with what its maker is told, and say how many copies are stepped together."""
+    told = "".join(f", {word}={value}" for word, value in config.env_kwargs.items())
+    return f"{name}{told}, {config.num_envs} in parallel"
 
 
 def two_columns(rows: Mapping[str, str]) -> Table:

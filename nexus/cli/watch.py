@@ -14,6 +14,7 @@ import tyro
 from nexus.cli.extras import load
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
+from nexus.core.config import Keywords
 from nexus.core.errors import ConfigError, NexusError, RunError, one_line
 from nexus.core.installation import nexus_command
 from nexus.core.types import Array
@@ -42,6 +43,8 @@ class WatchCommand:
     """Where to, as cpu or cuda; none for where it was trained, or the CPU where that is not to be had."""
     env: str | None = None
     """Another environment than the one of the run."""
+    env_kwargs: Keywords | None = None
+    """What its maker is told, as is_slippery=False; none for what it was in the training."""
     episodes: int = 3
     """Episodes to play."""
     video: str | None = None
@@ -69,7 +72,7 @@ def run(arguments: list[str]) -> int:
     from nexus.cli.notes import Notes
 
     agent = load_agent(command.run, checkpoint=command.checkpoint, device=command.device, listener=Notes())
-    spec = env_of_run(command.run, command.env)
+    spec = env_of_run(command.run, command.env, command.env_kwargs, Notes())
     env = rendered(spec, agent, "human" if command.video is None else "rgb_array")
     with closing(env):
         if command.video is None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from types import NoneType, UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from nexus.core.errors import ConfigError, nearest
 from nexus.core.names import algorithm_name
 from nexus.core.period import Period
 
-__all__ = ["AgentConfig", "CheckedConfig"]
+__all__ = ["AgentConfig", "CheckedConfig", "Keywords"]
+
+Keywords: TypeAlias = Mapping[str, Any]
+"""Keyword arguments as JSON can hold them."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,10 @@ def convert(name: str, value: Any, kind: Any) -> Any:
     if isinstance(value, float) and not isfinite(value):
         raise ConfigError(f"{name} = {value}: needs a finite number")
     for option in options:
-        if get_origin(option) is Literal:
+        if option == Keywords:
+            if isinstance(value, Mapping):
+                return {word: keyword(name, word, given) for word, given in value.items()}
+        elif get_origin(option) is Literal:
             if value in get_args(option):
                 return value
         elif option is Period:
@@ -84,6 +90,27 @@ def convert(name: str, value: Any, kind: Any) -> Any:
         elif fits(value, option):
             return option(value)
     raise ConfigError(f"{name} = {show(value)}: needs {describe(options)}")
+
+
+def keyword(name: str, word: Any, value: Any) -> Any:
+    """Return the value of a keyword argument as JSON can hold it; a tuple becomes a list.
+
+    Raises:
+        ConfigError: it can't, or the keyword is no text.
+    """
+    if not isinstance(word, str):
+        raise ConfigError(f"{name} has the key {word!r}: needs text")
+    value = plain(value)
+    if isinstance(value, list | tuple):
+        return [keyword(name, word, item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: keyword(name, key, item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value)):
+        return value
+    raise ConfigError(
+        f"{name} has {word} = {type(value).__name__}: needs numbers, text, true, false or none, or lists and mappings "
+        "of them"
+    )
 
 
 def plain(value: Any) -> Any:
@@ -107,6 +134,7 @@ def fits(value: Any, option: Any) -> bool:
 def describe(options: tuple[Any, ...]) -> str:
     """Name types as a user would."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "none"}
+    words[Keywords] = "a mapping from names to values"
     return " or ".join(
         "one of " + ", ".join(map(str, get_args(option))) if get_origin(option) is Literal else words[option]
         for option in options

@@ -113,9 +113,14 @@ def expectation(env: Any, config: TrainConfig, bands: Sequence[Band] | None = No
         return Expectation(None)
     name, protocol = str(EnvSpec(env).source), protocol_of(env, config)
     of_env = [band for band in (committed() if bands is None else bands) if band.env == name]
-    comparable = [(differences(config, band.config), band) for band in of_env if band.protocol == protocol]
+    comparable = [
+        (differences(config, band.config), band)
+        for band in of_env
+        if band.protocol == protocol and band.config.env_kwargs == config.env_kwargs  # else it is another environment
+    ]
     if not comparable:
-        return Expectation(None, other_protocols=tuple(sorted({str(band.protocol) for band in of_env})))
+        others = {str(band.protocol) for band in of_env} - {str(protocol)}
+        return Expectation(None, other_protocols=tuple(sorted(others)))
     differing, band = min(comparable, key=lambda pair: (len(pair[0]), -len(pair[1].seeds)))
     return Expectation(None, band, tuple(differing)) if differing else Expectation(band)
 

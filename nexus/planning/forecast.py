@@ -149,7 +149,7 @@ def evaluations(config: TrainConfig, updates: float, episode_length: float | Non
     """Return how many evaluations a run makes; that of the last step is the final one too."""
     every, steps = config.eval_every, config.total_steps
     if every is None:
-        return 1
+        return min(config.eval_episodes, 1)
     if every.unit == "steps":
         return ceil(steps / every.count)
     count = updates if every.unit == "updates" else steps / (episode_length or steps)
@@ -202,7 +202,7 @@ def time_of(config: TrainConfig, measured: Measured, limit: int | None) -> Time:
 
 def evaluation(config: TrainConfig, setup: float, step: float, length: float) -> float:
     """Return the seconds of one evaluation, whose copies play their shares of the episodes one after another."""
-    rounds = ceil(config.eval_episodes / config.eval_copies)
+    rounds = ceil(config.eval_episodes / max(1, config.eval_copies))
     return setup + rounds * length * step
 
 

@@ -12,7 +12,7 @@ import gymnasium as gym
 
 from nexus.core.period import Period
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env
-from nexus.envs.stream import TransitionStream
+from nexus.envs.stream import LONGEST, TransitionStream
 from nexus.listener import Listener
 from nexus.planning.forecast import Measured, Slice
 from nexus.runner import Run
@@ -27,7 +27,6 @@ WARM_UPDATES = 3  # the first ones load, allocate and compile
 TRAINING, EVALUATING = 0.75, 0.2  # parts of the probe; the rest is for checkpoints
 SLICES = 20  # of either
 CHECKPOINTS = 3
-MOST_STEPS = 100_000  # of an episode that is evaluated, where the environment has no limit of its own
 
 Clock = Callable[[], float]
 
@@ -173,6 +172,8 @@ def probed(config: TrainConfig) -> TrainConfig:
 
 def eval_steps(run: Run, seconds: float, clock: Clock) -> tuple[float, tuple[float, ...]]:
     """Return the seconds to make the copies of an evaluation, and those of one of their vector steps, by slice."""
+    if run.config.eval_episodes == 0:
+        return 0.0, (0.0,)
     rules, begun = run.parts.spec.rules, clock()
     epsilon = 0.0 if rules is None else rules.eval_epsilon
     with closing(make_vector_env(run.parts.spec, run.config.eval_copies)) as envs:
@@ -217,13 +218,15 @@ def base_bytes(run: Run) -> int | None:
     return max(0, held - run.plan.replay_bytes * len(run.parts.replay) // run.config.replay_capacity)
 
 
-def longest_episode(spec: EnvSpec) -> int | None:
-    """Return the steps after which an evaluated episode is cut off, or None if its environment never does."""
+def longest_episode(spec: EnvSpec, eval_max_steps: int = LONGEST) -> int | None:
+    """Return the steps after which an evaluated episode is cut off, or None if only `LONGEST` does."""
     if spec.rules is not None:
-        return min(MOST_STEPS, spec.rules.eval_frames // spec.frame_skip)
+        return min(eval_max_steps, spec.rules.eval_frames // spec.frame_skip)
     with closing(make_env(spec)) as env:
         frames = limit_of(env)
-    return None if frames is None else min(MOST_STEPS, -(-frames // spec.frame_skip))
+    if frames is None:
+        return None if eval_max_steps == LONGEST else eval_max_steps
+    return min(eval_max_steps, -(-frames // spec.frame_skip))
 
 
 def limit_of(env: gym.Env[Any, Any]) -> int | None:

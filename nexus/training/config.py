@@ -1,13 +1,17 @@
 """Everything that shapes a training run, in one frozen config."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from nexus.core.config import AgentConfig
+from nexus.core.config import AgentConfig, Keywords, convert
+from nexus.core.errors import ConfigError
 from nexus.core.period import Period
+from nexus.envs.atari import is_atari
+from nexus.envs.factory import EnvSource, EnvSpec, name_of
+from nexus.envs.stream import LONGEST
 from nexus.ops import schedules
 
-__all__ = ["LEAST_FRAME", "MOST_FRAME", "TrainConfig"]
+__all__ = ["LEAST_FRAME", "MOST_FRAME", "TrainConfig", "kwargs_for"]
 
 
 EVERY_4_STEPS, EVERY_1000_STEPS, EVERY_500_UPDATES = map(Period.parse, ("4 steps", "1000 steps", "500 updates"))
@@ -34,6 +38,8 @@ class TrainConfig(AgentConfig):
     """async: seconds for a step or reset of all copies together, before the run is given up; none for any time."""
     protocol: Literal["nature", "machado"] | None = None
     """Atari: nature (no-ops, a lost life ends learning) or machado (sticky actions); none for nature."""
+    env_kwargs: Keywords = field(default_factory=dict)
+    """What its maker is told, as is_slippery=False max_episode_steps=200; values as in JSON or Python, else text."""
     frame_skip: int = 1
     """Times each action is repeated; images show the maximum of the last two frames."""
     frame_stack: int = 1
@@ -88,7 +94,9 @@ class TrainConfig(AgentConfig):
     eval_every: Period | None = None
     """How often to evaluate while training; none for only at the end."""
     eval_episodes: int = 100
-    """Episodes of an evaluation."""
+    """Episodes of an evaluation; 0 for none, at the end neither."""
+    eval_max_steps: int = LONGEST
+    """Steps after which an episode of an evaluation is cut off, where nothing else ends it."""
     target_return: float | None = None
     """Stop once an evaluation's mean return reaches this; needs eval_every."""
     checkpoint_every: Period | None = EVERY_10000_STEPS
@@ -110,10 +118,14 @@ class TrainConfig(AgentConfig):
             "updates_each",
             "epsilon_steps",
             "learning_rate_step",
-            "eval_episodes",
+            "eval_max_steps",
             "keep_checkpoints",
         ):
             self.require(getattr(self, name) >= 1, name, "at least 1")
+        self.require(self.eval_max_steps <= LONGEST, "eval_max_steps", f"at most {LONGEST}")
+        self.require(self.eval_episodes >= 0, "eval_episodes", "0 or more")
+        plays = self.eval_every is None or self.eval_episodes > 0
+        self.require(plays, "eval_episodes", f"at least 1 with eval_every = {self.eval_every}")
         is_size = self.frame_size is None or LEAST_FRAME <= self.frame_size <= MOST_FRAME
         self.require(is_size, "frame_size", f"{LEAST_FRAME} to {MOST_FRAME} pixels, or none")
         self.require(self.step_timeout is None or self.step_timeout > 0, "step_timeout", "more than 0 seconds, or none")
@@ -174,6 +186,15 @@ class TrainConfig(AgentConfig):
         period = Period(self.replay_capacity, "steps")
         self.require(self.update_every == period, "update_every", f"'{period}' with pqn: its replay_capacity")
 
+    def spec_of(self, env: EnvSource) -> EnvSpec:
+        """Return an environment as a run with these settings sees it.
+
+        Raises:
+            ConfigError: it takes no `env_kwargs` or no `protocol`.
+        """
+        kwargs = kwargs_for(env, self.env_kwargs)
+        return EnvSpec(env, self.frame_skip, self.frame_stack, kwargs, self.protocol, self.frame_size)
+
     @property
     def eval_copies(self) -> int:
         """Copies of the environment that play an evaluation together: as many as learn, where each has a process."""
@@ -215,3 +236,16 @@ class TrainConfig(AgentConfig):
         if self.learning_rate_schedule == "step":
             return schedules.step_decay(start, self.learning_rate_factor, self.learning_rate_step, updates)
         return start
+
+
+def kwargs_for(env: EnvSource, env_kwargs: Any) -> tuple[tuple[str, Any], ...]:
+    """Return the keyword arguments for the maker of an environment as `EnvSpec` takes them.
+
+    Raises:
+        ConfigError: they are none, or this environment takes none.
+    """
+    kwargs = convert("env_kwargs", env_kwargs, Keywords)
+    if kwargs and (is_atari(env) or not isinstance(env, str)):
+        why = "is made by its protocol: leave them out" if is_atari(env) else "is a function: let it bring its own"
+        raise ConfigError(f"env_kwargs = {kwargs}: {name_of(env)} {why}")
+    return tuple(kwargs.items())

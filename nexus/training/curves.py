@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nexus.core.errors import ConfigError, RunError
 from nexus.envs.atari import is_atari
+from nexus.training.config import TrainConfig
 from nexus.training.files import inside, read_json
 from nexus.training.run_folder import read_run
 from nexus.training.statistics import bootstrap_interval
@@ -150,8 +151,13 @@ def read_one(folder: Path, *, same_env: bool = False) -> Run:
     """Read one run's folder."""
     about = read_run(folder)
     config, env = about.get("config"), str(about.get("env"))
-    settings = {"algorithm": about.get("algorithm"), **(config if isinstance(config, dict) else {})}
-    seed = settings.pop("seed", None)
+    config = config if isinstance(config, dict) else {}
+    # What a setting did before there was one is its default, so that older and newer runs can be compared.
+    settings = {**TrainConfig().to_mapping(), "algorithm": about.get("algorithm"), **config}
+    seed, kwargs = config.get("seed"), settings.pop("env_kwargs")
+    del settings["seed"]
+    if isinstance(kwargs, dict):
+        env += "".join(f", {name}={value}" for name, value in kwargs.items())
     if not (about.get("env_is_id", True) or same_env):
         settings["run"] = str(folder)
     episodes, scores = read_episodes(folder), read_scores(folder, settings.get("eval_episodes"))
@@ -170,7 +176,7 @@ def read_one(folder: Path, *, same_env: bool = False) -> Run:
         seed if isinstance(seed, int) else None,
         end,
         finished,
-        {"name": settings.get("protocol") or "nature"} if is_atari(env) else {},
+        {"name": settings.get("protocol") or "nature"} if is_atari(str(about.get("env"))) else {},
         None if final is None else protocol_of(final, folder / EVALUATION_FILE),
     )
 

@@ -1,7 +1,7 @@
 """Evaluation: how good an agent is, under a protocol that is said with every score."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -16,7 +16,9 @@ from nexus.envs.workers import close_env
 from nexus.ops.exploration import epsilon_greedy
 from nexus.training.statistics import bootstrap_interval
 
-__all__ = ["Evaluation", "EvaluationProtocol", "evaluate"]
+__all__ = ["Evaluation", "EvaluationProtocol", "evaluate", "long_evaluation"]
+
+LONG = 10_000  # steps of an evaluation after which somebody may ask whether it ends
 
 
 class Actor(Protocol):
@@ -39,12 +41,18 @@ class EvaluationProtocol:
     frame_stack: int
     rules: AtariProtocol | None = None  # of an Atari game
     frame_size: int | None = None  # likewise; None is 84
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         policy = "greedy" if self.epsilon == 0 else f"ε = {self.epsilon:g}"
         seen = "" if self.frame_size is None else f", {self.frame_size} x {self.frame_size} pixels"
-        played = f"{policy}, {self.episodes} full episodes, unclipped rewards, seed {self.seed}{seen}"
-        return played if self.rules is None else f"{self.rules}; {played}"
+        kwargs = "".join(f", {name}={value}" for name, value in self.env_kwargs.items())
+        played = f"{policy}, {self.episodes} full episodes, unclipped rewards, seed {self.seed}{seen}{kwargs}"
+        if self.rules is not None:
+            return f"{self.rules}; {played}"
+        return (
+            played if self.max_episode_steps == LONGEST else f"{played}, at most {self.max_episode_steps:,} steps each"
+        )
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Evaluation:
     mean_length: float
     returns: list[float]
     protocol: EvaluationProtocol
+    cut: int = 0  # episodes that had not ended within the protocol's steps and count as they stood
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -82,7 +91,14 @@ class Evaluation:
 
     def __str__(self) -> str:
         mean, std, low, high = figures(self.mean, self.std, self.low, self.high)
-        return f"{mean} ± {std}, 95 % interval of the mean {low} to {high}"
+        return f"{mean} ± {std}, 95 % interval of the mean {low} to {high}{self.said_of_cuts}"
+
+    @property
+    def said_of_cuts(self) -> str:
+        """Say how many episodes were cut off, nothing if none was."""
+        if not self.cut:
+            return ""
+        return f"; {self.cut} of {self.episodes} episodes were cut off after {self.protocol.max_episode_steps:,} steps"
 
 
 def evaluate(
@@ -130,7 +146,7 @@ def evaluate(
     vector_env = make_vector_env(env, min(episodes, num_envs), vectorization)
     stream = TransitionStream(vector_env, name_of(env.source), step_timeout, max_episode_steps, reseed_after=0)
     try:
-        returns, lengths = played(stream, agent, episodes, epsilon, seed, watch)
+        returns, lengths, cut = played(stream, agent, episodes, epsilon, seed, watch)
     finally:
         close_env(vector_env)
     low, high = bootstrap_interval(returns)
@@ -144,6 +160,7 @@ def evaluate(
         env.frame_stack,
         rules,
         env.frame_size,
+        dict(env.kwargs),
     )
     return Evaluation(
         float(np.mean(returns)),
@@ -154,6 +171,28 @@ def evaluate(
         float(np.mean(lengths)),
         returns,
         protocol,
+        cut,
+    )
+
+
+def long_evaluation(
+    env: EnvSpec, steps: int, ended: int, episodes: int, max_episode_steps: int, setting: str = "eval_max_steps"
+) -> str | None:
+    """Return what is to be said once of an evaluation that takes long and has no protocol that makes it long.
+
+    Args:
+        env: that it is played in.
+        steps: vector steps so far.
+        ended: episodes that have ended.
+        episodes: of the evaluation.
+        max_episode_steps: after which an episode is cut off.
+        setting: what that is called here.
+    """
+    if steps != LONG or steps >= max_episode_steps or env.rules is not None:
+        return None
+    return (
+        f"the evaluation has taken {steps:,} steps, and {ended} of {episodes} episodes have ended: one without an end "
+        f"is cut off after {max_episode_steps:,}; {setting} sets how many"
     )
 
 
@@ -164,27 +203,30 @@ def played(
     epsilon: float,
     seed: int,
     watch: Callable[[int, int], None] | None,
-) -> tuple[list[float], list[int]]:
-    """Return the return and the length of each episode, in the order of their numbers."""
+) -> tuple[list[float], list[int], int]:
+    """Return the return and the length of each episode, in the order of their numbers, and how many were cut off."""
     returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
     numbers = np.arange(stream.num_envs)  # of the episode that each copy plays
-    ended = steps = 0
+    ended = steps = cut = 0
     coins = [coin_of(seed, number) for number in range(episodes)] if epsilon > 0 else []
     stream.reset(seed)
     while (numbers < episodes).any():
         actions = agent.act(stream.states, 0.0, False, stream.action_masks)
         if epsilon > 0:
             actions = explored(actions, epsilon, numbers, coins, stream)
+        cut_before = stream.cut
         step = stream.step(actions)
         counted = numbers < episodes
         returns[numbers[counted]] += step.rewards[counted]
         lengths[numbers[counted]] += 1
         done = step.terminated | step.truncated
+        if stream.cut > cut_before:
+            cut += int((step.truncated & counted)[counted][lengths[numbers[counted]] == stream.longest].sum())
         numbers[done] += stream.num_envs
         steps, ended = steps + 1, ended + int((done & counted).sum())
         if watch is not None:
             watch(steps, ended)
-    return returns.tolist(), lengths.tolist()
+    return returns.tolist(), lengths.tolist(), cut
 
 
 def coin_of(seed: int, number: int) -> np.random.Generator:
