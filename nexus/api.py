@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ import gymnasium as gym
 import torch
 
 from nexus.core.config import AgentConfig, convert
-from nexus.core.errors import ConfigError, Interrupted, RunError, Terminated, one_line
+from nexus.core.errors import ConfigError, RunError, interrupted, one_line
 from nexus.core.names import algorithm_name
 from nexus.core.state import part
 from nexus.envs.atari import canonical, is_atari
@@ -100,7 +99,7 @@ def train(
         settings: any field of `TrainConfig`.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM stopped it. It is a `KeyboardInterrupt`, so that a loop over seeds ends as well;
+        KeyboardInterrupt: Ctrl-C or SIGTERM stopped it, which also ends a loop over seeds;
             everything is saved, and `resume` goes on. Its `result` is what would have been returned.
         ConfigError: the environment or a setting can't be used.
         RunError: the folder can't be written to.
@@ -122,13 +121,11 @@ def train(
 
 
 def unless_interrupted(result: TrainResult) -> TrainResult:
-    """Return the result of a run, or raise `Interrupted` with it if a signal ended the run."""
+    """Return the result of a run, or raise `KeyboardInterrupt` with it if a signal ended the run."""
     if result.stopped_by is None:
         return result
-    kind = Terminated if result.stopped_by is signal.SIGTERM else Interrupted
-    stop = kind(f"stopped at step {result.counters.steps} and saved: resume {result.run_dir} to go on")
-    stop.result = result
-    raise stop
+    where = f"stopped at step {result.counters.steps} and saved: resume {result.run_dir} to go on"
+    raise interrupted(where, result)
 
 
 def resume(
@@ -157,7 +154,7 @@ def resume(
     Raises:
         RunError: the folder is no run, is damaged, is in use, or has nothing to go on from.
         ConfigError: the run is finished, or `total_steps` lies behind it.
-        Interrupted: as `train` raises it.
+        KeyboardInterrupt: as `train` raises it.
     """
     about = read_run(run)
     config = config_of(about, run)

@@ -16,7 +16,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nexus.api as api
-from nexus.core.errors import Interrupted
+from nexus.core.errors import result_of
 from nexus.data.device_replay import DeviceReplay
 from nexus.data.frame_replay import FrameReplay
 from nexus.envs.factory import EnvSource
@@ -79,10 +79,11 @@ def interrupt() -> None:
 
 def interrupted(train: Callable[[], Any]) -> api.TrainResult:
     """What a training leaves that is interrupted."""
-    with pytest.raises(Interrupted) as stop:
+    with pytest.raises(KeyboardInterrupt) as stop:
         train()
-    assert isinstance(stop.value.result, api.TrainResult)
-    return stop.value.result
+    result = result_of(stop.value)
+    assert isinstance(result, api.TrainResult)
+    return result
 
 
 def die() -> None:

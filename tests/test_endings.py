@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import nexus
-from nexus.core.errors import EnvError, Interrupted, RunError, Terminated
+from nexus.core.errors import EnvError, RunError, result_of
 from nexus.envs.factory import EnvSource
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
@@ -99,9 +99,8 @@ def by_ctrl_c(run: Path, algorithm: str, patch: pytest.MonkeyPatch) -> EnvSource
 
 def by_sigterm(run: Path, algorithm: str, patch: pytest.MonkeyPatch) -> EnvSource:
     stop = Silent(210, lambda: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(Terminated) as stopped:
-        nexus.train(match_reward, config=config_of(algorithm), run_dir=run, listener=stop)
-    assert stopped.value.result.stopped_by is signal.SIGTERM
+    result = interrupted(lambda: nexus.train(match_reward, config=config_of(algorithm), run_dir=run, listener=stop))
+    assert result.stopped_by is signal.SIGTERM
     return match_reward
 
 
@@ -248,7 +247,7 @@ def test_one_signal_ends_a_loop_over_seeds_and_saves(number: signal.Signals, tmp
         process.send_signal(number)
         out, said = process.communicate(timeout=60)
     assert out == "seed 0 ends\n"
-    assert process.returncode != 0
+    assert process.returncode == -signal.SIGINT  # as shells and their loops want it
     assert "stopped at step" in said.splitlines()[-1]
     assert "to go on" in said.splitlines()[-1]
     assert about(tmp_path / "0")["status"] == "interrupted"
@@ -257,12 +256,12 @@ def test_one_signal_ends_a_loop_over_seeds_and_saves(number: signal.Signals, tmp
 
 
 def test_a_stop_is_a_keyboard_interrupt_with_the_result(tmp_path: Path) -> None:
+    keeper = Keeper(100, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt) as stop:
-        nexus.train(
-            match_reward, config=config_of("dqn"), run_dir=tmp_path / "run", listener=Keeper(100, KeyboardInterrupt())
-        )
-    assert isinstance(stop.value, Interrupted)
-    assert stop.value.result.counters.steps == stop.value.result.resumes_from == 100
+        nexus.train(match_reward, config=config_of("dqn"), run_dir=tmp_path / "run", listener=keeper)
+    assert type(stop.value) is KeyboardInterrupt  # or Python would not end a program as Ctrl-C does
+    result = result_of(stop.value)
+    assert result.counters.steps == result.resumes_from == 100
 
 
 def test_a_signal_in_the_midst_of_a_step_waits_for_its_end(tmp_path: Path) -> None:

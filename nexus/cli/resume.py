@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
     look_here(None, command.run)
     from nexus.api import resume
     from nexus.cli.progress import TrainView
-    from nexus.core.errors import Interrupted
+    from nexus.core.errors import result_of
 
     with TrainView() as view:
         try:
@@ -42,9 +42,9 @@ def run(arguments: list[str]) -> int:
                 device=command.device,
                 listener=view,
             )
-        except Interrupted as stop:
-            if stop.result is None:  # a second signal, before all was saved
+        except KeyboardInterrupt as stop:
+            result = result_of(stop)
+            if result is None:  # a second signal, before all was saved
                 raise
-            result = stop.result
     view.finish(result)
     return result.exit_code

@@ -52,17 +52,17 @@ def run(arguments: list[str]) -> int:
     look_here(command.env)
     from nexus.api import train
     from nexus.cli.progress import TrainView
-    from nexus.core.errors import Interrupted
+    from nexus.core.errors import result_of
 
     with TrainView() as view:
         try:
             result = train(
                 command.env, preset=command.preset, config=command.config, run_dir=command.run_dir, listener=view
             )
-        except Interrupted as stop:
-            if stop.result is None:  # a second signal, before all was saved
+        except KeyboardInterrupt as stop:
+            result = result_of(stop)
+            if result is None:  # a second signal, before all was saved
                 raise
-            result = stop.result
     view.finish(result)
     return result.exit_code
 

@@ -8,12 +8,13 @@ __all__ = [
     "ConfigError",
     "DivergenceError",
     "EnvError",
-    "Interrupted",
     "NexusError",
     "RunError",
     "Terminated",
+    "interrupted",
     "nearest",
     "one_line",
+    "result_of",
 ]
 
 
@@ -41,14 +42,23 @@ class DivergenceError(NexusError):
     exit_code = 3
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C stopped a run, and everything is saved; `result` is what it leaves behind."""
-
-    result: Any = None
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: like Ctrl-C, but a shell is told another exit code."""
 
 
-class Terminated(Interrupted):
-    """SIGTERM did: like Ctrl-C, but a shell is told another exit code."""
+def interrupted(text: str, result: Any) -> KeyboardInterrupt:
+    """Return what a run raises that a signal stopped, once all is saved; its `result` is what the run leaves behind.
+
+    A plain `KeyboardInterrupt`: for that kind alone Python ends a program as Ctrl-C does, which ends a loop of a shell.
+    """
+    stop: Any = KeyboardInterrupt(text)
+    stop.result = result
+    return stop  # type: ignore[no-any-return]
+
+
+def result_of(stop: KeyboardInterrupt) -> Any:
+    """Return the result of the run that a signal stopped; None where it was stopped before all was saved."""
+    return getattr(stop, "result", None)
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
