@@ -107,10 +107,20 @@ def test_a_first_observation_must_be_finite_too() -> None:
 
 
 def test_whole_numbers_are_not_searched_and_large_ones_are_no_error() -> None:
-    stream = TransitionStream(SyncVectorEnv([partial(Faulty, 1e300, 7, dtype=np.uint8)] * 2))
+    stream = TransitionStream(SyncVectorEnv([partial(Faulty, 3e38, 7, dtype=np.uint8)] * 2))
     stream.reset()
     rewards = [stream.step(np.zeros(2, np.int64)).rewards.max() for _ in range(4)]
-    assert rewards == [1, 1, 1e300, 1]
+    assert rewards == [1, 1, 3e38, 1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("large", [1e300, -4e38])
+def test_what_float32_can_not_hold_is_refused_as_that(mode: AutoresetMode, large: float) -> None:
+    """It would be infinite in the agent, whose training then seems to diverge."""
+    where = f"Game-v0: copy 2 of 3, seed {seed_of_copy_2(mode)}, step 3: got "
+    holds = "float32, in which agents compute, holds at most 3.4e+38"
+    assert refusal(mode, reward=large) == f"{where}reward {large}: {holds}"
+    assert refusal(mode, number=large, dtype=np.float64) == f"{where}an observation with {large} at [1, 0]: {holds}"
 
 
 @pytest.mark.parametrize(

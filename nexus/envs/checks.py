@@ -1,6 +1,7 @@
 """What an environment may return: finite numbers of the right shape, one reward per copy. What it raises is told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from traceback import extract_tb, walk_tb
 from types import FrameType
@@ -12,13 +13,27 @@ from gymnasium import spaces
 from nexus.core.errors import EnvError, one_line
 from nexus.core.types import Array
 
-__all__ = ["Fault", "misfit", "misshapen", "raised", "require_finite", "require_rewards", "require_shape", "told"]
+__all__ = [
+    "Fault",
+    "copy_in",
+    "misfit",
+    "misshapen",
+    "place_in",
+    "raised",
+    "require_finite",
+    "require_rewards",
+    "require_shape",
+    "told",
+]
 
 Fault = Callable[[int | None, str], EnvError]
 """Makes the error of one copy, or of one that is not known; the text is what it did, such as `got reward nan`."""
 
 STACKING = ("gymnasium.vector", "gymnasium.wrappers", "nexus.envs")  # whose code unpacks and stacks answers
+LOOPS = ("env_num", "env_idx", "i")  # what its loops over the copies call the copy
 PASSED_ON = ("_raise_if_errors",)  # where Gymnasium raises again what a copy in another process raised
+LARGEST = float(np.finfo(np.float32).max)  # agents compute in float32
+TOO_LARGE = f"float32, in which agents compute, holds at most {LARGEST:.2g}"
 
 
 def require_shape(states: Array, shape: tuple[int, ...], dtype: Any, fault: Fault) -> None:
@@ -37,9 +52,13 @@ def misshapen(observation: Any, space: spaces.Space[Any]) -> str | None:
 
 def require_finite(states: Array, fault: Fault) -> None:
     """Raise unless every number of float observations `[E, *obs]` is finite; others can't be anything else."""
-    if states.dtype.kind == "f" and np.count_nonzero(np.isfinite(states)) != states.size:
-        copy, *where = map(int, np.argwhere(~np.isfinite(states))[0])
-        raise fault(copy, f"got an observation with {states[(copy, *where)]} at {where}: needs finite numbers")
+    if states.dtype.kind != "f":
+        return
+    fine = np.isfinite(states) if states.itemsize <= 4 else np.abs(states) <= LARGEST
+    if np.count_nonzero(fine) != states.size:
+        where = tuple(np.argwhere(~fine)[0])
+        needed = TOO_LARGE if np.isfinite(states[where]) else "needs finite numbers"
+        raise fault(int(where[0]), f"got an observation with {states[where]}{place_in(where[1:])}: {needed}")
 
 
 def require_rewards(given: Any, num_envs: int, fault: Fault) -> Array:
@@ -47,10 +66,17 @@ def require_rewards(given: Any, num_envs: int, fault: Fault) -> Array:
     rewards: Array = np.asarray(given)
     if rewards.shape != (num_envs,) or rewards.dtype.kind not in "fiub":
         raise fault(None, f"got rewards {rewards.dtype}{list(rewards.shape)}: needs one number per copy, [{num_envs}]")
-    if np.count_nonzero(np.isfinite(rewards)) != num_envs:
-        copy = int(np.isfinite(rewards).argmin())
-        raise fault(copy, f"got reward {rewards[copy]}: needs a finite number")
+    fine = np.abs(rewards) <= LARGEST
+    if np.count_nonzero(fine) != num_envs:
+        copy = int(fine.argmin())
+        needed = TOO_LARGE if np.isfinite(rewards[copy]) else "needs a finite number"
+        raise fault(copy, f"got reward {rewards[copy]}: {needed}")
     return rewards
+
+
+def place_in(where: Sequence[Any]) -> str:
+    """Return ` at [1, 0]`, or nothing for the place in a single number."""
+    return f" at {list(map(int, where))}" if len(where) else ""
 
 
 def misfit(error: Exception, fault: Fault) -> EnvError | None:
@@ -59,9 +85,9 @@ def misfit(error: Exception, fault: Fault) -> EnvError | None:
     Gymnasium then fails inside of its own loop over the copies with what NumPy says. Which copy it was stands in the
     variables of that loop; reading them here costs nothing while all is well.
     """
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    frames = [frame for frame, _ in walk_tb(error.__traceback__) if not module_of(frame).startswith("numpy")]
     last = frames[-1]
-    if not last.f_globals.get("__name__", "").startswith(STACKING) or last.f_code.co_name in PASSED_ON:
+    if not module_of(last).startswith(STACKING) or last.f_code.co_name in PASSED_ON:
         return None
     keys = [frame.f_locals["key"] for frame in frames if is_vector(frame) and "key" in frame.f_locals]
     what = f"an info[{keys[-1]!r}]" if keys else "an answer"
@@ -84,14 +110,38 @@ def told(error: Exception) -> str:
 def copy_in(error: Exception) -> int | None:
     """Return the copy that Gymnasium's own loop over the copies had come to, if there was such a loop."""
     copy = None
-    for frame, _ in walk_tb(error.__traceback__):
-        if is_vector(frame):
-            found = frame.f_locals
-            passed_on = frame.f_code.co_name in PASSED_ON  # there `i` counts errors
-            copy = found.get("index", copy) if passed_on else found.get("env_num", found.get("i", copy))
+    for frame in outermost_vector(error):
+        found = frame.f_locals
+        if {"items", "space"} <= found.keys():  # all copies had answered, and their observations did not fit together
+            return odd_one(found["items"], found["space"])
+        names = ("index",) if frame.f_code.co_name in PASSED_ON else LOOPS  # there `i` counts errors
+        copy = next((found[name] for name in names if name in found), copy)
     return copy
+
+
+def outermost_vector(error: Exception) -> Iterator[FrameType]:
+    """Yield the frames of the vector that was asked, and of none that an environment has inside of itself."""
+    frames = dropwhile(lambda frame: not is_vector(frame), (frame for frame, _ in walk_tb(error.__traceback__)))
+    return takewhile(lambda frame: is_vector(frame) or module_of(frame) == "functools", frames)
+
+
+def odd_one(observations: Sequence[Any], space: spaces.Space[Any]) -> int | None:
+    """Return the first copy whose observation fits no vector, if there is one."""
+    for copy, observation in enumerate(observations):
+        try:
+            wrong = misshapen(observation, space) is not None
+        except ValueError:  # lists of different lengths
+            wrong = True
+        if wrong:
+            return copy
+    return None
 
 
 def is_vector(frame: FrameType) -> bool:
     """True for code of Gymnasium that steps several copies."""
-    return str(frame.f_globals.get("__name__", "")).startswith("gymnasium.vector")
+    return module_of(frame).startswith("gymnasium.vector")
+
+
+def module_of(frame: FrameType) -> str:
+    """Return the name of the module whose code a frame runs."""
+    return str(frame.f_globals.get("__name__", ""))
