@@ -9,12 +9,29 @@ from numpy.typing import NDArray
 from nexus.core.errors import EnvError
 from nexus.core.types import Array
 
-__all__ = ["KEY", "read_action_masks"]
+__all__ = ["KEY", "mask_in", "read_action_masks"]
 
 KEY = "action_mask"  # Gymnasium's own name, as Taxi-v3 has it
 
+WRONG_ENTRIES = f"got an {KEY} that holds more than 0 and 1: needs 1 where legal, else 0"
+
 Fault = Callable[[int, str], EnvError]
 """Makes the error of one copy."""
+
+
+def mask_in(mask: Any, action_dim: int) -> NDArray[np.bool_]:
+    """Return the mask `[A]` of one environment as an array of its own; whether any action is legal is not looked at.
+
+    Raises:
+        EnvError: it has another shape, or other entries than 0 and 1.
+    """
+    given = np.asarray(mask)
+    if given.shape != (action_dim,):
+        raise EnvError(wrong_shape(given.shape, action_dim))
+    legal: NDArray[np.bool_] = given.astype(bool)
+    if given.dtype != bool and (given != legal).any():
+        raise EnvError(WRONG_ENTRIES)
+    return legal
 
 
 def read_action_masks(
@@ -45,7 +62,7 @@ def read_action_masks(
         raise fault(int(given.argmax()), wrong_shape(rows.shape[1:], action_dim))
     legal: NDArray[np.bool_] = rows.astype(bool)
     if rows.dtype != bool:
-        refuse((rows != legal).any(1), fault, f"got an {KEY} that holds more than 0 and 1: needs 1 where legal, else 0")
+        refuse((rows != legal).any(1), fault, WRONG_ENTRIES)
     refuse(needed & ~legal.any(1), fault, f"got an {KEY} without a legal action: needs at least one 1")
     return legal
 

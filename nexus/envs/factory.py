@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -12,9 +13,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.wrappers import FlattenObservation, FrameStackObservation
+from gymnasium.wrappers import FrameStackObservation
 
 from nexus.core.errors import ConfigError, nearest, one_line
+from nexus.envs.answers import DISCRETE_START
 from nexus.envs.atari import (
     FRAME_SIZE,
     PROTOCOLS,
@@ -26,7 +28,9 @@ from nexus.envs.atari import (
     make_one_atari,
     short_names,
 )
+from nexus.envs.edge import MASKS, Edge, call_for, parts_of
 from nexus.envs.episodes import Replayable, SeededCartPole
+from nexus.envs.layers import of_old_gym
 from nexus.envs.workers import Reporter
 from nexus.envs.wrappers import FrameSkip
 
@@ -46,9 +50,12 @@ EnvSource: TypeAlias = str | Callable[[], Env]
 """An id such as `CartPole-v1`, a `module:Id`, or a function that makes an environment."""
 
 UNBOUNDED = 1e6  # a bound beyond it stands for none
-DISCRETE_START = "discrete_start"  # where a space of one-hot vectors says which number is the first
 
 OTHER_FAMILIES = "DQN needs one Discrete action space; for continuous actions use SAC, TD3 or PPO"
+OLD_GYM = (
+    "is of the package gym, which Gymnasium replaced: write `import gymnasium as gym` in its code, or install shimmy "
+    "and pass lambda: gymnasium.make('GymV26Environment-v0', env=...), of gym before 0.26 'GymV21Environment-v0'"
+)
 
 
 @dataclass(frozen=True)
@@ -59,12 +66,13 @@ class EnvSpec:
         source: an id or a function.
         frame_skip: times each action is repeated.
         frame_stack: observations shown at once.
-        kwargs: passed to `gymnasium.make`.
+        kwargs: passed to `gymnasium.make`, for an id.
         protocol: of an Atari game, one of `PROTOCOLS`; None takes `nature`.
         frame_size: of an Atari game, pixels on a side of a frame; None takes 84.
 
     Raises:
-        ConfigError: there is no such protocol, or the environment is no Atari game.
+        ConfigError: the source is neither an id nor a function, there is no such protocol, or what is only for Atari
+            games, or only for others, is said of another environment.
     """
 
     source: EnvSource
@@ -76,6 +84,12 @@ class EnvSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", canonical(self.source))
+        require_source(self.source)
+        object.__setattr__(self, "kwargs", tuple(dict(self.kwargs).items()))
+        if self.kwargs and (not isinstance(self.source, str) or is_atari(self.source)):
+            given = ", ".join(name for name, _ in self.kwargs)
+            way = "a game takes protocol and frame_size" if is_atari(self.source) else "let the function set them"
+            raise ConfigError(f"kwargs {given}: {name_of(self.source)} is not made by gymnasium.make; {way}")
         for name, value in (("protocol", self.protocol), ("frame_size", self.frame_size)):
             if value is not None and not is_atari(self.source):
                 raise ConfigError(f"{name} = {value!r}: {name_of(self.source)} is no Atari game; leave it out")
@@ -95,34 +109,99 @@ def name_of(source: EnvSource) -> str:
     return source if isinstance(source, str) else getattr(source, "__name__", type(source).__name__)
 
 
+def require_source(given: Any) -> None:
+    """Raise `ConfigError` unless this is an id or a function; says what to pass in its place."""
+    if isinstance(given, str) or (callable(given) and not isinstance(given, gym.Env | VectorEnv)):
+        return
+    needs, kind = "needs an id, or a function that makes a new environment at each call", type(given).__name__
+    match given:
+        case gym.Env():
+            raise ConfigError(f"got an environment, {type(given.unwrapped).__name__}: {needs}: {call_for(given)}")
+        case VectorEnv():
+            raise ConfigError(f"got {kind}, a vector of environments: {needs}, of which num_envs are made")
+        case gym.envs.registration.EnvSpec():
+            raise ConfigError(f"got the spec of an environment: {needs}: {given.id!r}")
+    raise ConfigError(f"got {kind} in place of an environment: {needs}")
+
+
 def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
     """Return one environment with its wrappers.
 
     Raises:
-        ConfigError: it is unknown, can't be made, or has spaces that DQN can't use.
+        ConfigError: it is unknown, can't be made, is in use already, or has spaces that DQN can't use.
     """
     if spec.rules is not None:
         frames = spec.frame_skip, spec.frame_stack, spec.frame_size
         return make_one_atari(name_of(spec.source), spec.rules, *frames, render_mode)
+    name = name_of(spec.source)
     if isinstance(spec.source, str):
         registered_id(spec.source)
-        settings = dict(spec.kwargs) | ({} if render_mode is None else {"render_mode": render_mode})
-        env = attempt(partial(gym.make, spec.source, disable_env_checker=True, **settings), spec)
+        settings = {"disable_env_checker": True} | dict(spec.kwargs)
+        settings |= {} if render_mode is None else {"render_mode": render_mode}
+        env = attempt(partial(gym.make, spec.source, **settings), spec)
     else:
         env = attempt(spec.source, spec)
-        if not isinstance(env, gym.Env):
-            raise ConfigError(f"{name_of(spec.source)}() returned {type(env).__name__}: needs a gymnasium.Env")
-    describe_spaces(env.observation_space, env.action_space, name_of(spec.source))
+    require_env(env, name)
+    observations, actions = spaces_of(env, name)
+    parts = parts_of(observations)
+    describe_spaces(observations if parts is None else observations[parts.rest], actions, name)
+    try:
+        env = Edge(env, name, stacked=spec.frame_stack > 1)
+    except NotImplementedError:
+        raise ConfigError(
+            f"{name} has observations {observations}: needs an array that Gymnasium can flatten"
+        ) from None
     if spec.frame_skip > 1:
         env = FrameSkip(env, spec.frame_skip)
-    raw = env.observation_space
-    if not isinstance(raw, spaces.Box):
-        env = FlattenObservation(env)  # Discrete and the like become one-hot vectors
-    if isinstance(raw, spaces.Discrete):
-        vars(env.observation_space)[DISCRETE_START] = int(raw.start)  # so that an agent can take the number as well
     if spec.frame_stack > 1:
         env = FrameStackObservation(env, spec.frame_stack, padding_type="zero")
     return env
+
+
+def require_env(env: Any, name: str) -> None:
+    """Raise `ConfigError` unless a function made one of Gymnasium's environments."""
+    if isinstance(env, gym.Env):
+        return
+    if of_old_gym(env):
+        raise ConfigError(f"{name}() returned {type(env).__name__}, which {OLD_GYM}")
+    what = f"the class {env.__name__}" if isinstance(env, type) else type(env).__name__
+    hint = ""
+    if isinstance(env, type) and issubclass(env, gym.Env):
+        hint = f": pass {env.__name__} itself, or return {env.__name__}()"
+    elif isinstance(env, VectorEnv):
+        hint = ", one alone, of which num_envs are made"
+    elif env is None:
+        hint = "; does the function end with return?"
+    raise ConfigError(f"{name}() returned {what}: needs a gymnasium.Env{hint}")
+
+
+def spaces_of(env: Env, name: str) -> tuple[Any, Any]:
+    """Return the spaces of observations and actions.
+
+    Raises:
+        ConfigError: one is missing, or none of Gymnasium's.
+    """
+    found = []
+    for place in ("observation_space", "action_space"):
+        try:
+            space = getattr(env, place, None)
+        except Exception as error:  # a property can raise anything
+            raise ConfigError(f"{name} has no {place}: {one_line(error)}") from error
+        if not isinstance(space, spaces.Space):
+            raise ConfigError(no_space(space, place, name))
+        found.append(space)
+    return found[0], found[1]
+
+
+def no_space(space: Any, place: str, name: str) -> str:
+    """Say what is wrong with what stands where a space should be."""
+    if of_old_gym(space):
+        return f"{name} has an {place} {type(space).__module__}.{type(space).__qualname__}: it {OLD_GYM}"
+    kind = "Discrete(number of actions)" if place == "action_space" else "Box(low, high, shape, dtype)"
+    if space is None:
+        return f"{name} has no {place}: its __init__ must set one, as gymnasium.spaces.{kind}"
+    what = f"the class {space.__name__}" if isinstance(space, type) else type(space).__name__
+    return f"{name} has an {place} that is {what}: needs one of gymnasium.spaces, such as {kind}"
 
 
 def make_vector_env(
@@ -152,8 +231,7 @@ def make_vector_env(
         return in_processes(
             [partial(make_reporter, spec, env, asked_by) for env in range(num_envs)], name_of(spec.source)
         )
-    makers = [partial(make_replayable, spec, env) for env in range(num_envs)]
-    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+    return in_turn([partial(make_replayable, spec, env) for env in range(num_envs)], name_of(spec.source))
 
 
 def make_replayable(spec: EnvSpec, index: int) -> Env:
@@ -168,16 +246,50 @@ def make_reporter(spec: EnvSpec, index: int, asked_by: int) -> Env:
     return Reporter(make_replayable(spec, index))
 
 
+def in_turn(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, Any, Any]:
+    """Return a vector that steps one environment after the other.
+
+    Raises:
+        ConfigError: one can't be made, or has other spaces than the first; those that were made are closed.
+    """
+    made: list[Env] = []
+    try:
+        for make in makers:
+            made.append(make())
+            require_alike(made[-1], made[0], len(made) - 1, name)
+        return SyncVectorEnv([partial(given, env) for env in made], autoreset_mode=AutoresetMode.DISABLED)
+    except BaseException:
+        for env in made:
+            with suppress(Exception):  # say what came first
+                env.close()
+        raise
+
+
+def given(env: Env) -> Env:
+    """Return an environment that was made already."""
+    return env
+
+
+def require_alike(env: Env, first: Env, copy: int, name: str) -> None:
+    """Raise `ConfigError` unless a copy has the spaces of the first one."""
+    for what in ("observation", "action"):
+        its, needed = getattr(env, f"{what}_space"), getattr(first, f"{what}_space")
+        if its != needed:
+            raise ConfigError(f"{name}: copy {copy} has {what}s {its}, copy 0 has {needed}: all need the same")
+
+
 def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, Any, Any]:
     """Return a process for each environment.
 
     Raises:
-        ConfigError: one ended before it could be used.
+        ConfigError: one ended before it could be used, or has other spaces than the first.
     """
     try:
         return AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
     except (EOFError, OSError) as error:
         raise ConfigError(f"a process for {name} can't be made, or died at once: {one_line(error)}") from error
+    except RuntimeError as error:  # Gymnasium compares the spaces
+        raise ConfigError(f"{name}: the copies have other spaces than the first: all need the same") from error
 
 
 def has_own_vector_form(spec: EnvSpec) -> bool:
@@ -222,15 +334,19 @@ def describe_spaces(
     Raises:
         ConfigError: DQN can't use these spaces; says why and what would fit.
     """
+    for space, place in ((observations, "observation_space"), (actions, "action_space")):
+        if of_old_gym(space):
+            raise ConfigError(no_space(space, place, name))
     if not isinstance(actions, spaces.Discrete):
         raise ConfigError(f"{name} has actions {actions}: {OTHER_FAMILIES}{multi_discrete_hint(actions)}")
     if actions.start != 0:
         raise ConfigError(f"{name} has actions {actions}: needs them to start at 0; wrap it in TransformAction")
     if isinstance(observations, spaces.Dict | spaces.Tuple | spaces.Text | spaces.Graph | spaces.Sequence):
         kind = type(observations).__name__
-        raise ConfigError(
-            f"{name} has {kind} observations: needs one array; wrap it in gymnasium.wrappers.FlattenObservation"
-        )
+        way = "wrap it in gymnasium.wrappers.FlattenObservation"
+        if isinstance(observations, spaces.Dict) and any(mask in observations.spaces for mask in MASKS):
+            way = "beside the action_mask have one entry, with all that is seen"
+        raise ConfigError(f"{name} has {kind} observations: needs one array; {way}")
     shape, dtype = observations.shape, observations.dtype
     if shape is None or dtype is None:
         raise ConfigError(f"{name} has observations {observations}: needs an array of a fixed shape")

@@ -13,7 +13,8 @@ from nexus.core.state import State, array_from, count_from
 from nexus.core.types import Array
 from nexus.envs.action_masks import KEY, read_action_masks
 from nexus.envs.atari import LIFE_LOST
-from nexus.envs.checks import misfit, misshapen, raised, require_finite, require_rewards, require_shape
+from nexus.envs.checks import copy_in, misfit, misshapen, raised, require_finite, require_rewards, require_shape
+from nexus.envs.edge import NOTICE
 from nexus.envs.episodes import ACTIONS, RESET_MASK, STRAYED, EpisodeLog, Seeds, episode_seed, seeds_for
 from nexus.envs.workers import Workers
 
@@ -93,6 +94,8 @@ class TransitionStream:
         self.states: Array = np.empty(0)
         self.action_masks: Flags | None = None
         self.cut = 0  # episodes that were truncated for their length
+        self.notices: list[str] = []  # what the environment's user should know of it; whoever has said one takes it out
+        self._noted: set[str] = set()
         self._log = EpisodeLog(env.num_envs, self.action_dim)
         self._lengths = np.zeros(self.num_envs, np.int64)  # steps of the episodes under way
         self._resetting = np.zeros(self.num_envs, bool)
@@ -253,12 +256,25 @@ class TransitionStream:
     def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Call the vector environment; what it raises, or can't stack of its copies' answers, is one clear error."""
         try:
-            return function(*arguments, **options)
-        except NexusError:
-            raise
+            answer = function(*arguments, **options)
+        except NexusError as error:
+            copy = copy_in(error)
+            if copy is None:  # it says whose it is
+                raise
+            raise self._fault(copy, str(error)) from error
         except Exception as error:
             fault = misfit(error, self._fault) if isinstance(error, TypeError | ValueError) else None
             raise raised(error, self._fault) if fault is None else fault from error
+        if NOTICE in answer[-1]:
+            self._note(answer[-1][NOTICE])
+        return answer
+
+    def _note(self, notices: dict[str, Any]) -> None:
+        """Keep of each kind of notice the first one."""
+        for kind in notices:
+            if kind not in self._noted and not kind.startswith("_"):  # `_kind` says who gave one
+                self._noted.add(kind)
+                self.notices.append(next(text for text in notices[kind] if text is not None))
 
     def _taken(self, observations: Array) -> Array:
         """Return observations `[E, *obs]` that are as they should be, in memory that is not written to again."""
