@@ -169,6 +169,21 @@ def test_updates_and_syncs_come_as_often_as_in_turns(settings: dict[str, Any], u
     assert agent.calls.count("sync") == syncs
 
 
+def test_the_replay_is_told_how_far_the_training_has_come_after_each_step() -> None:
+    class Told(PriorityReplay):
+        fractions: list[float]
+
+        def anneal(self, fraction: float) -> None:
+            self.fractions.append(fraction)
+
+    config, replay = TrainConfig.from_mapping(BASE), Told(1_000)
+    replay.fractions = []
+    stream = TransitionStream(SyncVectorEnv([FiveSteps] * ENVS, autoreset_mode=AutoresetMode.SAME_STEP))
+    for _ in train(stream, Recorded(), replay, config, Counters()):
+        pass
+    assert replay.fractions == [steps / 100 for steps in range(2, 101, 2)]
+
+
 def test_what_is_saved_continues_exactly_only_with_the_last_step_of_an_epoch() -> None:
     config = TrainConfig.from_mapping(BASE | {"actor_sync_every": "30 steps"})
     stream = TransitionStream(SyncVectorEnv([FiveSteps] * ENVS, autoreset_mode=AutoresetMode.SAME_STEP))

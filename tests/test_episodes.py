@@ -455,6 +455,49 @@ def test_a_stray_episode_leaves_its_open_windows_as_truncations(tmp_path: Path) 
     assert rows["discounts"].tolist() == [0.125] * 5 + [0.25, 0.5]
 
 
+class Masked(Moody):
+    """Allows the first action on even steps and the second on odd ones; both in the first of an episode."""
+
+    action_space = spaces.Discrete(2)
+
+    def told(self) -> dict[str, Any]:
+        masks = [self.at % 2 == 0 or self.at == 0, self.at % 2 == 1 or self.at == 0]
+        return {"action_mask": np.array(masks)}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        state, _ = super().reset(seed=seed)
+        return state, self.told()
+
+    def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        *rest, _ = super().step(action)
+        return *rest, self.told()  # type: ignore[return-value]
+
+
+def test_the_windows_of_a_stray_episode_keep_their_masks(tmp_path: Path) -> None:
+    from nexus.runner import Run
+    from nexus.training.config import TrainConfig
+
+    kind = type("Masked", (Masked,), {"lives": 0})
+    settings = {"total_steps": 100, "num_envs": 1, "n_step": 3, "gamma": 0.5, "learning_starts": 90, "eval_episodes": 1}
+    config = TrainConfig.from_mapping(settings)
+    env = lambda: kind("shows")  # noqa: E731
+    interrupted(lambda: nexus.train(env, config=config, run_dir=tmp_path / "run", listener=Silent(7, interrupt)))
+    with Run(env, None, config, tmp_path / "run", Silent(), begun=True) as run:
+        (series,) = run.parts.series()
+        rows = series.get(series.first, series.last)
+    even, odd, both = [True, False], [False, True], [True, True]
+    assert rows["action_masks"].tolist() == [both, odd, even, odd, even, odd, even]
+    assert rows["next_action_masks"].tolist() == [
+        odd,
+        even,
+        odd,
+        even,
+        odd,
+        odd,
+        odd,
+    ]  # of steps 3 to 7
+
+
 # What arrives at an environment.
 
 

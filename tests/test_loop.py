@@ -201,6 +201,21 @@ def test_progress_tells_when_a_period_is_due() -> None:
     assert due == [32, 60, 92]  # the first steps at or past 30, 60 and 90
 
 
+def test_the_replay_is_told_how_far_the_training_has_come_after_each_step() -> None:
+    class Told(ReplayBuffer):
+        fractions: list[float]
+
+        def anneal(self, fraction: float) -> None:
+            self.fractions.append(fraction)
+
+    config, replay = TrainConfig(total_steps=100, num_envs=4, learning_starts=0), Told(1_000)
+    replay.fractions = []
+    stream = TransitionStream(SyncVectorEnv([FiveSteps] * 4, autoreset_mode=AutoresetMode.SAME_STEP))
+    for _ in train(stream, Witness(), replay, config, Counters()):
+        pass
+    assert replay.fractions == [steps / 100 for steps in range(4, 101, 4)]
+
+
 def test_training_stops_when_the_iterator_is_closed() -> None:
     config = TrainConfig(total_steps=100, num_envs=1, learning_starts=0)
     stream = TransitionStream(SyncVectorEnv([FiveSteps], autoreset_mode=AutoresetMode.SAME_STEP))
