@@ -525,6 +525,32 @@ def test_a_game_that_is_cut_gets_a_new_one(monkeypatch: pytest.MonkeyPatch) -> N
     env.close()
 
 
+def test_a_game_is_seeded_again_only_after_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SeededGames, "reseed_after", 500)
+    env = make_vector_env(EnvSpec("breakout", 4, 4), 1)
+    seeded: list[int] = []
+    reset = env.reset
+
+    def told(**given: Any) -> Any:
+        seeded.append(given["seed"][0] is not None)
+        return reset(**given)
+
+    monkeypatch.setattr(env, "reset", told)
+    stream, rng, ends, since = TransitionStream(env), np.random.default_rng(0), [], 0
+    stream.reset(1)
+    expected = [True]
+    for _ in range(2_000):
+        step = stream.step(rng.integers(4, size=1))
+        since += 1
+        if step.terminated[0] or step.truncated[0]:
+            ends.append(since)
+            expected.append(since >= 500)
+            since = 0 if since >= 500 else since
+    assert seeded == expected
+    assert seeded.count(False) > seeded.count(True) > 2  # a game of a random player has some 180 steps
+    env.close()
+
+
 def test_an_error_names_the_seed_that_makes_it_again(tmp_path: Path) -> None:
     class Fragile(Ledger):
         def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:

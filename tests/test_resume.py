@@ -171,6 +171,28 @@ def test_an_evaluation_that_is_broken_off_is_played_when_the_run_goes_on(when: i
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
 
 
+def test_a_signal_in_an_evaluation_ends_it_at_once_and_it_is_played_when_the_run_goes_on(tmp_path: Path) -> None:
+    class Signals(Silent):
+        seen: list[int]
+
+        def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
+            self.seen.append(steps)
+            if len(self.seen) == 1:
+                signal.raise_signal(signal.SIGINT)
+
+    whole(tmp_path / "whole")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        stop = Signals()
+        stop.seen = []
+        interrupted(lambda: train(match_reward, config=config_of(), run_dir=tmp_path / "broken", listener=stop))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stop.seen == [1]
+    go_on(tmp_path / "broken")
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+
+
 # Each random stream is needed: without it the chaos test would go red.
 
 STREAMS = {
