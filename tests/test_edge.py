@@ -425,6 +425,11 @@ def test_what_is_no_space_is_named(space: Any, text: str) -> None:
     assert str(caught.value).startswith(text)
 
 
+def test_there_must_be_something_to_see() -> None:
+    with pytest.raises(ConfigError, match=r"has observations Box\(.*\): needs at least one number to see"):
+        make_env(EnvSpec(lambda: Saying(space=spaces.Box(0, 1, (0,)))))
+
+
 def test_a_space_that_was_forgotten_is_named() -> None:
     class Mine(gym.Env[Any, Any]):
         action_space = spaces.Discrete(2)
@@ -705,9 +710,19 @@ def test_a_small_table_of_bytes_stays_and_is_said() -> None:
     assert said == "partial: observations (3, 3) are taken for 9 numbers; give images an axis more, (1, 3, 3)"
 
 
-def test_an_image_with_its_channel_and_a_table_of_floats_are_no_matter() -> None:
+@pytest.mark.parametrize("space", [spaces.Box(0, 1, (40, 60), np.float32), spaces.Box(0, 255, (40, 60), np.int32)])
+def test_a_picture_may_be_of_other_numbers_than_bytes(space: spaces.Box) -> None:
+    assert make_env(EnvSpec(partial(grey, space))).observation_space.shape == (1, 40, 60)
+
+
+def test_a_large_table_stays_and_is_said() -> None:
+    (said,) = notices(partial(grey, spaces.Box(0, 9, (40, 60), np.float32)), steps=1)
+    assert said == "partial: observations (40, 60) are taken for 2400 numbers; give images an axis more, (1, 40, 60)"
+
+
+def test_an_image_with_its_channel_and_a_small_table_are_no_matter() -> None:
     assert notices(partial(grey, spaces.Box(0, 255, (40, 60, 1), np.uint8))) == []
-    assert notices(partial(grey, spaces.Box(0, 9, (40, 60), np.float32))) == []
+    assert notices(partial(grey, spaces.Box(0, 9, (4, 60), np.float32))) == []
 
 
 def test_a_grey_picture_is_seen_by_convolutions(tmp_path: Any) -> None:

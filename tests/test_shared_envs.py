@@ -11,7 +11,7 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from nexus.core.errors import ConfigError
-from nexus.envs.factory import EnvSpec, make_env, make_vector_env
+from nexus.envs.factory import EnvSpec, can_be_copied, make_env, make_vector_env
 from nexus.envs.layers import InUse
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
@@ -90,7 +90,8 @@ def test_one_object_for_several_copies_is_refused(kind: str) -> None:
     name = call.removeprefix("lambda: ").partition("(")[0].replace("gymnasium.make", "AcrobotEnv")
     assert str(caught.value) == (
         f"<lambda> gave one and the same {name} again while it is in use: each copy, and the evaluation, needs "
-        f"its own; pass a function that makes a new one at each call: {call}"
+        f"its own; pass a function that makes a new one at each call, {call}, or set num_envs = 1 where there can be "
+        "only one"
     )
 
 
@@ -222,6 +223,18 @@ def test_gymnasiums_own_arguments_are_passed_too() -> None:
     env = make_env(EnvSpec("Acrobot-v1", kwargs=kwargs))
     env.reset(seed=0)
     assert [env.step(0)[3] for _ in range(3)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("source", "can"),
+    [("CartPole-v1", True), ("Acrobot-v1", True), ("pong", True), (Count, False), ("test_shared_envs/Count-v0", False)],
+)
+def test_a_second_one_beside_the_first_is_known_to_be_harmless_of_gymnasiums_own_only(source: Any, can: bool) -> None:
+    gym.register("test_shared_envs/Count-v0", "tests.test_shared_envs:Count")
+    try:
+        assert can_be_copied(EnvSpec(source)) is can
+    finally:
+        gym.registry.pop("test_shared_envs/Count-v0")
 
 
 # --- the book of who uses what ---

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 DISCRETE_START = "discrete_start"  # where a space of one-hot vectors says which number is the first
-SMALLEST_PICTURE = 36  # pixels on a side: bytes in two dimensions are then taken for a grey image
+SMALLEST_PICTURE = 36  # pixels on a side, of a grey image that comes without its channel
 NUMBERS = "biuf"  # NumPy's kinds: truth values, whole numbers and others
 WHOLE = "biu"
 ROUNDING = 1e-6  # of a bound, by which a float may be beyond it
@@ -86,13 +86,18 @@ def zeros_and_ones(count: int) -> spaces.Box:
 
 
 def is_picture(space: spaces.Space[Any]) -> bool:
-    """True for bytes in two dimensions that are too large to be anything but a grey image."""
-    return is_grid(space) and min(space.shape or ()) >= SMALLEST_PICTURE
+    """True for a large grid of numbers from 0 to 1 or to 255: a grey image without an axis for its channel."""
+    if not is_grid(space) or not isinstance(space, spaces.Box):
+        return False
+    shades = space.low.min() == space.low.max() == 0 and space.high.min() == space.high.max() in (1, 255)
+    return min(space.shape) >= SMALLEST_PICTURE and bool(shades)
 
 
 def is_grid(space: spaces.Space[Any]) -> bool:
-    """True for bytes in two dimensions: an image without its channel, or a table."""
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 2
+    """True for numbers in two dimensions that may be meant as an image: bytes, and all that are large."""
+    if not isinstance(space, spaces.Box) or len(space.shape) != 2:
+        return False
+    return space.dtype == np.uint8 or min(space.shape) >= SMALLEST_PICTURE
 
 
 def array_in(observation: Any, space: spaces.Box) -> Array:

@@ -96,7 +96,8 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         if taken is not None:
             raise ConfigError(
                 f"{name} gave one and the same {type(taken).__name__} again while it is in use: each copy, and the "
-                f"evaluation, needs its own; pass a function that makes a new one at each call: {call_for(taken)}"
+                f"evaluation, needs its own; pass a function that makes a new one at each call, {call_for(taken)}, or "
+                "set num_envs = 1 where there can be only one"
             )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:

@@ -38,6 +38,7 @@ __all__ = [
     "EnvSource",
     "EnvSpec",
     "bounds_of",
+    "can_be_copied",
     "describe_spaces",
     "make_env",
     "make_vector_env",
@@ -299,6 +300,16 @@ def has_own_vector_form(spec: EnvSpec) -> bool:
     return registered_id(spec.source).vector_entry_point == "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
 
 
+def can_be_copied(spec: EnvSpec) -> bool:
+    """True where a second environment beside a first is known to do no harm: of Gymnasium's own, and Atari games.
+
+    Of others only one may be allowed in a process, or on a port, or there may be only one robot.
+    """
+    if spec.rules is not None or not isinstance(spec.source, str):
+        return spec.rules is not None
+    return str(registered_id(spec.source).entry_point).startswith("gymnasium.")
+
+
 def registered_id(name: str) -> gym.envs.registration.EnvSpec:
     """Return Gymnasium's spec of an id; of `module:Id` the module is imported first.
 
@@ -350,6 +361,8 @@ def describe_spaces(
     shape, dtype = observations.shape, observations.dtype
     if shape is None or dtype is None:
         raise ConfigError(f"{name} has observations {observations}: needs an array of a fixed shape")
+    if 0 in shape:
+        raise ConfigError(f"{name} has observations {observations}: needs at least one number to see")
     return shape, dtype, int(actions.n)
 
 

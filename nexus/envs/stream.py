@@ -94,7 +94,7 @@ class TransitionStream:
         self.states: Array = np.empty(0)
         self.action_masks: Flags | None = None
         self.cut = 0  # episodes that were truncated for their length
-        self.notices: list[str] = []  # what the environment's user should know of it; whoever has said one takes it out
+        self.notices: list[str] = []  # what a user should know of the environment, and was not told yet
         self._noted: set[str] = set()
         self._log = EpisodeLog(env.num_envs, self.action_dim)
         self._lengths = np.zeros(self.num_envs, np.int64)  # steps of the episodes under way
@@ -268,6 +268,11 @@ class TransitionStream:
         if NOTICE in answer[-1]:
             self._note(answer[-1][NOTICE])
         return answer
+
+    def pop_notices(self) -> list[str]:
+        """Return what a user should know of the environment; each is returned once."""
+        notices, self.notices = self.notices, []
+        return notices
 
     def _note(self, notices: dict[str, Any]) -> None:
         """Keep of each kind of notice the first one."""
