@@ -12,6 +12,7 @@ __all__ = [
     "DQNAgent",
     "DQNNetwork",
     "Listener",
+    "Listeners",
     "ReplayBuffer",
     "TrainResult",
     "__version__",
@@ -26,7 +27,7 @@ __all__ = [
 if TYPE_CHECKING:
     from nexus.api import evaluate, load_agent, resume, train
     from nexus.data.replay_buffer import ReplayBuffer
-    from nexus.listener import Listener, TrainResult
+    from nexus.listener import Listener, Listeners, TrainResult
     from nexus.models.rl.dqn import DQNAgent, DQNNetwork
     from nexus.models.rl.dqn.rainbow import make_agent
     from nexus.planning import plan
@@ -39,6 +40,7 @@ HOMES = {
     "resume": "nexus.api",
     "train": "nexus.api",
     "Listener": "nexus.listener",
+    "Listeners": "nexus.listener",
     "ReplayBuffer": "nexus.data.replay_buffer",
     "TrainResult": "nexus.listener",
     "DQNAgent": "nexus.models.rl.dqn",
