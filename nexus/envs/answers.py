@@ -1,6 +1,7 @@
 """An environment's answers, read: one array, one number, two flags; what can't be meant so is told in one line."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import prod
 from operator import index
 from typing import Any, NamedTuple
@@ -60,9 +61,9 @@ def form_of(space: spaces.Space[Any], picture: bool = False) -> Form:
     match space:
         case spaces.Box() if picture:
             framed = spaces.Box(space.low[None], space.high[None], dtype=space.dtype.type)
-            return Form(framed, lambda observation: array_in(observation, space)[None])
+            return Form(framed, lambda observation: array_in(observation, space.shape, space.dtype)[None])
         case spaces.Box():
-            return Form(space, lambda observation: array_in(observation, space))
+            return Form(space, partial(array_in, shape=space.shape, dtype=space.dtype))
         case spaces.Discrete():
             count, start = int(space.n), int(space.start)
             numbers = zeros_and_ones(count)
@@ -100,14 +101,13 @@ def is_grid(space: spaces.Space[Any]) -> bool:
     return space.dtype == np.uint8 or min(space.shape) >= SMALLEST_PICTURE
 
 
-def array_in(observation: Any, space: spaces.Box) -> Array:
-    """Return an observation as an array of its own, of the space's shape and dtype.
+def array_in(observation: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an observation as an array of its own, of this shape and dtype.
 
     Raises:
         EnvError: it has another shape or kind, or numbers that this dtype can't hold.
     """
-    shape, dtype = space.shape, space.dtype
-    if type(observation) is np.ndarray and observation.shape == shape and observation.dtype == dtype:
+    if type(observation) is np.ndarray and observation.dtype is dtype and observation.shape == shape:
         return observation.copy()
     given = numbers_in(observation, shape, dtype)
     if given.dtype.kind not in (NUMBERS if dtype.kind == "f" else WHOLE):
@@ -253,8 +253,10 @@ def reset_answer(answer: Any) -> tuple[Any, Mapping[str, Any]]:
     """
     if isinstance(answer, tuple | list) and len(answer) == 2:
         observation, info = answer
-        if info is None or isinstance(info, Mapping):
-            return observation, {} if info is None else info
+        if isinstance(info, dict | Mapping):
+            return observation, info
+        if info is None:
+            return observation, {}
     raise EnvError(f"its reset returned {told_answer(answer)}: needs (observation, info); {OLD_RESET}")
 
 
@@ -267,9 +269,11 @@ def step_answer(answer: Any) -> tuple[Any, Any, Any, Any, Mapping[str, Any]]:
     if not isinstance(answer, tuple | list) or len(answer) != 5:
         raise EnvError(f"its step returned {told_answer(answer)}: needs 5; {OLD_STEP}")
     observation, reward, terminated, truncated, info = answer
-    if not (info is None or isinstance(info, Mapping)):
+    if info is None:
+        info = {}
+    elif not isinstance(info, dict | Mapping):
         raise EnvError(f"its step returned an info of type {type(info).__name__}: needs a dict")
-    return observation, reward, terminated, truncated, {} if info is None else info
+    return observation, reward, terminated, truncated, info
 
 
 def told_answer(answer: Any) -> str:
