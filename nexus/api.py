@@ -31,12 +31,13 @@ from nexus.training.best import BEST, BestWeights
 from nexus.training.checkpoint import read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints, best_of
 from nexus.training.config import LEAST_FRAME, MOST_FRAME, TrainConfig, kwargs_for
+from nexus.training.edited import read_run_or_copy, read_unedited_run
 from nexus.training.evaluation import Evaluation, long_evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import inside
 from nexus.training.loop import Counters
 from nexus.training.presets import algorithm_preset, resolve_preset
-from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, read_run, weights_of
+from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, weights_of
 
 __all__ = [
     "Listener",
@@ -156,7 +157,7 @@ def resume(
         ConfigError: the run is finished, or `total_steps` lies behind it.
         KeyboardInterrupt: as `train` raises it.
     """
-    about = read_run(run)
+    about = read_unedited_run(run)
     config = config_of(about, run)
     planned, target = config.total_steps, config.target_return
     if total_steps is not None:
@@ -348,14 +349,26 @@ def load_agent(
         RunError: the folder is no run, has no such checkpoint, or its files are damaged or don't fit each other.
         ConfigError: the device is not to be had.
     """
-    about = read_run(run)
+    listener = Listener() if listener is None else listener
+    return agent_of(read_run_or_copy(run, listener.on_notice), run, checkpoint, device, listener)
+
+
+def agent_of(
+    about: Mapping[str, Any],
+    run: str | os.PathLike[str],
+    checkpoint: str | int | None,
+    device: str | None,
+    listener: Listener,
+) -> DQNAgent:
+    """Return what `load_agent` does, of a run that was read already."""
     settings = agent_settings(about, run) | {"compile": False}
     if device is not None:
         settings["device"] = convert("device", device, str)
         resolve_device(settings["device"], ())
     elif is_lacking(settings.get("device", "auto")):
-        text = f"{run} was trained on {settings['device']}, which is not to be had here: its agent is on the CPU"
-        (Listener() if listener is None else listener).on_notice(text)
+        listener.on_notice(
+            f"{run} was trained on {settings['device']}, which is not to be had here: its agent is on the CPU"
+        )
         settings["device"] = "cpu"
     try:
         agent = agent_from(settings)
@@ -475,8 +488,8 @@ def evaluate(
                 raise ConfigError(f"{name} = {value!r}: needs the folder of a run in place of an agent")
         player, seen = agent, seen_by(agent, env)
     else:
-        player = load_agent(agent, checkpoint=checkpoint, device=device, listener=listener)
-        seen = seen_in(agent, read_run(agent))
+        about = read_run_or_copy(agent, listener.on_notice)
+        player, seen = agent_of(about, agent, checkpoint, device, listener), seen_in(agent, about)
     spec = spec_on(seen.spec, env, env_kwargs, listener)
     if env is not None:
         with closing(make_env(spec)) as one:
@@ -614,7 +627,7 @@ def env_of_run(
 ) -> EnvSpec:
     """Return the environment that a run was trained on, or another one, wrapped as it was then."""
     listener = Listener() if listener is None else listener
-    return spec_on(seen_in(run, read_run(run)).spec, env, env_kwargs, listener)
+    return spec_on(seen_in(run, read_run_or_copy(run, listener.on_notice)).spec, env, env_kwargs, listener)
 
 
 def require_foreign_module(env: str, run: Path) -> None:

@@ -19,11 +19,12 @@ def look_here(env: str | None, run: str | None = None) -> None:
         run: a run's folder.
     """
     from nexus.core.errors import RunError
-    from nexus.training.run_folder import RUN_FILE, read_run
+    from nexus.training.edited import read_run_or_copy
+    from nexus.training.run_folder import RUN_FILE
 
     if env is None and run is not None:
         with suppress(RunError):  # whoever needs the run says what is wrong with it
-            env = str(read_run(run).get("env"))
+            env = str(read_run_or_copy(run, str).get("env"))
     here = Path.cwd()
     of_run = any((folder / RUN_FILE).exists() for folder in (here, *here.parents))
     if env is not None and ":" in env and not of_run and str(here) not in sys.path:

@@ -71,13 +71,14 @@ def run(arguments: list[str]) -> int:
     """Draw and say where the picture is."""
     command = parse(PlotCommand, arguments, "nexus plot")
     load("matplotlib", "plot")
-    runs, left_out = different_seeds(read_runs(command.runs, same_env=command.same_env))
+    notes: list[str] = []
+    runs, left_out = different_seeds(read_runs(command.runs, same_env=command.same_env, notice=notes.append))
     figure = draw(runs, command.x, command.window)
     try:
         figure.savefig(command.out, dpi=150)
     except OSError as error:
         raise RunError(f"can't write {command.out}: {error.strerror or error}") from None
-    for line in left_out:
+    for line in [*notes, *left_out]:
         print(f"Note: {line}")
     print(f"Learning curves of {len(runs)} run(s) of {', '.join(by_env(runs))}: {command.out}")
     return 0

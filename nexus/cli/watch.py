@@ -71,8 +71,9 @@ def run(arguments: list[str]) -> int:
     from nexus.api import env_of_run, load_agent
     from nexus.cli.notes import Notes
 
-    agent = load_agent(command.run, checkpoint=command.checkpoint, device=command.device, listener=Notes())
-    spec = env_of_run(command.run, command.env, command.env_kwargs, Notes())
+    notes = Notes()
+    agent = load_agent(command.run, checkpoint=command.checkpoint, device=command.device, listener=notes)
+    spec = env_of_run(command.run, command.env, command.env_kwargs, notes)
     env = rendered(spec, agent, "human" if command.video is None else "rgb_array")
     with closing(env):
         if command.video is None:

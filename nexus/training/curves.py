@@ -1,7 +1,7 @@
 """Learning curves of run folders: what was scored while training, and the mean of several runs."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from nexus.core.errors import ConfigError, RunError
 from nexus.envs.atari import is_atari
 from nexus.training.config import TrainConfig
+from nexus.training.edited import read_run_or_copy
 from nexus.training.files import inside, read_json
-from nexus.training.run_folder import read_run
+from nexus.training.run_folder import RUN_FILE
 from nexus.training.statistics import bootstrap_interval
 
 __all__ = [
@@ -104,19 +105,38 @@ class Run:
         return at
 
 
-def read_runs(folders: Sequence[str], *, same_env: bool = False) -> list[Run]:
+class NothingToDraw(RunError):
+    """A run has no episode and no evaluation yet."""
+
+
+def read_runs(folders: Sequence[str], *, same_env: bool = False, notice: Callable[[str], object] = str) -> list[Run]:
     """Read runs; a folder that is named twice counts once.
 
     Args:
-        folders: of the runs.
+        folders: of the runs. Among several, as a shell gives them for `runs/*`, what is no run or has nothing to draw
+            yet is left out.
         same_env: whether functions of one name made one environment; two lambdas have one name.
+        notice: told what is left out, and of what else is odd.
 
     Raises:
-        RunError: a folder is no run, its files are missing or damaged, or there is nothing in it to draw.
+        RunError: there is no such folder, a run's files are missing or damaged, or there is nothing to draw at all.
         ConfigError: runs of one environment are of different protocols.
     """
     unique = {Path(folder).resolve(): Path(folder) for folder in folders}
-    runs = [read_one(folder, same_env=same_env) for folder in unique.values()]
+    runs = []
+    for folder in unique.values():
+        others = len(unique) > 1
+        if others and folder.exists() and not (folder / RUN_FILE).exists():
+            notice(f"{folder} is left out: it is no run, it has no {RUN_FILE}")
+            continue
+        try:
+            runs.append(read_one(folder, same_env=same_env, notice=notice))
+        except NothingToDraw as error:
+            if not others:
+                raise
+            notice(f"{error}: it is left out")
+    if not runs:
+        raise RunError("nothing to draw: none of these is a run with an episode or an evaluation")
     for env in dict.fromkeys(run.env for run in runs):
         require_one_protocol([run for run in runs if run.env == env])
     return runs
@@ -147,9 +167,9 @@ def shown(protocol: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(own)})" if own else name
 
 
-def read_one(folder: Path, *, same_env: bool = False) -> Run:
+def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], object] = str) -> Run:
     """Read one run's folder."""
-    about = read_run(folder)
+    about = read_run_or_copy(folder, notice)
     config, env = about.get("config"), str(about.get("env"))
     config = config if isinstance(config, dict) else {}
     # What a setting did before there was one is its default, so that older and newer runs can be compared.
@@ -166,7 +186,7 @@ def read_one(folder: Path, *, same_env: bool = False) -> Run:
     if final is not None and finished:
         scores[end.get("step", max(scores, default=0.0))] = interval_of(final, folder / EVALUATION_FILE)
     if not (scores or episodes["step"].size):
-        raise RunError(f"{folder} has nothing to draw yet: no episode has ended, and it was not evaluated")
+        raise NothingToDraw(f"{folder} has nothing to draw yet: no episode has ended, and it was not evaluated")
     return Run(
         folder,
         env,
