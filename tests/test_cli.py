@@ -768,6 +768,29 @@ def test_a_disk_that_fills_up_while_training_is_one_line(
     assert "No space left" in refused(*TRAIN, "--run-dir", str(tmp_path / "run"))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["verify", "RUN"], ["plot", "RUN"]])
+def test_an_output_that_can_not_be_written_is_one_line(words: list[str], trained: Path, tmp_path: Path) -> None:
+    words = [str(trained) if word == "RUN" else word for word in words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nexus", *words], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+    assert done.stderr == "nexus: error: can't write the output: No space left on device\n"
+    assert done.returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_run_whose_output_can_not_be_written_can_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "nexus", *TRAIN, "--run-dir", str(run)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert main(["resume", str(run)]) == 0
+    assert about(run)["status"] == "finished"
+
+
 # The command itself.
 
 

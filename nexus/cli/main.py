@@ -1,7 +1,10 @@
 """`nexus VERB ...`: find the verb, run it, and turn what a user can mend into one line and exit code 2."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from nexus.cli.here import path_kept
@@ -9,6 +12,7 @@ from nexus.cli.streams import printable
 
 __all__ = ["main"]
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)  # of a disk that is full or gone
 INTERRUPTED, TERMINATED = 130, 143  # what shells use for Ctrl-C and SIGTERM
 
 VERBS = {
@@ -32,10 +36,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         with printable(), path_kept():
-            return answer(list(sys.argv[1:] if argv is None else argv))
+            code = answer(list(sys.argv[1:] if argv is None else argv))
+            sys.stdout.flush()
+            return code
     except BrokenPipeError:
         sys.stderr.close()  # the reader left, as in `nexus --help | head`; Python would complain at exit
         return 0
+    except OSError as error:
+        if error.filename is not None or error.errno not in UNWRITABLE:
+            raise
+        discard_output()
+        print(f"nexus: error: can't write the output: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def discard_output() -> None:
+    """Let what could not be written go, of which Python would complain at exit."""
+    with suppress(OSError, ValueError):  # of a stream that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answer(arguments: list[str]) -> int:
