@@ -22,7 +22,9 @@ from nexus.envs.atari import canonical, is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
 from nexus.envs.stream import LONGEST
 from nexus.listener import Listener, Plan, TrainResult
+from nexus.models.layers import in_mode
 from nexus.models.rl.dqn import DQNAgent
+from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
 from nexus.models.setup import resolve_device
 from nexus.models.torsos import channels_before, torso_of
@@ -36,7 +38,8 @@ from nexus.training.evaluation import Evaluation, long_evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import inside
 from nexus.training.loop import Counters
-from nexus.training.presets import algorithm_preset, resolve_preset
+from nexus.training.presets import RETURNS, algorithm_preset, resolve_preset, settled
+from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, weights_of
 
 __all__ = [
@@ -53,6 +56,7 @@ __all__ = [
 ]
 
 SEEN = "seen"  # where an agent has it
+END_STATES, MOST_AT_END = 512, 0.05  # states that are asked, and the share of their probability on one end
 MOST_FRAMES = 1_000  # of a stack or a skip, in what a run's file says
 MOST_THREADS = 8  # of torch: a batch of 32 images is not worth more
 LARGE_TORSOS = (
@@ -71,10 +75,18 @@ def make_config(env: EnvSource, preset: str | None = None, **settings: Any) -> T
     Raises:
         ConfigError: the preset or a setting is unknown, or a value is impossible.
     """
+    return configured(env, preset, settings)[1]
+
+
+def configured(
+    env: EnvSource, preset: str | None, settings: Mapping[str, Any]
+) -> tuple[str | None, TrainConfig, list[str]]:
+    """Return the name of the preset, what `make_config` returns, and what was given up for the user's settings."""
     name, values = resolve_preset(preset, name_of(env))
     algorithm = algorithm_name(settings.get("algorithm", values.get("algorithm", "dqn")))
     values |= {**algorithm_named(algorithm).settings, **algorithm_preset(name, name_of(env), algorithm)}
-    return TrainConfig.from_mapping({**values, **settings})
+    values, said = settled(values, settings)
+    return name, TrainConfig.from_mapping({**values, **settings}), said
 
 
 def train(
@@ -111,14 +123,56 @@ def train(
 
     if config is not None and settings:
         raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
-    preset_name, _ = resolve_preset(preset, name_of(env)) if config is None else (preset, {})
-    config = config if config is not None else make_config(env, preset, **settings)
+    said: list[str] = []
+    if config is None:
+        preset, config, said = configured(env, preset, settings)
     with watching(listener, verbose) as (told, finish):
-        with Run(env, preset_name, config, run_dir, told) as run, process_for(run.parts.agent, config.threads):
+        with Run(env, preset, config, run_dir, told) as run, process_for(run.parts.agent, config.threads):
             remember(run.parts.agent, Seen(run.parts.spec, config.eval_max_steps))
+            for text in [*said, *notices(run.plan)]:
+                told.on_notice(text)
             result = run.run()
+            if result.stopped_by is None and range_is_assumed(run.plan):
+                for text in said_of_ends(result.agent, run.parts.replay):
+                    told.on_notice(text)
         finish(result)
     return unless_interrupted(result)
+
+
+def notices(plan: Plan) -> list[str]:
+    """Say what of a run's settings is probably not meant."""
+    said = [] if plan.config.said_of_exploration is None else [plan.config.said_of_exploration]
+    if range_is_assumed(plan):
+        said.append(
+            f"no range of returns is known for {plan.env}: {plan.config.v_min:g} to {plan.config.v_max:g} is assumed, "
+            "and what lies beyond can't be told from its ends; set v_min and v_max to what a discounted return can be"
+        )
+    return said
+
+
+def range_is_assumed(plan: Plan) -> bool:
+    """True if values are distributions on atoms where the defaults put them, and nothing is known of the returns."""
+    at_defaults = (plan.config.v_min, plan.config.v_max) == (AgentConfig.v_min, AgentConfig.v_max)
+    return isinstance(plan.agent.q_network.readout, CategoricalReadout) and at_defaults and plan.env not in RETURNS
+
+
+def said_of_ends(agent: DQNAgent, replay: AnyReplay) -> list[str]:
+    """Say if the returns of replayed states lie on the first or last atom: they are probably beyond it."""
+    network, count = agent.q_network, min(len(replay), END_STATES)
+    if not count:
+        return []
+    states = replay.sample(count)["states"].to(agent.device)
+    with in_mode(network.modules(), False), torch.inference_mode():
+        output = network.output(states)
+        rows = torch.arange(count, device=agent.device), output.q_values.argmax(1)
+        mass = output.distribution[rows].softmax(-1).mean(0)  # [N]
+    ends = (("v_min", agent.settings.v_min, float(mass[0])), ("v_max", agent.settings.v_max, float(mass[-1])))
+    return [
+        f"{share:.0%} of the probability of returns lies on the assumed {name} = {end:g} after the training: they are "
+        f"probably beyond it; train again with v_min and v_max at what a discounted return can be"
+        for name, end, share in ends
+        if share > MOST_AT_END
+    ]
 
 
 def unless_interrupted(result: TrainResult) -> TrainResult:
@@ -137,6 +191,7 @@ def resume(
     on_divergence: Literal["stop", "rollback"] | None = None,
     device: str | None = None,
     listener: Listener | None = None,
+    verbose: bool | None = None,
 ) -> TrainResult:
     """Go on with a run that was stopped or killed, as if nothing had happened; or go further with one that is finished.
 
@@ -151,12 +206,30 @@ def resume(
         on_divergence: another answer to a divergence than the run began with.
         device: where to go on, instead of where it was trained; another kind of device computes other last bits.
         listener: told of the start, each step, each evaluation, and of what is odd.
+        verbose: whether to show the run on the console, as `train` takes it.
 
     Raises:
         RunError: the folder is no run, is damaged, is in use, or has nothing to go on from.
         ConfigError: the run is finished, or `total_steps` lies behind it.
         KeyboardInterrupt: as `train` raises it.
     """
+    from nexus.cli.progress import watching
+
+    with watching(listener, verbose) as (told, finish):
+        result = resumed(run, env, total_steps, on_divergence, device, told)
+        finish(result)
+    return unless_interrupted(result)
+
+
+def resumed(
+    run: str | os.PathLike[str],
+    env: EnvSource | None,
+    total_steps: int | None,
+    on_divergence: Literal["stop", "rollback"] | None,
+    device: str | None,
+    listener: Listener,
+) -> TrainResult:
+    """Do what `resume` does, and return what it leaves even if a signal ended it."""
     about = read_unedited_run(run)
     config = config_of(about, run)
     planned, target = config.total_steps, config.target_return
@@ -168,7 +241,6 @@ def resume(
     if about.get("status") == "finished" and not further:
         raise ConfigError(f"{run} is finished: to go further, name more than its {planned} steps as total_steps")
     require_checkpoint(about, Path(run))
-    listener = listener if listener is not None else Listener()
     source = spec_on(seen_in(run, about).spec, env, None, listener).source
     settings = agent_settings(about, run)
     require_agreement(settings, config, run)
@@ -187,7 +259,7 @@ def resume(
             listener.on_notice(text)
         remember(again.parts.agent, Seen(again.parts.spec, config.eval_max_steps))
         with process_for(again.parts.agent, config.threads):
-            return unless_interrupted(again.run())
+            return again.run()
 
 
 def on_device(config: TrainConfig, device: str | None, run: str | os.PathLike[str], listener: Listener) -> TrainConfig:

@@ -123,7 +123,7 @@ def test_several_listeners_are_told_in_their_order_and_keep_their_own(tmp_path: 
         def set_state(self, state: State) -> None:
             said.append((self.name, f"was {state.get('name')}"))
 
-    config = config_of(total_steps=60, eval_every=None, learning_starts=50, num_envs=1)
+    config = config_of(total_steps=60, eval_every=None, learning_starts=50, num_envs=1, epsilon_steps=10)
     listeners = Listeners(Speaks("a", "30 steps"), Speaks("b", "25 steps"))
     nexus.train(match_reward, config=config, run_dir=tmp_path / "run", listener=listeners)
     assert said == [

@@ -19,6 +19,7 @@ TINY: dict[str, Any] = {
     "total_steps": 400,
     "num_envs": 2,
     "learning_starts": 64,
+    "epsilon_steps": 300,
     "hidden_dim": 16,
     "eval_episodes": 2,
     "eval_every": None,
@@ -153,6 +154,36 @@ def test_a_target_that_is_not_reached_before_the_end_ends_nothing(
     with TrainView() as view:
         nexus.train("CartPole-v1", run_dir=tmp_path / "run", listener=view, **settings)
     assert "target return" not in capsys.readouterr().out
+
+
+def test_a_target_that_is_reached_with_the_last_step_is_said_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {**TINY, "eval_every": "400 steps", "target_return": 5.0}
+    with TrainView() as view:
+        result = nexus.train("CartPole-v1", run_dir=tmp_path / "run", listener=view, **settings)
+        view.finish(result)
+    said = capsys.readouterr().out
+    assert result.reached_target
+    assert said.count("evaluation after 4") == 2
+    assert (
+        said.count("The target return of 5 was reached. The last score is that of a second evaluation, on other") == 1
+    )
+    assert "which ends the run" not in said
+
+
+def test_a_program_may_show_how_a_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = nexus.train("CartPole-v1", run_dir=tmp_path / "run", **TINY).run_dir
+    told = Counting()
+    capsys.readouterr()
+    nexus.resume(run, total_steps=420, listener=told)
+    assert capsys.readouterr().out == ""
+    nexus.resume(run, total_steps=440, listener=told, verbose=True)
+    said = capsys.readouterr().out
+    assert "Going on from step 420" in said
+    assert f"Run saved in {run}" in said
+    assert "Next:" not in said
+    assert told.told["start"] == told.told["evaluation"] == 2
 
 
 class Counting(Listener):

@@ -15,7 +15,6 @@ from rich.table import Column, Table
 from torch import nn
 
 from nexus.cli.streams import printable
-from nexus.core.config import AgentConfig
 from nexus.core.figures import figures
 from nexus.core.installation import nexus_command, tensorboard_command
 from nexus.listener import Listener, Plan, TrainResult
@@ -25,7 +24,6 @@ from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.logs import EpisodeTracker, Rate
 from nexus.training.loop import Progress
-from nexus.training.presets import RETURNS
 
 __all__ = ["EvaluationView", "TrainView", "algorithm_line", "environment", "two_columns", "watching"]
 
@@ -58,6 +56,8 @@ class TrainView(Listener):
             disable=not self.live,
         )
         self.streams = ExitStack()
+        self.started = False
+        self.notices: list[str] = []
 
     def __enter__(self) -> Self:
         self.streams.enter_context(printable())
@@ -67,6 +67,7 @@ class TrainView(Listener):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.bar.stop()
+        self.say_notices()  # of a run that did not start
         self.streams.close()
 
     def on_start(self, plan: Plan) -> None:
@@ -76,13 +77,8 @@ class TrainView(Listener):
             self.console.print(f"Going on from step {plan.first_step:,}, {plan.seconds:.1f} s into the run.")
         if plan.preset is None:
             self.console.print(f"No settings were tuned for {plan.env}: these are general ones.", markup=False)
-        if range_is_assumed(plan):
-            low, high = plan.config.v_min, plan.config.v_max
-            self.console.print(
-                f"No range of returns is known for {plan.env}: {low:g} to {high:g} is assumed, and what lies beyond "
-                "can't be told from its ends. Set v_min and v_max to what a discounted return can be.",
-                markup=False,
-            )
+        self.started = True
+        self.say_notices()
         self.config, self.total = plan.config, plan.config.total_steps
         self.shown_at = time.perf_counter()
         self.rate = Rate(plan.first_step, self.shown_at)
@@ -147,8 +143,16 @@ class TrainView(Listener):
             )
 
     def on_notice(self, text: str) -> None:
-        """Print it above the bar."""
-        self.console.print(f"Note: {text}", soft_wrap=True, markup=False)
+        """Print it above the bar, but below the table."""
+        self.notices.append(text)
+        if self.started:
+            self.say_notices()
+
+    def say_notices(self) -> None:
+        """Print what was not yet."""
+        for text in self.notices:
+            self.console.print(f"Note: {text}", soft_wrap=True, markup=False)
+        self.notices.clear()
 
     def finish(self, result: TrainResult) -> None:
         """Say how it ended and where everything is."""
@@ -160,6 +164,12 @@ class TrainView(Listener):
             f"{result.seconds:.1f} s",
             soft_wrap=True,
         )
+        if result.reached_target and not self.reached_target:  # with the last step
+            self.console.print(
+                f"The target return of {self.config.target_return:g} was reached. The last score is that of a second "
+                "evaluation, on other episodes: the first one was picked for being high.",
+                soft_wrap=True,
+            )
         if result.evaluation is not None:
             self.console.print(f"Protocol: {result.evaluation.protocol}", soft_wrap=True, markup=False)
         self.console.print(f"Run saved in {result.run_dir}", soft_wrap=True, markup=False)
@@ -356,12 +366,6 @@ def algorithm_line(config: TrainConfig) -> str:
 def has_atoms(plan: Plan) -> bool:
     """True if the values are distributions on atoms, which need a range."""
     return isinstance(plan.agent.q_network.readout, CategoricalReadout)
-
-
-def range_is_assumed(plan: Plan) -> bool:
-    """True if atoms lie where the defaults put them, and nothing is known of this environment's returns."""
-    at_defaults = (plan.config.v_min, plan.config.v_max) == (AgentConfig.v_min, AgentConfig.v_max)
-    return has_atoms(plan) and at_defaults and plan.env not in RETURNS
 
 
 def exploration(plan: Plan) -> str:

@@ -13,7 +13,7 @@ from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.names import algorithm_name
 from nexus.training.config import TrainConfig
-from nexus.training.presets import algorithm_preset, resolve_preset
+from nexus.training.presets import algorithm_preset, resolve_preset, settled
 from nexus.training.run_folder import RUN_FILE
 
 __all__ = ["TrainCommand", "read_as", "run"]
@@ -29,6 +29,18 @@ ALIASES = {
     "--buffer-size": "--replay-capacity",
     "--config": "--config-file",
 }
+
+
+# Flags that decide over other settings.
+SETTLING = (
+    "eval_every",
+    "eval_episodes",
+    "target_return",
+    "epsilon_schedule",
+    "epsilon_steps",
+    "total_steps",
+    "learning_starts",
+)
 
 
 @dataclass(frozen=True)
@@ -103,10 +115,14 @@ def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:
     if file is None or option(words, "--algorithm") is not None:
         values |= {**algorithm_named(algorithm).settings, **algorithm_preset(preset, env or "", algorithm)}
         values["algorithm"] = algorithm
+    flags = {name: text for name in SETTLING if (text := option(words, f"--{name.replace('_', '-')}")) is not None}
+    values, said = settled(values, flags)
     default = kind(env or "", preset, file, config=TrainConfig.from_mapping(values))
     command = parse(kind, words, prog, default, ALIASES)
     if not command.env:
         raise ConfigError(f"name an environment first, as in: {prog} CartPole-v1")
+    for text in said:
+        print(f"Note: {text}")
     return replace(command, preset=preset)
 
 

@@ -3,12 +3,13 @@
 import os
 import shutil
 import time
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nexus.api import make_config, process_for
+from nexus.api import make_config, notices, process_for
 from nexus.core.errors import ConfigError, DivergenceError, RunError
 from nexus.data.memory import available_memory
 from nexus.envs.factory import EnvSource, name_of
@@ -89,7 +90,7 @@ def plan(
             disk,
             time_of(config, measured, limit),
             expectation(env, config),
-            notes(config, measured, memory, limit),
+            (*notices(replace(run.plan, config=config)), *notes(config, measured, memory, limit)),
         )
 
 

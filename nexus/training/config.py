@@ -18,6 +18,7 @@ EVERY_4_STEPS, EVERY_1000_STEPS, EVERY_500_UPDATES = map(Period.parse, ("4 steps
 MOST_COPIES = 100  # that play an evaluation in this process
 LEAST_FRAME, MOST_FRAME = 20, 210  # pixels: what the smallest torso takes, and the lines that the console has
 MOST_ENVS = 1 << 16  # a typing error should not take the machine's memory
+STILL_EXPLORING = 0.1  # of the way that ε was to fall, left at the end of the run: somebody should be told
 EVERY_10000_STEPS = Period.parse("10000 steps")
 
 
@@ -216,6 +217,25 @@ class TrainConfig(AgentConfig):
             return start
         count = episodes if self.epsilon_schedule == "per_episode" else since_start
         return schedules.exponential(start, end, self.epsilon_decay, count)
+
+    @property
+    def said_of_exploration(self) -> str | None:
+        """Say that the exploration does not come down to its end before the run ends, None if it does."""
+        boltzmann = self.exploration == "boltzmann"
+        what, start, end = (
+            ("the temperature", self.temperature, self.temperature_min)
+            if boltzmann
+            else ("ε", self.epsilon, self.epsilon_min)
+        )
+        last = self._explored_at(start, end, self.total_steps, 0)
+        if self.epsilon_schedule not in ("linear", "per_step") or last - end <= STILL_EXPLORING * (start - end):
+            return None
+        if self.epsilon_schedule == "linear":
+            left = self.total_steps - self.learning_starts
+            why = f"epsilon_steps = {self.epsilon_steps:,} is more than the {left:,} from learning_starts on"
+        else:
+            why = f"epsilon_decay = {self.epsilon_decay:g} is too slow for {self.total_steps:,} steps"
+        return f"{what} is still {last:.2g} where the run ends, and was to fall to {end:g}: {why}"
 
     def slowed(self, halvings: int) -> "TrainConfig":
         """Return these settings with the learning rate halved so many times, wherever its schedule stands."""

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from nexus.core.errors import ConfigError, nearest
+from nexus.core.period import whole_number
 from nexus.envs.atari import canonical, is_atari
+from nexus.training.config import TrainConfig
 
-__all__ = ["ALGORITHM_PRESETS", "ANY", "ATARI", "PRESETS", "RETURNS", "algorithm_preset", "resolve_preset"]
+__all__ = ["ALGORITHM_PRESETS", "ANY", "ATARI", "PRESETS", "RETURNS", "algorithm_preset", "resolve_preset", "settled"]
 
 ANY = "any environment"
 ATARI = "any Atari game"
@@ -40,6 +42,9 @@ NATURE: Mapping[str, Any] = {
     "eval_episodes": 30,
     "checkpoint_every": "250000 steps",  # each writes tens of megabytes
 }
+
+EXPLORING = 0.5  # of a short run's steps, from `learning_starts` on, in which ε falls if nothing says in how many
+USUAL_STEPS = {"total_steps": TrainConfig.total_steps, "learning_starts": TrainConfig.learning_starts}
 
 RETURNS: Mapping[str, tuple[float, float]] = {
     # What discounted returns lie between, at the γ of the presets below; c51 and rainbow put their atoms there. It is
@@ -322,6 +327,33 @@ def resolve_preset(name: str | None, env: str) -> tuple[str | None, dict[str, An
     if env not in settings and kind not in settings:
         raise ConfigError(f"preset {name!r} has no settings for {env}: it has them for {', '.join(settings)}")
     return name, {**range_of_returns(env), **settings.get(env, settings.get(kind, {}))}
+
+
+def settled(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return settings that leave room for what the user says, and a line for each that was given up for it.
+
+    Args:
+        values: the settings that a preset, an algorithm or a file gives.
+        own: those that the user says, as values or as the text of flags; they go over the others.
+    """
+    changed, said = dict(values), []
+    for name, off in (("eval_every", "none"), ("eval_episodes", "0")):
+        if name not in own or str(own[name]).lower() != off:
+            continue
+        if name == "eval_episodes" and "eval_every" not in own:
+            changed["eval_every"] = None
+        if changed.get("target_return") is not None and "target_return" not in own:
+            said.append(
+                f"{name} {off}: nothing is evaluated before the end, so no target return of "
+                f"{changed['target_return']:g} ends the run"
+            )
+            changed["target_return"] = None
+    known = {"epsilon_schedule": TrainConfig.epsilon_schedule, **changed, **own}
+    if "total_steps" in known and "epsilon_steps" not in known and known["epsilon_schedule"] == "linear":
+        total, starts = (whole_number(str(known.get(name, usual))) for name, usual in USUAL_STEPS.items())
+        if total is not None and starts is not None:  # else whoever reads them says so
+            changed["epsilon_steps"] = max(1, min(TrainConfig.epsilon_steps, int(EXPLORING * (total - starts))))
+    return changed, said
 
 
 def range_of_returns(env: str) -> dict[str, Any]:
