@@ -17,6 +17,7 @@ import torch
 from nexus.core.config import AgentConfig, convert
 from nexus.core.errors import ConfigError, RunError, interrupted, one_line
 from nexus.core.names import algorithm_name
+from nexus.core.period import whole_number
 from nexus.core.state import part
 from nexus.envs.atari import canonical, is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
@@ -121,8 +122,8 @@ def train(
     """
     from nexus.cli.progress import watching  # brings rich, for which nobody who only loads an agent should wait
 
-    if config is not None and settings:
-        raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
+    require_whole_config(config, settings)
+    run_dir = None if run_dir is None else folder_of(run_dir, "run_dir")
     said: list[str] = []
     if config is None:
         preset, config, said = configured(env, preset, settings)
@@ -137,6 +138,29 @@ def train(
                     told.on_notice(text)
         finish(result)
     return unless_interrupted(result)
+
+
+def require_whole_config(config: Any, settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` unless `config` is none, or a config beside which there are no settings."""
+    if not isinstance(config, TrainConfig | None):
+        kind = type(config).__name__
+        raise ConfigError(f"config is a {kind}: needs a TrainConfig; settings alone go in as they are, as in gamma=0.9")
+    if config is not None and settings:
+        raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
+
+
+def folder_of(run: Any, name: str = "run") -> Path:
+    """Return the folder of a run that is named by its path or by its result.
+
+    Raises:
+        ConfigError: it is named by something else.
+    """
+    if isinstance(run, TrainResult):
+        return run.run_dir
+    try:
+        return Path(os.fsdecode(run))
+    except TypeError:
+        raise ConfigError(f"{name} = {run!r}: needs the path of a folder") from None
 
 
 def notices(plan: Plan) -> list[str]:
@@ -184,7 +208,7 @@ def unless_interrupted(result: TrainResult) -> TrainResult:
 
 
 def resume(
-    run: str | os.PathLike[str],
+    run: str | os.PathLike[str] | TrainResult,
     *,
     env: EnvSource | None = None,
     total_steps: int | None = None,
@@ -200,7 +224,7 @@ def resume(
     learned, begins again.
 
     Args:
-        run: its folder.
+        run: its folder, or its result.
         env: the function that makes its environment, if it was trained on a function.
         total_steps: train to this step, in place of what was planned; a target return that was reached counts no more.
         on_divergence: another answer to a divergence than the run began with.
@@ -216,7 +240,7 @@ def resume(
     from nexus.cli.progress import watching
 
     with watching(listener, verbose) as (told, finish):
-        result = resumed(run, env, total_steps, on_divergence, device, told)
+        result = resumed(folder_of(run), env, total_steps, on_divergence, device, told)
         finish(result)
     return unless_interrupted(result)
 
@@ -402,7 +426,7 @@ def own_bytes(settings: Mapping[str, Any]) -> int:
 
 
 def load_agent(
-    run: str | os.PathLike[str],
+    run: str | os.PathLike[str] | TrainResult,
     *,
     checkpoint: str | int | None = None,
     device: str | None = None,
@@ -411,7 +435,7 @@ def load_agent(
     """Return the agent of a run folder, with its weights.
 
     Args:
-        run: the folder.
+        run: the folder, or the result of the run.
         checkpoint: "best" for the weights with the best evaluation, "latest", or the steps of a checkpoint; None for
             the weights at the end of the run, or of the latest checkpoint if it has not ended.
         device: where to, instead of where it was trained; None takes the CPU where that is not to be had.
@@ -421,7 +445,7 @@ def load_agent(
         RunError: the folder is no run, has no such checkpoint, or its files are damaged or don't fit each other.
         ConfigError: the device is not to be had.
     """
-    listener = Listener() if listener is None else listener
+    listener, run = Listener() if listener is None else listener, folder_of(run)
     return agent_of(read_run_or_copy(run, listener.on_notice), run, checkpoint, device, listener)
 
 
@@ -501,9 +525,10 @@ def steps_of(run: Path, checkpoint: str | int) -> int:
         raise RunError(f"{run} has no checkpoint")
     if checkpoint == "latest":
         return present[0]
-    if str(checkpoint) not in map(str, present):
+    steps = whole_number(str(checkpoint))
+    if steps not in present:
         raise RunError(f"{run} has no checkpoint {str(checkpoint)!r}: needs best, latest or one of {present}")
-    return int(checkpoint)
+    return steps
 
 
 def evaluate(
@@ -560,8 +585,9 @@ def evaluate(
                 raise ConfigError(f"{name} = {value!r}: needs the folder of a run in place of an agent")
         player, seen = agent, seen_by(agent, env)
     else:
-        about = read_run_or_copy(agent, listener.on_notice)
-        player, seen = agent_of(about, agent, checkpoint, device, listener), seen_in(agent, about)
+        folder = folder_of(agent)
+        about = read_run_or_copy(folder, listener.on_notice)
+        player, seen = agent_of(about, folder, checkpoint, device, listener), seen_in(folder, about)
     spec = spec_on(seen.spec, env, env_kwargs, listener)
     if env is not None:
         with closing(make_env(spec)) as one:

@@ -4,12 +4,12 @@ import os
 import shutil
 import time
 from dataclasses import replace
-from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nexus.api import make_config, notices, process_for
+from nexus.api import folder_of, make_config, notices, process_for, require_whole_config
+from nexus.core.config import convert
 from nexus.core.errors import ConfigError, DivergenceError, RunError
 from nexus.data.memory import available_memory
 from nexus.envs.factory import EnvSource, name_of
@@ -55,13 +55,13 @@ def plan(
         EnvError: the environment failed.
         DivergenceError: the training diverged within the probe.
     """
-    if config is not None and settings:
-        raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
-    if not (isfinite(probe_seconds) and probe_seconds > 0):
+    require_whole_config(config, settings)
+    probe_seconds = convert("probe_seconds", probe_seconds, float)
+    if probe_seconds <= 0:
         raise ConfigError(f"probe_seconds = {probe_seconds:g}: needs a number of seconds above 0")
     preset_name, _ = resolve_preset(preset, name_of(env)) if config is None else (preset, {})
     config = config if config is not None else make_config(env, preset, **settings)
-    folder = Path("runs") if run_dir is None else Path(run_dir)
+    folder = Path("runs") if run_dir is None else folder_of(run_dir, "run_dir")
     require_usable(folder)
     started, free = time.perf_counter(), available_memory()
     with (

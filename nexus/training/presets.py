@@ -320,6 +320,8 @@ def resolve_preset(name: str | None, env: str) -> tuple[str | None, dict[str, An
         if env not in PRESETS["tuned"] and not is_atari(env):
             return None, range_of_returns(env)
         name = "tuned" if env in PRESETS["tuned"] else "fast"
+    if not isinstance(name, str):
+        raise ConfigError(f"preset = {name!r}: needs one of {', '.join(PRESETS)}, or none")
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}: there are {', '.join(PRESETS)}{nearest(name, PRESETS)}")
     settings = PRESETS[name]
