@@ -19,6 +19,7 @@ from nexus.envs.episodes import episode_seed
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env, seen_by_agent
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
+from tests.chaos import Silent
 
 ASYNC = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # how Linux starts processes before 3.14
 TWO = spaces.Box(0, 9, (2,), np.float32)
@@ -510,12 +511,19 @@ class Masker(gym.Wrapper[Any, Any, Any, Any]):
         return np.arange(8) == (3 * self.get_wrapper_attr("t")) % 8
 
 
+class ByProperty(ByMethod):
+    @property
+    def action_masks(self) -> Any:
+        return ByMethod.action_masks(self)
+
+
 class Unmasked(ByMethod):
     action_masks: Any = None
 
 
 MASKS: list[tuple[Any, str]] = [
     (ByMethod, "ByMethod: takes the legal actions from its action_masks()"),
+    (ByProperty, "ByProperty: takes the legal actions from its action_masks()"),
     (lambda: TimeLimit(ByMethod(), 99), "<lambda>: takes the legal actions from its action_masks()"),
     (lambda: TimeLimit(Masker(Unmasked()), 99), "<lambda>: takes the legal actions from its action_masks()"),
     (
@@ -564,11 +572,12 @@ def test_no_illegal_action_is_ever_taken(make: Any, algorithm: str, tmp_path: An
         hidden_dim=16,
         eval_episodes=20,
         threads=1,
+        listener=Silent(),
     )
     assert result.counters.updates > 50
     assert result.evaluation is not None
     assert result.evaluation.returns == [10.0] * 20
-    assert nexus.evaluate(result.run_dir, make, 5, epsilon=0.5).returns == [10.0] * 5
+    assert nexus.evaluate(result.run_dir, make, 5, epsilon=0.5, listener=Silent()).returns == [10.0] * 5
 
 
 def test_a_repeated_action_stops_where_such_a_mask_forbids_it() -> None:
@@ -598,8 +607,18 @@ def test_a_mask_that_was_flattened_away_is_said() -> None:
 
 
 def test_legal_actions_under_another_name_are_said() -> None:
-    (said,) = notices(lambda: Saying(infos=[{"legal_actions": [0, 2]}]))
-    assert said.startswith("<lambda>: info['legal_actions'] is not read: legal actions are told by info['action_mask']")
+    class Valid(Saying):
+        def valid_action_mask(self) -> Any:
+            return np.ones(3)
+
+    for make, unread in (
+        (lambda: Saying(infos=[{"legal_actions": [0, 2]}]), "<lambda>: info['legal_actions']"),
+        (Valid, "Valid: its valid_action_mask()"),
+    ):
+        assert notices(make) == [
+            f"{unread} is not read: legal actions are told by info['action_mask'] or action_masks(), an array of 3 "
+            "with 1 where legal"
+        ]
 
 
 def test_a_mask_of_gymnasiums_own_kind_needs_no_word() -> None:
@@ -727,7 +746,14 @@ def test_an_image_with_its_channel_and_a_small_table_are_no_matter() -> None:
 
 def test_a_grey_picture_is_seen_by_convolutions(tmp_path: Any) -> None:
     result = nexus.train(
-        grey, run_dir=tmp_path / "run", total_steps=80, learning_starts=40, batch_size=8, eval_episodes=2, threads=1
+        grey,
+        run_dir=tmp_path / "run",
+        total_steps=80,
+        learning_starts=40,
+        batch_size=8,
+        eval_episodes=2,
+        threads=1,
+        listener=Silent(),
     )
     assert result.agent.state_shape == (1, 40, 60)
     assert any(isinstance(layer, torch.nn.Conv2d) for layer in result.agent.q_network.modules())

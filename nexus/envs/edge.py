@@ -34,6 +34,7 @@ CHECKED = 1_000  # observations of a copy that are held against the bounds of th
 MASKS = (KEY, "action_masks")  # what an entry with the legal actions is called, in an info or a Dict observation
 UNREAD = ("legal_actions", "valid_actions", "available_actions", "avail_actions", "legal_moves")
 METHOD = "action_masks"  # as sb3-contrib has it
+UNREAD_METHODS = ("action_mask", "valid_action_mask", "get_action_mask", "get_action_masks", *UNREAD)
 
 
 class Parts(NamedTuple):
@@ -192,13 +193,10 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
                 "masks": f"{name}: its {KEY} is flattened into the observation, so illegal actions are taken: "
                 "leave the Dict as it is, and the mask is read"
             }
-        unread = next((key for key in UNREAD if key in info), None)
-        if unread is not None:
-            return {
-                "masks": f"{name}: info[{unread!r}] is not read: legal actions are told by info[{KEY!r}], an array "
-                f"of {self.actions} with 1 where one is legal"
-            }
-        return {}
+        unread = [f"info[{key!r}]" for key in UNREAD if key in info]
+        unread += [f"its {method}()" for method in UNREAD_METHODS if method_of(self.env, method)]
+        where = f"legal actions are told by info[{KEY!r}] or {METHOD}(), an array of {self.actions} with 1 where legal"
+        return {"masks": f"{name}: {unread[0]} is not read: {where}"} if unread else {}
 
 
 def bounded(space: spaces.Box) -> bool:

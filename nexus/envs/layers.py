@@ -3,6 +3,7 @@
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -36,8 +37,10 @@ def inside(kept: Mapping[str, Any]) -> Any:
 
 
 def method_of(env: Any, name: str) -> Callable[[], Any] | None:
-    """Return the outermost method of this name that needs no arguments, or None."""
+    """Return the outermost method of this name that needs no arguments, or None; a property is read by it."""
     for layer in layers_of(env):
+        if isinstance(getattr(type(layer), name, None), property):
+            return partial(getattr, layer, name)
         try:
             found = getattr(layer, name, None)
             signature(found).bind()  # type: ignore[arg-type]
