@@ -9,6 +9,7 @@ import torch
 
 from nexus.core.types import Batch
 from nexus.models.rl.dqn import DQNAgent
+from nexus.models.rl.dqn.learner import Learner
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
 from tests.rollouts import with_returns
 
@@ -122,3 +123,26 @@ def test_eval_and_train_change_neither_acting_nor_learning(algorithm: str, noisy
         assert all(module.training is mode for module in switched.modules())  # it stays as it was set
     assert found == expected
     require_same(switched, plain.get_state())
+
+
+def test_a_copy_of_a_policy_alone_acts_on_weights_of_its_own() -> None:
+    agent = agent_of("dqn")
+    copy = deepcopy(agent.policy)
+    assert copy.act(STATES, 0.0).tolist() == agent.act(STATES, 0.0).tolist()
+    copy.set_weights(agent.policy.get_weights()[::-1].copy())
+    assert not torch.equal(copy.network(STATES), agent.q_network(STATES))
+    copy.set_weights(agent.policy.get_weights())
+    assert torch.equal(copy.network(STATES), agent.q_network(STATES))
+
+
+def test_a_copy_of_a_learner_that_records_its_steps_records_its_own() -> None:
+    agent, made = agent_of("dqn"), []
+
+    def recorded(learner: Learner) -> Any:
+        made.append(learner)
+        return learner.step
+
+    agent.learner.record_by(recorded)
+    copy = deepcopy(agent)
+    assert made == [agent.learner, copy.learner]
+    assert copy.learner.take_step == copy.learner.step

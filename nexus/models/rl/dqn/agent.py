@@ -76,7 +76,7 @@ class DQNAgent(NexusModule):
         self.policy = Policy(self.q_network, self.learner.theta, exploration, rng, noise, at_rest)
         self.policy.epsilon, self.policy.temperature = settings.epsilon, settings.temperature
         if settings.cuda_graph and device.type == "cuda":
-            self.learner.take_step = CapturedStep(self.learner)
+            self.learner.record_by(CapturedStep)
 
     def default_network(self) -> DQNNetwork:
         """Return the network that the settings describe."""

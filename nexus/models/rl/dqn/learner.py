@@ -26,6 +26,9 @@ __all__ = ["Learner"]
 MASKS = ("action_masks", "next_action_masks")
 
 
+TakeStep = Callable[[Batch, float], Outcome]
+
+
 class Learner:
     """Moves θ towards less loss, and lets θ⁻ follow.
 
@@ -62,7 +65,12 @@ class Learner:
         self._parameters = list(q_network.parameters())
         self._noisy = noisy_layers(q_network) + noisy_layers(target_network)
         self._gradient = compiled(self.gradient) if settings.compile else self.gradient
-        self.take_step: Callable[[Batch, float], Outcome] = self.step
+        self.take_step: TakeStep = self.step
+        self._recorded_by: Callable[[Learner], TakeStep] | None = None
+
+    def record_by(self, recorded: "Callable[[Learner], TakeStep]") -> None:
+        """Take steps by what this makes of the learner; of a copy it is made anew."""
+        self._recorded_by, self.take_step = recorded, recorded(self)
 
     def learn(self, batch: Batch) -> Outcome:
         """Take one optimizer step on a batch as a replay gives it."""
@@ -130,6 +138,8 @@ class Learner:
             deepcopy(self.average, memo),
         )
         copy.gamma = self.gamma
+        if self._recorded_by is not None:
+            copy.record_by(self._recorded_by)
         memo |= {id(self): copy, id(self.theta): copy.theta, id(self.optimizer): copy.optimizer}
         if self.average is not None and copy.average is not None:
             memo[id(self.average.network)] = copy.average.network

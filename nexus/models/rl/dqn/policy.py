@@ -110,10 +110,11 @@ class Policy:
         return self._like(Policy(network, flatten_parameters(network), self.exploration, self.rng, noise))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Policy":
-        """Return one of its own; `theta` is then that of the copied network, which its learner has copied before."""
+        """Return one of its own; where its learner was copied before, on the weights of that copy."""
+        network = deepcopy(self.network, memo)
         copy = Policy(
-            deepcopy(self.network, memo),
-            deepcopy(self.theta, memo),
+            network,
+            memo[id(self.theta)] if id(self.theta) in memo else flatten_parameters(network),
             deepcopy(self.exploration, memo),
             deepcopy(self.rng, memo),
             deepcopy(self.noise, memo),
