@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.record import fresh_process, median, record
 from nexus.core.types import Array
-from nexus.data.frame_replay import FrameReplay
 from nexus.data.n_step import NStepAccumulator
+from nexus.data.replay import Replay
 from nexus.envs.atari import PROTOCOLS, make_atari
 from nexus.envs.stream import TransitionStream
 
@@ -51,7 +51,7 @@ def recorded(steps: int, game: str = "breakout") -> dict[str, Array]:
     return found
 
 
-def fill(replay: FrameReplay, transitions: int) -> None:
+def fill(replay: Replay, transitions: int) -> None:
     """Add so many transitions, as the loop does; the record begins with a new game each time."""
     accumulator, steps = NStepAccumulator(1, 1, 0.99), recorded(min(RECORDED, transitions))
     for number in range(transitions):
@@ -71,7 +71,7 @@ def measure(store: str, transitions: int) -> dict[str, Any]:
     agent = agent_for(shape, 4, config)
     with process_for(agent, 1):
         replay = replay_for(config, shape, np.uint8)
-        assert isinstance(replay, FrameReplay)
+        assert isinstance(replay, Replay)
         before = resident()
         fill(replay, transitions)
         grown, whole = resident() - before, resident()

@@ -21,15 +21,20 @@ from nexus.api import agent_for
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import Series, State
 from nexus.core.types import Array, Transitions
-from nexus.data import frame_replay
-from nexus.data.device_priorities import DevicePriorities, Uniform
-from nexus.data.device_replay import DeviceReplay
-from nexus.data.frame_index import GROUP, FrameIndex
-from nexus.data.frame_replay import FrameReplay, Kind, frame_replay_bytes, require_memory_for_frames
-from nexus.data.frame_store import CompressedFrames
+from nexus.data import frame_memory
+from nexus.data.device_priorities import DevicePriorities
+from nexus.data.film import Film
+from nexus.data.frame_index import GROUP
+from nexus.data.frame_memory import frame_replay_bytes, require_memory_for_frames
+from nexus.data.frame_store import CompressedFrames, Kind
+from nexus.data.frames import Frames
 from nexus.data.n_step import NStepAccumulator
-from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
+from nexus.data.prioritized_replay_buffer import Priorities, PrioritizedReplayBuffer
+from nexus.data.protocols import Sampler
+from nexus.data.replay import Replay
 from nexus.data.replay_buffer import ReplayBuffer
+from nexus.data.rows import Rows
+from nexus.data.uniform import Uniform
 from nexus.envs.stream import Step, TransitionStream
 from nexus.training import replays
 from nexus.training.config import TrainConfig
@@ -47,31 +52,26 @@ def stream_of(num_envs: int, stack: int, mode: AutoresetMode, padding: str, mean
     return TransitionStream(SyncVectorEnv([make] * num_envs, autoreset_mode=mode))
 
 
-def rows_of(capacity: int, prioritized: bool, seed: int = 0) -> ReplayBuffer | PrioritizedReplayBuffer:
+def rows_of(capacity: int, prioritized: bool, seed: int = 0) -> ReplayBuffer:
     return PrioritizedReplayBuffer(capacity, seed) if prioritized else ReplayBuffer(capacity, seed)
-
-
-AnyFrames = FrameReplay | DeviceReplay
 
 
 def frames_of(
     kind: Kind, capacity: int, prioritized: bool = False, seed: int = 0, n: int = 1, like: Array | None = None
-) -> AnyFrames:
-    """A replay of frames; that on a device draws there, by priorities that are there."""
-    if kind != "device":
-        return FrameReplay(rows_of(capacity, prioritized, seed), kind, n, like)
-    return DeviceReplay(capacity, DevicePriorities(capacity, seed) if prioritized else Uniform(seed), n, like)
+) -> Replay:
+    """A replay of frames; that on a device draws by priorities that are there."""
+    sampler: Sampler = Uniform(seed)
+    if prioritized:
+        sampler = DevicePriorities(capacity, seed) if kind == "device" else Priorities(capacity, seed)
+    return Replay(Frames(capacity, kind, n, like), sampler)
 
 
-def index_of(replay: AnyFrames) -> FrameIndex:
-    """What knows which frames there are."""
-    index = books(replay)._index
-    assert index is not None
-    return index
-
-
-def books(replay: AnyFrames) -> FrameReplay:
-    return replay._books if isinstance(replay, DeviceReplay) else replay
+def film_of(replay: Replay) -> Film:
+    """What knows which frames there are, and where."""
+    assert isinstance(replay.storage, Frames)
+    film = replay.storage._film
+    assert film is not None
+    return film
 
 
 class Shelf:
@@ -81,10 +81,10 @@ class Shelf:
         self.shape = shape
         self.chunks: dict[str, list[tuple[int, int, dict[str, Array]]]] = {"frames": [], "rows": []}
 
-    def series(self, replay: AnyFrames) -> tuple[Series, ...]:
+    def series(self, replay: Replay) -> tuple[Series, ...]:
         return replay.series(self.shape, np.uint8, 2)
 
-    def save(self, replay: AnyFrames) -> None:
+    def save(self, replay: Replay) -> None:
         for series in self.series(replay):
             chunks = [chunk for chunk in self.chunks[series.name] if chunk[1] > series.first]
             first = max(series.first, chunks[-1][1] if chunks else 0)
@@ -92,7 +92,7 @@ class Shelf:
                 chunks.append((first, series.last, series.get(first, series.last)))
             self.chunks[series.name] = chunks
 
-    def restore(self, replay: AnyFrames, state: State) -> AnyFrames:
+    def restore(self, replay: Replay, state: State) -> Replay:
         """Fill a replay; a state goes through JSON but for its arrays."""
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
         replay.set_state({**json.loads(json.dumps({k: v for k, v in state.items() if k not in arrays})), **arrays})
@@ -102,7 +102,7 @@ class Shelf:
         return replay
 
 
-def content(replay: AnyFrames, shelf: Shelf) -> State:
+def content(replay: Replay, shelf: Shelf) -> State:
     """All that a replay holds, to the byte."""
     found = {
         f"{series.name}.{name}": values
@@ -213,7 +213,7 @@ def test_stacks_come_back_long_after_the_first_frames_are_forgotten(kind: Kind, 
             ours, theirs = frames.replay.sample(32), oracle.replay.sample(32)
             assert all(torch.equal(ours[name], theirs[name]) for name in theirs), t
     stream.env.close()
-    assert index_of(replay).released > 100
+    assert film_of(replay).index.released > 100
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -257,7 +257,7 @@ def released(fed: Fed) -> int:
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_leaving_out_how_far_windows_ever_reached_back_shows(forgotten: bool) -> None:
     """Right after a restart nothing has reached back yet, and without that number frames would go too early."""
-    frames, unbroken = (Fed(FrameReplay(rows_of(900, False), "compressed", 9), 3, 9) for _ in range(2))
+    frames, unbroken = (Fed(frames_of("compressed", 900, n=9), 3, 9) for _ in range(2))
     stream, shelf, same = stream_of(3, 3, AutoresetMode.NEXT_STEP, "zero", 3.0), Shelf((3, 3, 5)), True
     stream.reset(0)
     for t in range(600):
@@ -270,7 +270,7 @@ def test_leaving_out_how_far_windows_ever_reached_back_shows(forgotten: bool) ->
             unbroken.seal()
             shelf.save(frames.replay)
             state = frames.replay.get_state() | ({"frames.lag": 0} if forgotten else {})
-            fresh = FrameReplay(rows_of(900, False), "compressed", 9, np.zeros((3, 3, 3, 5), np.uint8))
+            fresh = frames_of("compressed", 900, n=9, like=np.zeros((3, 3, 3, 5), np.uint8))
             frames.replay = shelf.restore(fresh, state)
             before = released(unbroken)
     stream.env.close()
@@ -331,7 +331,7 @@ def test_the_frames_of_open_windows_stay_while_other_environments_fill_the_repla
         ours, theirs = frames.replay.sample(16), oracle.replay.sample(16)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs), t
         states = np.where(done[:, None, None], rng.integers(1, 256, (3, 2, 4), dtype=np.uint8), next_states)
-    assert index_of(replay).opened > 0
+    assert film_of(replay).index.opened > 0
 
 
 def play(replay: Any, steps: int, num_envs: int = 2, frame: tuple[int, ...] = (84, 84), length: int = 100) -> None:
@@ -361,7 +361,7 @@ def play(replay: Any, steps: int, num_envs: int = 2, frame: tuple[int, ...] = (8
 def test_frames_are_stored_once_and_forgotten_with_their_transitions(kind: Kind) -> None:
     replay = frames_of(kind, 1_000)
     play(replay, 2_000)
-    index, store = index_of(replay), books(replay)._store
+    index, store = film_of(replay).index, film_of(replay).store
     living = (index.opened - index.released) * GROUP
     assert 1_000 <= living <= 1_000 * 1.01 + 150, living  # one a transition, one more an episode, groups under way
     raw = living * 84 * 84
@@ -397,7 +397,7 @@ def test_a_million_raw_transitions_take_less_than_7_2_gb() -> None:
 
 
 def test_what_is_said_in_advance_is_what_raw_frames_take() -> None:
-    replay = FrameReplay(ReplayBuffer(20_000), "raw")
+    replay = frames_of("raw", 20_000)
     play(replay, 11_000, num_envs=2, frame=(16, 16), length=200)
     assert replay.nbytes == pytest.approx(frame_replay_bytes(20_000, (4, 16, 16), np.uint8, "raw"), rel=0.02)
 
@@ -423,16 +423,16 @@ def test_states_that_are_no_stack_are_refused() -> None:
     yes = np.ones(1, bool)
     states = np.arange(12, dtype=np.uint8).reshape(1, 4, 3)
     with pytest.raises(ConfigError, match="needs states that are stacks of frames, each the one before moved on"):
-        FrameReplay(ReplayBuffer(4), "raw").remember(states, states, yes, yes)
+        frames_of("raw", 4).remember(states, states, yes, yes)
     with pytest.raises(ConfigError, match=r"stacks of 2 to 9 frames, got shape \(1, 3\); set frame_stack"):
-        FrameReplay(ReplayBuffer(4), "raw").remember(states[:, :1], states[:, :1], yes, yes)
+        frames_of("raw", 4).remember(states[:, :1], states[:, :1], yes, yes)
     with pytest.raises(ConfigError, match=r"got shape \(4,\)"):
-        FrameReplay(ReplayBuffer(4), "raw").remember(states[:, :, 0], states[:, :, 0], yes, yes)
+        frames_of("raw", 4).remember(states[:, :, 0], states[:, :, 0], yes, yes)
 
 
 def test_too_little_memory_is_said_before_anything_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_replay, "memory_on", lambda device: 2_000_000_000)
-    replay = FrameReplay(ReplayBuffer(1_000_000), "raw")
+    monkeypatch.setattr(frame_memory, "memory_on", lambda device: 2_000_000_000)
+    replay = frames_of("raw", 1_000_000)
     states, yes = np.zeros((1, 4, 84, 84), np.uint8), np.ones(1, bool)
     with pytest.raises(
         ConfigError, match=r"needs 7,162 MB for raw frames .* at most 279267 transitions fit, or .*compr"
@@ -442,8 +442,8 @@ def test_too_little_memory_is_said_before_anything_is_allocated(monkeypatch: pyt
 
 def test_episodes_too_short_for_raw_are_refused_and_fit_compressed() -> None:
     with pytest.raises(ConfigError, match=r"episodes have fewer than 4 steps on average, or .*; use compressed"):
-        play(FrameReplay(ReplayBuffer(4_000), "raw"), 2_000, frame=(8, 8), length=1)
-    replay = FrameReplay(ReplayBuffer(4_000), "compressed")
+        play(frames_of("raw", 4_000), 2_000, frame=(8, 8), length=1)
+    replay = frames_of("compressed", 4_000)
     play(replay, 2_500, frame=(8, 8), length=1)
     assert len(replay) == 4_000
 
@@ -454,9 +454,9 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("nexus.data.frame_store.importlib.import_module", missing)
     for kind in ("compressed", "device"):  # which packs checkpoints
-        with pytest.raises(ConfigError, match=r'zstandard is not installed; .*: pip install "nexus\[atari\]"'):
+        with pytest.raises(ConfigError, match=r'zstandard is not installed; get it with: .*pip install .*\[atari\]"'):
             frames_of(kind, 4)
-    FrameReplay(ReplayBuffer(4), "raw")
+    frames_of("raw", 4)
 
 
 def trained(tmp_path: Path, **changes: Any) -> dict[str, torch.Tensor]:
@@ -496,10 +496,14 @@ def test_auto_compresses_stacked_images_of_bytes(
 ) -> None:
     config = TrainConfig.from_mapping({"frame_stack": 4, "checkpoint_every": None, **settings})
     assert store_for(config, shape, dtype) == store
-    kind = type(replay_for(config, shape, dtype))
-    assert kind is (ReplayBuffer if store == "full" else FrameReplay)
+    replay = replay_for(config, shape, dtype)
+    assert isinstance(replay, Replay)
+    assert type(replay.storage) is (Rows if store == "full" else Frames)
+    assert not replay.on_device
     config = replace(config, replay_store="device") if store == "compressed" else config
-    assert store != "compressed" or type(replay_for(config, shape, dtype)) is DeviceReplay
+    replay = replay_for(config, shape, dtype)
+    assert isinstance(replay, Replay)
+    assert replay.on_device is (config.replay_store == "device")
 
 
 @pytest.mark.parametrize(
@@ -514,7 +518,7 @@ def test_auto_takes_a_gpu_that_has_room(monkeypatch: pytest.MonkeyPatch, free: i
 
 
 def test_a_device_without_room_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_replay, "memory_on", lambda device: 8_000_000_000 if device.type == "cuda" else 0)
+    monkeypatch.setattr(frame_memory, "memory_on", lambda device: 8_000_000_000 if device.type == "cuda" else 0)
     with pytest.raises(ConfigError, match=r"needs 8,952 MB for frames on cuda of shape .* or replay_store compressed"):
         require_memory_for_frames(1_000_000, (4, 84, 84), np.uint8, "device", torch.device("cuda"))
     require_memory_for_frames(800_000, (4, 84, 84), np.uint8, "device", torch.device("cuda"))
@@ -531,8 +535,8 @@ def test_what_lay_on_a_device_goes_on_compressed_and_back(one: Kind, other: Kind
     resumed = shelf.restore(frames_of(other, 600, like=like), replay.get_state())
     require_equal(content(replay, shelf), content(resumed, shelf))
     if other == "device":
-        living = index_of(resumed).opened - index_of(resumed).released
-        assert books(resumed)._store.nbytes == living * GROUP * 16 * 16
+        living = film_of(resumed).index.opened - film_of(resumed).index.released
+        assert film_of(resumed).store.nbytes == living * GROUP * 16 * 16
     before, after = replay.sample(64), resumed.sample(64)
     for name, values in before.items():
         assert torch.equal(values, after[name]), name

@@ -47,7 +47,7 @@ def prioritized(priorities: list[float], **settings: Any) -> PrioritizedReplayBu
 
 def in_tree(replay: PrioritizedReplayBuffer) -> Array:
     """What every row, written or not, is drawn in proportion to."""
-    return replay._tree.get(np.arange(replay.capacity))
+    return replay.priorities._tree.get(np.arange(replay.capacity))
 
 
 def tree_of(values: Array, fan_out: int = 32) -> SumTree:
@@ -238,7 +238,7 @@ def test_the_correction_moves_in_a_straight_line_to_1() -> None:
     replay = prioritized([1.0, 4.0], importance_exponent=0.4)
     for fraction, importance_exponent in ((0.0, 0.4), (0.5, 0.7), (0.25, 0.55), (1.0, 1.0), (1.3, 1.0)):
         replay.anneal(fraction)
-        assert replay.importance_exponent == pytest.approx(importance_exponent)
+        assert replay.priorities.importance_exponent == pytest.approx(importance_exponent)
         weights = next(batch for _ in range(99) if (batch := replay.sample(2))["indices"].tolist() == [0, 1])["weights"]
         np.testing.assert_allclose(weights, [1, 0.5**importance_exponent], rtol=1e-5)
 

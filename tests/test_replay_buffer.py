@@ -54,7 +54,7 @@ def filled_by_add(count: int, capacity: int, seed: int = 0) -> ReplayBuffer:
 
 def arrays_of(replay: ReplayBuffer) -> list[np.ndarray[Any, Any]]:
     """All that it holds, wherever it keeps them."""
-    values = vars(replay)
+    values = {**vars(replay.storage), **vars(replay.sampler), **vars(replay)}
     nested = [part for value in values.values() if isinstance(value, dict) for part in value.values()]
     return [value for value in [*values.values(), *nested] if isinstance(value, np.ndarray)]
 

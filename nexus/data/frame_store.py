@@ -4,7 +4,7 @@ import importlib
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,9 +20,14 @@ __all__ = [
     "CompressedFrames",
     "DeviceFrames",
     "FrameStore",
+    "Kind",
     "RawFrames",
+    "frame_store",
     "load_zstandard",
 ]
+
+Kind = Literal["raw", "compressed", "device"]
+"""Frames as they are, compressed to about a hundredth, or as they are where the network is."""
 
 
 class FrameStore(Protocol):
@@ -383,6 +388,17 @@ class CompressedFrames:
         packed = self._packed.get(group)
         whole: bytes = self._open[group].tobytes() if packed is None else self._packer.unpack(packed)
         return whole
+
+
+def frame_store(kind: Kind, frame_bytes: int, groups: int, device: torch.device) -> FrameStore:
+    """Return an empty store of one kind; see the stores for the arguments.
+
+    Raises:
+        ConfigError: the package that it needs is missing.
+    """
+    if kind == "compressed":
+        return CompressedFrames(frame_bytes)
+    return RawFrames(frame_bytes, groups) if kind == "raw" else DeviceFrames(frame_bytes, groups, device)
 
 
 def load_zstandard() -> Any:

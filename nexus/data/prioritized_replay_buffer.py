@@ -2,33 +2,34 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
+from torch import Tensor
 
 from nexus.core.errors import ConfigError, RunError
-from nexus.core.state import Series, State, array_from, number_from
-from nexus.core.types import Array, Batch, Transitions
+from nexus.core.state import State, array_from, number_from, restore_generator
+from nexus.core.types import Array
 from nexus.data.memory import require_memory_for_priorities
-from nexus.data.replay_buffer import ReplayBuffer, Rows
+from nexus.data.protocols import NOTHING, Numbers, Storage, array_of
+from nexus.data.replay_buffer import ReplayBuffer
+from nexus.data.row_checks import require_capacity
 from nexus.data.sum_tree import SumTree
 
-__all__ = ["PRIORITY_OFFSET", "PrioritizedReplayBuffer"]
+__all__ = ["PRIORITY_OFFSET", "Priorities", "PrioritizedReplayBuffer"]
 
 PRIORITY_OFFSET = 1e-6  # the paper's ε: a transition without error can still be drawn
 
 
-class PrioritizedReplayBuffer:
-    """The last `capacity` transitions, drawn in proportion to `(priority + PRIORITY_OFFSET) ** priority_exponent`.
+class Priorities:
+    """Draws rows in proportion to `(priority + PRIORITY_OFFSET) ** priority_exponent`, by a sum tree in main memory.
 
-    The rows are a `ReplayBuffer`'s, and so is the interface; see there for `push` and `add`. A sum tree beside
-    them holds what each row was given by `update_priorities`.
+    New rows enter at the highest priority so far.
 
     Args:
-        capacity: transitions kept; the oldest is overwritten.
-        seed: of the sampling, or the generator itself.
+        capacity: rows.
+        seed: of the draws, or the generator itself.
         priority_exponent: α, from 0 (uniform) to 1 (in proportion to the priority).
         importance_exponent: β at the start, from 0 (no correction) to 1 (full correction).
 
@@ -44,82 +45,48 @@ class PrioritizedReplayBuffer:
         importance_exponent: float = 0.4,
     ) -> None:
         require_exponents(priority_exponent, importance_exponent)
-        self.capacity = capacity
+        require_capacity(capacity)
+        require_memory_for_priorities(capacity)
+        self.rng = np.random.default_rng(seed)
+        self.on_device, self.changes = False, NOTHING
         self.priority_exponent = priority_exponent
         self.importance_exponent = importance_exponent
         self._first_importance_exponent = importance_exponent
-        self._rng = np.random.default_rng(seed)
-        self._storage = ReplayBuffer(capacity, self._rng)
-        require_memory_for_priorities(capacity)
         self._tree = SumTree(capacity)
+        self._capacity = capacity
+        self._size = 0  # rows that have a priority
         self._highest_priority = 1.0  # of all that were ever given
         self._limit = largest_priority(capacity)
 
-    def __len__(self) -> int:
-        return len(self._storage)
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the priorities take."""
+        return self._tree.nbytes
 
-    def push(
-        self,
-        state: Any,
-        action: int,
-        reward: float,
-        next_state: Any,
-        done: bool,
-        *,
-        action_masks: Any = None,
-        next_action_masks: Any = None,
-    ) -> None:
-        """Store one transition as it comes from `env.step`, at the highest priority so far."""
-        rows = self._storage.next_rows(1)
-        self._storage.push(
-            state,
-            action,
-            reward,
-            next_state,
-            done,
-            action_masks=action_masks,
-            next_action_masks=next_action_masks,
-        )
-        self._enter(rows)
+    def draw(self, batch_size: int, size: int) -> Array:
+        """Return one number from each of the segments [0, 1), [1, 2), ... `[B]`."""
+        return one_of_each_segment(self.rng, batch_size)
 
-    def remember(
-        self, states: Array, next_states: Array, begins: NDArray[np.bool_], valid: NDArray[np.bool_]
-    ) -> tuple[Array, Array]:
-        """Return what goes through the accumulator in place of the states, as the storage says."""
-        return self._storage.remember(states, next_states, begins, valid)
+    def pick(self, draws: Numbers, storage: Storage) -> tuple[Numbers, Tensor, Mapping[str, Tensor]]:
+        """Return one row from each of B equal segments of the total priority, and importance weights `[B]`.
 
-    def add(self, transitions: Transitions) -> None:
-        """Store folded transitions, `K` rows at once, at the highest priority so far."""
-        rows = self._storage.next_rows(len(transitions))
-        self._storage.add(transitions)
-        self._enter(rows)
-
-    def seal(self) -> None:
-        """Do nothing, as the storage does."""
-
-    def sample(self, batch_size: int) -> Batch:
-        """Return one transition from each of `batch_size` equal segments of the total priority (see `Batch`).
-
-        `weights` are the importance weights `(N · P(i)) ** -β` over the highest of the batch: there N and the
-        total cancel, and `(lowest p of the batch / p) ** β` is left.
-
-        Raises:
-            ConfigError: the replay is empty, or the batch.
+        The weights are `(N · P(i)) ** -β` over the highest of the batch: there N and the total cancel, and
+        `(lowest p of the batch / p) ** β` is left.
         """
-        if len(self._storage) == 0:
-            raise ConfigError("can't sample from an empty replay: push a transition first")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size = {batch_size}: needs at least 1 transition")
-        masses = self._rng.random(batch_size)
-        masses += np.arange(batch_size, dtype=np.float64)
-        masses *= self._tree.total / batch_size
-        indices = self._tree.find(masses)
+        numbers = array_of(draws)
+        indices = self._tree.find(numbers * (self._tree.total / len(numbers)))
         scaled = self._tree.get(indices)
         weights = (np.minimum.reduce(scaled) / scaled) ** self.importance_exponent
-        return self._storage.gather(indices, torch.from_numpy(weights.astype(np.float32)))
+        return indices, torch.from_numpy(weights.astype(np.float32)), NOTHING
 
-    def update_priorities(self, indices: torch.Tensor, priorities: torch.Tensor) -> None:
-        """Give rows `[B]` of the replay new priorities `[B]`; where a row comes twice, its last one stays.
+    def enter(self, first: int, count: int) -> None:
+        """Give `count` new rows from `first` on, and from 0 on behind the last one, the highest priority so far."""
+        rows = (first + np.arange(min(count, self._capacity))) % self._capacity
+        self._tree.set(rows, self._scaled(np.full(len(rows), self._highest_priority)))
+        self._size = min(self._size + count, self._capacity)
+
+    def update(self, indices: Tensor, priorities: Tensor) -> None:
+        """Give rows `[B]` new priorities `[B]`; where a row comes twice, its last one stays.
 
         Raises:
             ConfigError: a priority is negative, not finite or too large to sum up, a row is not in the replay, or
@@ -138,9 +105,9 @@ class PrioritizedReplayBuffer:
             raise ConfigError(
                 f"a priority must be a finite number from 0 to {self._limit:.0e}, got {given[at]} for row {rows[at]}"
             )
-        if np.maximum.reduce(rows.view(np.uint64)) >= len(self._storage):  # unsigned, a negative row is huge
+        if np.maximum.reduce(rows.view(np.uint64)) >= self._size:  # unsigned, a negative row is huge
             raise ConfigError(
-                f"rows {rows.min()} to {rows.max()} were given priorities, the replay holds 0 to {len(self) - 1}"
+                f"rows {rows.min()} to {rows.max()} were given priorities, the replay holds 0 to {self._size - 1}"
             )
         self._tree.set(rows, self._scaled(given))
         self._highest_priority = max(self._highest_priority, highest)
@@ -149,72 +116,50 @@ class PrioritizedReplayBuffer:
         """Move β in a straight line from its first value to 1, by the fraction of the training that is over."""
         self.importance_exponent = annealed(self._first_importance_exponent, fraction)
 
-    @property
-    def buffer(self) -> Rows:
-        """The stored transitions, oldest first, as `(state, action, reward, next_state, done)` rows."""
-        return self._storage.buffer
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the arrays take, with the priorities; the latter alone before the first transition."""
-        return self._storage.nbytes + self._tree.nbytes
-
-    def reward_summary(self) -> dict[str, float]:
-        """Return the minimum, mean and maximum of the stored (folded) rewards; empty if there are none."""
-        return self._storage.reward_summary()
-
-    @property
-    def added(self) -> int:
-        """How many transitions were ever stored, the overwritten ones too."""
-        return self._storage.added
-
-    @property
-    def columns(self) -> dict[str, Array]:
-        """The arrays `[capacity, ...]` by the names of `Transitions`; none before the first transition."""
-        return self._storage.columns
-
-    def rows(self, first: int, last: int) -> dict[str, Array]:
-        """Copy the columns of the transitions that were added as number `first` to `last - 1`, which it still holds."""
-        return self._storage.rows(first, last)
-
-    def get_state(self) -> State:
-        """Return all but the rows: the numbers in the leaves of the tree, whose sums follow from them, and the rest."""
+    def get_state(self, size: int) -> State:
+        """Return the generator and the numbers in the leaves of the tree, whose sums follow from them, and the rest."""
         return {
-            **self._storage.get_state(),
-            "leaves": self._tree.get(np.arange(len(self))),  # float64, (priority + ε)^α
+            "rng": self.rng.bit_generator.state,
+            "leaves": self._tree.get(np.arange(size)),  # float64, (priority + ε)^α
             "highest_priority": self._highest_priority,
             "importance_exponent": self.importance_exponent,
         }
 
-    def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave; `set_rows` must then bring the rows.
+    def set_state(self, state: State, size: int) -> None:
+        """Take back what `get_state` gave, for so many rows.
 
         Raises:
             RunError: something is missing or impossible.
         """
-        self._storage.set_state(state)
-        leaves, self._highest_priority, self.importance_exponent = priorities_from(state, len(self), self._limit)
-        self._tree = SumTree(self.capacity)
-        self._tree.set(np.arange(len(self)), leaves)
-
-    def set_rows(self, first: int, rows: Mapping[str, Array]) -> None:
-        """Put back rows that were added as number `first` and after it.
-
-        Raises:
-            RunError: a column is unknown or missing, or does not fit the others.
-        """
-        self._storage.set_rows(first, rows)
-
-    def series(self, state_shape: tuple[int, ...], state_dtype: DTypeLike, action_dim: int) -> tuple[Series, ...]:
-        """Return what a checkpoint saves in chunks (see `ReplayBuffer.series`); priorities are a part of the state."""
-        return self._storage.series(state_shape, state_dtype, action_dim)
-
-    def _enter(self, rows: NDArray[np.int64]) -> None:
-        self._tree.set(rows, self._scaled(np.full(len(rows), self._highest_priority)))
+        restore_generator(self.rng, state, "rng")
+        leaves, self._highest_priority, self.importance_exponent = priorities_from(state, size, self._limit)
+        self._tree, self._size = SumTree(self._capacity), size
+        self._tree.set(np.arange(size), leaves)
 
     def _scaled(self, priorities: Array) -> NDArray[np.float64]:
         scaled: NDArray[np.float64] = np.add(priorities, PRIORITY_OFFSET, dtype=np.float64) ** self.priority_exponent
         return scaled
+
+
+class PrioritizedReplayBuffer(ReplayBuffer):
+    """A `ReplayBuffer` whose rows are drawn by `Priorities`; see there for the arguments."""
+
+    def __init__(
+        self,
+        capacity: int,
+        seed: int | np.random.Generator = 0,
+        priority_exponent: float = 0.5,
+        importance_exponent: float = 0.4,
+    ) -> None:
+        self.priorities = Priorities(capacity, seed, priority_exponent, importance_exponent)
+        super().__init__(capacity, sampler=self.priorities)
+
+
+def one_of_each_segment(rng: np.random.Generator, batch_size: int) -> NDArray[np.float64]:
+    """Return one number from each of the segments [0, 1), [1, 2), ... `[B]`."""
+    draws: NDArray[np.float64] = rng.random(batch_size)
+    draws += np.arange(batch_size, dtype=np.float64)
+    return draws
 
 
 def require_exponents(priority_exponent: float, importance_exponent: float) -> None:

@@ -1,5 +1,7 @@
 """Which replay a config asks for, and what it takes."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -7,31 +9,64 @@ import torch
 from numpy.typing import DTypeLike
 
 from nexus.core.seeding import generator
-from nexus.data.device_priorities import DevicePriorities, Uniform
+from nexus.core.types import Array
+from nexus.data.device_priorities import DevicePriorities
 from nexus.data.device_replay import DeviceReplay
 from nexus.data.frame_index import MOST_FRAMES
-from nexus.data.frame_replay import (
-    FrameReplay,
-    Kind,
-    frame_replay_bytes,
-    require_memory_for_frames,
-    room_for_frames,
-)
+from nexus.data.frame_memory import frame_replay_bytes, require_memory_for_frames, room_for_frames
+from nexus.data.frame_replay import FrameReplay
+from nexus.data.frame_store import Kind
+from nexus.data.frames import Frames
 from nexus.data.memory import CPU, memory_on, replay_bytes, require_memory
-from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
-from nexus.data.replay_buffer import ReplayBuffer
+from nexus.data.prioritized_replay_buffer import Priorities
+from nexus.data.protocols import Sampler, Storage
+from nexus.data.replay import Replay
 from nexus.data.rollout_buffer import RolloutBuffer, Values
+from nexus.data.rows import Rows
+from nexus.data.uniform import Uniform
 from nexus.training.config import TrainConfig
 
-__all__ = ["AnyReplay", "replay_for", "replay_memory", "saved_bytes", "store_for"]
+__all__ = ["SAMPLERS", "STORAGES", "AnyReplay", "replay_for", "replay_memory", "saved_bytes", "store_for"]
 
+Store = Literal["full", "raw", "compressed", "device"]
+AnyReplay = Replay | RolloutBuffer
 SHARE = 0.8  # of what is free on a GPU: networks and batches want some too
-AnyReplay = ReplayBuffer | PrioritizedReplayBuffer | FrameReplay | DeviceReplay | RolloutBuffer
+
+
+def frames(kind: Kind, config: TrainConfig, like: Array, device: torch.device) -> Storage:
+    """Return a storage of frames of one kind."""
+    return Frames(config.replay_capacity, kind, config.n_step, like, device)
+
+
+def priorities(config: TrainConfig, rng: np.random.Generator, device: torch.device) -> Sampler:
+    """Return priorities in main memory."""
+    return Priorities(config.replay_capacity, rng, config.priority_exponent, config.importance_exponent)
+
+
+def device_priorities(config: TrainConfig, rng: np.random.Generator, device: torch.device) -> Sampler:
+    """Return priorities on a device."""
+    return DevicePriorities(config.replay_capacity, rng, config.priority_exponent, config.importance_exponent, device)
+
+
+STORAGES: Mapping[Store, Callable[[TrainConfig, Array, torch.device], Storage]] = {
+    "full": lambda config, like, device: Rows(config.replay_capacity),
+    "raw": partial(frames, "raw"),
+    "compressed": partial(frames, "compressed"),
+    "device": partial(frames, "device"),
+}
+"""Makes an empty storage for states like `[E, *obs]` and an agent on a device."""
+
+SAMPLERS: Mapping[str, Callable[[TrainConfig, np.random.Generator, torch.device], Sampler]] = {
+    "uniform": lambda config, rng, device: Uniform(rng, device),
+    "prioritized": priorities,
+    "prioritized on a device": device_priorities,
+}
+"""Makes a sampler that draws by a generator, for a storage that gathers batches on a device."""
 
 
 def store_for(
     config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike, device: torch.device = CPU
-) -> Literal["full", "raw", "compressed", "device"]:
+) -> Store:
     """Return how states are stored; `auto` keeps stacked images of bytes on a GPU that has room, else compressed.
 
     Whoever resumes may find less room there: compressed frames and those of a device are the same in a checkpoint.
@@ -85,15 +120,13 @@ def replay_for(
 
     Where the config has a trace decay it is a rollout, and `values` tells what its next states are worth.
     """
-    rng, capacity = generator(config.seed, "replay"), config.replay_capacity
+    rng = generator(config.seed, "replay")
     if config.trace_decay is not None:
         assert values is not None
-        return RolloutBuffer(capacity, config.num_envs, config.trace_decay, rng, values)
-    exponents = config.priority_exponent, config.importance_exponent
+        return RolloutBuffer(config.replay_capacity, config.num_envs, config.trace_decay, rng, values)
     store = store_for(config, state_shape, state_dtype, device)
     like = np.broadcast_to(np.zeros((), state_dtype), (config.num_envs, *state_shape))
-    if store == "device":
-        picker = DevicePriorities(capacity, rng, *exponents, device) if config.prioritized else Uniform(rng)
-        return DeviceReplay(capacity, picker, config.n_step, like, device)
-    rows = PrioritizedReplayBuffer(capacity, rng, *exponents) if config.prioritized else ReplayBuffer(capacity, rng)
-    return rows if store == "full" else FrameReplay(rows, store, config.n_step, like)
+    storage = STORAGES[store](config, like, device)
+    drawn = "uniform" if not config.prioritized else "prioritized" if store != "device" else "prioritized on a device"
+    kind = {"full": Replay, "device": DeviceReplay}.get(store, FrameReplay)
+    return kind(storage, SAMPLERS[drawn](config, rng, storage.device))
