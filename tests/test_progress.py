@@ -10,6 +10,8 @@ import nexus
 from nexus.cli import progress
 from nexus.cli.progress import TrainView, fitting, somebody_looks_on, watching
 from nexus.core.figures import figures
+from nexus.core.period import Period
+from nexus.core.state import State
 from nexus.listener import Listener, Plan
 from nexus.training.evaluation import Evaluation
 from nexus.training.logs import EpisodeTracker
@@ -184,6 +186,36 @@ def test_a_program_may_show_how_a_run_goes_on(tmp_path: Path, capsys: pytest.Cap
     assert f"Run saved in {run}" in said
     assert "Next:" not in said
     assert told.told["start"] == told.told["evaluation"] == 2
+
+
+def test_a_listener_is_the_same_with_and_without_the_console(tmp_path: Path) -> None:
+    class Every(Listener):
+        every = Period.parse("100 steps")
+
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+            self.kept: Any = None
+
+        def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
+            self.seen.append(progress.counters.steps)
+
+        def get_state(self) -> State:
+            return {"seen": len(self.seen)}
+
+        def set_state(self, state: State) -> None:
+            self.kept = state
+
+        def on_notice(self, text: str) -> None:
+            """Schedules are stretched."""
+
+    for verbose in (True, False):
+        first, second = Every(), Every()
+        run = tmp_path / str(verbose)
+        nexus.train("CartPole-v1", run_dir=run, listener=first, verbose=verbose, **TINY)
+        assert len(first.seen) == 4
+        nexus.resume(run, total_steps=500, listener=second, verbose=not verbose)
+        assert second.kept == {"seen": 4}
+        assert len(second.seen) == 1
 
 
 class Counting(Listener):

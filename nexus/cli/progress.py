@@ -17,7 +17,8 @@ from torch import nn
 from nexus.cli.streams import printable
 from nexus.core.figures import figures
 from nexus.core.installation import nexus_command, tensorboard_command
-from nexus.listener import Listener, Plan, TrainResult
+from nexus.core.state import State
+from nexus.listener import Listener, Listeners, Plan, TrainResult
 from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.models.torsos import torso_of
 from nexus.training.config import TrainConfig
@@ -223,31 +224,20 @@ class EvaluationView(Listener):
         self.console.print(f"Note: {text}", soft_wrap=True, markup=False)
 
 
-class Both(Listener):
-    """Tells two listeners, one after the other."""
+class Both(Listeners):
+    """A program's own listener and the console, whose checkpoints are those of the listener alone."""
 
-    def __init__(self, first: Listener, second: Listener) -> None:
-        self.listeners = first, second
+    def __init__(self, own: Listener, view: TrainView) -> None:
+        super().__init__(own, view)
+        self.own = own
 
-    def on_start(self, plan: Plan) -> None:
-        for listener in self.listeners:
-            listener.on_start(plan)
+    def get_state(self) -> State:
+        """Return what the program's own has to keep."""
+        return self.own.get_state()
 
-    def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        for listener in self.listeners:
-            listener.on_step(progress, episodes)
-
-    def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
-        for listener in self.listeners:
-            listener.on_evaluation_step(steps, ended, episodes)
-
-    def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
-        for listener in self.listeners:
-            listener.on_evaluation(steps, evaluation)
-
-    def on_notice(self, text: str) -> None:
-        for listener in self.listeners:
-            listener.on_notice(text)
+    def set_state(self, state: State) -> None:
+        """Give it back."""
+        self.own.set_state(state)
 
 
 @contextmanager
