@@ -36,6 +36,7 @@ from nexus.ops.munchausen import log_policy, soft_value
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import evaluate
 from nexus.training.loop import Counters, train
+from tests.chaos import Silent
 from tests.rollouts import REPLAYED, pace_of
 
 INF = math.inf
@@ -521,6 +522,7 @@ def test_no_illegal_action_in_training_or_evaluation(algorithm: str, tmp_path: A
         eval_episodes=100,
         hidden_dim=16,
         threads=1,
+        listener=Silent(),
     )
     assert result.counters.updates > 100
     assert result.evaluation is not None
