@@ -575,7 +575,7 @@ def test_the_loop_takes_a_lost_life_for_an_end_and_counts_whole_games() -> None:
         games += int((progress.step.terminated | progress.step.truncated).sum())
     stream.env.close()
     assert terminal > terminated + 20
-    assert int((replay.columns["discounts"][: len(replay)] == 0).sum()) == terminal
+    assert int((replay.storage.columns["discounts"][: len(replay)] == 0).sum()) == terminal
     assert counters.episodes == games
 
 

@@ -264,10 +264,10 @@ def test_rows_of_a_file_that_are_no_rows_of_this_replay_are_refused(
     replay, fresh = ReplayBuffer(4), ReplayBuffer(4)
     replay.add(wide(2, bonus=np.ones(2, np.float32)))
     fresh.set_state(replay.get_state())
-    (series,) = fresh.series((2,), np.float32, 2)
+    (series,), stored = fresh.series((2,), np.float32, 2), replay.series((2,), np.float32, 2)[0].get(0, 2)
     with pytest.raises(RunError, match=complaint):
-        series.put(0, 2, 0, change(replay.rows(0, 2)))
-    series.put(0, 2, 0, replay.rows(0, 2))
+        series.put(0, 2, 0, change(stored))
+    series.put(0, 2, 0, stored)
 
 
 # --- one class ---

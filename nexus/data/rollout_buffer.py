@@ -80,7 +80,7 @@ class RolloutBuffer:
         self._gathered += len(transitions)
 
     def seal(self) -> None:
-        """Do nothing: a rollout under way is saved as it is (see `FrameReplay.seal`)."""
+        """Do nothing: a rollout under way is saved as it is (see `Frames.seal`)."""
 
     def sample(self, batch_size: int) -> Batch:
         """Return a minibatch of `states`, `actions` and `returns`; each pass goes through all rows in a new order.
