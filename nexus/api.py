@@ -601,7 +601,16 @@ def evaluate(
         if text is not None:
             listener.on_notice(text)
 
-    return play(player, spec, count, epsilon=epsilon, seed=seed, max_episode_steps=longest, watch=watch)
+    return play(
+        player,
+        spec,
+        count,
+        epsilon=epsilon,
+        seed=seed,
+        max_episode_steps=longest,
+        watch=watch,
+        notice=listener.on_notice,
+    )
 
 
 def require_fit(agent: DQNAgent, env: gym.Env[Any, Any]) -> None:

@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError
 from nexus.core.seeding import seed_at
 from nexus.core.state import Series, State, below, number_from, part
-from nexus.core.types import Array, Batch, Outcome
+from nexus.core.types import Batch, Outcome
 from nexus.data.device_replay import DeviceReplay
 from nexus.data.memory import replay_bytes
-from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_vector_env, name_of, seen_by_agent
+from nexus.envs.factory import (
+    EnvSource,
+    EnvSpec,
+    can_be_copied,
+    describe_spaces,
+    make_vector_env,
+    name_of,
+    seen_by_agent,
+)
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
 from nexus.models.rl.dqn import DQNAgent
@@ -133,13 +142,30 @@ class Parts:
             self.stream.reset(seed_at(self.config.seed, "environments", self.counters.steps))
             return 0
         restore_under_way(self.under_way, part(state, "under_way"))
-        lost = self.stream.set_state(part(state, "stream"))
+        return self.bring_back(part(state, "stream"))
+
+    def bring_back(self, episodes: State) -> int:
+        """Bring back what the stream gave by `get_state`; where that fails, other episodes begin.
+
+        Returns:
+            In how many environments it failed.
+
+        Raises:
+            RunError: something is missing or does not fit.
+        """
+        lost = self.stream.set_state(episodes)
         if lost.any():
             assert self.under_way.next_states is not None
-            masks: Array | None = state.get("stream.action_masks")
+            masks = episodes.get("action_masks")
             self.replay.add(self.under_way.accumulator.flush(lost, self.under_way.next_states, masks))
             self.episodes.forget(lost)
         return int(lost.sum())
+
+    @property
+    def one_alone(self) -> VectorEnv[Any, Any, Any] | None:
+        """The environment of the training where no other is to be made beside it, None where one may be."""
+        alone = self.config.num_envs == 1 and not can_be_copied(self.spec)
+        return self.stream.env if alone else None
 
     def most_state_bytes(self) -> int:
         """Return the bytes that the arrays of a state can rightly take."""

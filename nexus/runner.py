@@ -60,6 +60,7 @@ class Run:
         self.course = Course()
         self.stop = StopRequest()
         self.from_checkpoint: Checkpoint | None = None
+        self.said_lost = False
         with ExitStack() as stack:
             self.parts = Parts(canonical(env), config, stack, agent)
             self.config = self.parts.config
@@ -173,6 +174,8 @@ class Run:
             course.evaluation = None
             course.update = course.update if progress.update is None else progress.update
             log.episodes(progress, parts.episodes.add(progress))
+            for text in parts.stream.pop_notices():
+                self.listener.on_notice(text)
             if progress.due(self.config.log_every):
                 self.write_scalars(log, progress, rate.at(parts.counters.steps, log.seconds))
             if progress.due(self.config.eval_every):
@@ -241,7 +244,8 @@ class Run:
         Returns None if a signal came before they had ended.
         """
         self.parts.watched.settle()
-        config = self.config
+        config, alone = self.config, self.parts.one_alone
+        under_way = {} if alone is None else self.parts.stream.get_state()
 
         def watch(steps: int, ended: int) -> None:
             self.listener.on_evaluation_step(steps, ended, config.eval_episodes)
@@ -259,8 +263,13 @@ class Run:
                 vectorization="async" if config.vectorization == "async" else "auto",
                 step_timeout=config.step_timeout,
                 watch=watch,
+                vector_env=alone,
             )
         except EvaluationStopped:
+            evaluation = None
+        if under_way:
+            self.tell_lost(self.parts.bring_back(under_way))
+        if evaluation is None:
             return None
         values = {
             "eval/mean_reward": evaluation.mean,
@@ -271,6 +280,15 @@ class Run:
         self.files.offer_best(steps, evaluation)
         self.listener.on_evaluation(steps, evaluation)
         return evaluation
+
+    def tell_lost(self, lost: int) -> None:
+        """Say once that an episode does not go on after an evaluation in the environment of the training."""
+        if lost and not self.said_lost:
+            self.said_lost = True
+            self.listener.on_notice(
+                f"{self.parts.name} does not repeat an episode from its seed and its actions: with one environment for "
+                "both, each evaluation ends the episode that the training is in"
+            )
 
     def checkpoint(self, log: RunLog) -> None:
         """Write all that the run needs to go on from here, unless it is there; never what has diverged."""

@@ -77,7 +77,7 @@ def plan(
         require_disk(config, disk_of(config, network, saved, free_disk(folder)), network, saved)
         measured = measured_in(run, probe_seconds, started)
         disk = disk_of(config, network, saved, free_disk(folder), measured.episode_length)
-        limit = longest_episode(run.parts.spec, config.eval_max_steps)
+        limit = longest_episode(run.parts.spec, config.eval_max_steps, run.parts.one_alone)
         replay = run.plan.replay_bytes
         memory = Memory(replay, int(min(config.total_steps * row, replay)), measured.base, free)
         return Forecast(

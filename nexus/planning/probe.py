@@ -3,12 +3,13 @@
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from nexus.core.period import Period
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env
@@ -176,7 +177,9 @@ def eval_steps(run: Run, seconds: float, clock: Clock) -> tuple[float, tuple[flo
         return 0.0, (0.0,)
     rules, begun = run.parts.spec.rules, clock()
     epsilon = 0.0 if rules is None else rules.eval_epsilon
-    with closing(make_vector_env(run.parts.spec, run.config.eval_copies)) as envs:
+    alone, copies = run.parts.one_alone, run.config.eval_copies
+    under_way = {} if alone is None else run.parts.stream.get_state()
+    with closing(make_vector_env(run.parts.spec, copies)) if alone is None else nullcontext(alone) as envs:
         stream = TransitionStream(envs, run.plan.env)
         stream.reset(run.config.seed)
         setup = clock() - begun
@@ -187,7 +190,9 @@ def eval_steps(run: Run, seconds: float, clock: Clock) -> tuple[float, tuple[flo
             while not steps or clock() - before < seconds / SLICES:
                 stream.step(run.parts.agent.act(stream.states, epsilon, False, stream.action_masks))
                 steps += 1
-            slices.append((clock() - before) / steps)
+            slices.append((clock() - before) / steps * (copies / stream.num_envs))  # those not there play afterwards
+    if under_way:
+        run.parts.bring_back(under_way)
     return setup, tuple(slices)
 
 
@@ -218,12 +223,23 @@ def base_bytes(run: Run) -> int | None:
     return max(0, held - run.plan.replay_bytes * len(run.parts.replay) // run.config.replay_capacity)
 
 
-def longest_episode(spec: EnvSpec, eval_max_steps: int = LONGEST) -> int | None:
-    """Return the steps after which an evaluated episode is cut off, or None if only `LONGEST` does."""
+def longest_episode(
+    spec: EnvSpec, eval_max_steps: int = LONGEST, alone: VectorEnv[Any, Any, Any] | None = None
+) -> int | None:
+    """Return the steps after which an evaluated episode is cut off, or None if only `LONGEST` does.
+
+    Args:
+        spec: of the environment.
+        eval_max_steps: the setting.
+        alone: the one environment where no other may be made; one in a process does not tell its limit.
+    """
     if spec.rules is not None:
         return min(eval_max_steps, spec.rules.eval_frames // spec.frame_skip)
-    with closing(make_env(spec)) as env:
-        frames = limit_of(env)
+    if alone is None:
+        with closing(make_env(spec)) as env:
+            frames = limit_of(env)
+    else:
+        frames = limit_of(alone.envs[0]) if isinstance(alone, SyncVectorEnv) else None
     if frames is None:
         return None if eval_max_steps == LONGEST else eval_max_steps
     return min(eval_max_steps, -(-frames // spec.frame_skip))

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
-from nexus.core.errors import RunError, one_line
+from nexus.core.errors import ConfigError, RunError, one_line
 from nexus.core.figures import figures
 from nexus.core.types import Array
 from nexus.envs.atari import AtariProtocol
@@ -113,6 +114,8 @@ def evaluate(
     vectorization: Literal["auto", "sync", "async"] = "auto",
     step_timeout: float | None = None,
     watch: Callable[[int, int], None] | None = None,
+    vector_env: VectorEnv[Any, Any, Any] | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Play full episodes and return their statistics; the agent's own generators stay as they are.
 
@@ -132,6 +135,8 @@ def evaluate(
         step_timeout: seconds for a step or reset of all copies together, where they are in processes.
         watch: called after each vector step with the steps so far and how many episodes have ended; what it raises
             ends the evaluation.
+        vector_env: to be played in, in place of copies made for it; its episodes are lost, and it stays open.
+        notice: told what a user should know of the environment.
 
     Raises:
         EnvError: the environment failed, or gave no answer in time.
@@ -143,12 +148,16 @@ def evaluate(
         epsilon = 0.0 if rules is None else rules.eval_epsilon
     if rules is not None:
         max_episode_steps = min(max_episode_steps, rules.eval_frames // env.frame_skip)
-    vector_env = make_vector_env(env, min(episodes, num_envs), vectorization)
-    stream = TransitionStream(vector_env, name_of(env.source), step_timeout, max_episode_steps, reseed_after=0)
+    envs = copies_of(env, min(episodes, num_envs), vectorization) if vector_env is None else vector_env
+    stream = TransitionStream(envs, name_of(env.source), step_timeout, max_episode_steps, reseed_after=0)
     try:
         returns, lengths, cut = played(stream, agent, episodes, epsilon, seed, watch)
     finally:
-        close_env(vector_env)
+        if vector_env is None:
+            close_env(envs)
+    if notice is not None:
+        for text in stream.pop_notices():
+            notice(text)
     low, high = bootstrap_interval(returns)
     protocol = EvaluationProtocol(
         name_of(env.source),
@@ -173,6 +182,16 @@ def evaluate(
         protocol,
         cut,
     )
+
+
+def copies_of(env: EnvSpec, copies: int, vectorization: Literal["auto", "sync", "async"]) -> VectorEnv[Any, Any, Any]:
+    """Return as many copies, or one where only one can be made: the episodes are the same."""
+    try:
+        return make_vector_env(env, copies, vectorization)
+    except ConfigError:
+        if copies == 1:
+            raise
+    return make_vector_env(env, 1, vectorization)
 
 
 def long_evaluation(
