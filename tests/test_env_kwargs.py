@@ -70,6 +70,7 @@ def test_a_config_holds_what_json_can() -> None:
     config = TrainConfig.from_mapping({"env_kwargs": given})
     assert config.env_kwargs == {"size": 3, "p": 0.5, "at": [1, 2], "deep": {"x": [True]}}
     assert TrainConfig.from_mapping(json.loads(json.dumps(config.to_mapping()))) == config
+    assert {config: 1}[TrainConfig(env_kwargs=given)] == 1
     for wrong in ({"f": len}, {"x": float("nan")}, {"x": {"y": np.zeros(2)}}, {3: 1}, ["a"], "a=1", None):
         with pytest.raises(ConfigError, match="env_kwargs"):
             TrainConfig.from_mapping({"env_kwargs": wrong})

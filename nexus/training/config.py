@@ -39,7 +39,7 @@ class TrainConfig(AgentConfig):
     """async: seconds for a step or reset of all copies together, before the run is given up; none for any time."""
     protocol: Literal["nature", "machado"] | None = None
     """Atari: nature (no-ops, a lost life ends learning) or machado (sticky actions); none for nature."""
-    env_kwargs: Keywords = field(default_factory=dict)
+    env_kwargs: Keywords = field(default_factory=dict, hash=False)
     """What its maker is told, as is_slippery=False max_episode_steps=200; values as in JSON or Python, else text."""
     frame_skip: int = 1
     """Times each action is repeated; images show the maximum of the last two frames."""
