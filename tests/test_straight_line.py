@@ -23,6 +23,7 @@ BESIDE = {
     "core/period.py": "periods, by their names",
     "core/types.py": "nouns",
     "core/config.py": "settings",
+    "data/protocols.py": "what storage and sampler are to a replay",
     "data/row_checks.py": "refuses rows that don't fit",
     "data/rows.py": "where the rows of a replay lie",
     "data/uniform.py": "a random number for each row of a batch",
