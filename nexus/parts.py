@@ -18,7 +18,6 @@ from nexus.data.device_replay import DeviceReplay
 from nexus.data.memory import replay_bytes
 from nexus.envs.factory import (
     EnvSource,
-    EnvSpec,
     can_be_copied,
     describe_spaces,
     make_vector_env,
@@ -55,9 +54,7 @@ class Parts:
     """
 
     def __init__(self, env: EnvSource, config: TrainConfig, stack: ExitStack, agent: DQNAgent | None = None) -> None:
-        self.spec = EnvSpec(
-            env, config.frame_skip, config.frame_stack, protocol=config.protocol, frame_size=config.frame_size
-        )
+        self.spec = config.spec_of(env)
         vector_env = make_vector_env(self.spec, config.num_envs, config.vectorization)
         stack.callback(close_env, vector_env)
         space = vector_env.single_observation_space

@@ -19,7 +19,7 @@ from nexus.training import loop
 from nexus.training.checkpoint import Checkpoint, log_damage, read_checkpoint
 from nexus.training.config import TrainConfig
 from nexus.training.course import MOST_ROLLBACKS, Course
-from nexus.training.evaluation import Evaluation
+from nexus.training.evaluation import Evaluation, long_evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.logs import Rate, RunLog, scalars
 from nexus.training.replays import replay_for
@@ -141,7 +141,8 @@ class Run:
             self.listener.on_notice(f"{error}; its weights are kept, but it can't go further from here")
         if self.stop.signal is not None:
             return None
-        if self.course.evaluation is not None and not self.course.reached_target:
+        known = self.course.evaluation is not None and not self.course.reached_target
+        if known or self.config.eval_episodes == 0:
             return self.course.evaluation
         # On other episodes: a run that stopped for its score is not to be reported by that score.
         evaluation = self.evaluate(log, self.parts.counters.steps, seed_offset=10_000)
@@ -249,6 +250,9 @@ class Run:
 
         def watch(steps: int, ended: int) -> None:
             self.listener.on_evaluation_step(steps, ended, config.eval_episodes)
+            text = long_evaluation(self.parts.spec, steps, ended, config.eval_episodes, config.eval_max_steps)
+            if text is not None:
+                self.listener.on_notice(text)
             if self.stop.signal is not None:
                 raise EvaluationStopped
 
@@ -258,6 +262,7 @@ class Run:
                 self.parts.spec,
                 config.eval_episodes,
                 seed=seed_of(config.seed, "evaluation") + seed_offset,
+                max_episode_steps=config.eval_max_steps,
                 num_envs=config.eval_copies,
                 # Whoever trains in processes, because an environment may hang or die, is not to meet that in this one.
                 vectorization="async" if config.vectorization == "async" else "auto",

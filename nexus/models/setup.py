@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nexus.core import ConfigError
+from nexus.core.config import convert
 from nexus.core.types import Array
 from nexus.models.layers import Bounds, Span
 
@@ -37,8 +38,12 @@ def pop_dims(settings: dict[str, Any]) -> tuple[tuple[int, ...], int]:
     for key in ("state_dim", "action_dim"):
         if key not in settings:
             raise ConfigError(f"an agent's config needs {key!r}, got only {', '.join(settings) or 'an empty one'}")
-    state_dim, action_dim = settings.pop("state_dim"), settings.pop("action_dim")
-    return (state_dim,) if isinstance(state_dim, int) else tuple(state_dim), int(action_dim)
+    state_dim, action_dim = settings.pop("state_dim"), convert("action_dim", settings.pop("action_dim"), int)
+    sizes = state_dim if isinstance(state_dim, list | tuple | np.ndarray) else [state_dim]
+    state_shape = tuple(convert("state_dim", size, int) for size in sizes)
+    if min(*state_shape, action_dim, 1) < 1:
+        raise ConfigError(f"state_dim = {state_dim}, action_dim = {action_dim}: needs sizes of at least 1")
+    return state_shape, action_dim
 
 
 def pop_bounds(settings: dict[str, Any], state_shape: tuple[int, ...]) -> Bounds | None:
