@@ -7,6 +7,7 @@ import sysconfig
 import tomllib
 from importlib.metadata import EntryPoint, metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -51,8 +52,13 @@ def test_pip_is_the_one_of_this_interpreter(monkeypatch: pytest.MonkeyPatch) -> 
     assert str(Path(sysconfig.get_path("purelib"), "pip")) in said.stdout
 
 
+def test_a_loaded_distutils_does_not_make_a_hint_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distutils", ModuleType("distutils"))  # setuptools' import hook warns of it
+    assert " install " in install_command("plot")
+
+
 def test_without_pip_uv_installs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation, "find_spec", lambda name: None)
+    monkeypatch.setattr(installation, "has_pip", lambda: False)
     assert " pip install " not in install_command("plot").replace("-m pip install", "")
     monkeypatch.setattr("shutil.which", lambda name, path=None: f"/usr/bin/{name}")
     assert install_command("plot").startswith(f"uv pip install --python {sys.executable} ")

@@ -6,8 +6,8 @@ import shutil
 import sys
 import sysconfig
 import tomllib
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from subprocess import list2cmdline
 
@@ -54,9 +54,15 @@ def is_source(root: Path) -> bool:
     return bool(about.get("project", {}).get("name") == DISTRIBUTION)
 
 
+def has_pip() -> bool:
+    """True if this interpreter has pip."""
+    # Not importlib.util.find_spec: that also asks setuptools' import hook, which warns once distutils is loaded.
+    return PathFinder.find_spec("pip") is not None
+
+
 def pip_install() -> str:
     """Return what installs into this environment: its pip, or uv if it has none."""
-    if find_spec("pip") is None and shutil.which("uv"):
+    if not has_pip() and shutil.which("uv"):
         return f"uv pip install --python {quoted(sys.executable)}"
     return f"{script('pip') or f'{python()} -m pip'} install"
 
