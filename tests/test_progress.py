@@ -136,12 +136,17 @@ def test_the_age_counts_from_the_last_episode_that_ended(terminal: None, tmp_pat
     assert "evaluating: 0 of 2 episodes" in "".join(view.looks)
 
 
+def train_for_target(run_dir: Path, eval_every: str) -> None:
+    """Train towards a return that CartPole soon gives, and say so as the command does."""
+    settings = {**TINY, "eval_every": eval_every, "target_return": 5.0}
+    with TrainView() as view:
+        nexus.train("CartPole-v1", run_dir=run_dir, listener=view, **settings)
+
+
 def test_a_target_that_ends_the_run_is_said_with_the_reason_for_two_evaluations(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = {**TINY, "eval_every": "100 steps", "target_return": 5.0}
-    with TrainView() as view:
-        nexus.train("CartPole-v1", run_dir=tmp_path / "run", listener=view, **settings)
+    train_for_target(tmp_path / "run", "100 steps")
     lines = [line for line in capsys.readouterr().out.splitlines() if "evaluation" in line]
     assert len(lines) == 3
     assert lines[0].startswith("evaluation after 1")
@@ -152,9 +157,7 @@ def test_a_target_that_ends_the_run_is_said_with_the_reason_for_two_evaluations(
 def test_a_target_that_is_not_reached_before_the_end_ends_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = {**TINY, "eval_every": "1000 steps", "target_return": 5.0}
-    with TrainView() as view:
-        nexus.train("CartPole-v1", run_dir=tmp_path / "run", listener=view, **settings)
+    train_for_target(tmp_path / "run", "1000 steps")
     assert "target return" not in capsys.readouterr().out
 
 

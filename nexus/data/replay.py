@@ -69,7 +69,7 @@ class Replay:
         Raises:
             ConfigError: the replay is empty, or the batch.
         """
-        size = min(self.storage.added, self.capacity)
+        size = len(self)
         if size == 0:
             raise ConfigError("can't sample from an empty replay: push a transition first")
         if batch_size < 1:
