@@ -42,6 +42,7 @@ from nexus.training.loop import Counters
 from nexus.training.presets import RETURNS, algorithm_preset, resolve_preset, settled
 from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, weights_of
+from nexus.training.same_run import has_final_weights, mark_of_weights, require_same_run
 
 __all__ = [
     "Listener",
@@ -470,15 +471,16 @@ def agent_of(
         agent = agent_from(settings)
     except (ConfigError, TypeError, ValueError) as error:
         raise RunError(f"{Path(run) / RUN_FILE} describes an agent that can't be made: {one_line(error)}") from None
-    best = next(iter(BestWeights(Path(run)).present()), None)
-    if checkpoint is None and about.get("status") == "running" and Checkpoints(Path(run), keep=1).present():
-        checkpoint = "latest"  # it was killed, or still trains: its weights at the end are none yet
+    best = BestWeights(Path(run), about)
+    scored = next(iter(best.present()), None)
+    if checkpoint is None and not has_final_weights(about, Path(run)):
+        checkpoint = "latest"
     if checkpoint is None:
-        load_weights(Path(run), agent.networks, must_carry=about["format"] > 1)
-    elif checkpoint == "best" and best is not None:
-        load_best(Path(run), agent, best.steps)
+        load_weights(Path(run), agent.networks, mark_of_weights(about), must_carry=about["format"] > 1)
+    elif checkpoint == "best" and scored is not None:
+        load_best(best, agent, scored.steps)
     else:
-        load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint))
+        load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint), about)
     explore_as_trained(agent, about, run)
     with suppress(RunError):  # to act it needs no environment
         remember(agent, seen_in(run, about))
@@ -495,15 +497,20 @@ def explore_as_trained(agent: DQNAgent, about: Mapping[str, Any], run: str | os.
                 agent.temperature = config.temperature_at(steps, episodes)
 
 
-def load_best(run: Path, agent: DQNAgent, steps: int) -> None:
+def load_best(best: BestWeights, agent: DQNAgent, steps: int) -> None:
     """Fill an agent's networks with the weights that scored best."""
     limit = 2 * sum(value.nbytes for value in weights_of(agent.networks).values())
-    fill_networks(agent.networks, BestWeights(run).read(steps, limit), run / BEST / f"{steps}.safetensors")
+    fill_networks(agent.networks, best.read(steps, limit), best.run / BEST / f"{steps}.safetensors")
 
 
-def load_checkpoint(run: Path, agent: DQNAgent, steps: int) -> None:
-    """Fill an agent's networks from a checkpoint."""
+def load_checkpoint(run: Path, agent: DQNAgent, steps: int, about: Mapping[str, Any]) -> None:
+    """Fill an agent's networks from a checkpoint.
+
+    Raises:
+        RunError: it is of another run than `about` describes, or a file is missing or damaged.
+    """
     checkpoint = read_checkpoint(run, steps)
+    require_same_run(about, checkpoint.about, f"{run}: checkpoint {steps}")
     arrays = part(checkpoint.read_state(limit=checkpoint.arrays.bytes), "agent")
     weights = {name: value for name, value in arrays.items() if name.partition(".")[0] in agent.networks}
     fill_networks(agent.networks, weights, run / checkpoint.arrays_name)

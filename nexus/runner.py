@@ -24,6 +24,7 @@ from nexus.training.evaluation import evaluate as play
 from nexus.training.logs import Rate, RunLog, scalars
 from nexus.training.replays import replay_for
 from nexus.training.run_folder import locked, new_run_folder, require_empty, require_no_links_out
+from nexus.training.same_run import require_same_run
 from nexus.training.signals import StopRequest, stop_requests
 
 __all__ = ["MOST_ROLLBACKS", "Run", "agent_for", "agent_from", "replay_for"]
@@ -385,9 +386,10 @@ class Run:
         """Take on a checkpoint's whole state.
 
         Raises:
-            RunError: a file of it is missing or damaged, or does not fit the run.
+            RunError: it is of another run, or a file of it is missing or damaged, or does not fit the run.
         """
         parts = self.parts
+        require_same_run(self.files.about(), checkpoint.about, "it")
         state = checkpoint.read_state(limit=parts.most_state_bytes())
         parts.set_state(state)
         self.course.set_state(state)
