@@ -22,6 +22,7 @@ from nexus.training.course import MOST_ROLLBACKS, Course
 from nexus.training.evaluation import Evaluation, long_evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.logs import Rate, RunLog, scalars
+from nexus.training.narrowed import narrowed, narrowed_series, times_as_wide
 from nexus.training.replays import replay_for
 from nexus.training.run_folder import locked, new_run_folder, require_empty, require_no_links_out
 from nexus.training.same_run import require_same_run
@@ -390,12 +391,14 @@ class Run:
         """
         parts = self.parts
         require_same_run(self.files.about(), checkpoint.about, "it")
-        state = checkpoint.read_state(limit=parts.most_state_bytes())
+        seen = parts.agent.state_shape, parts.state_dtype
+        read = checkpoint.read_state(limit=times_as_wide(parts.state_dtype) * parts.most_state_bytes())
+        state = narrowed(read, *seen)
         parts.set_state(state)
         self.course.set_state(state)
         if parts.counters.steps != checkpoint.steps:
             raise RunError(f"its folder is of step {checkpoint.steps}, its state of step {parts.counters.steps}")
-        for series in parts.series():
+        for series in narrowed_series(parts.series(), read, *seen):
             checkpoint.restore_series(series)
         lost = parts.go_on_with_episodes(state)
         if lost:
