@@ -16,6 +16,7 @@ import torch
 
 from nexus.core.config import AgentConfig, convert
 from nexus.core.errors import ConfigError, RunError, interrupted, one_line
+from nexus.core.importable import import_names
 from nexus.core.names import algorithm_name
 from nexus.core.period import whole_number
 from nexus.core.state import part
@@ -266,7 +267,7 @@ def resumed(
     if about.get("status") == "finished" and not further:
         raise ConfigError(f"{run} is finished: to go further, name more than its {planned} steps as total_steps")
     require_checkpoint(about, Path(run))
-    source = spec_on(seen_in(run, about).spec, env, None, listener).source
+    source = spec_on(seen_in(run, about).spec, env, None, None, listener).source
     settings = agent_settings(about, run)
     require_agreement(settings, config, run)
     config = on_device(config, device, state_shape_of(settings), run, listener)
@@ -559,6 +560,7 @@ def evaluate(
     seed: int = 0,
     max_steps: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    wrappers: Any = None,
     checkpoint: str | int | None = None,
     device: str | None = None,
     listener: Listener | None = None,
@@ -566,7 +568,7 @@ def evaluate(
     """Play full episodes with an agent, with that of a result, or with that of a run folder.
 
     An agent that was trained or loaded here sees the environment as it did while it was trained: `frame_skip`,
-    `frame_stack`, `env_kwargs` and an Atari game's protocol are known.
+    `frame_stack`, `env_kwargs`, `wrappers` and an Atari game's protocol are known.
 
     Args:
         agent: the agent, the result of a training, or the folder of a run.
@@ -577,6 +579,7 @@ def evaluate(
         seed: of the environments.
         max_steps: of an episode, which is cut off there; None for what the training said, 100,000 if nothing else.
         env_kwargs: for the maker of the environment; None for those of the training, if the environment is that too.
+        wrappers: around the environment, as `TrainConfig` takes them; None for those of the training.
         checkpoint: of the run folder, as `load_agent` takes it.
         device: likewise.
         listener: told of each step, and of what is odd.
@@ -607,7 +610,7 @@ def evaluate(
         folder = folder_of(agent)
         about = read_run_or_copy(folder, listener.on_notice)
         player, seen = agent_of(about, folder, checkpoint, device, listener), seen_in(folder, about)
-    spec = spec_on(seen.spec, env, env_kwargs, listener)
+    spec = spec_on(seen.spec, env, env_kwargs, wrappers, listener)
     if env is not None:
         with closing(make_env(spec)) as one:
             require_fit(player, one)
@@ -704,9 +707,13 @@ def seen_in(run: str | os.PathLike[str], about: Mapping[str, Any]) -> Seen:
         raise RunError(f"{path} does not tell how its environment was wrapped")
     try:
         kwargs = kwargs_for(source, config.get("env_kwargs", {}))
-        return Seen(EnvSpec(source, skip, stack, kwargs, protocol, size), longest)
+        wrappers = import_names("wrappers", config.get("wrappers", []))
+        seen = Seen(EnvSpec(source, skip, stack, kwargs, protocol, size, wrappers), longest)
     except (ConfigError, TypeError) as error:
         raise RunError(f"{path} does not tell how its environment was made: {one_line(error)}") from None
+    for wrapper in wrappers:
+        require_foreign_module(wrapper, Path(run), "wrappers")
+    return seen
 
 
 def is_count(value: Any, most: int) -> bool:
@@ -714,51 +721,63 @@ def is_count(value: Any, most: int) -> bool:
     return isinstance(value, int) and 1 <= value <= most
 
 
-def spec_on(seen: EnvSpec, env: EnvSource | None, env_kwargs: Mapping[str, Any] | None, listener: Listener) -> EnvSpec:
+def spec_on(
+    seen: EnvSpec, env: EnvSource | None, env_kwargs: Mapping[str, Any] | None, wrappers: Any, listener: Listener
+) -> EnvSpec:
     """Return an environment as an agent sees it that was trained on another, or on the same.
 
     Args:
         seen: the environment that it was trained on.
         env: None for that one.
         env_kwargs: None for its own, if it is that one.
+        wrappers: None for its own.
         listener: told of what is carried over to another environment.
 
     Raises:
         RunError: it was a function, which a folder can't keep.
-        ConfigError: the environment takes no such `env_kwargs`.
+        ConfigError: the environment takes no such `env_kwargs` or `wrappers`.
     """
     if env is None and isinstance(seen.source, Lost):
         seen.source()
     source = seen.source if env is None else canonical(env)
+    around = seen.wrappers if wrappers is None else import_names("wrappers", wrappers)
     if name_of(source) == name_of(seen.source):
         kwargs = seen.kwargs if env_kwargs is None else kwargs_for(source, env_kwargs)
-        return replace(seen, source=source, kwargs=kwargs)
+        return replace(seen, source=source, kwargs=kwargs, wrappers=around)
     frames = ("frame_skip", seen.frame_skip), ("frame_stack", seen.frame_stack)
-    kept = ", ".join(f"{name} = {count}" for name, count in frames if count > 1)
-    kept = f"with {kept} as there" if kept else ""
+    carried = [f"{name} = {count}" for name, count in frames if count > 1]
+    carried += [f"wrappers {', '.join(seen.wrappers)}"] if seen.wrappers and wrappers is None else []
+    kept = f"with {', '.join(carried)} as there" if carried else ""
     dropped = "without the env_kwargs from there" if seen.kwargs and env_kwargs is None else ""
     if kept or dropped:
         how = " and ".join(filter(None, (kept, dropped)))
         listener.on_notice(f"the agent was trained on {name_of(seen.source)}; {name_of(source)} is played {how}")
     protocol, size = (seen.protocol, seen.frame_size) if is_atari(source) else (None, None)
     kwargs = kwargs_for(source, env_kwargs or {})
-    return EnvSpec(source, seen.frame_skip, seen.frame_stack, kwargs, protocol, size)
+    return EnvSpec(source, seen.frame_skip, seen.frame_stack, kwargs, protocol, size, around)
 
 
 def env_of_run(
     run: str | os.PathLike[str],
     env: EnvSource | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    wrappers: Any = None,
     listener: Listener | None = None,
 ) -> EnvSpec:
     """Return the environment that a run was trained on, or another one, wrapped as it was then."""
     listener = Listener() if listener is None else listener
-    return spec_on(seen_in(run, read_run_or_copy(run, listener.on_notice)).spec, env, env_kwargs, listener)
+    return spec_on(seen_in(run, read_run_or_copy(run, listener.on_notice)).spec, env, env_kwargs, wrappers, listener)
 
 
-def require_foreign_module(env: str, run: Path) -> None:
-    """Raise `RunError` if the module of a `module:Id` lies inside the run: a run must not bring code along."""
-    module, colon, _ = env.rpartition(":")
+def require_foreign_module(name: str, run: Path, setting: str = "env") -> None:
+    """Raise `RunError` if the module of a `module:Id` lies inside the run: a run must not bring code along.
+
+    Args:
+        name: the `module:Id`, or a `module:Wrapper`.
+        run: the run's folder.
+        setting: which names it.
+    """
+    module, colon, _ = name.rpartition(":")
     if not colon:
         return
     top, *rest = module.split(".")
@@ -768,7 +787,9 @@ def require_foreign_module(env: str, run: Path) -> None:
         spec = None
     places = [] if spec is None else [*(spec.submodule_search_locations or []), spec.origin or ""]
     if any(Path(place, *rest).resolve().is_relative_to(run.resolve()) for place in places if place):
-        raise RunError(f"{run} wants code from its own folder, {module}: it is not imported; pass env= to use another")
+        raise RunError(
+            f"{run} wants code from its own folder, {module}: it is not imported; pass {setting}= to use another"
+        )
 
 
 class ProcessThreads:

@@ -325,9 +325,10 @@ def plan_table(plan: Plan) -> Table:
 
 
 def environment(name: str, config: TrainConfig) -> str:
-    """Name an environment with what its maker is told, and say how many copies are stepped together."""
+    """Name an environment with what its maker is told and its wrappers; say how many copies are stepped together."""
     told = "".join(f", {word}={value}" for word, value in config.env_kwargs.items())
-    return f"{name}{told}, {config.num_envs} in parallel"
+    around = f", in {', '.join(config.wrappers)}" if config.wrappers else ""
+    return f"{name}{told}{around}, {config.num_envs} in parallel"
 
 
 def two_columns(rows: Mapping[str, str]) -> Table:

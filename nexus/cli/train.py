@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from nexus.cli.here import look_here
+from nexus.cli.here import look_here, wrappers_in
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.names import algorithm_name
@@ -61,7 +61,7 @@ class TrainCommand:
 def run(arguments: list[str]) -> int:
     """Train; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = read_command(arguments)
-    look_here(command.env)
+    look_here(command.env, wrappers=command.config.wrappers)
     from nexus.api import train
     from nexus.cli.progress import TrainView
     from nexus.core.errors import result_of
@@ -106,6 +106,9 @@ def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:
         file_env, values = read_config(file)
         if env is None and file_env is not None:
             require_own_module(file_env, file)
+        if option(words, "--wrappers") is None:
+            for name in wrappers_in({"config": values}):
+                require_own_module(name, file, "wrappers")
         env = env or file_env
     elif env is not None:
         preset, values = resolve_preset(preset, env)
@@ -143,14 +146,14 @@ def option(words: list[str], name: str) -> str | None:
     return None
 
 
-def require_own_module(env: str, file: str) -> None:
-    """Raise `RunError` if a run's settings name an environment whose module lies in its folder."""
+def require_own_module(name: str, file: str, setting: str = "env") -> None:
+    """Raise `RunError` if a run's settings name an environment or a wrapper whose module lies in its folder."""
     from nexus.api import require_foreign_module
 
     folder = Path(file) if Path(file).is_dir() else Path(file).parent
-    look_here(env)
+    look_here(name)
     if (folder / RUN_FILE).exists():
-        require_foreign_module(env, folder)
+        require_foreign_module(name, folder, setting)
 
 
 def read_config(file: str) -> tuple[str | None, dict[str, Any]]:

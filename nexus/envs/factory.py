@@ -33,6 +33,7 @@ from nexus.envs.episodes import Replayable, SeededCartPole
 from nexus.envs.layers import of_old_gym
 from nexus.envs.workers import Reporter
 from nexus.envs.wrappers import FrameSkip
+from nexus.envs.wrapping import wrapped
 
 __all__ = [
     "EnvSource",
@@ -70,6 +71,8 @@ class EnvSpec:
         kwargs: passed to `gymnasium.make`, for an id.
         protocol: of an Atari game, one of `PROTOCOLS`; None takes `nature`.
         frame_size: of an Atari game, pixels on a side of a frame; None takes 84.
+        wrappers: names of classes and functions, as in `gymnasium.wrappers:NormalizeReward`, that are put around it,
+            the first innermost.
 
     Raises:
         ConfigError: the source is neither an id nor a function, there is no such protocol, or what is only for Atari
@@ -82,6 +85,7 @@ class EnvSpec:
     kwargs: tuple[tuple[str, Any], ...] = ()
     protocol: str | None = None
     frame_size: int | None = None
+    wrappers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", canonical(self.source))
@@ -91,6 +95,9 @@ class EnvSpec:
             given = ", ".join(name for name, _ in self.kwargs)
             way = "a game takes protocol and frame_size" if is_atari(self.source) else "let the function set them"
             raise ConfigError(f"kwargs {given}: {name_of(self.source)} is not made by gymnasium.make; {way}")
+        if self.wrappers and is_atari(self.source):
+            given = ", ".join(self.wrappers)
+            raise ConfigError(f"wrappers {given}: {name_of(self.source)} is made by its protocol; leave them out")
         for name, value in (("protocol", self.protocol), ("frame_size", self.frame_size)):
             if value is not None and not is_atari(self.source):
                 raise ConfigError(f"{name} = {value!r}: {name_of(self.source)} is no Atari game; leave it out")
@@ -143,6 +150,7 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
     else:
         env = attempt(spec.source, spec)
     require_env(env, name)
+    env = wrapped(env, spec.wrappers, name)
     observations, actions = spaces_of(env, name)
     parts = parts_of(observations)
     describe_spaces(observations if parts is None else observations[parts.rest], actions, name)
@@ -295,7 +303,7 @@ def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, A
 
 def has_own_vector_form(spec: EnvSpec) -> bool:
     """True for CartPole, if it needs no wrapper."""
-    if not isinstance(spec.source, str) or spec.kwargs or spec.frame_skip > 1 or spec.frame_stack > 1:
+    if not isinstance(spec.source, str) or spec.kwargs or spec.wrappers or spec.frame_skip > 1 or spec.frame_stack > 1:
         return False
     return registered_id(spec.source).vector_entry_point == "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
 
@@ -307,7 +315,8 @@ def can_be_copied(spec: EnvSpec) -> bool:
     """
     if spec.rules is not None or not isinstance(spec.source, str):
         return spec.rules is not None
-    return str(registered_id(spec.source).entry_point).startswith("gymnasium.")
+    parts = (str(registered_id(spec.source).entry_point), *spec.wrappers)
+    return all(part.startswith("gymnasium.") for part in parts)
 
 
 def registered_id(name: str) -> gym.envs.registration.EnvSpec:
@@ -379,7 +388,7 @@ def bounds_of(observations: spaces.Space[Any], name: str) -> tuple[list[float], 
     low, high = (bound.astype(np.float64).reshape(-1) for bound in (observations.low, observations.high))
     bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED) & (low < high)
     if not bounded.any():
-        raise ConfigError(f"scale_observations: the observations of {name} have no bounds to scale by: leave it out")
+        raise ConfigError(f"scale_observations: the observations of {name} have no bounds to scale by: set it to false")
     return np.where(bounded, low, -1.0).tolist(), np.where(bounded, high, 1.0).tolist()
 
 

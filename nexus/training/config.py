@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from nexus.core.config import AgentConfig, Keywords, convert
 from nexus.core.errors import ConfigError
+from nexus.core.importable import ImportNames
 from nexus.core.period import Period
 from nexus.envs.atari import is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, name_of
@@ -41,6 +42,8 @@ class TrainConfig(AgentConfig):
     """Atari: nature (no-ops, a lost life ends learning) or machado (sticky actions); none for nature."""
     env_kwargs: Keywords = field(default_factory=dict, hash=False)
     """What its maker is told, as is_slippery=False max_episode_steps=200; values as in JSON or Python, else text."""
+    wrappers: ImportNames = field(default_factory=ImportNames)
+    """Around each environment, first to last from the inside: module:Wrapper,module:function; none for no wrapper."""
     frame_skip: int = 1
     """Times each action is repeated; images show the maximum of the last two frames."""
     frame_stack: int = 1
@@ -191,10 +194,10 @@ class TrainConfig(AgentConfig):
         """Return an environment as a run with these settings sees it.
 
         Raises:
-            ConfigError: it takes no `env_kwargs` or no `protocol`.
+            ConfigError: it takes no `env_kwargs`, no `wrappers` or no `protocol`.
         """
-        kwargs = kwargs_for(env, self.env_kwargs)
-        return EnvSpec(env, self.frame_skip, self.frame_stack, kwargs, self.protocol, self.frame_size)
+        kwargs, frames = kwargs_for(env, self.env_kwargs), (self.frame_skip, self.frame_stack)
+        return EnvSpec(env, *frames, kwargs, self.protocol, self.frame_size, self.wrappers)
 
     @property
     def eval_copies(self) -> int:
