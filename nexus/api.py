@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,7 +22,8 @@ from nexus.core.period import whole_number
 from nexus.core.state import part
 from nexus.envs.atari import canonical, is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
-from nexus.envs.stream import LONGEST
+from nexus.envs.statistics import Running, Statistics, merged, require_statistics
+from nexus.envs.stream import LONGEST, STATISTICS_BEGUN, STATISTICS_NOW
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.layers import in_mode
 from nexus.models.rl.dqn import DQNAgent
@@ -36,13 +37,20 @@ from nexus.training.checkpoint import read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints, best_of
 from nexus.training.config import LEAST_FRAME, MOST_FRAME, TrainConfig, kwargs_for
 from nexus.training.edited import read_run_or_copy, read_unedited_run
-from nexus.training.evaluation import Evaluation, long_evaluation
+from nexus.training.evaluation import Evaluation, long_evaluation, said_of_gathering
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import inside
 from nexus.training.loop import Counters
 from nexus.training.presets import RETURNS, algorithm_preset, resolve_preset, settled
 from nexus.training.replays import AnyReplay
-from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, weights_of
+from nexus.training.run_folder import (
+    AGENT_FILE,
+    RUN_FILE,
+    fill_networks,
+    fill_with_statistics,
+    load_weights,
+    most_bytes,
+)
 from nexus.training.same_run import has_final_weights, mark_of_weights, require_same_run
 
 __all__ = [
@@ -135,6 +143,7 @@ def train(
             for text in [*said, *notices(run.plan)]:
                 told.on_notice(text)
             result = run.run()
+            remember(run.parts.agent, Seen(run.parts.spec, config.eval_max_steps, run.parts.statistics()))
             if result.stopped_by is None and range_is_assumed(run.plan):
                 for text in said_of_ends(result.agent, run.parts.replay):
                     told.on_notice(text)
@@ -285,7 +294,9 @@ def resumed(
             listener.on_notice(text)
         remember(again.parts.agent, Seen(again.parts.spec, config.eval_max_steps))
         with process_for(again.parts.agent, config.threads):
-            return again.run()
+            result = again.run()
+        remember(again.parts.agent, Seen(again.parts.spec, config.eval_max_steps, again.parts.statistics()))
+        return result
 
 
 def state_shape_of(settings: Mapping[str, Any]) -> tuple[int, ...]:
@@ -489,14 +500,15 @@ def agent_of(
     if checkpoint is None and not has_final_weights(about, Path(run)):
         checkpoint = "latest"
     if checkpoint is None:
-        load_weights(Path(run), agent.networks, mark_of_weights(about), must_carry=about["format"] > 1)
+        mark, must_carry = mark_of_weights(about), about["format"] > 1
+        statistics = load_weights(Path(run), agent.networks, agent.state_shape, mark, must_carry=must_carry)
     elif checkpoint == "best" and scored is not None:
-        load_best(best, agent, scored.steps)
+        statistics = load_best(best, agent, scored.steps)
     else:
-        load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint), about)
+        statistics = load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint), about)
     explore_as_trained(agent, about, run)
     with suppress(RunError):  # to act it needs no environment
-        remember(agent, seen_in(run, about))
+        remember(agent, replace(seen_in(run, about), statistics=statistics))
     return agent
 
 
@@ -510,23 +522,28 @@ def explore_as_trained(agent: DQNAgent, about: Mapping[str, Any], run: str | os.
                 agent.temperature = config.temperature_at(steps, episodes)
 
 
-def load_best(best: BestWeights, agent: DQNAgent, steps: int) -> None:
-    """Fill an agent's networks with the weights that scored best."""
-    limit = 2 * sum(value.nbytes for value in weights_of(agent.networks).values())
-    fill_networks(agent.networks, best.read(steps, limit), best.run / BEST / f"{steps}.safetensors")
+def load_best(best: BestWeights, agent: DQNAgent, steps: int) -> Statistics:
+    """Fill an agent's networks with the weights that scored best; return the running statistics beside them."""
+    limit = 2 * most_bytes(agent.networks, agent.state_shape)
+    return fill_with_statistics(agent.networks, best.read(steps, limit), best.run / BEST / f"{steps}.safetensors")
 
 
-def load_checkpoint(run: Path, agent: DQNAgent, steps: int, about: Mapping[str, Any]) -> None:
-    """Fill an agent's networks from a checkpoint.
+def load_checkpoint(run: Path, agent: DQNAgent, steps: int, about: Mapping[str, Any]) -> Statistics:
+    """Fill an agent's networks from a checkpoint; return the running statistics of its environments.
 
     Raises:
         RunError: it is of another run than `about` describes, or a file is missing or damaged.
     """
     checkpoint = read_checkpoint(run, steps)
     require_same_run(about, checkpoint.about, f"{run}: checkpoint {steps}")
-    arrays = part(checkpoint.read_state(limit=checkpoint.arrays.bytes), "agent")
+    state = checkpoint.read_state(limit=checkpoint.arrays.bytes)
+    arrays = part(state, "agent")
     weights = {name: value for name, value in arrays.items() if name.partition(".")[0] in agent.networks}
-    fill_networks(agent.networks, weights, run / checkpoint.arrays_name)
+    path = run / checkpoint.arrays_name
+    fill_networks(agent.networks, weights, path)
+    streams = part(state, "stream")
+    now = part(streams, STATISTICS_NOW) or part(streams, STATISTICS_BEGUN)
+    return merged(require_statistics(now, str(path)))
 
 
 def steps_of(run: Path, checkpoint: str | int) -> int:
@@ -609,7 +626,8 @@ def evaluate(
     else:
         folder = folder_of(agent)
         about = read_run_or_copy(folder, listener.on_notice)
-        player, seen = agent_of(about, folder, checkpoint, device, listener), seen_in(folder, about)
+        player = agent_of(about, folder, checkpoint, device, listener)
+        seen = replace(seen_in(folder, about), statistics=statistics_of(player))
     spec = spec_on(seen.spec, env, env_kwargs, wrappers, listener)
     if env is not None:
         with closing(make_env(spec)) as one:
@@ -632,6 +650,7 @@ def evaluate(
         max_episode_steps=longest,
         watch=watch,
         notice=listener.on_notice,
+        statistics=seen.statistics,
     )
 
 
@@ -652,6 +671,7 @@ class Seen:
 
     spec: EnvSpec
     eval_max_steps: int = LONGEST
+    statistics: Statistics = field(default_factory=dict)  # running ones, by which wrappers scaled what it saw last
 
     def __deepcopy__(self, memo: object) -> Self:
         return self  # it belongs to a copy of the agent as well
@@ -671,6 +691,19 @@ class Lost:
 def remember(agent: DQNAgent, seen: Seen) -> None:
     """Let an agent know how it saw its environment, for `evaluate`."""
     vars(agent)[SEEN] = seen
+
+
+def statistics_of(agent: DQNAgent) -> Statistics:
+    """Return the running statistics by which wrappers scaled what an agent saw, if it was trained or loaded here."""
+    known = vars(agent).get(SEEN)
+    return known.statistics if isinstance(known, Seen) else {}
+
+
+def scaled_as_trained(env: gym.Env[Any, Any], agent: DQNAgent, name: str) -> list[str]:
+    """Let the wrappers of an environment scale as they did when the agent was trained; say of which they can't."""
+    running = Running(env)
+    running.freeze(statistics_of(agent))
+    return [said_of_gathering(name, wrapper) for wrapper in running.kinds("observation")]
 
 
 def seen_by(agent: DQNAgent, env: EnvSource | None) -> Seen:

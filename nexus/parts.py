@@ -24,6 +24,7 @@ from nexus.envs.factory import (
     name_of,
     seen_by_agent,
 )
+from nexus.envs.statistics import Statistics, merged
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
 from nexus.models.rl.dqn import DQNAgent
@@ -75,12 +76,21 @@ class Parts:
         self.counters = loop.Counters()
         self.episodes = EpisodeTracker(config.num_envs)
         self.learned_from: AnyReplay | WholeUpdate = self.replay
+        self._statistics: Statistics = {}  # as they were last asked for
         self.watched: WatchedAgent
 
     @property
     def name(self) -> str:
         """Of the environment."""
         return name_of(self.spec.source)
+
+    def statistics(self) -> Statistics:
+        """Return the running statistics of the environments' wrappers, those of all copies together.
+
+        Those that were known last where a copy can't be asked.
+        """
+        self._statistics = merged(self.stream.statistics()) or self._statistics
+        return self._statistics
 
     def watch(self, folder: Path) -> None:
         """Let a loss or gradient that is not finite end the training, and save its batch in a folder."""
@@ -171,6 +181,7 @@ class Parts:
         seen = config.num_envs * (replay_bytes(1, shape, self.state_dtype) + 2 * action_dim)
         actions = 8 * config.num_envs * (self.stream.longest + self.stream.reseed_after)
         rollout = 0 if config.trace_decay is None else self.replay_bytes  # it has no chunks
+        seen += 4 * sum(values.nbytes for values in self.stream.statistics().values())
         return 4 * own + 16 * config.replay_capacity + (config.n_step + 2) * seen + actions + rollout + (1 << 20)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nexus.core.errors import RunError
-from nexus.core.state import State, arrays_of, part
+from nexus.core.state import State, part
 from nexus.parts import Parts
 from nexus.training.best import BestWeights
 from nexus.training.checkpoint import Checkpoint
@@ -23,6 +23,7 @@ from nexus.training.run_folder import (
     save_weights,
     versions,
     weights_of,
+    with_statistics,
 )
 from nexus.training.same_run import mark_of_weights
 
@@ -83,7 +84,7 @@ class RunFiles:
 
     def offer_best(self, steps: int, evaluation: Evaluation) -> None:
         """Keep the weights as they are, if none before them scored better."""
-        self.best.offer(steps, evaluation, arrays_of(weights_of(self.parts.agent.networks)))
+        self.best.offer(steps, evaluation, with_statistics(self.parts.agent.networks, self.parts.statistics()))
 
     def save(self, status: str, course: Course, evaluation: Evaluation | None = None) -> None:
         """Write weights and `run.json`."""
@@ -123,7 +124,7 @@ class RunFiles:
         path = self.folder / EVALUATION_FILE
         if evaluation is not None or evaluated_at(path) != steps:
             remove(path)
-        self.weights = save_weights(self.folder, networks)
+        self.weights = save_weights(self.folder, with_statistics(networks, self.parts.statistics()))
         if evaluation is not None:
             write_json(path, {"steps": steps, "weights": asdict(self.weights), **evaluation.to_mapping()})
 

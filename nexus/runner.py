@@ -271,6 +271,7 @@ class Run:
                 step_timeout=config.step_timeout,
                 watch=watch,
                 vector_env=alone,
+                statistics=self.parts.statistics(),
             )
         except EvaluationStopped:
             evaluation = None

@@ -71,13 +71,16 @@ def run(arguments: list[str]) -> int:
         require_writable(command.video)
         load("imageio_ffmpeg", "video")
     look_here(command.env, command.run, command.wrappers)
-    from nexus.api import env_of_run, load_agent
+    from nexus.api import env_of_run, load_agent, scaled_as_trained
     from nexus.cli.notes import Notes
+    from nexus.envs.factory import name_of
 
     notes = Notes()
     agent = load_agent(command.run, checkpoint=command.checkpoint, device=command.device, listener=notes)
     spec = env_of_run(command.run, command.env, command.env_kwargs, command.wrappers, notes)
     env = rendered(spec, agent, "human" if command.video is None else "rgb_array")
+    for text in scaled_as_trained(env, agent, name_of(spec.source)):
+        notes.on_notice(text)
     with closing(env):
         if command.video is None:
             play(env, agent, command, lambda: None, spec.rules)

@@ -25,7 +25,8 @@ from nexus.envs.answers import (
     step_answer,
 )
 from nexus.envs.atari import LIFE_LOST
-from nexus.envs.layers import IN_USE, layers_of, method_of, running_statistics
+from nexus.envs.layers import IN_USE, layers_of, method_of
+from nexus.envs.statistics import Running, out_of_reach
 
 __all__ = ["MASKS", "NOTICE", "Edge", "Parts", "call_for", "parts_of"]
 
@@ -216,19 +217,22 @@ def could_not_unpack(error: Exception) -> bool:
 
 
 def of_statistics(env: Any, name: str) -> dict[str, str]:
-    """Say what running statistics do to scores."""
-    found = running_statistics(env)
-    said = {}
-    if "observation" in found:
+    """Say what running statistics do to scores.
+
+    Those of observations that can be read are taken over by evaluations, so nothing has to be said of them.
+    """
+    unread, said = out_of_reach(env), {}
+    if "observation" in unread:
         said["observation"] = (
-            f"{name}: {found['observation']} scales observations by what its own copy has seen, and each evaluation "
+            f"{name}: {unread['observation']} scales observations by what its own copy has seen, and each evaluation "
             "begins anew: scores are of other inputs than the training's; scale by fixed numbers in their place "
             "(TransformObservation, or scale_observations with a space that has bounds)"
         )
-    if "reward" in found:
+    rewards = [*Running(env).kinds("reward"), *([unread["reward"]] if "reward" in unread else [])]
+    if rewards:
         said["reward"] = (
-            f"{name}: {found['reward']} scales rewards by what its own copy has seen, so returns and scores are not in "
-            "the environment's own units; leave it out, and set reward_clip, which training alone sees"
+            f"{name}: {rewards[0]} scales rewards by running statistics, so returns and scores are not in the "
+            "environment's own units; leave it out, and set reward_clip, which training alone sees"
         )
     return said
 

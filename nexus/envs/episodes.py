@@ -3,11 +3,11 @@
 Each episode is reset with a seed of its own, and `EpisodeLog` notes the actions since. A checkpoint saves both. To go
 on, `reset` gets the seeds and, as the option `ACTIONS`, what is to be played at once after them: `Replayable` plays it
 inside of each sub-environment, wherever that is. Vector environments that step all of theirs together play it by
-`play_aligned`.
+`play_aligned`. Wrappers with running statistics play it from those that they had at that reset, option `STATISTICS`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from nexus.core.errors import RunError
 from nexus.core.state import State, array_from, value_from
 from nexus.core.types import Array
+from nexus.envs.statistics import Running, Statistics
 
 __all__ = [
     "ACTIONS",
+    "BEGUN",
     "RESET_MASK",
+    "STATISTICS",
     "STRAYED",
+    "Begun",
     "EpisodeLog",
     "Replayable",
     "SeededCartPole",
@@ -33,6 +37,8 @@ __all__ = [
 
 RESET_MASK = "reset_mask"  # Gymnasium's option: which sub-environments to reset, [E]
 ACTIONS = "nexus_actions"  # our option of `reset`: the actions [T_i] to play at once, for each sub-environment
+STATISTICS = "nexus_statistics"  # likewise: those to begin with, for each sub-environment
+BEGUN = "nexus_begun"  # in the info of a reset with a seed: `Begun`
 STRAYED = "nexus_strayed"  # in the info of such a reset: the episode ended or raised before its actions were through
 ROOM = 1_024  # steps that a log has room for at first
 
@@ -51,6 +57,12 @@ def seeds_for(seed: int | Seeds | None, num_envs: int) -> Seeds:
     if seed is None or isinstance(seed, int):
         return [None if seed is None else seed + env for env in range(num_envs)]
     return seed
+
+
+class Begun(NamedTuple):
+    """The running statistics that an episode began with; one object, which a vector does not take apart."""
+
+    statistics: Statistics
 
 
 class EpisodeLog:
@@ -145,13 +157,31 @@ class Replayable(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], index: int) -> None:
         super().__init__(env)
         self.index = index
+        self.running = Running(env)
+
+    def nexus_statistics(self) -> Statistics:
+        """Return the running statistics as they are; a vector calls this by its name."""
+        return self.running.get()
+
+    def nexus_freeze(self, statistics: Statistics) -> list[str]:
+        """Let wrappers scale by these; return the classes of those that still scale observations by their own."""
+        self.running.freeze(statistics)
+        return self.running.kinds("observation")
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset, and play what the option `ACTIONS` has for this one."""
+        """Reset, and play what the option `ACTIONS` has for this one, from its `STATISTICS`.
+
+        A reset with a seed tells in the info which running statistics it began with, if there are any.
+        """
         rest = dict(options or {})
-        actions = rest.pop(ACTIONS, None)
+        actions, statistics = rest.pop(ACTIONS, None), rest.pop(STATISTICS, None)
+        if statistics is not None:
+            self.running.put(statistics[self.index])
+        begun = {BEGUN: Begun(self.running.get())} if seed is not None and self.running.layers else {}
         observation, info = self.env.reset(seed=seed, options=rest or None)
-        return (observation, info) if actions is None else self._played(observation, info, actions[self.index])
+        if actions is not None:
+            observation, info = self._played(observation, info, actions[self.index])
+        return observation, {**info, **begun} if begun else info
 
     def _played(self, observation: Any, info: dict[str, Any], actions: Array) -> tuple[Any, dict[str, Any]]:
         """Play actions of which none ended the episode; where one now does, begin another and say so."""

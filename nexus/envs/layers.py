@@ -1,4 +1,4 @@
-"""What lies inside of an environment: its wrappers, who uses it, and what it keeps of the past."""
+"""What lies inside of an environment: its wrappers, and who uses it."""
 
 import os
 import weakref
@@ -9,15 +9,9 @@ from typing import Any
 
 import gymnasium as gym
 
-__all__ = ["IN_USE", "InUse", "layers_of", "method_of", "of_old_gym", "running_statistics"]
+__all__ = ["IN_USE", "InUse", "layers_of", "method_of", "of_old_gym"]
 
 INSIDE = ("env", "_env", "gym_env", "venv")  # attributes in which wrappers keep what they wrap
-SCALED_BY_STATISTICS = {
-    "NormalizeObservation": ("observation",),
-    "NormalizeReward": ("reward",),
-    "VecNormalize": ("observation", "reward"),
-}
-STATISTICS = {"obs_rms": "observation", "return_rms": "reward", "ret_rms": "reward"}  # attributes that hold them
 
 
 def layers_of(env: Any) -> Iterator[Any]:
@@ -48,19 +42,6 @@ def method_of(env: Any, name: str) -> Callable[[], Any] | None:
             continue
         return found
     return None
-
-
-def running_statistics(env: Any) -> dict[str, str]:
-    """Return which wrappers scale by what they have seen so far: of `observation` and of `reward`, by their class."""
-    found: dict[str, str] = {}
-    for layer in layers_of(env):
-        kept = getattr(layer, "__dict__", {})
-        frozen = not getattr(layer, "update_running_mean", True) or not kept.get("training", True)
-        named = [what for kind in type(layer).__mro__ for what in SCALED_BY_STATISTICS.get(kind.__name__, ())]
-        held = [what for place, what in STATISTICS.items() if kept.get(place) is not None]
-        for what in [] if frozen else [*named, *held]:
-            found.setdefault(what, type(layer).__name__)
-    return found
 
 
 def of_old_gym(thing: Any) -> bool:

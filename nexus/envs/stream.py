@@ -5,21 +5,35 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
 from nexus.core.errors import ConfigError, EnvError, NexusError
-from nexus.core.state import State, array_from, count_from
+from nexus.core.state import State, array_from, below, count_from, part
 from nexus.core.types import Array
 from nexus.envs.action_masks import KEY, read_action_masks
 from nexus.envs.atari import LIFE_LOST
 from nexus.envs.checks import copy_in, misfit, misshapen, raised, require_finite, require_rewards, require_shape
 from nexus.envs.edge import NOTICE
-from nexus.envs.episodes import ACTIONS, RESET_MASK, STRAYED, EpisodeLog, Seeds, episode_seed, seeds_for
+from nexus.envs.episodes import (
+    ACTIONS,
+    BEGUN,
+    RESET_MASK,
+    STATISTICS,
+    STRAYED,
+    Begun,
+    EpisodeLog,
+    Seeds,
+    episode_seed,
+    seeds_for,
+)
+from nexus.envs.statistics import Statistics, differing, of_copy, stacked, statistics_from
 from nexus.envs.workers import Workers
 
-__all__ = ["LONGEST", "Step", "TransitionStream"]
+__all__ = ["LONGEST", "STATISTICS_BEGUN", "STATISTICS_NOW", "Step", "TransitionStream"]
 
+STATISTICS_BEGUN, STATISTICS_NOW = "statistics", "statistics_now"  # in a state: running ones
 LONGEST = 100_000  # steps of an episode; what has not ended by then never does
 
 Flags = NDArray[np.bool_]
@@ -96,6 +110,7 @@ class TransitionStream:
         self.cut = 0  # episodes that were truncated for their length
         self.notices: list[str] = []  # what a user should know of the environment, and was not told yet
         self._noted: set[str] = set()
+        self._begun: list[Statistics] = [{} for _ in range(env.num_envs)]  # running statistics at the last seed of each
         self._log = EpisodeLog(env.num_envs, self.action_dim)
         self._lengths = np.zeros(self.num_envs, np.int64)  # steps of the episodes under way
         self._resetting = np.zeros(self.num_envs, bool)
@@ -164,8 +179,11 @@ class TransitionStream:
         self.cut += int(too_long.sum())
         return too_long
 
-    def _begin(self, which: Flags, seeded: Flags) -> tuple[Array, dict[str, Any]]:
-        """Reset some environments `[E]`, of these some with seeds; return the observations of all, and the infos."""
+    def _begin(self, which: Flags, seeded: Flags, statistics: Statistics | None = None) -> tuple[Array, dict[str, Any]]:
+        """Reset some environments `[E]`, of these some with seeds; return the observations of all, and the infos.
+
+        Wrappers with running statistics go on from theirs, or from those that are given.
+        """
         self._lengths[which] = 0
         self._begins = self._begins | which
         if self.mode is not AutoresetMode.DISABLED:
@@ -177,10 +195,19 @@ class TransitionStream:
             seeds = self._seeds(seeded)
             for env in np.flatnonzero(seeded):
                 self._named_seeds[env], self._since[env] = seeds[env], 0
-            options = {} if which.all() else {"options": {RESET_MASK: which.copy()}}
-            observations, info = self._call(self.calls.reset, seed=seeds, **options)
+            options: dict[str, Any] = {} if which.all() else {RESET_MASK: which.copy()}
+            options |= {} if not statistics else {STATISTICS: of_copy(statistics, self.num_envs)}
+            given = {"options": options} if options else {}
+            observations, info = self._call(self.calls.reset, seed=seeds, **given)
             self._log.begin(seeded, seeds)
+            self._note_begun(info)
         return self._taken(observations).copy(), info
+
+    def _note_begun(self, info: dict[str, Any]) -> None:
+        """Note the running statistics with which episodes began."""
+        for env, begun in enumerate(info.get(BEGUN, ())):
+            if isinstance(begun, Begun):
+                self._begun[env] = begun.statistics
 
     def _seeds(self, seeded: Flags) -> Seeds:
         """Return the seed of the episode that begins in each of these `[E]`, None for the others."""
@@ -200,9 +227,37 @@ class TransitionStream:
             return {}
         if self.mode is not AutoresetMode.DISABLED or self.seed is None:
             raise ConfigError("only episodes with seeds of their own can be saved: needs autoreset mode disabled")
-        masks = {} if self.action_masks is None else {"action_masks": self.action_masks}
+        masks: State = {} if self.action_masks is None else {"action_masks": self.action_masks}
         own = {"seed": self.seed, "states": self.states, "begins": self._begins}
-        return {**self._log.get_state(), **own, **masks, "episode_lengths": self._lengths.copy()}
+        seen = {**below(STATISTICS_BEGUN, stacked(self._begun)), **below(STATISTICS_NOW, self.statistics())}
+        return {**self._log.get_state(), **own, **masks, **seen, "episode_lengths": self._lengths.copy()}
+
+    def statistics(self) -> Statistics:
+        """Return the running statistics of the copies' wrappers, `[E, ...]` by name.
+
+        Empty if there are none, or if a copy failed or is in the middle of a step, and can't be asked.
+        """
+        try:
+            return stacked(self._ask("nexus_statistics"))
+        except (EnvError, ClosedEnvironmentError, AlreadyPendingCallError, OSError, EOFError):
+            return {}
+
+    def freeze(self, statistics: Statistics) -> list[str]:
+        """Let the copies' wrappers scale by these statistics, without `[E]`, and gather no more.
+
+        Returns:
+            The classes of those that scale observations by what they gather themselves, since these do not fit.
+        """
+        answers: list[list[str]] = self._ask("nexus_freeze", statistics)
+        return answers[0] if answers else []
+
+    def _ask(self, name: str, *arguments: Any) -> list[Any]:
+        """Call a method of the wrapper that we put around each copy, if we did."""
+        plain = self.env.unwrapped
+        if not isinstance(plain, SyncVectorEnv | AsyncVectorEnv):
+            return []
+        call = self.calls.call if isinstance(self.calls, Workers) else plain.call
+        return list(call(name, *arguments)) if all(call("has_wrapper_attr", name)) else []
 
     def set_state(self, state: State) -> Flags:
         """Bring back what was under way; return where that failed `[E]`: there an episode begins.
@@ -218,8 +273,13 @@ class TransitionStream:
         self._begins = array_from(state, "begins", self._begins).copy()
         states = array_from(state, "states", np.empty(self.shape, self.space.dtype))
         self._named_seeds, self._since = list(self._log.seeds.tolist()), self._log.lengths
-        actions = [self._log.actions_of(env) for env in range(self.num_envs)]
-        observations, info = self._call(self.calls.reset, seed=self._log.seeds.tolist(), options={ACTIONS: actions})
+        begun, now = (
+            statistics_from(part(state, name), self.statistics()) for name in (STATISTICS_BEGUN, STATISTICS_NOW)
+        )
+        options: dict[str, Any] = {ACTIONS: [self._log.actions_of(env) for env in range(self.num_envs)]}
+        options |= {} if not begun else {STATISTICS: of_copy(begun, self.num_envs)}
+        observations, info = self._call(self.calls.reset, seed=self._log.seeds.tolist(), options=options)
+        self._note_begun(info)
         self.states = self._taken(observations).copy()
         strayed = np.asarray(info.get(f"_{STRAYED}", np.zeros(self.num_envs)), bool)
         strayed |= (self.states != states).reshape(self.num_envs, -1).any(1)
@@ -228,9 +288,11 @@ class TransitionStream:
             masks = array_from(state, "action_masks", np.empty((self.num_envs, self.action_dim), bool))
             self.action_masks = self._read(info, ~strayed)
             strayed |= (self.action_masks != masks).any(1)
+        if now:
+            strayed |= differing(self.statistics(), now)
         if strayed.any():
             self._log.numbers[strayed] += 1
-            self.states, info = self._begin(strayed, strayed)
+            self.states, info = self._begin(strayed, strayed, now)
             if self.action_masks is not None:
                 self.action_masks = np.where(strayed[:, None], self._read(info, strayed), self.action_masks)
         return strayed

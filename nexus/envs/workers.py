@@ -79,6 +79,17 @@ class Workers:
         """Step the copies and wait for them."""
         return self._ask(partial(self.env.step_async, actions), self.env.step_wait, self.timeout)
 
+    def call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
+        """Call a method of each copy and wait for what they return."""
+        try:
+            self.env.call_async(name, *arguments)
+            return self.env.call_wait(timeout=self.timeout)
+        except multiprocessing.TimeoutError:
+            raise self._given_up(*self._silent()) from None
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            dead = self._dead()
+            raise (error if dead is None else self._given_up(*dead)) from error
+
     def _ask(self, send: Callable[[], None], receive: Callable[..., Any], timeout: float | None) -> Any:
         try:
             send()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -12,12 +13,13 @@ from nexus.core.figures import figures
 from nexus.core.types import Array
 from nexus.envs.atari import AtariProtocol
 from nexus.envs.factory import EnvSpec, make_vector_env, name_of
+from nexus.envs.statistics import Statistics
 from nexus.envs.stream import LONGEST, TransitionStream
 from nexus.envs.workers import close_env
 from nexus.ops.exploration import epsilon_greedy
 from nexus.training.statistics import bootstrap_interval
 
-__all__ = ["Evaluation", "EvaluationProtocol", "evaluate", "long_evaluation"]
+__all__ = ["Evaluation", "EvaluationProtocol", "evaluate", "long_evaluation", "said_of_gathering"]
 
 LONG = 10_000  # steps of an evaluation after which somebody may ask whether it ends
 
@@ -119,6 +121,7 @@ def evaluate(
     watch: Callable[[int, int], None] | None = None,
     vector_env: VectorEnv[Any, Any, Any] | None = None,
     notice: Callable[[str], None] | None = None,
+    statistics: Statistics | None = None,
 ) -> Evaluation:
     """Play full episodes and return their statistics; the agent's own generators stay as they are.
 
@@ -140,6 +143,7 @@ def evaluate(
             ends the evaluation.
         vector_env: to be played in, in place of copies made for it; its episodes are lost, and it stays open.
         notice: told what a user should know of the environment.
+        statistics: by which wrappers such as `NormalizeObservation` scale, in place of what they would gather here.
 
     Raises:
         EnvError: the environment failed, or gave no answer in time.
@@ -154,12 +158,13 @@ def evaluate(
     envs = copies_of(env, min(episodes, num_envs), vectorization) if vector_env is None else vector_env
     stream = TransitionStream(envs, name_of(env.source), step_timeout, max_episode_steps, reseed_after=0)
     try:
+        gathering = stream.freeze(statistics or {})
         returns, lengths, cut = played(stream, agent, episodes, epsilon, seed, watch)
     finally:
         if vector_env is None:
             close_env(envs)
     if notice is not None:
-        for text in stream.pop_notices():
+        for text in [*stream.pop_notices(), *map(partial(said_of_gathering, name_of(env.source)), gathering)]:
             notice(text)
     low, high = bootstrap_interval(returns)
     protocol = EvaluationProtocol(
@@ -185,6 +190,14 @@ def evaluate(
         returns,
         protocol,
         cut,
+    )
+
+
+def said_of_gathering(env: str, wrapper: str) -> str:
+    """Say that a wrapper scales observations in an evaluation by what it gathers there."""
+    return (
+        f"{env}: {wrapper} scales observations by what it sees in this evaluation alone, since the agent comes with no "
+        "statistics for it: scores are of other inputs than the training's"
     )
 
 

@@ -13,6 +13,7 @@ replay/            the replay of the checkpoints, in chunks
 `docs/runs.md` has the whole format.
 """
 
+import math
 import os
 import platform
 import re
@@ -30,8 +31,9 @@ from torch import nn
 
 from nexus.core.errors import RunError
 from nexus.core.installation import DISTRIBUTION
-from nexus.core.state import array_from, arrays_of
+from nexus.core.state import array_from, arrays_of, below, part
 from nexus.core.types import Array
+from nexus.envs.statistics import Statistics, require_statistics
 from nexus.training.files import Mark, inside, read_json, read_tensors, write_tensors
 
 __all__ = [
@@ -42,8 +44,10 @@ __all__ = [
     "METRICS_FILE",
     "RUN_FILE",
     "fill_networks",
+    "fill_with_statistics",
     "load_weights",
     "locked",
+    "most_bytes",
     "new_run_folder",
     "read_run",
     "require_empty",
@@ -52,10 +56,13 @@ __all__ = [
     "save_weights",
     "versions",
     "weights_of",
+    "with_statistics",
 ]
 
 AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
 METRICS_FILE, EPISODES_FILE, EVALUATION_FILE = "metrics.jsonl", "episodes.csv", "evaluation.json"
+STATISTICS = "statistics"  # beside the networks in files with weights
+STATISTICS_BYTES = 64  # of each number of a state: two moments of eight bytes, and some more layers
 LOCK_FILE, PROBE_FILE = ".lock", ".probe"
 FORMAT = 3  # of run.json and of checkpoints; since 2 every file has a checksum, since 3 episodes go on behind one
 PACKAGES = {"nexus": DISTRIBUTION, **{name: name for name in ("torch", "numpy", "gymnasium", "ale-py", "safetensors")}}
@@ -174,19 +181,47 @@ def known_runs(folder: Path) -> str:
     return f"; newest runs: {', '.join(map(str, newest))}" if newest else ""
 
 
-def save_weights(folder: Path, networks: Mapping[str, nn.Module]) -> Mark:
-    """Write the parameters of some networks to `agent.safetensors`, each under its name; return its mark."""
-    return write_tensors(folder / AGENT_FILE, arrays_of(weights_of(networks)))
+def save_weights(folder: Path, arrays: Mapping[str, Array]) -> Mark:
+    """Write what `with_statistics` returns to `agent.safetensors`, each array under its name; return its mark."""
+    return write_tensors(folder / AGENT_FILE, arrays)
+
+
+def with_statistics(networks: Mapping[str, nn.Module], statistics: Statistics) -> dict[str, Array]:
+    """Return copies of the parameters of some networks, and the running statistics by which what they see is scaled."""
+    return {**arrays_of(weights_of(networks)), **below(STATISTICS, statistics)}
+
+
+def fill_with_statistics(networks: Mapping[str, nn.Module], tensors: Mapping[str, Array], path: Path) -> Statistics:
+    """Fill networks with what `with_statistics` gave, and return the statistics; `path` is where they are from.
+
+    Raises:
+        RunError: the names and shapes are not those of the networks, or a number is not what it can be.
+    """
+    weights = {name: values for name, values in tensors.items() if not name.startswith(f"{STATISTICS}.")}
+    fill_networks(networks, weights, path)
+    return require_statistics(part(dict(tensors), STATISTICS), str(path))
+
+
+def most_bytes(networks: Mapping[str, nn.Module], state_shape: tuple[int, ...]) -> int:
+    """Return the bytes that weights can rightly take, with running statistics of each number of a state."""
+    own = sum(value.nbytes for value in weights_of(networks).values())
+    return own + STATISTICS_BYTES * math.prod(state_shape)
 
 
 def load_weights(
-    folder: Path, networks: Mapping[str, nn.Module], mark: Mark | None = None, *, must_carry: bool = True
-) -> None:
-    """Fill networks from `agent.safetensors`.
+    folder: Path,
+    networks: Mapping[str, nn.Module],
+    state_shape: tuple[int, ...],
+    mark: Mark | None = None,
+    *,
+    must_carry: bool = True,
+) -> Statistics:
+    """Fill networks from `agent.safetensors`; return the running statistics that stand beside them.
 
     Args:
         folder: the run's.
         networks: by name.
+        state_shape: shape of one state.
         mark: what `run.json` says of the file, if it does.
         must_carry: whether a file without a checksum, of the first format, is refused.
 
@@ -194,13 +229,13 @@ def load_weights(
         RunError: the file is missing, damaged or not the one that was written, its names and shapes are not those of
             the networks, or a weight is not finite.
     """
-    size = sum(value.nbytes for value in weights_of(networks).values())
     path = inside(folder, AGENT_FILE)
-    fill_networks(networks, read_tensors(path, size, mark, must_carry=must_carry), path)
+    tensors = read_tensors(path, most_bytes(networks, state_shape), mark, must_carry=must_carry)
+    return fill_with_statistics(networks, tensors, path)
 
 
 def fill_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Array], path: Path) -> None:
-    """Fill networks with arrays by the names that `save_weights` gives; `path` is where they are from.
+    """Fill networks with arrays by the names that `weights_of` gives; `path` is where they are from.
 
     Raises:
         RunError: the names and shapes are not those of the networks, or a weight is not finite.
