@@ -30,7 +30,7 @@ from nexus.envs.wrappers import FrameSkip
 from nexus.models.rl.dqn import DQNAgent, DQNNetwork
 from nexus.models.rl.dqn.dqn import NextAction, greedy_on_target
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
-from nexus.ops.action_masks import only_legal
+from nexus.ops.action_values import only_legal
 from nexus.ops.exploration import epsilon_greedy, random_legal
 from nexus.ops.munchausen import log_policy, soft_value
 from nexus.training.config import TrainConfig

@@ -25,9 +25,9 @@ from nexus.data.returns import lambda_returns
 from nexus.data.rollout_buffer import RolloutBuffer
 from nexus.envs.atari import LIFE_LOST
 from nexus.envs.stream import TransitionStream
+from nexus.models.rl.dqn.dqn import huber
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.rainbow import make_agent
-from nexus.ops.td import huber
 from tests import probes
 from tests.chaos import Silent, differences, interrupt, interrupted, match_reward
 from tests.rollouts import PACE

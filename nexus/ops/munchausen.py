@@ -4,7 +4,7 @@ from math import inf
 
 from torch import Tensor
 
-from nexus.ops.td import values_of_actions
+from nexus.ops.action_values import values_of_actions
 
 __all__ = ["log_policy", "munchausen_bonus", "soft_value"]
 

@@ -16,13 +16,12 @@ from nexus.core.state import State, number_from, restore_generator
 from nexus.core.types import Array, Outcome
 from nexus.models.averaging import WeightAverage
 from nexus.models.layers import resample_noise
-from nexus.models.rl.dqn.dqn import DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
+from nexus.models.rl.dqn.dqn import ERRORS, DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
 from nexus.models.rl.dqn.learner import Learner
 from nexus.models.rl.dqn.learner_state import CapturedStep, learner_state, networks, restore_learner
 from nexus.models.rl.dqn.policy import Exploration, Follower, Policy, by_epsilon
 from nexus.models.setup import pop_bounds, pop_dims, pop_discrete_start, pop_scale, resolve_device, states_of
 from nexus.models.torsos import make_torso
-from nexus.ops.td import ERRORS
 
 __all__ = ["DQNAgent"]
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nexus.core import Batch, ConfigError, Outcome, QOutput
 from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, shown
+from nexus.ops.action_values import values_of_actions
 from nexus.ops.distributional import categorical_cross_entropy, project_categorical
-from nexus.ops.td import values_of_actions
 
 __all__ = ["C51Loss", "CategoricalReadout"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nexus.core import Batch, QOutput
 from nexus.models.rl.dqn.dqn import DQNNetwork
-from nexus.ops.action_masks import only_legal
+from nexus.ops.action_values import only_legal
 
 __all__ = ["greedy_on_online"]
 

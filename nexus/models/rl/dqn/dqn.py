@@ -1,4 +1,4 @@
-"""Deep Q-learning: the network, the choice of the next action, and the loss.
+"""Deep Q-learning: the network, the choice of the next action, the target, and the loss.
 
 Mnih et al. 2013, https://arxiv.org/abs/1312.5602, and 2015, https://doi.org/10.1038/nature14236.
 `agent.py` acts and learns with them; `docs/dqn.md` lists every deviation.
@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nexus.core import Batch, NexusModule, Outcome, QOutput
 from nexus.core.types import Array
 from nexus.models.layers import Head, MLPTorso
-from nexus.ops.action_masks import only_legal
-from nexus.ops.td import huber, td_target, values_of_actions
+from nexus.ops.action_values import only_legal, values_of_actions
 
 __all__ = [
+    "ERRORS",
     "GREEDY",
     "Bootstrap",
     "DQNLoss",
@@ -26,9 +27,12 @@ __all__ = [
     "Loss",
     "NextAction",
     "greedy_on_target",
+    "huber",
     "mean_readout",
     "scalar_readout",
     "shown",
+    "squared",
+    "td_target",
 ]
 
 
@@ -134,6 +138,52 @@ class GreedyBootstrap:
 
 
 GREEDY = GreedyBootstrap()
+
+
+def td_target(rewards: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor:
+    """y = r + d · Q(s', a'; θ⁻), where the stored d is γ^k, or 0 after a termination.
+
+    Args:
+        rewards: `[B]`, folded over k steps.
+        discounts: `[B]`.
+        next_values: `[B]`, the bootstrap.
+
+    Returns:
+        `[B]`.
+    """
+    return rewards + discounts * next_values
+
+
+def huber(predictions: Tensor, targets: Tensor) -> Tensor:
+    """½x² for |x| ≤ 1 and |x| - ½ beyond, x = prediction - target; its slope is the TD error clipped to ±1.
+
+    The error clipping of Mnih et al. 2015 (https://doi.org/10.1038/nature14236) as a loss.
+
+    Args:
+        predictions: `[B]`.
+        targets: `[B]`, no gradient.
+
+    Returns:
+        `[B]`.
+    """
+    return F.smooth_l1_loss(predictions, targets, reduction="none")
+
+
+def squared(predictions: Tensor, targets: Tensor) -> Tensor:
+    """½x², x = prediction - target: the half makes its slope the TD error, as in the gradient of the DQN papers.
+
+    Args:
+        predictions: `[B]`.
+        targets: `[B]`, no gradient.
+
+    Returns:
+        `[B]`.
+    """
+    return 0.5 * (predictions - targets).square()
+
+
+ERRORS = {"huber": huber, "squared": squared}
+"""By the name that the setting `loss` has for it."""
 
 
 class Loss(Protocol):

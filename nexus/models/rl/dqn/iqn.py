@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from nexus.core import Batch, ConfigError, Outcome
 from nexus.models.layers import Head
-from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, shown
+from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, shown, td_target
+from nexus.ops.action_values import values_of_actions
 from nexus.ops.distributional import quantile_huber, quantile_levels
-from nexus.ops.td import td_target, values_of_actions
 
 __all__ = ["IQNLoss", "IQNNetwork", "ImplicitQuantileHead"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nexus.core import Batch, ConfigError, QOutput
 from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction
-from nexus.ops.action_masks import only_legal
+from nexus.ops.action_values import only_legal
 from nexus.ops.munchausen import munchausen_bonus, soft_value
 
 __all__ = ["MunchausenBootstrap"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from nexus.core.types import Array
 from nexus.models.layers import awake, flatten_parameters, in_mode, noisy_layers
 from nexus.models.rl.dqn.dqn import DQNNetwork
-from nexus.ops.action_masks import only_legal
+from nexus.ops.action_values import only_legal
 from nexus.ops.exploration import epsilon_greedy
 
 __all__ = ["Exploration", "Follower", "Policy", "by_epsilon"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nexus.core import Batch, Outcome
-from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, shown
-from nexus.ops.td import squared, values_of_actions
+from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, shown, squared
+from nexus.ops.action_values import values_of_actions
 
 __all__ = ["ReturnLoss"]
 

@@ -22,6 +22,7 @@ from nexus.models.rl.dqn.boltzmann import by_temperature
 from nexus.models.rl.dqn.c51 import C51Loss, CategoricalReadout
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
 from nexus.models.rl.dqn.dqn import (
+    ERRORS,
     GREEDY,
     Bootstrap,
     DQNLoss,
@@ -38,7 +39,6 @@ from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
 from nexus.models.setup import pop_bounds, pop_dims, pop_discrete_start, pop_scale, resolve_device
 from nexus.models.torsos import make_torso
-from nexus.ops.td import ERRORS
 
 __all__ = ["ALGORITHMS", "Algorithm", "algorithm_named", "make_agent"]
 

@@ -1,11 +1,14 @@
-"""Legal actions, where an environment says which they are (Huang and Ontañón 2022, https://arxiv.org/abs/2006.14171)."""
+"""Values by action: those of the actions taken, and only those of legal ones.
+
+Masks: Huang and Ontañón 2022, https://arxiv.org/abs/2006.14171.
+"""
 
 from math import inf
 
 import torch
 from torch import Tensor
 
-__all__ = ["only_legal"]
+__all__ = ["only_legal", "values_of_actions"]
 
 
 def only_legal(q_values: Tensor, action_masks: Tensor | None) -> Tensor:
@@ -24,3 +27,17 @@ def only_legal(q_values: Tensor, action_masks: Tensor | None) -> Tensor:
     if action_masks is None:
         return q_values
     return torch.where(action_masks | ~action_masks.any(1, keepdim=True), q_values, -inf)
+
+
+def values_of_actions(q_values: Tensor, actions: Tensor) -> Tensor:
+    """Pick Q(s, a) of the actions that were taken.
+
+    Args:
+        q_values: `[B, A, ...]`.
+        actions: `[B]`, integers below `A`.
+
+    Returns:
+        `[B, ...]`, differentiable in `q_values`.
+    """
+    index = actions.view(-1, *[1] * (q_values.dim() - 1)).expand(-1, 1, *q_values.shape[2:])
+    return q_values.gather(1, index).squeeze(1)
