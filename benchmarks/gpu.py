@@ -30,10 +30,10 @@ from benchmarks.learning import ATARI_GAMES
 from benchmarks.record import median, record, rows_of
 from nexus.api import evaluate, make_config, process_for, resume, train
 from nexus.core.types import Batch, Outcome, Transitions
-from nexus.data.device_replay import DeviceReplay
+from nexus.data.replay import Replay
 from nexus.listener import Listener, Plan
 from nexus.runner import agent_for, replay_for
-from nexus.training.loop import Replay
+from nexus.training.loop import ReplayProtocol
 from nexus.training.replays import AnyReplay
 from nexus.whole_update import WholeUpdate
 
@@ -58,9 +58,10 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def filled(replay: AnyReplay) -> DeviceReplay:
+def filled(replay: AnyReplay) -> Replay:
     """Fill a replay on a device with noise, as the loop does: 50 environments, an episode without end."""
-    assert isinstance(replay, DeviceReplay)
+    assert isinstance(replay, Replay)
+    assert replay.on_device
     rng, envs = np.random.default_rng(0), 50
     states = rng.integers(0, 256, (envs, *SHAPE), dtype=np.uint8)
     begins, valid = np.ones(envs, bool), np.ones(envs, bool)
@@ -81,8 +82,8 @@ def learner(device: str, updates: int, prioritized: bool) -> list[dict[str, Any]
     config = make_config("breakout", "nature", cuda_graph=False, **settings)
     agents = [agent_for(SHAPE, 4, config) for _ in range(2)]
     replays = [filled(replay_for(config, SHAPE, np.uint8, agent.device)) for agent in agents]
-    whole = WholeUpdate(agents[0], replays[0])
-    ways: dict[str, tuple[Callable[[Batch], Outcome], Replay]] = {
+    whole = WholeUpdate(agents[0].learner, replays[0])
+    ways: dict[str, tuple[Callable[[Batch], Outcome], ReplayProtocol]] = {
         "as one CUDA graph": (whole.learn, whole),
         "without a graph": (agents[1].learn, replays[1]),
     }

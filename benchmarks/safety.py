@@ -33,18 +33,18 @@ TURN = 0.25  # seconds
 
 def take_off() -> None:
     """Replace every check by nothing; there is no setting for it, since nobody should want it."""
-    from nexus import runner
+    from nexus import parts
     from nexus.envs import stream
     from nexus.training import logs
 
-    def unwatched(agent: Any, *_: Any, **__: Any) -> Any:
-        agent.settle = lambda: None
-        return agent
+    def unwatched(learner: Any, *_: Any, **__: Any) -> Any:
+        learner.settle = lambda: None
+        return learner
 
     def count(file: Any, content: bytes) -> None:
         file.size += len(content)
 
-    vars(runner)["WatchedAgent"] = unwatched
+    vars(parts)["WatchedLearner"] = unwatched
     vars(stream)["require_finite"] = lambda states, fault: None
     vars(stream)["require_shape"] = lambda states, shape, dtype, fault: None
     vars(stream)["require_rewards"] = lambda given, num_envs, fault: np.asarray(given)

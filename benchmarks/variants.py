@@ -23,7 +23,7 @@ def updates_of(algorithm: str) -> Callable[[int], None]:
     """Return a function that takes so many updates."""
     config = make_config("any", algorithm=algorithm)
     agent, rng, envs = agent_for((4,), 2, config), np.random.default_rng(0), config.num_envs
-    replay = replay_for(config, values=agent.state_values)
+    replay = replay_for(config, values=agent.learner.state_values)
     for _ in range(ROWS // envs):
         rows = transitions(envs, rng)
         replay.remember(rows.states, rows.next_states, np.zeros(envs, bool), np.ones(envs, bool))

@@ -244,7 +244,7 @@ class Run:
 
         Returns None if a signal came before they had ended.
         """
-        self.parts.watched.settle()
+        self.parts.learner.settle()
         config, alone = self.config, self.parts.one_alone
         under_way = {} if alone is None else self.parts.stream.get_state()
 
@@ -300,7 +300,7 @@ class Run:
         periodic, self.course.checkpoint_due = self.course.checkpoint_due, False
         if self.files.has_checkpoint():
             return
-        self.parts.watched.settle()
+        self.parts.learner.settle()
         self.course.seconds = log.seconds
         self.parts.replay.seal()
         self.files.write_checkpoint(self.get_state(), log.marks(), periodic)

@@ -228,7 +228,6 @@ def test_every_name_in_all_exists_once(package: str) -> None:
 
 MOST_METHODS, MOST_ATTRIBUTES = 15, 12
 LARGER = {
-    "nexus/models/rl/dqn/agent.py DQNAgent": "the seed's door to policy and learner: one name each",
     "nexus/models/rl/dqn/learner.py Learner": "what is learned is named once, flat and as networks",
     "nexus/data/replay.py Replay": "what a replay is to loop, run and checkpoint; each goes to one of its parts",
     "nexus/runner.py Run": "each method is a moment of a run, in the order in which they come",

@@ -550,7 +550,7 @@ def trained(env: type[probes.Probe], network: DQNNetwork, loss: Loss, **more: An
     counters = loop.Counters()
     with closing(make_vector_env(EnvSpec(env), config.num_envs)) as vector_env:
         replay = ReplayBuffer(config.replay_capacity, seed=0)
-        for _ in loop.train(TransitionStream(vector_env), agent, replay, config, counters):
+        for _ in loop.train(TransitionStream(vector_env), agent, agent, replay, config, counters):
             pass
     assert counters.updates > 300
     return agent.q_network

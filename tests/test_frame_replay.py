@@ -569,7 +569,7 @@ def test_the_loop_takes_a_lost_life_for_an_end_and_counts_whole_games() -> None:
     stream, agent = stream_of(3, 2, AutoresetMode.SAME_STEP, "zero", 30.0), agent_for((2, 3, 5), 2, config)
     terminal = terminated = games = 0
     counters = Counters()
-    for progress in train(stream, agent, replay, config, counters):
+    for progress in train(stream, agent, agent, replay, config, counters):
         terminal += int(progress.step.terminal.sum())
         terminated += int(progress.step.terminated.sum())
         games += int((progress.step.terminated | progress.step.truncated).sum())

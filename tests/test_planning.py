@@ -33,7 +33,7 @@ from nexus.planning.planner import notes
 from nexus.planning.probe import Enough, Probe, longest_episode, measure, probed
 from nexus.runner import Run
 from nexus.training.config import TrainConfig
-from nexus.training.divergence import WatchedAgent
+from nexus.training.divergence import WatchedLearner
 from tests import probes
 
 PROBE: dict[str, Any] = {"probe_seconds": 0.6, "hidden_dim": 16, "eval_episodes": 3}
@@ -447,8 +447,8 @@ class Clock:
 
 def fake_run() -> Any:
     """What a probe needs of a run."""
-    counters, watched = SimpleNamespace(steps=0, updates=0), SimpleNamespace(settle=lambda: None)
-    return SimpleNamespace(parts=SimpleNamespace(counters=counters, watched=watched))
+    counters, learner = SimpleNamespace(steps=0, updates=0), SimpleNamespace(settle=lambda: None)
+    return SimpleNamespace(parts=SimpleNamespace(counters=counters, learner=learner))
 
 
 def test_the_probe_cuts_slices_after_its_warm_up() -> None:
@@ -647,10 +647,10 @@ def test_a_used_folder_is_refused(elsewhere: Path) -> None:
 
 
 def test_a_divergence_in_the_probe_names_no_file_that_is_gone(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def diverge(agent: WatchedAgent, batch: Any) -> Any:
+    def diverge(agent: WatchedLearner, batch: Any) -> Any:
         raise DivergenceError("diverged at step 9, update 1: loss nan, gradient norm nan; its batch is in /gone")
 
-    monkeypatch.setattr(WatchedAgent, "learn", diverge)
+    monkeypatch.setattr(WatchedLearner, "learn", diverge)
     with pytest.raises(
         DivergenceError, match=r"^in the probe: diverged at step 9, update 1: loss nan, gradient norm nan$"
     ):

@@ -279,8 +279,10 @@ def test_states_are_worth_their_best_legal_action_to_the_target_network() -> Non
     masks = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]], bool)
     with torch.no_grad():
         target = agent.target_network(states).numpy()
-    np.testing.assert_allclose(agent.state_values(states), target.max(1), rtol=1e-6)
-    np.testing.assert_allclose(agent.state_values(states, masks), np.where(masks, target, -np.inf).max(1), rtol=1e-6)
+    np.testing.assert_allclose(agent.learner.state_values(states), target.max(1), rtol=1e-6)
+    np.testing.assert_allclose(
+        agent.learner.state_values(states, masks), np.where(masks, target, -np.inf).max(1), rtol=1e-6
+    )
 
 
 # --- training ---

@@ -90,7 +90,7 @@ class Probe(Listener):
 
     def end(self, episodes: EpisodeTracker) -> None:
         """End a slice."""
-        self.run.parts.watched.settle()  # what a device has not done yet belongs to this slice
+        self.run.parts.learner.settle()  # what a device has not done yet belongs to this slice
         counters = self.run.parts.counters
         steps, updates = counters.steps - self.steps, counters.updates - self.updates
         if steps:
@@ -132,8 +132,8 @@ def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_c
     probe = Probe(run, TRAINING * seconds, started, clock)
     if run.config.actor_sync_every is None:  # what learns beside the playing takes no time of its own
         for part, name in (
-            (run.parts.watched, "learn"),
-            (run.parts.watched, "update_target_network"),
+            (run.parts.learner, "learn"),
+            (run.parts.learner, "update_target_network"),
             (run.parts.learned_from, "sample"),
             (run.parts.learned_from, "update_priorities"),
         ):

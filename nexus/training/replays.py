@@ -11,10 +11,8 @@ from numpy.typing import DTypeLike
 from nexus.core.seeding import generator
 from nexus.core.types import Array
 from nexus.data.device_priorities import DevicePriorities
-from nexus.data.device_replay import DeviceReplay
 from nexus.data.frame_index import MOST_FRAMES
 from nexus.data.frame_memory import frame_replay_bytes, require_memory_for_frames, room_for_frames
-from nexus.data.frame_replay import FrameReplay
 from nexus.data.frame_store import Kind
 from nexus.data.frames import Frames
 from nexus.data.memory import CPU, memory_on, replay_bytes, require_memory
@@ -128,5 +126,4 @@ def replay_for(
     like = np.broadcast_to(np.zeros((), state_dtype), (config.num_envs, *state_shape))
     storage = STORAGES[store](config, like, device)
     drawn = "uniform" if not config.prioritized else "prioritized" if store != "device" else "prioritized on a device"
-    kind = {"full": Replay, "device": DeviceReplay}.get(store, FrameReplay)
-    return kind(storage, SAMPLERS[drawn](config, rng, storage.device))
+    return Replay(storage, SAMPLERS[drawn](config, rng, storage.device))

@@ -19,7 +19,7 @@ from nexus.models.layers import resample_noise
 from nexus.models.rl.dqn.dqn import ERRORS, DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
 from nexus.models.rl.dqn.learner import Learner
 from nexus.models.rl.dqn.learner_state import CapturedStep, learner_state, networks, restore_learner
-from nexus.models.rl.dqn.policy import Exploration, Follower, Policy, by_epsilon
+from nexus.models.rl.dqn.policy import Exploration, Policy, by_epsilon
 from nexus.models.setup import pop_bounds, pop_dims, pop_discrete_start, pop_scale, resolve_device, states_of
 from nexus.models.torsos import make_torso
 
@@ -132,14 +132,6 @@ class DQNAgent(NexusModule):
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
         """Return an action for each of `[E, *obs]`, as `Policy.act` does."""
         return self.policy.act(states, epsilon, training, action_masks)
-
-    def actor(self) -> Follower:
-        """Return who acts on a copy of the network, so that the agent may learn in another thread meanwhile."""
-        return Follower(self.policy)
-
-    def state_values(self, states: Array, action_masks: Array | None = None) -> Array:
-        """Return max_a Q(s, a; θ⁻) `[K]` of `[K, *obs]`, as `Learner.state_values` does."""
-        return self.learner.state_values(states, action_masks)
 
     def predict(
         self,

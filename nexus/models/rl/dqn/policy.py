@@ -93,6 +93,10 @@ class Policy:
         choose = self.exploration if training else by_epsilon  # an evaluation with ε means just that
         return choose(q_values, epsilon, self.temperature, self.rng, masks)
 
+    def follower(self) -> "Follower":
+        """Return a policy that acts on a copy of the weights, so that a learner may change these meanwhile."""
+        return Follower(self)
+
     def get_weights(self) -> Array:
         """Return a copy of all parameters `[P]`, to be sent anywhere."""
         weights: Array = self.theta.detach().cpu().numpy().copy()
