@@ -230,7 +230,6 @@ MOST_METHODS, MOST_ATTRIBUTES = 15, 12
 LARGER = {
     "nexus/models/rl/dqn/learner.py Learner": "what is learned is named once, flat and as networks",
     "nexus/data/replay.py Replay": "what a replay is to loop, run and checkpoint; each goes to one of its parts",
-    "nexus/runner.py Run": "each method is a moment of a run, in the order in which they come",
     "nexus/envs/stream.py TransitionStream": "what an episode is under way with, for three autoreset modes",
     "nexus/cli/progress.py TrainView": "what is on the screen",
     "nexus/planning/probe.py Probe": "a stopwatch has many hands",

@@ -20,13 +20,14 @@ import pytest
 import torch
 
 import nexus
-from nexus import run_files, runner
+from nexus import observers, run_files
 from nexus.api import TrainResult, resume, train
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import Series, State
 from nexus.envs import stream
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
+from nexus.observers import Evaluations
 from nexus.runner import Run
 from nexus.training import checkpoint_writer, evaluation, run_folder
 from nexus.training.best import BestWeights
@@ -138,15 +139,15 @@ def test_a_run_that_stopped_for_its_score_is_reported_by_the_same_evaluation(
 ) -> None:
     settings = {"target_return": 0.0, "eval_every": "120 steps"}  # reached at step 120
     assert whole(tmp_path / "whole", **settings).counters.steps == 120
-    evaluate, calls = Run.evaluate, []
+    play, calls = Evaluations.play, []
 
-    def stop(run: Run, log: Any, steps: int, seed_offset: int = 0) -> Any:
+    def stop(evaluations: Evaluations, steps: int, seed_offset: int = 0) -> Any:
         calls.append(seed_offset)
         if seed_offset:
             raise KeyboardInterrupt
-        return evaluate(run, log, steps, seed_offset)
+        return play(evaluations, steps, seed_offset)
 
-    monkeypatch.setattr(Run, "evaluate", stop)
+    monkeypatch.setattr(Evaluations, "play", stop)
     interrupted(lambda: whole(tmp_path / "broken", **settings))
     assert calls == [0, 10_000]
     monkeypatch.undo()
@@ -341,7 +342,7 @@ def kept(run: Path) -> list[int]:
 def scores_of(monkeypatch: pytest.MonkeyPatch, *means: float) -> None:
     """Let evaluations end with these scores, in this order."""
     left, play = iter(means), evaluation.evaluate
-    monkeypatch.setattr(runner, "play", lambda *given, **named: replace(play(*given, **named), mean=next(left)))
+    monkeypatch.setattr(observers, "play", lambda *given, **named: replace(play(*given, **named), mean=next(left)))
 
 
 def test_the_newest_stay_with_their_chunks(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_c
     run.listener = probe
     with run.open_log() as log:
         with suppress(Enough):
-            run.follow(log)
+            run.follow(log, run.evaluations(log))
         run.stop.raise_if_asked()
         if not probe.slices:  # the whole run is shorter than a slice
             probe.end(run.parts.episodes)
@@ -204,7 +204,7 @@ def checkpoints(run: Run, log: RunLog, clock: Clock) -> tuple[float, float]:
     run.listener = saves
     run.config = replace(run.config, checkpoint_every=Period(1, "steps"))
     with suppress(Enough):
-        run.follow(log)
+        run.follow(log, run.evaluations(log))
     durations = [after - before for before, after in zip(saves.times, saves.times[1:], strict=False)]
     if len(durations) < CHECKPOINTS:  # the whole run is that short
         return 0.0, 0.0

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 from nexus.core.state import State, count_from, number_from, value_from
 from nexus.core.types import Outcome
+from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
+from nexus.training.loop import Progress
 
 __all__ = ["MOST_ROLLBACKS", "Course"]
 
@@ -25,8 +27,20 @@ class Course:
     update: Outcome | None = None  # the last one in this process; from here on nothing is saved
     sound: bool = True  # what is saved now continues exactly
     checkpoint_due: bool = False
-    said_endless: bool = False
+    said_endless: bool = False  # notices that are given once
+    said_lost: bool = False
     divergence: str | None = None  # what ended the run, if that did
+
+    def note(self, progress: Progress, config: TrainConfig) -> None:
+        """Take note of a vector step: the weights have no score yet, and an evaluation or a checkpoint may be due.
+
+        Before anything else sees the step: should that fail, a checkpoint still knows what is due.
+        """
+        self.evaluation = None
+        self.update = self.update if progress.update is None else progress.update
+        if progress.due(config.eval_every):
+            self.owed = progress.counters.steps
+        self.checkpoint_due |= progress.due(config.checkpoint_every)
 
     def last_metrics(self) -> dict[str, float]:
         """Return what the last update told, as numbers: a wait for the device."""
