@@ -528,8 +528,8 @@ def main() -> None:
             200,
             "150,000 steps. LunarLander's settings include Double and 3-step returns. In the first five rows each is "
             "on only if the name says so, and dueling is Dueling with Double: they isolate one part at a time. The "
-            "last three are what `nexus train LunarLander-v3 --algo NAME` gives: 3-step returns in all, Double in qr-dqn "
-            "and rainbow, no noise in beyond ([why](beyond.md)). With one-step returns the reward for landing "
+            "last three are what `nexus train LunarLander-v3 --algo NAME` gives: 3-step returns in all, Double in qr-"
+            "dqn and rainbow, no noise in beyond ([why](beyond.md)). With one-step returns the reward for landing "
             "propagates too slowly for so few steps. Other work kept the machine busy: processor time says more than "
             "seconds.",
         ),
