@@ -1,4 +1,4 @@
-"""Legal actions, where an environment says which they are (Huang and Ontañón 2022, https://arxiv.org/abs/2006.14171)."""
+"""Masking illegal actions (Huang and Ontañón 2022, https://arxiv.org/abs/2006.14171)."""
 
 from math import inf
 
@@ -9,10 +9,10 @@ __all__ = ["only_legal"]
 
 
 def only_legal(q_values: Tensor, action_masks: Tensor | None) -> Tensor:
-    """Set the Q-values of illegal actions to -inf, so that no argmax, maximum or softmax takes them.
+    """Set the Q-values of illegal actions to -inf, so that no argmax, maximum or softmax selects them.
 
-    A row without any legal action stays as it is: it is a terminal state, whose value a discount of 0 drops, and
-    0 times -inf would be NaN.
+    A row without legal actions is left unchanged: it is a terminal state, whose value is multiplied by a discount of 0,
+    and 0 times -inf would be NaN.
 
     Args:
         q_values: `[B, A]`.

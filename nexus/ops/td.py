@@ -1,4 +1,4 @@
-"""Temporal-difference targets (Watkins & Dayan 1992, https://doi.org/10.1007/BF00992698), and losses of their error."""
+"""Temporal-difference targets (Watkins & Dayan 1992, https://doi.org/10.1007/BF00992698) and losses."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +7,7 @@ __all__ = ["ERRORS", "huber", "squared", "td_target", "values_of_actions"]
 
 
 def values_of_actions(q_values: Tensor, actions: Tensor) -> Tensor:
-    """Pick Q(s, a) of the actions that were taken.
+    """Return Q(s, a) for the actions taken.
 
     Args:
         q_values: `[B, A, ...]`.
@@ -63,4 +63,4 @@ def squared(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 ERRORS = {"huber": huber, "squared": squared}
-"""By the name that the setting `loss` has for it."""
+"""The losses by the name that the setting `loss` uses."""
