@@ -24,17 +24,17 @@ import matplotlib.pyplot as plt
 
 INTRODUCTION = """# Results
 
-Every figure here comes from a record in [`docs/results/`](results/), written by the command beside it.
-`python -m benchmarks.report` writes this page from the records. The machines are shared: compare within one
-table, and read ratios before absolute times. Settings were chosen on seeds from 1000 on and are reported on others:
+Every figure here comes from a record in [`docs/results/`](results/), written by the command printed below its table.
+`python -m benchmarks.report` generates this page from the records. The machines are shared: compare within one
+table, and trust ratios before absolute times. Settings were chosen on seeds from 1000 on and are reported on others:
 CartPole, LunarLander and the comparisons of algorithms on seeds from 100 on, which nothing was chosen on; Acrobot and
 MountainCar on 0 to 4. LunarLander's settings (replay, more updates, Double) were revised after tables of seeds 0 to 4
-had shown failing ones. Nothing here is a best checkpoint: a score is that of the weights at the named step.
+had shown failing ones. No score is that of a best checkpoint: each is that of the weights at the named step.
 
-The same command gives the same rows to the bit only with the commit and versions beside it and on one kind of
-processor: another one rounds differently, and a run then takes another course. Records from before 2026-11-27
-were made while checkpoints ended episodes and each environment was seeded once; a run of today draws other episodes.
-For them the commit is the one that brought the record.
+Rerunning a command gives bit-identical rows only at the printed commit and versions, on the same kind of processor:
+another one rounds differently, and the run then diverges from the original. Records from before 2026-11-27 were made
+when checkpoints still ended episodes and each environment was seeded once; a run of today draws different episodes.
+For those records the commit is the one that added the record.
 """
 
 
@@ -94,12 +94,17 @@ def learning(name: str, title: str, threshold: float, moments: list[int], text: 
         [
             f"## {title}",
             text,
-            summary + f" {found['processes']} seed(s) at a time; seconds include imports and all evaluations.",
+            summary + f" {at_a_time(found['processes'])}; seconds include imports and all evaluations.",
             table(head, rows),
             f"![{title}](images/{name}.png)",
             provenance(found),
         ]
     )
+
+
+def at_a_time(processes: int) -> str:
+    """How many seeds ran in parallel."""
+    return f"{processes} seed{'s' if processes > 1 else ''} at a time"
 
 
 def family(name: str, title: str, threshold: float, text: str, *, curves: bool = False) -> str:
@@ -132,7 +137,7 @@ def family(name: str, title: str, threshold: float, text: str, *, curves: bool =
             f"## {title}",
             text + f" Seeds {seeds[0]} to {seeds[-1]}, {found['processes']} at a time. Each score is the mean of 100 "
             "greedy episodes with the final weights; IQM is the interquartile mean over seeds, its interval a "
-            "percentile bootstrap over seeds, which says little where they are three.",
+            "percentile bootstrap over seeds, which says little with only three.",
             table(head, rows),
             *([f"![{title}](images/{name}.png)"] if curves else []),
             provenance(found),
@@ -207,8 +212,8 @@ def seed_preset(name: str, title: str, text: str) -> str:
     return "\n\n".join(
         [
             f"## {title}",
-            text + " The average is that of the last 100 training episodes, ε included; the seed expects more than 195 "
-            "after 100 to 200 episodes. "
+            text + " The average is over the last 100 training episodes, exploration included; the seed specification "
+            "expects more than 195 after 100 to 200 episodes. "
             f"{sum(first < float('inf') for first in firsts)} of {len(firsts)} seeds reach it within "
             f"{found['rows'][0]['evaluations'][-1][0] // 1000:,}k steps, "
             f"{sum(first <= 200 for first in firsts)} within 200 episodes; median over seeds: {median_of(firsts)}.",
@@ -241,9 +246,9 @@ def wall_clock() -> str:
     return "\n\n".join(
         [
             "## Seconds to a solved CartPole-v1",
-            "The whole process from its start: imports, training, and an evaluation of 100 greedy episodes every 2,500 "
-            "steps by the same code for both, until one reaches 475 (or 100,000 steps are over). In turn, seed by "
-            f"seed, on the CPU. Ratio of the medians: **{found['ratio']}**.",
+            "Wall-clock time of the whole process: imports, training, and an evaluation of 100 greedy episodes every "
+            "2,500 steps by the same code for both libraries, until one reaches 475 or 100,000 steps are done. The two "
+            f"alternate, seed by seed, on the CPU. Ratio of the medians: **{found['ratio']}**.",
             table(head, rows),
             provenance(found),
         ]
@@ -264,15 +269,15 @@ def update() -> str:
     found = load("atari_update")
     if found is None:
         return ""
-    heads = ["threads", "update, ms", "of it the optimizer, ms", "best rate, GFLOP/s", "arithmetic alone, ms"]
+    heads = ["threads", "update, ms", "of which optimizer, ms", "best rate, GFLOP/s", "arithmetic alone, ms"]
     return "\n\n".join(
         [
             "## What an update of the Nature network takes",
-            f"`--preset nature`, a batch of 32 without its sampling, medians of {found['rounds']}. Its "
-            f"{found['gflop']} GFLOP are those of convolutions and matrix products; the best rate is that of a product "
-            "of large square matrices.",
+            f"`--preset nature`, a batch of 32, sampling excluded, medians of {found['rounds']}. Its "
+            f"{found['gflop']} GFLOP count convolutions and matrix products; the best rate is that of multiplying "
+            "large square matrices.",
             table(heads, [list(row.values()) for row in found["rows"]]),
-            f"Processor time on one thread, medians of {found['processes']} processes each, in turn:",
+            f"Processor time on one thread, medians of {found['processes']} processes each, alternating:",
             table(["images and memory", "update, ms"], [list(row.values()) for row in found["ways"]]),
             provenance(found),
         ]
@@ -303,17 +308,17 @@ def plan() -> str:
     return "\n\n".join(
         [
             "## How well `nexus plan` tells the time",
-            f"A plan with a probe of {found['probe_seconds']:g} s, then the run, in fresh processes and in turn, "
-            f"{found['rounds']} rounds; medians. A ratio above 1 is a run that took less than was said. The range is "
-            "that of the probe's slices: what others do on the machine after it is not in it. Evaluations are planned "
-            "as long as the rules let an episode be, which Pong's games after so few steps are far from.",
+            f"A plan with a probe of {found['probe_seconds']:g} s, then the run, in fresh processes, alternating, "
+            f"{found['rounds']} rounds; medians. A ratio above 1 is a run that was faster than predicted. The range is "
+            "that of the probe's slices, so it does not include later load on the machine. Evaluations are planned "
+            "with the longest episodes that the rules allow; Pong's games after so few steps are far shorter.",
             table(head, rows),
             provenance(found),
         ]
     )
 
 
-SEED_SCORES = {  # random, human and DQN, of the table that this project began with
+SEED_SCORES = {  # random, human and DQN, from the table in the specification that this project started from
     "ALE/Pong-v5": (-20.7, 14.6, 18.9),
     "ALE/Breakout-v5": (1.7, 30.5, 401.2),
     "ALE/SpaceInvaders-v5": (148.0, 1652.0, 1976.0),
@@ -346,22 +351,22 @@ def atari() -> str:
             ]
         )
     ours = ["game", "pixels", "acting and learning", "steps", "frames", "minutes", "score"]
-    head = [*ours, "seed: random", "human", "DQN"]
+    head = [*ours, "specification: random", "human", "DQN"]
     older = any(row[0].endswith("*") for row in rows)
     curves("atari", records)
     return "\n\n".join(
         [
             "## Atari with `--preset fast`",
             "`nexus train GAME`, whose preset `fast` is [PQN](pqn.md), protocol `nature`: the score is the mean of 30 "
-            "games with the final weights, ε = 0.05, up to 30 no-ops, at most 5 minutes each. Minutes are those of the "
-            "whole process with its evaluations, one thread of torch each for acting and learning. What acts and "
-            "learns in turns ran two at a time on two cores (the last of Pong's three had them for itself in the end), "
-            "all else alone; other work kept the machine busy. The settings were tuned on Pong, their pixels on "
-            "Breakout too, on other seeds; but the step size was halved after Breakout's seed 100 had hardly got on "
-            "with twice of it, so that its row is not free of choice. For seven of its minutes Space Invaders stood "
-            "still."
-            + (" A game with * was measured before the preset had today's settings." if older else "")
-            + " The last three columns are those of the seed's table, whose DQN had 200,000,000 frames.",
+            "games with the final weights, ε = 0.05, up to 30 no-ops, at most 5 minutes each. Minutes are for the "
+            "whole process with its evaluations, with one torch thread each for acting and learning. The sequential "
+            "runs went two at a time on two cores (the last of Pong's three had both to itself at the end), all "
+            "others alone; other work kept the machine busy. The settings were tuned on Pong, their pixels on "
+            "Breakout too, on other seeds; but the step size was halved after Breakout's seed 100 had made little "
+            "progress with twice that size, so its row is not free of selection. Space Invaders was suspended for "
+            "seven of its minutes."
+            + (" A game with * was measured with an older version of the preset." if older else "")
+            + " The last three columns are from the seed specification's table, whose DQN had 200,000,000 frames.",
             table(head, rows),
             "![Atari](images/atari.png)",
             *(provenance(found) for found in records),
@@ -413,15 +418,15 @@ def gpu() -> str:
     settings = " ".join(f"--{name.replace('_', '-')} {value!r}" for name, value in found["game"].items())
     parts = [
         f"## On a GPU: {found['gpu']}",
-        "The learner alone: `--preset nature`, a batch of 32, from a full replay on the GPU. An agent: all of that "
-        "preset on Pong, one update every 4 steps, ε = 0.1, once it learns.",
+        "The learner alone: `--preset nature`, a batch of 32, from a full replay on the GPU. An agent: the whole "
+        "preset on Pong, one update every 4 steps, ε = 0.1, once learning has started.",
         table(["what", "rate", "unit"], rates),
     ]
-    head = ["game", "steps", "frames", "seconds", "score", "95 % interval", "seed: random", "human", "DQN"]
+    head = ["game", "steps", "frames", "seconds", "score", "95 % interval", "specification: random", "human", "DQN"]
     if games:
         parts += [
             f"Games: `{settings}`, protocol `nature`, one seed: 30 games with the weights at the named second of "
-            "training by the run's own clock, evaluations not counted.",
+            "training by the run's clock, evaluations not counted.",
             table(head, games),
         ]
     return "\n\n".join([*parts, provenance(found)])
@@ -444,7 +449,7 @@ def overestimation() -> str:
     return "\n\n".join(
         [
             "## Overestimation: DQN against Double DQN",
-            "A chain of noisy decisions that are worth nothing: the largest Q at its start, mean over the last half "
+            "A chain of noisy decisions whose true value is 0: the largest Q at its start, mean over the last half "
             f"of {found['updates']:,} updates, {len(found['seeds'])} seeds.",
             table(["algorithm", "true value", "largest Q", "95 % interval"], rows),
             "![Overestimation](images/overestimation.png)",
@@ -467,9 +472,9 @@ def averaging() -> str:
         [
             "## Acting on averaged weights",
             f"`nexus train ENV --averaged-updates {found['updates']}` without an early stop, seeds "
-            f"{found['first_seed']} to {found['first_seed'] + found['seeds'] - 1}. At each evaluation of a run the "
-            "averaged weights and the newest ones play 100 greedy episodes on the same seeds. The mean is over all "
-            "evaluations and seeds, the jump is the mean change of the score from one evaluation to the next.",
+            f"{found['first_seed']} to {found['first_seed'] + found['seeds'] - 1}. At each evaluation the averaged and "
+            "the newest weights each play 100 greedy episodes on the same seeds. The mean is over all evaluations and "
+            "seeds; the jump is the mean change of the score from one evaluation to the next.",
             table(["environment", "weights", "mean", "jump", "at the end, seed by seed"], rows),
             provenance(found),
         ]
@@ -486,26 +491,26 @@ def main() -> None:
             475,
             [50_000, 100_000],
             "`nexus train CartPole-v1` (DQN with scaled observations, layer norm, 5-step returns and Double's choice "
-            "of the next action) without its early stop: each evaluation is 100 greedy episodes.",
+            "of the next action) without early stopping; each evaluation is 100 greedy episodes.",
         ),
         wall_clock(),
         seed_preset(
             "cartpole_seed",
             "CartPole-v1 with the seed's table (`--preset seed`)",
-            "ε shrinks by 0.995 per episode, so it is still 0.61 after 100 episodes and 0.37 after 200: an average of "
-            "195 that includes this exploration is out of reach by then, whatever was learned.",
+            "ε is multiplied by 0.995 per episode, so it is still 0.61 after 100 episodes and 0.37 after 200: an "
+            "average of 195 that includes this exploration is out of reach by then, whatever the agent has learned.",
         ),
         seed_preset(
             "cartpole_seed_per_step",
             "CartPole-v1 with the seed's pseudocode (`--preset seed --epsilon-schedule per_step`)",
-            "The same settings, but ε shrinks with each step, as in the seed's training loop.",
+            "The same settings, but ε decays with each step, as in the seed specification's training loop.",
         ),
         learning(
             "lunarlander",
             "LunarLander-v3, tuned",
             200,
             [100_000, 150_000],
-            "`nexus train LunarLander-v3` (Double DQN with layer norm and 3-step returns): each evaluation is 100 "
+            "`nexus train LunarLander-v3` (Double DQN with layer norm and 3-step returns); each evaluation is 100 "
             "greedy episodes.",
         ),
         learning("acrobot", "Acrobot-v1, tuned", -100, [20_000, 40_000], "`nexus train Acrobot-v1`."),
@@ -514,92 +519,93 @@ def main() -> None:
             "cartpole_family",
             "Every algorithm on CartPole-v1",
             475,
-            "`nexus train CartPole-v1 --algo NAME`, 50,000 steps. CartPole's settings are for DQN and bring Double; "
-            "it is off here but where the name says it.",
+            "`nexus train CartPole-v1 --algo NAME`, 50,000 steps. CartPole's settings are for DQN and include "
+            "Double; here it is off unless the name says so.",
         ),
         family(
             "lunarlander_family",
             "Eight algorithms on LunarLander-v3",
             200,
-            "150,000 steps. LunarLander's settings bring Double and 3 steps. The first five rows have each only where "
-            "the name says it, and dueling is Dueling with Double: they show one part at a time. The last three are "
-            "what `nexus train LunarLander-v3 --algo NAME` gives: 3 steps in all, Double in qr-dqn and rainbow, no "
-            "noise in beyond ([why](beyond.md)). With one step the reward of a landing comes back too slowly for so "
-            "few steps. Other work kept the machine busy: processor time says more than seconds.",
+            "150,000 steps. LunarLander's settings include Double and 3-step returns. In the first five rows each is "
+            "on only if the name says so, and dueling is Dueling with Double: they isolate one part at a time. The "
+            "last three are what `nexus train LunarLander-v3 --algo NAME` gives: 3-step returns in all, Double in qr-"
+            "dqn and rainbow, no noise in beyond ([why](beyond.md)). With one-step returns the reward for landing "
+            "propagates too slowly for so few steps. Other work kept the machine busy: processor time says more than "
+            "seconds.",
         ),
         family(
             "minatar_family",
             "DQN and Rainbow on MinAtar's Breakout",
             10,
             "10 x 10 pixels in 4 channels, sticky actions, 500,000 steps, an update of 32 every 4 steps. Rainbow is "
-            "ahead for the first 100,000 steps and level at the end. Nothing was tuned: both have one learning rate "
-            "and one target, and settings of Rainbow's own are the first thing to look for.",
+            "ahead for the first 100,000 steps and level at the end. Nothing was tuned: both share one learning rate "
+            "and one target period; tuning them for Rainbow is the first thing to try.",
             curves=True,
         ),
         speed(
             "updates",
             "Learner updates per second",
             "A 4-128-128-2 network, batch 64, Huber loss, gradient clipping, Adam, sampling included, one thread; "
-            "medians of {rounds} rounds of {updates_per_round} updates, in turn.",
+            "medians of {rounds} rounds of {updates_per_round} updates, alternating.",
             ["learner", "updates/s", "µs an update", "ratio to SB3"],
         ),
         speed(
             "variants",
             "What each algorithm costs",
             "A 4-128-128-2 network, batch 64, eager, one thread, sampling and new priorities included; medians of "
-            "{rounds} rounds of {updates_per_round} updates, in turn. The last column is the time of an update in "
-            "those of plain DQN. Why beyond is over 3: it is IQN with every other part, and for Munchausen's policy it "
-            "reads the target network at 32 levels of s and of s', besides the levels that it draws.",
+            "{rounds} rounds of {updates_per_round} updates, alternating. The last column is the time of an update "
+            "relative to plain DQN. beyond costs over 3 because it is IQN with every other part, and for Munchausen's "
+            "policy it evaluates the target network at 32 levels for s and for s', in addition to the drawn levels.",
             ["algorithm", "updates/s", "times DQN"],
         ),
         speed(
             "replay",
             "Prioritized against uniform replay",
             "{capacity:,} transitions, full, batch {batch}, one thread; medians of {rounds} rounds of "
-            "{calls_per_round} calls, in turn.",
+            "{calls_per_round} calls, alternating.",
             ["call", "µs", "µs at best", "ratio to uniform"],
         ),
         speed(
             "atari_speed",
             "Steps per second on Pong",
-            "One update of 32 every 4 steps. nexus: `--preset nature`, all of it, replay of 1,000,000 "
+            "One update of 32 every 4 steps. nexus: the complete `--preset nature`, replay of 1,000,000 "
             "transitions; SB3: its AtariWrapper, CnnPolicy and rl-zoo's settings, replay of 100,000, since a "
-            "million would need 56 GB there. ε = {epsilon} for both; each with the threads that it takes by "
-            "itself. {steps:,} steps after learning began, {rounds} fresh processes each, in turn; processor "
-            "time is that of all threads.",
+            "million would need 56 GB there. ε = {epsilon} for both; each with its default number of threads. "
+            "{steps:,} steps after learning began, {rounds} fresh processes each, alternating; processor time is "
+            "that of all threads.",
             ["learner", "threads", "steps/s", "ratio to SB3", "processor ms a step", "one by one"],
         ),
         speed(
             "concurrent",
             "Acting and learning at the same time",
-            '`nexus train pong --preset ...` in turns, and with `--actor-sync-every "{epoch} steps"`; {rounds} rounds '
-            "of fresh processes in turn, the clock over whole epochs once it learns.",
+            '`nexus train pong --preset ...` in turns (sequentially), and with `--actor-sync-every "{epoch} steps"`; '
+            "{rounds} alternating rounds of fresh processes, timed over whole epochs once learning has started.",
             ["preset", "acting and learning", "steps/s", "ratio", "processor ms a step", "one by one"],
         ),
         update(),
         speed(
             "atari_frames",
             "Bytes of a compressed frame",
-            "{steps:,} steps of random play in one game each, 84 x 84, of 7,056 bytes as they are; groups of eight "
-            "frames one after another are packed together: by Zstandard as `compressed` does, after taking the "
-            "exclusive or of each frame and the one before, and by LZ4. Processor time to open a group, medians.",
+            "{steps:,} steps of random play in each game, 84 x 84, 7,056 bytes uncompressed; groups of eight "
+            "consecutive frames are packed together: by Zstandard as `compressed` does, by Zstandard after an "
+            "exclusive or of each frame with the previous one, and by LZ4. Processor time to open a group, medians.",
             ["game", "Zstandard", "and exclusive or", "LZ4", "Zstandard, µs", "and exclusive or, µs", "LZ4, µs"],
         ),
         speed(
             "atari_replay",
             "A replay of {transitions:,} transitions of Breakout",
-            "Random play, 20,000 recorded steps fed again and again, each store in a process of its own. Memory"
-            " is what is resident: of the whole process with torch, agent and optimizer, and by how much "
-            "filling made it grow. Times are medians of {batches} batches of 32 and of the Nature update with "
-            "each, one thread.",
+            "Random play, 20,000 recorded steps fed repeatedly, each store in a separate process. Memory is resident "
+            "memory: of the whole process with torch, agent and optimizer, and its growth while the replay was "
+            "filled. Times are medians of {batches} batches of 32 and of the Nature update with each, one thread.",
             ["store", "process, MB", "grown by, MB", "replay says, MB", "batch, ms", "update, ms", "batch, % of it"],
         ),
         speed(
             "seeing",
             "What a torso sees",
-            "Pong, no reward: a torso and a linear layer learn from four frames of random play where ball and paddles "
-            "are and how fast the ball is. Error on held-out play as a share of the deviation (1 is what a constant "
-            "reaches) after {updates:,} updates of 32, learning rate 0.00025, medians of {seeds} seeds from 0 on.",
+            "Pong, no reward: a torso and a linear layer learn to read the positions of ball and paddles and the "
+            "ball's speed from four frames of random play. Error on held-out play relative to the standard deviation "
+            "(1 is a constant prediction) after {updates:,} updates of 32, learning rate 0.00025, medians of {seeds} "
+            "seeds from 0 on.",
             ["torso", "pixels", "images", "ball x", "ball y", "own paddle", "opponent", "speed x", "speed y", "CPU s"],
         ),
         atari(),
@@ -610,31 +616,31 @@ def main() -> None:
         speed(
             "checkpoint",
             "The pause of a checkpoint",
-            "{held:,} CartPole transitions in the replay, and all that the training waits for; medians over {rounds} "
-            "runs, with {checkpoints} checkpoints each after the first, in turn. Likewise {frames:,} transitions of "
-            "Breakout, {recorded:,} recorded steps of a random player again and again, over {frame_rounds} runs.",
+            "{held:,} CartPole transitions in the replay, and everything that training waits for; medians over "
+            "{rounds} alternating runs, with {checkpoints} checkpoints each after the first. Likewise {frames:,} "
+            "transitions of Breakout, {recorded:,} recorded steps of random play repeated, over {frame_rounds} runs.",
             ["replay", "new transitions", "MB of replay", "ms", "ms at most"],
         ),
         speed(
             "seeding",
             "What a seed costs an Atari game",
-            "One of {envs} games is reset while the others wait; medians of {rounds} resets, in turn with steps of "
-            "all. The last column is what the seed adds, in steps.",
+            "One of {envs} games is reset while the others wait; medians of {rounds} resets, alternating with steps of "
+            "all. The last column is the extra cost of the seed, in steps.",
             ["game", "step, ms", "reset, ms", "with a seed, ms", "steps"],
         ),
         speed(
             "safety",
             "What safety costs",
-            "Whole CartPole-v1 runs of {steps:,} steps. On: a checkpoint every 10,000 steps with its checksums, and a "
-            "look at every loss, gradient, observation and reward. Off: none of it. {rounds} fresh processes each; the "
-            "two of a round take turns of a quarter of a second. Ratio within a round: median **{ratio}**, mean {mean} "
-            "with a 95 % bootstrap interval of {low} to {high}.",
+            "Whole CartPole-v1 runs of {steps:,} steps. On: a checkpoint every 10,000 steps with its checksums, and "
+            "a check of every loss, gradient, observation and reward. Off: none of these. {rounds} fresh processes "
+            "each; the two of a round alternate every quarter of a second. Ratio within a round: median **{ratio}**, "
+            "mean {mean} with a 95 % bootstrap interval of {low} to {high}.",
             ["safety", "steps/s, median", "one by one"],
         ),
         speed(
             "import_time",
             "Start-up",
-            "Medians of {rounds} fresh processes each, in turn.",
+            "Medians of {rounds} fresh processes each, alternating.",
             ["process", "seconds", "beyond `import torch`"],
         ),
     ]

@@ -7,7 +7,7 @@ from nexus.core.errors import ConfigError
 
 __all__ = ["algorithm_name"]
 
-# Without case, dashes and blanks -> what it is called here.
+# Name without case, dashes and blanks -> name used here.
 CALLED: Mapping[str, str] = {
     "dqn": "dqn",
     "double": "double",
@@ -37,7 +37,7 @@ CALLED: Mapping[str, str] = {
     "beyondtherainbow": "beyond",
     "btr": "beyond",
 }
-# Parts of an agent that go under a name elsewhere, and the flags that choose them.
+# Algorithm names that are combinations of parts here, and the flags that choose them.
 PARTS: Mapping[str, str] = {
     "per": "--prioritized, beside any algorithm",
     "prioritizedreplay": "--prioritized, beside any algorithm",
@@ -50,10 +50,10 @@ PARTS: Mapping[str, str] = {
 
 
 def algorithm_name(name: Any) -> str:
-    """Return the name that an algorithm has here; one that nobody knows comes back as it is.
+    """Return the name used here for an algorithm; unknown names are returned unchanged.
 
     Raises:
-        ConfigError: it is no text, or no algorithm here but a choice of flags; says which.
+        ConfigError: it is not text, or it is a combination of flags here; the message names them.
     """
     if not isinstance(name, str):
         raise ConfigError(f"algorithm = {name}: needs text")

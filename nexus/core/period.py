@@ -1,4 +1,4 @@
-"""A cadence that carries its unit: mixed-up units are the most common reproduction error of this field."""
+"""An interval with its unit: mixed-up units are the most common reproduction error in this field."""
 
 import re
 from contextlib import suppress
@@ -9,7 +9,7 @@ from nexus.core.errors import ConfigError, nearest
 __all__ = ["UNITS", "Period", "whole_number"]
 
 UNITS = ("steps", "episodes", "updates")
-"""`steps`: decisions of the agent, summed over all environments; `episodes`: finished ones, likewise;
+"""`steps`: decisions of the agent, summed over all environments; `episodes`: finished episodes, likewise;
 `updates`: optimizer steps."""
 
 
@@ -32,7 +32,7 @@ class Period:
 
     @classmethod
     def parse(cls, text: "str | Period") -> "Period":
-        """Read `"10000 steps"`, `"10 episodes"` or `"500 updates"`; `"1 step"`, `"10_000 steps"`, `"1e4 steps"` too."""
+        """Parse `"10000 steps"`, `"10 episodes"` or `"500 updates"`; or `"1 step"`, `"10_000 steps"`, `"1e4 steps"`."""
         if isinstance(text, Period):
             return text
         match = re.fullmatch(r"\s*(\d[\d_,.e+]*?)\s*([a-z]+)\s*", str(text).lower())
@@ -50,7 +50,7 @@ class Period:
 
 
 def whole_number(text: str) -> int | None:
-    """Read `"8"`, `"100_000"` or `"1e6"`; None for what is no whole number."""
+    """Parse `"8"`, `"100_000"` or `"1e6"`; return None if it is not a whole number."""
     with suppress(ValueError):
         return int(text)
     with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""Wrappers that Gymnasium lacks."""
+"""Wrappers that are not in Gymnasium."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ __all__ = ["FrameSkip"]
 
 
 class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
-    """Repeat each action and sum the rewards; of images show the maximum of the last two raw frames.
+    """Repeats each action and sums the rewards; images are the maximum of the last two raw frames.
 
-    The maximum undoes the flicker of consoles that draw some sprites on every other frame (Mnih et al. 2015).
+    The maximum removes the flicker of consoles that draw some sprites only on every other frame (Mnih et al. 2015).
 
     Args:
         env: the environment.
-        skip: times each action is repeated; fewer where the episode ends, or where the action becomes illegal.
+        skip: number of repeats; fewer if the episode ends or the action becomes illegal.
     """
 
     def __init__(self, env: gym.Env[Any, Any], skip: int) -> None:
@@ -43,6 +43,6 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def became_illegal(action: Any, info: dict[str, Any]) -> bool:
-    """True if there is a mask, and it forbids the action."""
+    """True if there is a mask and it forbids the action."""
     mask = info.get(KEY)
     return mask is not None and int(action) < len(mask) and not mask[int(action)]

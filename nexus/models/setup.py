@@ -1,4 +1,4 @@
-"""What stands before an agent: reading its shapes and its states, finding its device, compiling its update."""
+"""Preparing an agent: reading its shapes and states, choosing its device, compiling its update."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,16 +16,16 @@ from nexus.models.layers import Bounds, Span
 __all__ = ["compiled", "pop_bounds", "pop_dims", "pop_discrete_start", "pop_scale", "resolve_device", "states_of"]
 
 
-FOR_TORCH: tuple[Literal["C", "W"], ...] = ("C", "W")  # what it asks of an array whose memory it shares
+FOR_TORCH: tuple[Literal["C", "W"], ...] = ("C", "W")  # required of arrays whose memory torch shares
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile forward and backward into one graph.
 
     Raises:
-        ConfigError: this torch can't take a gradient inside a compiled graph.
+        ConfigError: this torch can't compute a gradient inside a compiled graph.
     """
-    import torch._dynamo as dynamo  # costs a second, so only who compiles pays
+    import torch._dynamo as dynamo  # takes a second, so import it only to compile
 
     if not hasattr(dynamo.config, "trace_autograd_ops"):
         raise ConfigError(f"compile = True needs torch 2.13 or newer, found {torch.__version__}")
@@ -34,7 +34,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def pop_dims(settings: dict[str, Any]) -> tuple[tuple[int, ...], int]:
-    """Take `state_dim` and `action_dim` out of an agent's config."""
+    """Pop `state_dim` and `action_dim` from an agent's config."""
     for key in ("state_dim", "action_dim"):
         if key not in settings:
             raise ConfigError(f"an agent's config needs {key!r}, got only {', '.join(settings) or 'an empty one'}")
@@ -47,7 +47,7 @@ def pop_dims(settings: dict[str, Any]) -> tuple[tuple[int, ...], int]:
 
 
 def pop_bounds(settings: dict[str, Any], state_shape: tuple[int, ...]) -> Bounds | None:
-    """Take `state_bounds` out of an agent's config, if they are there."""
+    """Pop `state_bounds` from an agent's config, if present."""
     if settings.get("state_bounds") is None:
         settings.pop("state_bounds", None)
         return None
@@ -62,7 +62,7 @@ def pop_bounds(settings: dict[str, Any], state_shape: tuple[int, ...]) -> Bounds
 
 
 def pop_scale(settings: dict[str, Any], bounds: Bounds | None) -> Span | None:
-    """Take `state_scale` out of an agent's config, if it is there."""
+    """Pop `state_scale` from an agent's config, if present."""
     scale = settings.pop("state_scale", None)
     if scale is None:
         return None
@@ -75,7 +75,7 @@ def pop_scale(settings: dict[str, Any], bounds: Bounds | None) -> Span | None:
 
 
 def pop_discrete_start(settings: dict[str, Any], state_shape: tuple[int, ...]) -> int | None:
-    """Take `discrete_start` out of an agent's config, if it is there."""
+    """Pop `discrete_start` from an agent's config, if present."""
     start = settings.pop("discrete_start", None)
     if start is None:
         return None
@@ -87,19 +87,19 @@ def pop_discrete_start(settings: dict[str, Any], state_shape: tuple[int, ...]) -
 
 
 def states_of(given: Any, shape: tuple[int, ...], discrete_start: int | None = None, many: bool = True) -> Array:
-    """Return what somebody observed as states that a network takes: one `[*obs]`, or many `[E, *obs]`.
+    """Return observations as states for a network: one `[*obs]`, or many `[E, *obs]`.
 
-    Numbers of any type are taken, and lists of them: bytes stay bytes, all others become float32.
+    Numbers of any type are accepted, and lists of them: bytes stay bytes, all others become float32.
 
     Args:
-        given: what was observed.
-        shape: of one state.
-        discrete_start: the first number where the environment observes whole numbers, which are taken for the one-hot
-            states that they stand for: one alone, or many in a row.
-        many: whether there may be many.
+        given: the observations.
+        shape: shape of one state.
+        discrete_start: the smallest observation, if the environment's observations are whole numbers; those are
+            one-hot encoded, one alone or many in a row.
+        many: whether a batch is allowed.
 
     Raises:
-        ConfigError: these are no numbers, or not finite, or of another shape; says what would fit.
+        ConfigError: these are not numbers, not finite, or of another shape; the message says what would fit.
     """
     numbers = array_of(given, shape)
     if discrete_start is not None and numbers.dtype.kind in "iu" and numbers.ndim <= int(many):
@@ -109,7 +109,7 @@ def states_of(given: Any, shape: tuple[int, ...], discrete_start: int | None = N
     states: Array = np.require(numbers, requirements=FOR_TORCH)
     if states.dtype == np.uint8:
         return states
-    with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite
         states = np.require(states, np.float32, FOR_TORCH)
     if not np.isfinite(states).all():
         raise ConfigError(f"observation holds {states[~np.isfinite(states)][0]}: needs finite numbers")
@@ -117,7 +117,7 @@ def states_of(given: Any, shape: tuple[int, ...], discrete_start: int | None = N
 
 
 def array_of(given: Any, shape: tuple[int, ...]) -> Array:
-    """Return numbers as an array, or raise `ConfigError` that says what they are instead."""
+    """Return numbers as an array, or raise a `ConfigError` that says what was given instead."""
     if isinstance(given, tuple) and given and isinstance(given[-1], Mapping):
         call, way = ("reset", "env.reset()[0]") if len(given) == 2 else ("step", "its first part")
         raise ConfigError(f"observation is all that env.{call}() returned: pass {way}")
@@ -132,10 +132,10 @@ def array_of(given: Any, shape: tuple[int, ...]) -> Array:
 
 
 def one_hot(numbers: Array, start: int, count: int) -> Array:
-    """Return `[..., count]` float32, 1 where a number counted from `start` points.
+    """Return the one-hot encoding `[..., count]`, float32, of whole numbers that start at `start`.
 
     Raises:
-        ConfigError: a number points nowhere.
+        ConfigError: a number is out of range.
     """
     places = numbers.astype(np.int64) - start
     astray = numbers[(places < 0) | (places >= count)]
@@ -146,7 +146,7 @@ def one_hot(numbers: Array, start: int, count: int) -> Array:
 
 
 def misfit(given: tuple[int, ...], shape: tuple[int, ...], discrete_start: int | None, many: bool) -> str:
-    """Say that an observation has another shape than a state, and what would fit."""
+    """Return the message that an observation's shape differs from a state's, and what would fit."""
     said = f"observation of shape {given}: needs {shape}"
     if many:
         said += f", or {('E', *shape)} for E of them".replace("'E'", "E")
@@ -158,8 +158,8 @@ def misfit(given: tuple[int, ...], shape: tuple[int, ...], discrete_start: int |
 
 
 def way_out(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """Return what makes an array fit that looks as if it were meant: its axes moved, or its numbers regrouped."""
-    like = np.broadcast_to(0, given)  # of that shape, in no memory
+    """Return how to make a plausible array fit: by moving its axes, or by regrouping its numbers."""
+    like = np.broadcast_to(0, given)  # that shape without memory
     for place, axes in (("last", (-1, -3)), ("first", (-3, -1))):
         if len(given) >= len(shape) >= 3 and np.moveaxis(like, *axes).shape[-len(shape) :] == shape:
             return f"; its channels are {place}: pass np.moveaxis(x, {axes[0]}, {axes[1]})"
@@ -173,12 +173,12 @@ def way_out(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
 
 
 def sides_of(shape: tuple[int, ...]) -> list[int]:
-    """Return the sides that are longer than 1."""
+    """Return the sides longer than 1."""
     return [side for side in shape if side > 1]
 
 
 def resolve_device(name: str, state_shape: tuple[int, ...]) -> torch.device:
-    """Return the device; `auto` is the CPU for vectors (a small network waits more than it computes on a GPU)."""
+    """Return the device; `auto` is the CPU for vectors (on a GPU a small network waits more than it computes)."""
     if name == "auto":
         return torch.device("cuda" if len(state_shape) >= 3 and torch.cuda.is_available() else "cpu")
     try:

@@ -1,4 +1,4 @@
-"""Values by action: those of the actions taken, and only those of legal ones.
+"""Picking Q-values: of the actions taken, and of legal actions only.
 
 Masks: Huang and Ontañón 2022, https://arxiv.org/abs/2006.14171.
 """
@@ -12,10 +12,10 @@ __all__ = ["only_legal", "values_of_actions"]
 
 
 def only_legal(q_values: Tensor, action_masks: Tensor | None) -> Tensor:
-    """Set the Q-values of illegal actions to -inf, so that no argmax, maximum or softmax takes them.
+    """Set the Q-values of illegal actions to -inf, so that no argmax, maximum or softmax selects them.
 
-    A row without any legal action stays as it is: it is a terminal state, whose value a discount of 0 drops, and
-    0 times -inf would be NaN.
+    A row without legal actions is left unchanged: it is a terminal state, whose value is multiplied by a discount of 0,
+    and 0 times -inf would be NaN.
 
     Args:
         q_values: `[B, A]`.

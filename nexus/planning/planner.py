@@ -1,4 +1,4 @@
-"""Planning a run: check that it fits, probe it for a few seconds, and put what was found together."""
+"""Planning a run: check that it fits, probe it for a few seconds, and combine the results."""
 
 import os
 import shutil
@@ -36,24 +36,24 @@ def plan(
     probe_seconds: float = 10.0,
     **settings: Any,
 ) -> Forecast:
-    """Say what `nexus.train` with the same arguments would take, and what it can be expected to score.
+    """Estimate the resources that `nexus.train` with the same arguments needs, and the score to expect.
 
-    Memory and disk are arithmetic; the time is that of a short run on this machine, in a temporary folder that is gone
-    afterwards; scores come from committed results of the same settings, environment and protocol.
+    Memory and disk are computed; the time comes from a short run on this machine, in a temporary folder that is deleted
+    afterwards; scores come from committed results with the same settings, environment and protocol.
 
     Args:
         env: a Gymnasium id, a `module:Id`, or a function that makes an environment.
-        preset: named settings; None takes those tuned for `env` if there are any.
-        config: all settings at once, in place of `preset` and `settings`.
-        run_dir: where the run would lie; nothing is written there.
-        probe_seconds: for the probe, without its start.
+        preset: named settings; None for those tuned for `env`, if any.
+        config: all settings at once, instead of `preset` and `settings`.
+        run_dir: the folder of the run; nothing is written there.
+        probe_seconds: duration of the probe, excluding start-up.
         settings: any field of `TrainConfig`.
 
     Raises:
-        ConfigError: the environment or a setting can't be used, or memory or disk do not suffice.
-        RunError: the folder holds something already, or can't be written to.
+        ConfigError: the environment or a setting can't be used, or there is not enough memory or disk space.
+        RunError: the folder is not empty, or can't be written to.
         EnvError: the environment failed.
-        DivergenceError: the training diverged within the probe.
+        DivergenceError: training diverged within the probe.
     """
     require_whole_config(config, settings)
     probe_seconds = convert("probe_seconds", probe_seconds, float)
@@ -95,7 +95,7 @@ def plan(
 
 
 def measured_in(run: Run, seconds: float, started: float) -> Measured:
-    """Return what the probe measures; the batch that it may diverge on is gone with its folder."""
+    """Return the probe's measurements; if it diverges, the batch is deleted with its folder."""
     try:
         return measure(run, seconds, started)
     except DivergenceError as fault:
@@ -103,7 +103,7 @@ def measured_in(run: Run, seconds: float, started: float) -> Measured:
 
 
 def busy() -> bool:
-    """True if more wanted to run in the last minute than there are processors; False where the system does not tell."""
+    """True if the load of the last minute exceeded the number of processors; False if unknown."""
     try:
         return os.getloadavg()[0] > (os.cpu_count() or 1) + 0.5
     except (OSError, AttributeError):
@@ -111,7 +111,7 @@ def busy() -> bool:
 
 
 def require_usable(folder: Path) -> None:
-    """Raise `RunError` unless a run could be made in this folder; makes nothing."""
+    """Raise `RunError` unless a run could be created in this folder; creates nothing."""
     there = nearest_folder(folder)
     if not there.is_dir():
         raise RunError(f"can't write a run to {folder}: {there} is no folder")
@@ -122,7 +122,7 @@ def require_usable(folder: Path) -> None:
 
 
 def free_disk(folder: Path) -> int | None:
-    """Return the bytes that are free where a folder is or would be, or None where the system does not tell."""
+    """Return the free bytes where a folder is or would be, or None if unknown."""
     try:
         return shutil.disk_usage(nearest_folder(folder)).free
     except OSError:
@@ -136,7 +136,7 @@ def nearest_folder(folder: Path) -> Path:
 
 
 def notes(config: TrainConfig, measured: Measured, memory: Memory, limit: int | None) -> tuple[str, ...]:
-    """Say what the numbers leave out."""
+    """Return what the numbers leave out, in words."""
     said = []
     if not memory.fits:
         said.append("replay and process together need more memory than is free: lower replay_capacity")

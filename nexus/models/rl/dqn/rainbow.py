@@ -1,8 +1,8 @@
 """Rainbow (Hessel et al. 2018, https://arxiv.org/abs/1710.02298) and every other combination.
 
-There is no maths here: an algorithm is a choice of parts, a family of losses times the switches `double`, `dueling`,
-`noisy` and `munchausen`. Replay and n-step folding belong to the trainer; an algorithm only names the settings it
-wants for them.
+There is no maths here: an algorithm is a choice of parts, a family of losses combined with the switches `double`,
+`dueling`, `noisy` and `munchausen`. Replay and n-step folding belong to the trainer; an algorithm only sets their
+settings.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,13 +45,13 @@ __all__ = ["ALGORITHMS", "Algorithm", "algorithm_named", "make_agent"]
 
 @dataclass(frozen=True)
 class Parts:
-    """What a family's builder is given: the settings, the shapes and the parts that the switches chose."""
+    """The input of a family's builder: the settings, the shapes and the parts chosen by the switches."""
 
     settings: AgentConfig
     state_shape: tuple[int, ...]
     action_dim: int
     torso: nn.Module
-    features: int  # D, of the torso
+    features: int  # D, the torso's output size
     head: Callable[[int], nn.Module]  # atoms -> head
     bootstrap: Bootstrap
 
@@ -76,7 +76,7 @@ def scalar(parts: Parts) -> tuple[DQNNetwork, Loss]:
 
 
 def of_returns(parts: Parts) -> tuple[DQNNetwork, Loss]:
-    """One number per action, taught by returns."""
+    """One number per action, trained on returns."""
     return parts.network(), ReturnLoss(ERRORS[parts.settings.loss])
 
 
@@ -109,7 +109,7 @@ def implicit_quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
 
 
 def bootstrap_of(settings: AgentConfig) -> Bootstrap:
-    """Return who values the next state."""
+    """Return the bootstrap that the settings choose."""
     if not settings.munchausen:
         return GREEDY
     return MunchausenBootstrap(settings.munchausen_alpha, settings.munchausen_temperature, settings.munchausen_clip)
@@ -120,12 +120,12 @@ class Algorithm:
     """A member of the family.
 
     Args:
-        changes: what it changes, in one line.
-        paper: where it is from.
-        file: where it is.
+        changes: what it changes in DQN, in one line.
+        paper: its paper.
+        file: its source file.
         family: builds its network and its loss.
-        settings: what it brings; a preset's and a user's own settings go over the trainer's part of it.
-        refuses: settings that make no sense with it, and why.
+        settings: its settings; presets and users can override those of the trainer.
+        refuses: settings that make no sense with it, each with the reason.
     """
 
     changes: str
@@ -197,7 +197,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         of_returns,
         settings={
             "trace_decay": 0.65,
-            "layer_norm": True,  # in place of a target network
+            "layer_norm": True,  # instead of a target network
             "loss": "squared",
             "double": False,
             "n_step": 1,
@@ -234,7 +234,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             "noisy": True,
             "prioritized": True,
             "n_step": 3,
-            "layer_norm": True,  # and ε beside the noise
+            "layer_norm": True,  # and ε as well as noise
         },
         refuses={**NO_DRAWS, **SOFT_VALUE},
     ),
@@ -245,7 +245,7 @@ def algorithm_named(name: str) -> Algorithm:
     """Return one of `ALGORITHMS`.
 
     Raises:
-        ConfigError: there is none of that name; says the nearest.
+        ConfigError: no algorithm has that name; the message suggests the nearest.
     """
     name = algorithm_name(name)
     if name not in ALGORITHMS:
@@ -254,7 +254,7 @@ def algorithm_named(name: str) -> Algorithm:
 
 
 def require_sense(algorithm: str, settings: AgentConfig) -> None:
-    """Raise `ConfigError` with the reason if the settings hold what the algorithm or another switch can't take."""
+    """Raise `ConfigError` with the reason if a setting makes no sense with the algorithm or another switch."""
     refused = {(algorithm, name): reason for name, reason in ALGORITHMS[algorithm].refuses.items()}
     if settings.munchausen:
         refused |= {("munchausen", name): reason for name, reason in SOFT_VALUE.items()}
@@ -264,15 +264,15 @@ def require_sense(algorithm: str, settings: AgentConfig) -> None:
 
 
 def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
-    """Return an agent put together from the parts that its name and its switches choose.
+    """Return an agent built from the parts that its name and switches choose.
 
     Args:
         algorithm: one of `ALGORITHMS`.
-        config: `state_dim`, `action_dim`, what else a `DQNAgent` is told of states, and any field of `AgentConfig` over
-            what the algorithm brings.
+        config: `state_dim`, `action_dim`, the other arguments of `DQNAgent` about states, and any field of
+            `AgentConfig`, which overrides the algorithm's settings.
 
     Raises:
-        ConfigError: the name or a setting is unknown, or a combination makes no sense; says why.
+        ConfigError: the name or a setting is unknown, or a combination makes no sense; the message says why.
     """
     whole, settings, network, loss = put_together(algorithm, config)
     return DQNAgent(
@@ -285,10 +285,10 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
 
 
 def network_bytes(algorithm: str = "dqn", /, **config: Any) -> int:
-    """Return what the network of such an agent would take, in bytes; allocates none of it.
+    """Return the bytes that the network of such an agent would take, without allocating it.
 
     Raises:
-        ConfigError: as `make_agent` does.
+        ConfigError: as in `make_agent`.
     """
     with torch.device("meta"):
         _, _, network, _ = put_together(algorithm, config)
@@ -296,7 +296,7 @@ def network_bytes(algorithm: str = "dqn", /, **config: Any) -> int:
 
 
 def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], AgentConfig, DQNNetwork, Loss]:
-    """Return all settings as given and as checked, the network and the loss."""
+    """Return all settings as given and as validated, the network and the loss."""
     algorithm = algorithm_name(algorithm)
     chosen = algorithm_named(algorithm)
     own = {name: value for name, value in chosen.settings.items() if name in AgentConfig.__dataclass_fields__}
@@ -305,7 +305,7 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     state_shape, action_dim = pop_dims(values)
     bounds = pop_bounds(values, state_shape)
     span = pop_scale(values, bounds)
-    pop_discrete_start(values, state_shape)  # no matter of the network
+    pop_discrete_start(values, state_shape)  # does not concern the network
     settings = AgentConfig.from_mapping(values)
     require_sense(algorithm, settings)
     linear = partial(NoisyLinear, sigma0=settings.noisy_sigma) if settings.noisy else nn.Linear
