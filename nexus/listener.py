@@ -90,6 +90,12 @@ class Listener:
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
         """Called after each evaluation."""
 
+    def on_scalars(self, steps: int, values: Mapping[str, float]) -> None:
+        """Called with each line of scalars, as `metrics.jsonl` and TensorBoard get it."""
+
+    def on_end(self, status: str) -> None:
+        """Called once when the run has ended: `finished`, `interrupted`, `failed` or `diverged`, as in `run.json`."""
+
     def on_notice(self, text: str) -> None:
         """Called with what the user should know, such as a damaged checkpoint; a Python warning, if not filled."""
         warnings.warn(text, RuntimeWarning, stacklevel=2)
@@ -132,6 +138,16 @@ class Listeners(Listener):
         """Tell all."""
         for listener in self.listeners:
             listener.on_evaluation(steps, evaluation)
+
+    def on_scalars(self, steps: int, values: Mapping[str, float]) -> None:
+        """Tell all."""
+        for listener in self.listeners:
+            listener.on_scalars(steps, values)
+
+    def on_end(self, status: str) -> None:
+        """Tell all."""
+        for listener in self.listeners:
+            listener.on_end(status)
 
     def on_notice(self, text: str) -> None:
         """Tell those that have something to do with it; if none has, warn once."""

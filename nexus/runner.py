@@ -104,10 +104,15 @@ class Run:
         except KeyboardInterrupt as stop:  # a second signal, or one that the program around turned into this
             stopped_by = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         except BaseException:
+            status = "failed" if self.course.divergence is None else "diverged"
             with suppress(RunError):  # on a full disk say what came first
-                self.files.save("failed" if self.course.divergence is None else "diverged", self.course)
+                self.files.save(status, self.course)
+            with suppress(Exception):
+                self.listener.on_end(status)
             raise
-        self.files.save("finished" if stopped_by is None else "interrupted", self.course, evaluation)
+        status = "finished" if stopped_by is None else "interrupted"
+        self.files.save(status, self.course, evaluation)
+        self.listener.on_end(status)
         return TrainResult(
             self.parts.agent,
             self.files.folder,
@@ -168,7 +173,7 @@ class Run:
     def open_log(self) -> RunLog:
         """Open the log files, cut back to the checkpoint that the run goes on from."""
         logs = None if self.from_checkpoint is None else self.from_checkpoint.logs
-        return RunLog(self.files.folder, logs, self.course.seconds)
+        return RunLog(self.files.folder, logs, self.course.seconds, self.listener.on_scalars)
 
     def follow(self, log: RunLog, evaluations: Evaluations) -> None:
         """Iterate the loop to its end, until an evaluation reaches the target return, or until it is to stop."""

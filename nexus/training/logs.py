@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -154,14 +154,22 @@ class RunLog:
         folder: the run's folder.
         kept: what `marks` returned at the checkpoint that the run goes on from; None begins anew.
         seconds: that the run has taken so far.
+        told: called with each line of scalars, too.
     """
 
-    def __init__(self, folder: Path, kept: LogMarks | None = None, seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kept: LogMarks | None = None,
+        seconds: float = 0.0,
+        told: Callable[[int, Mapping[str, float]], None] | None = None,
+    ) -> None:
         from tensorboard.summary import Writer  # costs a third of a second, so only who logs pays
 
         kept = LogMarks({}, {}) if kept is None else kept
         nothing = Mark(0, "")
         self._started = time.time() - seconds
+        self._told = told
         self._boards = folder / "tensorboard"
         cut_boards(self._boards, kept.boards)
         self._metrics = LogFile(folder / METRICS_FILE, kept.files.get(METRICS_FILE, nothing).bytes)
@@ -205,6 +213,8 @@ class RunLog:
         with wants_disk(self._boards):
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+        if self._told is not None:
+            self._told(step, values)
 
     def marks(self) -> LogMarks:
         """Return what a checkpoint needs to cut the files back to this moment: marks, and sizes for TensorBoard."""
