@@ -21,6 +21,7 @@ __all__ = [
     "make_agent",
     "plan",
     "resume",
+    "tracker",
     "train",
 ]
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from nexus.models.rl.dqn import DQNAgent, DQNNetwork
     from nexus.models.rl.dqn.rainbow import make_agent
     from nexus.planning import plan
+    from nexus.tracking import tracker
 
 HOMES = {
     "evaluate": "nexus.api",
@@ -38,6 +40,7 @@ HOMES = {
     "make_agent": "nexus.models.rl.dqn.rainbow",
     "plan": "nexus.planning",
     "resume": "nexus.api",
+    "tracker": "nexus.tracking",
     "train": "nexus.api",
     "Listener": "nexus.listener",
     "Listeners": "nexus.listener",

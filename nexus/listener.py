@@ -2,7 +2,7 @@
 
 import signal
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,13 @@ class LiveRun:
         agent: who learns.
         replay: what it learns from.
         counters: how far it has come; they move on.
+        notice: shows a line of text as the run's own notices are shown.
     """
 
-    def __init__(self, agent: DQNAgent, replay: AnyReplay, counters: loop.Counters) -> None:
+    def __init__(
+        self, agent: DQNAgent, replay: AnyReplay, counters: loop.Counters, notice: Callable[[str], None]
+    ) -> None:
+        self.notice = notice
         self.agent = agent
         self.replay = replay
         self.counters = counters

@@ -75,7 +75,7 @@ class Run:
             stack.enter_context(locked(folder))
             self.parts.watch(folder)
             self.files = RunFiles(folder, self.parts, preset)
-            self.live = LiveRun(self.parts.agent, self.parts.replay, self.parts.counters)
+            self.live = LiveRun(self.parts.agent, self.parts.replay, self.parts.counters, listener.on_notice)
             if begun:
                 require_no_links_out(folder)
                 self.restore()
