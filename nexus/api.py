@@ -16,7 +16,7 @@ import torch
 
 from nexus.core.config import AgentConfig, convert
 from nexus.core.errors import ConfigError, RunError, interrupted, one_line
-from nexus.core.names import algorithm_name
+from nexus.core.names import algorithm_name, current_names
 from nexus.core.period import whole_number
 from nexus.core.state import part
 from nexus.envs.atari import canonical, is_atari
@@ -83,6 +83,7 @@ def configured(
     env: EnvSource, preset: str | None, settings: Mapping[str, Any]
 ) -> tuple[str | None, TrainConfig, list[str]]:
     """Return the name of the preset, what `make_config` returns, and what was given up for the user's settings."""
+    settings = current_names(settings)
     name, values = resolve_preset(preset, name_of(env))
     algorithm = algorithm_name(settings.get("algorithm", values.get("algorithm", "dqn")))
     values |= {**algorithm_named(algorithm).settings, **algorithm_preset(name, name_of(env), algorithm)}

@@ -12,7 +12,7 @@ PACE: dict[str, Any] = {
     "replay_capacity": 64,
     "update_every": "64 steps",
     "target_update_every": "64 steps",
-    "updates_each": 16,
+    "gradient_steps": 16,
     "batch_size": 16,
 }  # small rollouts
 

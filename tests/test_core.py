@@ -136,7 +136,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("n_step", 0),
     ("replay_capacity", 0),
     ("batch_size", 0),
-    ("updates_each", 0),
+    ("gradient_steps", 0),
     ("epsilon_steps", 0),
     ("learning_rate_step", 0),
     ("eval_episodes", -1),

@@ -60,7 +60,7 @@ CONFIG = make_config(
     total_steps=1_000,
     learning_starts=200,
     update_every="4 steps",
-    updates_each=3,
+    gradient_steps=3,
     eval_every=None,
     eval_episodes=250,
     checkpoint_every="300 steps",
@@ -339,7 +339,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
     """Two configs that differ in one setting."""
-    algorithm = "pqn" if name == "trace_decay" else "dqn"
+    algorithm = "pqn" if name == "trace_lambda" else "dqn"
     base = make_config("CartPole-v1", algorithm=algorithm, temperature_min=0.05)
     value = getattr(base, name)
     text: dict[str, Any] = {

@@ -291,7 +291,7 @@ SETTINGS: dict[str, Any] = {"algorithm": "pqn", "hidden_dim": 32, "learning_rate
 
 @pytest.mark.parametrize("decay", [0.0, 0.65, 1.0])
 def test_a_reward_reaches_the_step_before_it(tmp_path: Path, decay: float) -> None:
-    settings = {**SETTINGS, "num_envs": 4, "total_steps": 3_000, "gamma": 0.9, "trace_decay": decay}
+    settings = {**SETTINGS, "num_envs": 4, "total_steps": 3_000, "gamma": 0.9, "trace_lambda": decay}
     agent = nexus.train(probes.DelayedReward, run_dir=tmp_path / "run", **settings).agent
     for signal in (-1, 1):
         first, second = (agent.q_network(np.array([at, signal], np.float32)).detach().numpy() for at in (0, 1))
@@ -370,9 +370,9 @@ def test_cartpole_is_solved_with_other_seeds(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"algorithm": "dqn", "trace_decay": 0.9}, "trace_decay = 0.9: needs the algorithm pqn"),
-        ({"trace_decay": None}, "trace_decay = None: needs a number in"),
-        ({"trace_decay": 1.5}, "trace_decay = 1.5: needs a number in"),
+        ({"algorithm": "dqn", "trace_lambda": 0.9}, "trace_lambda = 0.9: needs the algorithm pqn"),
+        ({"trace_lambda": None}, "trace_lambda = None: needs a number in"),
+        ({"trace_lambda": 1.5}, "trace_lambda = 1.5: needs a number in"),
         ({"n_step": 3}, "n_step = 3: needs 1 with pqn"),
         ({"prioritized": True}, "prioritized = True: needs false with pqn"),
         ({"replay_store": "raw", "frame_stack": 2}, "replay_store = 'raw': needs auto or full"),
@@ -394,7 +394,7 @@ def test_atari_has_settings_for_it() -> None:
 
 
 def test_the_command_line_says_rollout_and_decay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["CartPole-v1", "--algo", "pqn", "--total-steps", "1100", "--eval-episodes", "1", "--trace-decay", "0.8"]
+    words = ["CartPole-v1", "--algo", "pqn", "--total-steps", "1100", "--eval-episodes", "1", "--trace-lambda", "0.8"]
     assert main(["train", *words, "--target-return", "none", "--run-dir", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
     assert re.search(r"rollout +1,024 transitions, 0\.0 MB, λ = 0\.8", said)

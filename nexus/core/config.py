@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nexus.core.errors import ConfigError, nearest
-from nexus.core.names import algorithm_name
+from nexus.core.names import algorithm_name, current_names
 from nexus.core.period import Period
 
 __all__ = ["AgentConfig", "CheckedConfig", "Keywords"]
@@ -38,11 +38,12 @@ class CheckedConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build from plain values, as read from JSON.
+        """Build from plain values, as read from JSON; `ALIASES` of settings are taken too.
 
         Raises:
             ConfigError: a key is unknown (with the nearest known ones), or a value has the wrong type.
         """
+        values = current_names(values)
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:

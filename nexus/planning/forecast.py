@@ -140,7 +140,7 @@ def updates(config: TrainConfig, slices: Sequence[Slice]) -> float:
     """Return how many updates a run takes; where episodes trigger them, at the rate of the probe."""
     every = config.update_every
     if every.unit == "steps":
-        return every.crossings(config.learning_starts, config.total_steps) * config.updates_each
+        return every.crossings(config.learning_starts, config.total_steps) * config.gradient_steps
     steps = sum(part.steps for part in slices)
     return (config.total_steps - config.learning_starts) * sum(part.updates for part in slices) / steps
 
@@ -239,7 +239,7 @@ def disk_of(
     period = config.checkpoint_every
     older = 0 if period is None else min(config.keep_checkpoints, period.crossings(0, config.total_steps))
     rows = held + (0 if period is None else older * period.count)
-    if config.trace_decay is not None:  # each checkpoint has its own rollout, and there is no replay
+    if config.trace_lambda is not None:  # each checkpoint has its own rollout, and there is no replay
         state, rows = state + int(held * row), 0
     kept = older + 1
     # One more state: the next is written before the oldest goes.
@@ -248,7 +248,7 @@ def disk_of(
 
 def updates_at_most(config: TrainConfig) -> int:
     """Return how many updates come of steps; where episodes trigger them, as if each step ended one."""
-    return config.total_steps // config.update_every.count * config.updates_each
+    return config.total_steps // config.update_every.count * config.gradient_steps
 
 
 def require_disk(config: TrainConfig, disk: Disk, network: int, row: float) -> None:
@@ -261,7 +261,7 @@ def require_disk(config: TrainConfig, disk: Disk, network: int, row: float) -> N
 
     would = ["checkpoint_every none"] if config.checkpoint_every is not None and fits(checkpoint_every=None) else []
     low, high = config.batch_size, config.replay_capacity
-    if config.trace_decay is None and fits(replay_capacity=low):
+    if config.trace_lambda is None and fits(replay_capacity=low):
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(replay_capacity=middle) else (low, middle)

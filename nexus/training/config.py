@@ -53,7 +53,7 @@ class TrainConfig(AgentConfig):
     """Learn from rewards clipped to this size; reported returns are never clipped. None for no clipping."""
     n_step: int = 1
     """Rewards folded into one transition before the bootstrap."""
-    trace_decay: float | None = None
+    trace_lambda: float | None = None
     """pqn: λ of its returns, from 0 (one step) to 1 (all that was played)."""
     prioritized: bool = False
     """Replay what surprised most often (PER), with importance weights."""
@@ -72,7 +72,7 @@ class TrainConfig(AgentConfig):
     """Steps before the first update; ε-greedy schedules by steps start here too."""
     update_every: Period = EVERY_4_STEPS
     """How often to learn, in steps or episodes."""
-    updates_each: int = 1
+    gradient_steps: int = 1
     """Updates each time."""
     actor_sync_every: Period | None = None
     """Learn in a second thread while a copy of the network plays, which follows so often, in steps; none: in turns."""
@@ -116,7 +116,7 @@ class TrainConfig(AgentConfig):
             self.require(getattr(self, name) >= 1, name, "at least 1")
         for name in (
             "batch_size",
-            "updates_each",
+            "gradient_steps",
             "epsilon_steps",
             "learning_rate_step",
             "eval_max_steps",
@@ -177,11 +177,11 @@ class TrainConfig(AgentConfig):
     def check_returns(self) -> None:
         """Raise `ConfigError` if λ-returns are asked for where there are none, or with what they take the place of."""
         if self.algorithm != "pqn":
-            self.require(self.trace_decay is None, "trace_decay", "the algorithm pqn, or none; others have n_step")
+            self.require(self.trace_lambda is None, "trace_lambda", "the algorithm pqn, or none; others have n_step")
             return
-        has_decay = self.trace_decay is not None and 0 <= self.trace_decay <= 1
-        self.require(has_decay, "trace_decay", "a number in [0, 1] for pqn")
-        self.require(self.n_step == 1, "n_step", "1 with pqn, whose returns look ahead by trace_decay")
+        has_decay = self.trace_lambda is not None and 0 <= self.trace_lambda <= 1
+        self.require(has_decay, "trace_lambda", "a number in [0, 1] for pqn")
+        self.require(self.n_step == 1, "n_step", "1 with pqn, whose returns look ahead by trace_lambda")
         self.require(not self.prioritized, "prioritized", "false with pqn: it learns from all that was played")
         self.require(self.replay_store in ("auto", "full"), "replay_store", "auto or full with pqn")
         period = Period(self.replay_capacity, "steps")

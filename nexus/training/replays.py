@@ -71,7 +71,7 @@ def store_for(
 
     Whoever resumes may find less room there: compressed frames and those of a device are the same in a checkpoint.
     """
-    if config.trace_decay is not None:
+    if config.trace_lambda is not None:
         return "full"
     if config.replay_store != "auto":
         return config.replay_store
@@ -118,12 +118,12 @@ def replay_for(
 ) -> AnyReplay:
     """Return the empty replay that the config asks for, for states of this shape and dtype, and an agent there.
 
-    Where the config has a trace decay it is a rollout, and `values` tells what its next states are worth.
+    Where the config has a trace λ it is a rollout, and `values` tells what its next states are worth.
     """
     rng = generator(config.seed, "replay")
-    if config.trace_decay is not None:
+    if config.trace_lambda is not None:
         assert values is not None
-        return RolloutBuffer(config.replay_capacity, config.num_envs, config.trace_decay, rng, values)
+        return RolloutBuffer(config.replay_capacity, config.num_envs, config.trace_lambda, rng, values)
     store = store_for(config, state_shape, state_dtype, device)
     like = np.broadcast_to(np.zeros((), state_dtype), (config.num_envs, *state_shape))
     storage = STORAGES[store](config, like, device)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from nexus.core import AgentConfig, ConfigError, nearest
-from nexus.core.names import algorithm_name
+from nexus.core.names import algorithm_name, current_names
 from nexus.core.seeding import seeded_initialisation, torch_generator
 from nexus.models.layers import Head, NoisyLinear
 from nexus.models.rl.dqn.agent import DQNAgent
@@ -196,7 +196,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         "pqn.py",
         of_returns,
         settings={
-            "trace_decay": 0.65,
+            "trace_lambda": 0.65,
             "layer_norm": True,  # in place of a target network
             "loss": "squared",
             "double": False,
@@ -207,7 +207,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             "replay_store": "full",
             "learning_starts": 0,
             "update_every": "1024 steps",
-            "updates_each": 64,  # four passes
+            "gradient_steps": 64,  # four passes
             "batch_size": 64,
             "target_update_every": "1024 steps",
             "tau": 1.0,
@@ -300,7 +300,7 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     algorithm = algorithm_name(algorithm)
     chosen = algorithm_named(algorithm)
     own = {name: value for name, value in chosen.settings.items() if name in AgentConfig.__dataclass_fields__}
-    whole = {**own, **config, "algorithm": algorithm}
+    whole = {**own, **current_names(config), "algorithm": algorithm}
     values = dict(whole)
     state_shape, action_dim = pop_dims(values)
     bounds = pop_bounds(values, state_shape)
