@@ -9,8 +9,8 @@ REPLAYED = [name for name in ALGORITHMS if name != "pqn"]
 
 PACE: dict[str, Any] = {
     "num_envs": 2,
-    "replay_capacity": 64,
-    "update_every": "64 steps",
+    "rollout_steps": 64,
+    "update_every": None,
     "target_update_every": "64 steps",
     "gradient_steps": 16,
     "batch_size": 16,

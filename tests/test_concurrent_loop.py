@@ -224,8 +224,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "iqn": {"algorithm": "iqn"},
     "pqn": {
         "algorithm": "pqn",
-        "replay_capacity": 100,
-        "update_every": "100 steps",
+        "rollout_steps": 100,
+        "update_every": None,
         "target_update_every": "100 steps",
         "gradient_steps": 8,
     },

@@ -135,6 +135,7 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("frame_stack", 0),
     ("n_step", 0),
     ("replay_capacity", 0),
+    ("rollout_steps", 0),
     ("batch_size", 0),
     ("gradient_steps", 0),
     ("epsilon_steps", 0),

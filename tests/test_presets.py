@@ -126,7 +126,8 @@ def test_the_paper_preset_is_pqns_settings_for_atari() -> None:
         "protocol": "nature",
     }
     assert {name: getattr(config, name) for name in expected} == expected
-    assert str(config.update_every) == str(config.target_update_every) == f"{128 * 32} steps"
+    assert str(config.update_period) == str(config.target_update_every) == f"{128 * 32} steps"
+    assert config.rollout_steps == 128 * 32
 
 
 def test_the_fast_preset_is_pqn_and_has_a_replay_for_the_others() -> None:

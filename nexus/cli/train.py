@@ -41,6 +41,8 @@ SETTLING = (
     "epsilon_steps",
     "total_steps",
     "learning_starts",
+    "rollout_steps",
+    "target_update_every",
 )
 
 

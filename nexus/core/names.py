@@ -78,6 +78,8 @@ def algorithm_name(name: Any) -> str:
 def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings under the names that they have now.
 
+    Until format 3, `replay_capacity` and `update_every` together gave the length of a PQN rollout.
+
     Raises:
         ConfigError: a setting is given under two of its names.
     """
@@ -87,4 +89,15 @@ def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
         if now in given:
             raise ConfigError(f"{given[now]} and {name} are one setting, {now}: give it once")
         given[now] = name
-    return {now: settings[name] for now, name in given.items()}
+    current = {now: settings[name] for now, name in given.items()}
+    said_before = "rollout_steps" not in current and "replay_capacity" in current and is_pqn(current)
+    if said_before and str(current.get("update_every")) == f"{current['replay_capacity']} steps":
+        del current["update_every"]
+        current["rollout_steps"] = current.pop("replay_capacity")
+    return current
+
+
+def is_pqn(settings: Mapping[str, Any]) -> bool:
+    """True if settings name the algorithm PQN."""
+    name = settings.get("algorithm")
+    return isinstance(name, str) and algorithm_name(name) == "pqn"

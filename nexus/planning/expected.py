@@ -140,8 +140,10 @@ def plain(value: Any) -> str:
 
 def learning_settings(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that move learning, as plain values; not the protocol, which the environment completes."""
-    own = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol"}
-    return {name: value for name, value in config.to_mapping().items() if name in own}
+    unread = "rollout_steps" if config.capacity_setting == "replay_capacity" else "replay_capacity"
+    own = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol", unread}
+    values = {**config.to_mapping(), "update_every": str(config.update_period)}  # the period, not how it was given
+    return {name: value for name, value in values.items() if name in own}
 
 
 def protocol_of(env: str, config: TrainConfig) -> str | None:

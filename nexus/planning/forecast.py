@@ -138,7 +138,7 @@ class Forecast:
 
 def updates(config: TrainConfig, slices: Sequence[Slice]) -> float:
     """Return how many updates a run takes; where episodes trigger them, at the rate of the probe."""
-    every = config.update_every
+    every = config.update_period
     if every.unit == "steps":
         return every.crossings(config.learning_starts, config.total_steps) * config.gradient_steps
     steps = sum(part.steps for part in slices)
@@ -234,7 +234,7 @@ def disk_of(
     # The last weights and the best ones, with both networks; the best as of the last checkpoint may be others still.
     weights = (2 if config.eval_every is None else 3) * 2 * network
     logs = lines // every.count * LOG_LINE + episodes * EPISODE_LINE + weights
-    held = min(config.replay_capacity, config.total_steps)
+    held = min(config.kept_transitions, config.total_steps)
     state = 4 * network + (8 * held if config.prioritized else 0)
     period = config.checkpoint_every
     older = 0 if period is None else min(config.keep_checkpoints, period.crossings(0, config.total_steps))
@@ -248,7 +248,7 @@ def disk_of(
 
 def updates_at_most(config: TrainConfig) -> int:
     """Return how many updates come of steps; where episodes trigger them, as if each step ended one."""
-    return config.total_steps // config.update_every.count * config.gradient_steps
+    return config.total_steps // config.update_period.count * config.gradient_steps
 
 
 def require_disk(config: TrainConfig, disk: Disk, network: int, row: float) -> None:

@@ -55,6 +55,8 @@ class TrainConfig(AgentConfig):
     """Rewards folded into one transition before the bootstrap."""
     trace_lambda: float | None = None
     """pqn: λ of its returns, from 0 (one step) to 1 (all that was played)."""
+    rollout_steps: int = 1024
+    """pqn: steps of all environments together between updates, which learn from all of them."""
     prioritized: bool = False
     """Replay what surprised most often (PER), with importance weights."""
     priority_exponent: float = 0.5
@@ -70,8 +72,8 @@ class TrainConfig(AgentConfig):
     """Transitions per update."""
     learning_starts: int = 1_000
     """Steps before the first update; ε-greedy schedules by steps start here too."""
-    update_every: Period = EVERY_4_STEPS
-    """How often to learn, in steps or episodes."""
+    update_every: Period | None = None
+    """How often to learn, in steps or episodes; none for every 4 steps. pqn learns after each rollout."""
     gradient_steps: int = 1
     """Updates each time."""
     actor_sync_every: Period | None = None
@@ -112,7 +114,15 @@ class TrainConfig(AgentConfig):
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible, alone or with another."""
         super().check()
-        for name in ("total_steps", "num_envs", "frame_skip", "frame_stack", "n_step", "replay_capacity"):
+        for name in (
+            "total_steps",
+            "num_envs",
+            "frame_skip",
+            "frame_stack",
+            "n_step",
+            "replay_capacity",
+            "rollout_steps",
+        ):
             self.require(getattr(self, name) >= 1, name, "at least 1")
         for name in (
             "batch_size",
@@ -146,7 +156,8 @@ class TrainConfig(AgentConfig):
         self.require(self.learning_rate_end >= 0, "learning_rate_end", "0 or more")
         self.require(0 < self.learning_rate_factor <= 1, "learning_rate_factor", "a factor in (0, 1]")
         self.require(self.threads is None or self.threads >= 1, "threads", "at least 1, or none")
-        self.require(self.update_every.unit != "updates", "update_every", "steps or episodes")
+        in_updates = self.update_every is not None and self.update_every.unit == "updates"
+        self.require(not in_updates, "update_every", "steps or episodes, or none")
         self.require(
             self.replay_store in ("auto", "full") or self.frame_stack >= 2,
             "replay_store",
@@ -159,9 +170,9 @@ class TrainConfig(AgentConfig):
         can_go_back = self.on_divergence == "stop" or self.checkpoint_every is not None
         self.require(can_go_back, "on_divergence", "checkpoint_every to be set too")
         self.require(
-            self.batch_size <= self.replay_capacity,
+            self.batch_size <= self.kept_transitions,
             "batch_size",
-            f"at most replay_capacity = {self.replay_capacity}",
+            f"at most {self.capacity_setting} = {self.kept_transitions}",
         )
         self.require(
             self.learning_starts < self.total_steps,
@@ -184,8 +195,26 @@ class TrainConfig(AgentConfig):
         self.require(self.n_step == 1, "n_step", "1 with pqn, whose returns look ahead by trace_lambda")
         self.require(not self.prioritized, "prioritized", "false with pqn: it learns from all that was played")
         self.require(self.replay_store in ("auto", "full"), "replay_store", "auto or full with pqn")
-        period = Period(self.replay_capacity, "steps")
-        self.require(self.update_every == period, "update_every", f"'{period}' with pqn: its replay_capacity")
+        by_rollout = self.update_every in (None, Period(self.rollout_steps, "steps"))
+        self.require(by_rollout, "update_every", f"none with pqn: it learns every rollout_steps = {self.rollout_steps}")
+
+    @property
+    def update_period(self) -> Period:
+        """How often to learn: after each rollout of pqn, else every `update_every`."""
+        if self.trace_lambda is not None:
+            return Period(self.rollout_steps, "steps")
+        return EVERY_4_STEPS if self.update_every is None else self.update_every
+
+    @property
+    def capacity_setting(self) -> str:
+        """The setting that says how many transitions are kept."""
+        return "replay_capacity" if self.trace_lambda is None else "rollout_steps"
+
+    @property
+    def kept_transitions(self) -> int:
+        """Transitions that the replay has room for, or those of a rollout of pqn."""
+        capacity: int = getattr(self, self.capacity_setting)
+        return capacity
 
     def spec_of(self, env: EnvSource) -> EnvSpec:
         """Return an environment as a run with these settings sees it.

@@ -210,7 +210,7 @@ def updates_due(config: TrainConfig, before: Counters, after: Counters) -> int:
     """How many updates this step brings: none until `learning_starts`."""
     if after.steps <= config.learning_starts:
         return 0
-    return crossings(config.update_every, before, after) * config.gradient_steps
+    return crossings(config.update_period, before, after) * config.gradient_steps
 
 
 def clip(rewards: Array, size: float | None) -> Array:

@@ -266,8 +266,7 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
             "pqn": {
                 "total_steps": 10_000_000,
                 "num_envs": 128,
-                "replay_capacity": 4096,  # 32 steps of each
-                "update_every": "4096 steps",
+                "rollout_steps": 4096,  # 32 of each
                 "target_update_every": "4096 steps",
                 "gradient_steps": 64,  # two passes
                 "batch_size": 128,
@@ -350,6 +349,9 @@ def settled(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str
                 f"{changed['target_return']:g} ends the run"
             )
             changed["target_return"] = None
+    each_rollout = changed.get("target_update_every") == f"{changed.get('rollout_steps')} steps"
+    if each_rollout and "rollout_steps" in own:
+        changed["target_update_every"] = f"{own['rollout_steps']} steps"  # the target network goes on following each
     known = {"epsilon_schedule": TrainConfig.epsilon_schedule, **changed, **own}
     if "total_steps" in known and "epsilon_steps" not in known and known["epsilon_schedule"] == "linear":
         total, starts = (whole_number(str(known.get(name, usual))) for name, usual in USUAL_STEPS.items())

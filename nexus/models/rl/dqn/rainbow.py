@@ -203,10 +203,10 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             "n_step": 1,
             "prioritized": False,
             "num_envs": 32,
-            "replay_capacity": 1024,
+            "rollout_steps": 1024,
             "replay_store": "full",
             "learning_starts": 0,
-            "update_every": "1024 steps",
+            "update_every": None,
             "gradient_steps": 64,  # four passes
             "batch_size": 64,
             "target_update_every": "1024 steps",
