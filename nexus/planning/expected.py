@@ -140,7 +140,7 @@ def plain(value: Any) -> str:
 
 def learning_settings(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that move learning, as plain values; not the protocol, which the environment completes."""
-    unread = "rollout_steps" if config.capacity_setting == "replay_capacity" else "replay_capacity"
+    unread = "replay_capacity" if config.has_rollouts else "rollout_steps"
     own = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol", unread}
     values = {**config.to_mapping(), "update_every": str(config.update_period)}  # the period, not how it was given
     return {name: value for name, value in values.items() if name in own}

@@ -239,7 +239,7 @@ def disk_of(
     period = config.checkpoint_every
     older = 0 if period is None else min(config.keep_checkpoints, period.crossings(0, config.total_steps))
     rows = held + (0 if period is None else older * period.count)
-    if config.trace_lambda is not None:  # each checkpoint has its own rollout, and there is no replay
+    if config.has_rollouts:  # each checkpoint has its own rollout, and there is no replay
         state, rows = state + int(held * row), 0
     kept = older + 1
     # One more state: the next is written before the oldest goes.
@@ -261,7 +261,7 @@ def require_disk(config: TrainConfig, disk: Disk, network: int, row: float) -> N
 
     would = ["checkpoint_every none"] if config.checkpoint_every is not None and fits(checkpoint_every=None) else []
     low, high = config.batch_size, config.replay_capacity
-    if config.trace_lambda is None and fits(replay_capacity=low):
+    if not config.has_rollouts and fits(replay_capacity=low):
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(replay_capacity=middle) else (low, middle)

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nexus.api import folder_of, make_config, notices, process_for, require_whole_config
-from nexus.core.config import convert
+from nexus.core.checked import convert
 from nexus.core.errors import ConfigError, DivergenceError, RunError
 from nexus.data.memory import available_memory
 from nexus.envs.factory import EnvSource, name_of

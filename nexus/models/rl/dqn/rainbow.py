@@ -16,6 +16,7 @@ from torch import nn
 from nexus.core import AgentConfig, ConfigError, nearest
 from nexus.core.names import algorithm_name, current_names
 from nexus.core.seeding import seeded_initialisation, torch_generator
+from nexus.core.settings import MunchausenSettings
 from nexus.models.layers import Head, NoisyLinear
 from nexus.models.rl.dqn.agent import DQNAgent
 from nexus.models.rl.dqn.boltzmann import by_temperature
@@ -108,7 +109,7 @@ def implicit_quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
     return network, IQNLoss(generator, samples, samples, bootstrap=parts.bootstrap)
 
 
-def bootstrap_of(settings: AgentConfig) -> Bootstrap:
+def bootstrap_of(settings: MunchausenSettings) -> Bootstrap:
     """Return who values the next state."""
     if not settings.munchausen:
         return GREEDY
