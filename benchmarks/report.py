@@ -377,7 +377,7 @@ def atari() -> str:
 def of_today(env: str, config: dict[str, Any]) -> bool:
     """Tell whether a record's settings are those that `nexus train` has for the game now."""
     now = make_config(env, "fast").to_mapping()
-    then = TrainConfig().to_mapping() | config  # a setting that there was not yet had its default
+    then = TrainConfig.from_mapping(config).to_mapping()  # a setting that there was not yet had its default
     return all(now[name] == then[name] for name in now if name != "seed")
 
 

@@ -14,13 +14,15 @@ from typing import Any, Literal, Self
 import gymnasium as gym
 import torch
 
-from nexus.core.config import AgentConfig, convert
+from nexus.core.checked import convert
+from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, interrupted, one_line
-from nexus.core.names import algorithm_name
+from nexus.core.names import algorithm_name, current_names
 from nexus.core.period import whole_number
 from nexus.core.state import part
 from nexus.envs.atari import canonical, is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
+from nexus.envs.settings import LEAST_FRAME, MOST_FRAME
 from nexus.envs.stream import LONGEST
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.layers import in_mode
@@ -33,7 +35,7 @@ from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.best import BEST, BestWeights
 from nexus.training.checkpoint import read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints, best_of
-from nexus.training.config import LEAST_FRAME, MOST_FRAME, TrainConfig, kwargs_for
+from nexus.training.config import TrainConfig, kwargs_for
 from nexus.training.edited import read_run_or_copy, read_unedited_run
 from nexus.training.evaluation import Evaluation, long_evaluation
 from nexus.training.evaluation import evaluate as play
@@ -83,6 +85,7 @@ def configured(
     env: EnvSource, preset: str | None, settings: Mapping[str, Any]
 ) -> tuple[str | None, TrainConfig, list[str]]:
     """Return the name of the preset, what `make_config` returns, and what was given up for the user's settings."""
+    settings = current_names(settings)
     name, values = resolve_preset(preset, name_of(env))
     algorithm = algorithm_name(settings.get("algorithm", values.get("algorithm", "dqn")))
     values |= {**algorithm_named(algorithm).settings, **algorithm_preset(name, name_of(env), algorithm)}

@@ -172,7 +172,7 @@ class Parts:
         own = sum(value.nbytes for value in self.agent.get_state().values() if isinstance(value, np.ndarray))
         seen = config.num_envs * (replay_bytes(1, shape, self.state_dtype) + 2 * action_dim)
         actions = 8 * config.num_envs * (self.stream.longest + self.stream.reseed_after)
-        rollout = 0 if config.trace_decay is None else self.replay_bytes  # it has no chunks
+        rollout = 0 if config.trace_lambda is None else self.replay_bytes  # it has no chunks
         return 4 * own + 16 * config.replay_capacity + (config.n_step + 2) * seen + actions + rollout + (1 << 20)
 
 

@@ -22,7 +22,7 @@ from nexus.cli.parsing import flags_of
 from nexus.cli.plan import PlanCommand
 from nexus.cli.plot import PlotCommand
 from nexus.cli.resume import ResumeCommand
-from nexus.cli.train import ALIASES, TrainCommand
+from nexus.cli.train import FLAG_ALIASES, TrainCommand
 from nexus.cli.verify import VerifyCommand
 from nexus.cli.watch import WatchCommand
 from tests.chaos import Silent, interrupt, interrupted
@@ -243,7 +243,7 @@ def test_lines_are_found() -> None:
 def test_every_flag_is_one() -> None:
     kinds: list[Any] = [TrainCommand, PlanCommand, ResumeCommand, EvaluateCommand, WatchCommand, PlotCommand]
     known = {flag for kind in (*kinds, VerifyCommand, AlgorithmsCommand) for flag in flags_of(kind)} | {
-        *ALIASES,
+        *FLAG_ALIASES,
         "--help",
     }
     known |= {f"--no-{flag[2:]}" for flag in known}

@@ -308,9 +308,9 @@ def test_evaluations_change_no_bit_of_training(algorithm: str, tmp_path: Path) -
 def test_evaluations_change_no_bit_of_training_on_a_game(preset: str, tmp_path: Path) -> None:
     pytest.importorskip("ale_py")
     small: dict[str, Any] = {"total_steps": 512, "learning_starts": 64, "eval_episodes": 1, "frame_size": 36}
-    small |= {"replay_capacity": 256, "num_envs": 4, "hidden_dim": 16, "checkpoint_every": None}
+    small |= {"num_envs": 4, "hidden_dim": 16, "checkpoint_every": None}
     small |= {"preset": preset, "listener": Silent()}
-    small |= {"update_every": "256 steps"} if preset == "fast" else {"update_every": "64 steps"}
+    small |= {"rollout_steps": 256} if preset == "fast" else {"update_every": "64 steps", "replay_capacity": 256}
     from nexus.envs.atari import PROTOCOLS
 
     rules = PROTOCOLS["nature"]

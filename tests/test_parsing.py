@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nexus.cli.main import main
-from nexus.cli.train import ALIASES, read_command
+from nexus.cli.train import FLAG_ALIASES, read_command
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.names import CALLED, PARTS, algorithm_name
@@ -89,8 +89,8 @@ def test_other_names_of_flags_are_in_the_help(capsys: pytest.CaptureFixture[str]
         with pytest.raises(SystemExit):
             main([verb, "--help"])
         said = " ".join(capsys.readouterr().out.split())
-        assert "-n, --total-timesteps, --n-timesteps for --total-steps" in said
-        assert all(re.search(rf"{alias}\b.* for {flag}\b", said) for alias, flag in ALIASES.items())
+        assert "-n, --n-timesteps, --total-timesteps for --total-steps" in said
+        assert all(re.search(rf"{alias}\b.* for {flag}\b", said) for alias, flag in FLAG_ALIASES.items())
 
 
 def test_a_flag_may_have_underscores_whoever_reads_it() -> None:

@@ -60,7 +60,7 @@ CONFIG = make_config(
     total_steps=1_000,
     learning_starts=200,
     update_every="4 steps",
-    updates_each=3,
+    gradient_steps=3,
     eval_every=None,
     eval_episodes=250,
     checkpoint_every="300 steps",
@@ -178,8 +178,7 @@ def test_best_weights_and_priorities_take_more() -> None:
 
 ROLLOUT: dict[str, Any] = {
     "algorithm": "pqn",
-    "replay_capacity": 200,
-    "update_every": "200 steps",
+    "rollout_steps": 200,
     "checkpoint_every": "50 steps",
 }
 
@@ -292,6 +291,18 @@ def test_every_band_is_found_by_its_own_settings() -> None:
         assert expectation(band.env, band.config).band == band
 
 
+def test_a_setting_counts_by_what_it_comes_to() -> None:
+    bands = [entry(env="FrozenLake-v1", preset=None)]
+    assert expectation("FrozenLake-v1", make_config("FrozenLake-v1", update_every="4 steps"), bands).band is not None
+    assert expectation("FrozenLake-v1", make_config("FrozenLake-v1", rollout_steps=7), bands).band is not None
+    assert expectation("FrozenLake-v1", make_config("FrozenLake-v1", update_every="5 steps"), bands).band is None
+    pqn = [entry(env="FrozenLake-v1", preset=None, algorithm="pqn")]
+    config = make_config("FrozenLake-v1", algorithm="pqn", replay_capacity=500)
+    assert expectation("FrozenLake-v1", config, pqn).band is not None
+    config = make_config("FrozenLake-v1", algorithm="pqn", rollout_steps=500)
+    assert expectation("FrozenLake-v1", config, pqn).band is None
+
+
 @pytest.mark.parametrize("name", sorted(IGNORED))
 def test_what_does_not_move_learning_does_not_hide_a_band(name: str) -> None:
     other = {
@@ -339,7 +350,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
     """Two configs that differ in one setting."""
-    algorithm = "pqn" if name == "trace_decay" else "dqn"
+    algorithm = "pqn" if name in ("trace_lambda", "rollout_steps") else "dqn"
     base = make_config("CartPole-v1", algorithm=algorithm, temperature_min=0.05)
     value = getattr(base, name)
     text: dict[str, Any] = {

@@ -8,7 +8,7 @@ import tyro
 
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
-from nexus.core.config import Keywords
+from nexus.core.checked import Keywords
 from nexus.core.errors import ConfigError
 from nexus.core.figures import figures
 

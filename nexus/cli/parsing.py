@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from nexus.core.config import Keywords, keyword
+from nexus.core.checked import Keywords, keyword
 from nexus.core.errors import ConfigError
 from nexus.core.period import Period, whole_number
 

@@ -69,7 +69,7 @@ def memory_line(forecast: Forecast) -> str:
     """Say what the replay and the process take, and what is free."""
     memory = forecast.memory
     filled = "" if memory.filled == memory.replay else f" ({size(memory.filled)} after this many steps)"
-    name = "replay" if forecast.config.trace_decay is None else "rollout"
+    name = "rollout" if forecast.config.has_rollouts else "replay"
     return f"{name} {size(memory.replay)} when full{filled}, process {size(memory.base)}, {size(memory.free)} free"
 
 

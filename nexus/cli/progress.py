@@ -309,7 +309,7 @@ def plan_table(plan: Plan) -> Table:
         + (", states scaled by their bounds" if config.scale_observations else "")
         + (", images standardized" if config.standardize_images else ""),
         **memory(plan),
-        "learning": f"{config.updates_each} update(s) of {config.batch_size} every {config.update_every}, "
+        "learning": f"{config.gradient_steps} update(s) of {config.batch_size} every {config.update_period}, "
         f"learning rate {config.learning_rate:g} ({config.learning_rate_schedule})"
         + ("" if config.actor_sync_every is None else ", beside the acting"),
         "target network": f"τ = {config.tau:g} every {config.target_update_every}",
@@ -341,10 +341,10 @@ def two_columns(rows: Mapping[str, str]) -> Table:
 def memory(plan: Plan) -> dict[str, str]:
     """Name what is learned from; say how large it is and how far its returns look ahead."""
     config = plan.config
-    size = f"{config.replay_capacity:,} transitions, {plan.replay_bytes / 1e6:,.1f} MB"
-    if config.trace_decay is None:
+    size = f"{config.kept_transitions:,} transitions, {plan.replay_bytes / 1e6:,.1f} MB"
+    if config.trace_lambda is None:
         return {"replay": f"{size}, {config.n_step}-step"}
-    return {"rollout": f"{size}, λ = {config.trace_decay:g}"}
+    return {"rollout": f"{size}, λ = {config.trace_lambda:g}"}
 
 
 def algorithm_line(config: TrainConfig) -> str:

@@ -11,25 +11,26 @@ import tyro
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError, RunError
-from nexus.core.names import algorithm_name
+from nexus.core.names import ALIASES, algorithm_name, current_names
 from nexus.training.config import TrainConfig
 from nexus.training.presets import algorithm_preset, resolve_preset, settled
 from nexus.training.run_folder import RUN_FILE
 
 __all__ = ["TrainCommand", "read_as", "run"]
 
-# Short forms, and what people bring from other libraries.
-ALIASES = {
-    "-n": "--total-steps",
-    "--total-timesteps": "--total-steps",
-    "--n-timesteps": "--total-steps",
-    "--env-id": "--env",
-    "--lr": "--learning-rate",
-    "--algo": "--algorithm",
-    "--buffer-size": "--replay-capacity",
-    "--config": "--config-file",
-}
 
+def flag_of(name: str) -> str:
+    """Return the flag of a setting or a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+# Short forms of flags, and what people bring from other libraries.
+FLAG_ALIASES = {
+    "-n": "--total-steps",
+    "--config": "--config-file",
+    "--env-id": "--env",
+    **{flag_of(alias): flag_of(name) for alias, name in ALIASES.items()},
+}
 
 # Flags that decide over other settings.
 SETTLING = (
@@ -40,6 +41,8 @@ SETTLING = (
     "epsilon_steps",
     "total_steps",
     "learning_starts",
+    "rollout_steps",
+    "target_update_every",
 )
 
 
@@ -118,7 +121,7 @@ def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:
     flags = {name: text for name in SETTLING if (text := option(words, f"--{name.replace('_', '-')}")) is not None}
     values, said = settled(values, flags)
     default = kind(env or "", preset, file, config=TrainConfig.from_mapping(values))
-    command = parse(kind, words, prog, default, ALIASES)
+    command = parse(kind, words, prog, default, FLAG_ALIASES)
     if not command.env:
         raise ConfigError(f"name an environment first, as in: {prog} CartPole-v1")
     for text in said:
@@ -130,7 +133,7 @@ def expand(word: str) -> str:
     """Replace a short or foreign flag by ours; `--flag=value` and `--some_flag` too."""
     flag, equals, value = word.partition("=")
     flag = flag.replace("_", "-") if flag.startswith("--") else flag
-    return ALIASES.get(flag, flag) + equals + value
+    return FLAG_ALIASES.get(flag, flag) + equals + value
 
 
 def option(words: list[str], name: str) -> str | None:
@@ -165,6 +168,6 @@ def read_config(file: str) -> tuple[str | None, dict[str, Any]]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}: needs an object of settings")
     if isinstance(values.get("config"), dict):
-        return values.get("env"), values["config"]
+        return values.get("env"), current_names(values["config"])
     env = values.pop("env", None)
-    return env, values
+    return env, current_names(values)

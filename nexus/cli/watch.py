@@ -14,7 +14,7 @@ import tyro
 from nexus.cli.extras import load
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
-from nexus.core.config import Keywords
+from nexus.core.checked import Keywords
 from nexus.core.errors import ConfigError, NexusError, RunError, one_line
 from nexus.core.installation import nexus_command
 from nexus.core.types import Array

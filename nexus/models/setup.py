@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nexus.core import ConfigError
-from nexus.core.config import convert
+from nexus.core.checked import convert
 from nexus.core.types import Array
 from nexus.models.layers import Bounds, Span
 

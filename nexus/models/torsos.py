@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nexus.core import AgentConfig, ConfigError
+from nexus.core import ConfigError
+from nexus.core.settings import NetworkSettings
 from nexus.models.layers import Bounds, MLPTorso, Span, scale
 
 __all__ = [
@@ -263,7 +264,7 @@ CONVOLUTIONAL = {
 }
 
 
-def torso_of(settings: AgentConfig, state_shape: tuple[int, ...]) -> str:
+def torso_of(settings: NetworkSettings, state_shape: tuple[int, ...]) -> str:
     """Return the name of the torso, resolving `auto` by the shorter side of an image; mlp for other states.
 
     Raises:
@@ -292,7 +293,7 @@ def bfloat16_devices(precision: str) -> tuple[str, ...]:
 
 
 def make_torso(
-    settings: AgentConfig, state_shape: tuple[int, ...], bounds: Bounds | None = None, span: Span | None = None
+    settings: NetworkSettings, state_shape: tuple[int, ...], bounds: Bounds | None = None, span: Span | None = None
 ) -> tuple[nn.Module, int]:
     """Return the torso that the settings describe, and its number of features `D`.
 

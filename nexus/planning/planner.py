@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nexus.api import folder_of, make_config, notices, process_for, require_whole_config
-from nexus.core.config import convert
+from nexus.core.checked import convert
 from nexus.core.errors import ConfigError, DivergenceError, RunError
 from nexus.data.memory import available_memory
 from nexus.envs.factory import EnvSource, name_of
@@ -71,9 +71,9 @@ def plan(
         process_for(run.parts.agent, config.threads),
     ):
         network = sum(value.nbytes for value in run.parts.agent.q_network.state_dict().values())
-        row = run.plan.replay_bytes / config.replay_capacity
+        row = run.plan.replay_bytes / config.kept_transitions
         shape, device = run.parts.agent.state_shape, run.parts.agent.device
-        saved = saved_bytes(config, shape, run.parts.state_dtype, device) / config.replay_capacity
+        saved = saved_bytes(config, shape, run.parts.state_dtype, device) / config.kept_transitions
         require_disk(config, disk_of(config, network, saved, free_disk(folder)), network, saved)
         measured = measured_in(run, probe_seconds, started)
         disk = disk_of(config, network, saved, free_disk(folder), measured.episode_length)
@@ -139,7 +139,7 @@ def notes(config: TrainConfig, measured: Measured, memory: Memory, limit: int | 
     """Return what the numbers leave out, in words."""
     said = []
     if not memory.fits:
-        said.append("replay and process together need more memory than is free: lower replay_capacity")
+        said.append(f"replay and process together need more memory than is free: lower {config.capacity_setting}")
     if not any(part.updates for part in measured.slices):
         said.append("no update fell into the probe, so learning is not in the time: raise probe_seconds")
     if config.actor_sync_every is not None:

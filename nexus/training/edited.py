@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nexus.core.config import show
+from nexus.core.checked import show
 from nexus.core.errors import RunError
 from nexus.core.installation import nexus_command
 from nexus.training.checkpoint import Checkpoint, read_checkpoint

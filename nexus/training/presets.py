@@ -206,8 +206,8 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
                 "learning_rate": 0.00025,  # with twice that Breakout hardly gets on
                 "frame_stack": 2,  # where the ball goes needs no more, and half the first convolution is saved
                 "dueling": False,
-                "trace_decay": 0.9,
-                "updates_each": 48,  # three passes
+                "trace_lambda": 0.9,
+                "gradient_steps": 48,  # three passes
                 "learning_rate_end": 0.00001,  # what is worth what after a slip is told apart late
                 "epsilon_min": 0.05,  # as in the evaluation: returns are those of the policy that acts
                 "epsilon_steps": 100_000,
@@ -266,14 +266,13 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
             "pqn": {
                 "total_steps": 10_000_000,
                 "num_envs": 128,
-                "replay_capacity": 4096,  # 32 steps of each
-                "update_every": "4096 steps",
+                "rollout_steps": 4096,  # 32 of each
                 "target_update_every": "4096 steps",
-                "updates_each": 64,  # two passes
+                "gradient_steps": 64,  # two passes
                 "batch_size": 128,
                 "learning_rate": 0.00025,
                 "gamma": 0.99,
-                "trace_decay": 0.65,
+                "trace_lambda": 0.65,
                 "epsilon_min": 0.001,
                 "epsilon_steps": 1_000_000,
                 "reward_clip": 1.0,
@@ -350,6 +349,9 @@ def settled(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str
                 f"{changed['target_return']:g} ends the run"
             )
             changed["target_return"] = None
+    each_rollout = changed.get("target_update_every") == f"{changed.get('rollout_steps')} steps"
+    if each_rollout and "rollout_steps" in own:
+        changed["target_update_every"] = f"{own['rollout_steps']} steps"  # the target network goes on following each
     known = {"epsilon_schedule": TrainConfig.epsilon_schedule, **changed, **own}
     if "total_steps" in known and "epsilon_steps" not in known and known["epsilon_schedule"] == "linear":
         total, starts = (whole_number(str(known.get(name, usual))) for name, usual in USUAL_STEPS.items())

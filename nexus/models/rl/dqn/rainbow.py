@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from nexus.core import AgentConfig, ConfigError, nearest
-from nexus.core.names import algorithm_name
+from nexus.core.names import algorithm_name, current_names
 from nexus.core.seeding import seeded_initialisation, torch_generator
+from nexus.core.settings import MunchausenSettings
 from nexus.models.layers import Head, NoisyLinear
 from nexus.models.rl.dqn.agent import DQNAgent
 from nexus.models.rl.dqn.boltzmann import by_temperature
@@ -108,7 +109,7 @@ def implicit_quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
     return network, IQNLoss(generator, samples, samples, bootstrap=parts.bootstrap)
 
 
-def bootstrap_of(settings: AgentConfig) -> Bootstrap:
+def bootstrap_of(settings: MunchausenSettings) -> Bootstrap:
     """Return the bootstrap that the settings choose."""
     if not settings.munchausen:
         return GREEDY
@@ -196,18 +197,18 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         "pqn.py",
         of_returns,
         settings={
-            "trace_decay": 0.65,
+            "trace_lambda": 0.65,
             "layer_norm": True,  # instead of a target network
             "loss": "squared",
             "double": False,
             "n_step": 1,
             "prioritized": False,
             "num_envs": 32,
-            "replay_capacity": 1024,
+            "rollout_steps": 1024,
             "replay_store": "full",
             "learning_starts": 0,
-            "update_every": "1024 steps",
-            "updates_each": 64,  # four passes
+            "update_every": None,
+            "gradient_steps": 64,  # four passes
             "batch_size": 64,
             "target_update_every": "1024 steps",
             "tau": 1.0,
@@ -300,7 +301,7 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     algorithm = algorithm_name(algorithm)
     chosen = algorithm_named(algorithm)
     own = {name: value for name, value in chosen.settings.items() if name in AgentConfig.__dataclass_fields__}
-    whole = {**own, **config, "algorithm": algorithm}
+    whole = {**own, **current_names(config), "algorithm": algorithm}
     values = dict(whole)
     state_shape, action_dim = pop_dims(values)
     bounds = pop_bounds(values, state_shape)
