@@ -47,6 +47,8 @@ class TrainConfig(AgentConfig):
     """Observations shown to the agent at once."""
     frame_size: int | None = None
     """Atari: pixels on a side of a frame; none for 84."""
+    flatten_actions: bool = False
+    """Number the combinations of MultiDiscrete or MultiBinary actions, up to 1,024; Discrete ones stay as they are."""
     scale_observations: bool = False
     """Map each number of a state that has bounds to [-1, 1] by them."""
     reward_clip: float | None = None
@@ -194,7 +196,8 @@ class TrainConfig(AgentConfig):
             ConfigError: it takes no `env_kwargs` or no `protocol`.
         """
         kwargs = kwargs_for(env, self.env_kwargs)
-        return EnvSpec(env, self.frame_skip, self.frame_stack, kwargs, self.protocol, self.frame_size)
+        frames = self.frame_skip, self.frame_stack
+        return EnvSpec(env, *frames, kwargs, self.protocol, self.frame_size, self.flatten_actions)
 
     @property
     def eval_copies(self) -> int:
