@@ -81,7 +81,7 @@ class Layout:
     def unpack(self, states: Array) -> list[Array]:
         """Return the array `[..., *part]` of each part from `[..., N]` uint8."""
         return [
-            np.ascontiguousarray(states[..., where]).view(part.dtype).reshape(*states.shape[:-1], *part.shape)
+            np.ascontiguousarray(states[..., where]).view(part.dtype).reshape((*states.shape[:-1], *part.shape))
             for part, where in zip(self.parts, self.slices, strict=True)
         ]
 

@@ -287,7 +287,9 @@ def require_alike(env: Env, first: Env, copy: int, name: str) -> None:
     """Raise `ConfigError` unless a copy has the spaces of the first one."""
     for what in ("observation", "action"):
         its, needed = getattr(env, f"{what}_space"), getattr(first, f"{what}_space")
-        if its != needed or composition(its) != composition(needed):
+        if packed_in(its) is not None and packed_in(needed) is not None:
+            its, needed = composition(its), composition(needed)
+        if its != needed:
             raise ConfigError(f"{name}: copy {copy} has {what}s {its}, copy 0 has {needed}: all need the same")
 
 

@@ -51,7 +51,7 @@ class Packing:
     """
 
     def __init__(self, space: Structured, name: str, path: Path = ()) -> None:
-        leaves = [leaf_of(*found, name) for found in parts_below(space, path)]
+        leaves = [leaf_of(*found, name) for found in parts_below(space, path, name)]
         if not leaves:
             raise ConfigError(f"{name} has observations {space}: needs something to see")
         self.leaves = sorted(leaves, key=lambda leaf: DTYPES.index(leaf.part.dtype))  # in a group they keep their order
@@ -78,15 +78,21 @@ class Packing:
         return None
 
 
-def parts_below(space: spaces.Space[Any], path: Path) -> Iterator[tuple[Path, spaces.Space[Any]]]:
-    """Yield all that is no Dict and no Tuple in a space, and where it stands."""
+def parts_below(space: spaces.Space[Any], path: Path, name: str) -> Iterator[tuple[Path, spaces.Space[Any]]]:
+    """Yield all that is no Dict and no Tuple in a space, and where it stands.
+
+    Raises:
+        ConfigError: a key is no text, and could not be told from a place in a Tuple.
+    """
     match space:
         case spaces.Dict():
             for key, below in space.spaces.items():
-                yield from parts_below(below, (*path, key))
+                if not isinstance(key, str):
+                    raise ConfigError(f"{name} has {place((*path, key))} in its observations: needs text as keys")
+                yield from parts_below(below, (*path, key), name)
         case spaces.Tuple():
             for index, below in enumerate(space.spaces):
-                yield from parts_below(below, (*path, index))
+                yield from parts_below(below, (*path, index), name)
         case _:
             yield path, space
 
@@ -95,13 +101,11 @@ def leaf_of(path: Path, space: spaces.Space[Any], name: str) -> Leaf:
     """Return a part of an observation.
 
     Raises:
-        ConfigError: a network can't see it, or its key is no text, which a run's file could not keep.
+        ConfigError: a network can't see it.
     """
-    where, below = place(path), " in " if isinstance(space, spaces.Box) else " as "
-    if not all(isinstance(step, str | int) for step in path):
-        raise ConfigError(f"{name} has {where} in its observations: needs text as keys")
+    where = place(path)
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        raise ConfigError(f"{name} has {space}{below}{where}: needs numbers of a fixed shape; {way_for(space, path)}")
+        raise ConfigError(f"{name} has {space} as {where}: needs numbers of a fixed shape; {way_for(space, path)}")
     form = form_of(space, is_picture(space))
     shape, dtype = form.space.shape, form.space.dtype
     assert shape is not None

@@ -40,8 +40,9 @@ class Run(NamedTuple):
     def of(self, states: Tensor) -> Tensor:
         """`[..., N]` uint8 `-> [..., *shape]`."""
         row = states[..., self.where]
-        # In another dtype a view must begin at a multiple of its size, which a copy does; bytes stay where they are.
-        row = row.contiguous() if self.dtype.itemsize > 1 else row
+        # As float32 each row must begin at a multiple of four bytes, as it does in a copy. `contiguous` would not copy
+        # one row alone.
+        row = row.clone(memory_format=torch.contiguous_format) if self.dtype.itemsize > 1 else row
         return row.view(self.dtype).view(*row.shape[:-1], *self.shape)
 
 
