@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DQNAgent",
     "DQNNetwork",
+    "FlatActions",
     "Listener",
     "Listeners",
     "ReplayBuffer",
@@ -28,6 +29,7 @@ __all__ = [
 if TYPE_CHECKING:
     from nexus.api import evaluate, load_agent, resume, train
     from nexus.data.replay_buffer import ReplayBuffer
+    from nexus.envs.flat_actions import FlatActions
     from nexus.listener import Listener, Listeners, TrainResult
     from nexus.models.rl.dqn import DQNAgent, DQNNetwork
     from nexus.models.rl.dqn.rainbow import make_agent
@@ -47,6 +49,7 @@ HOMES = {
     "ReplayBuffer": "nexus.data.replay_buffer",
     "TrainResult": "nexus.listener",
     "DQNAgent": "nexus.models.rl.dqn",
+    "FlatActions": "nexus.envs.flat_actions",
     "DQNNetwork": "nexus.models.rl.dqn",
 }
 

@@ -21,7 +21,7 @@ from nexus.core.names import algorithm_name, current_names
 from nexus.core.period import whole_number
 from nexus.core.state import part
 from nexus.envs.atari import canonical, is_atari
-from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
+from nexus.envs.factory import EnvSource, EnvSpec, composition, describe_spaces, make_env, name_of
 from nexus.envs.settings import LEAST_FRAME, MOST_FRAME
 from nexus.envs.stream import LONGEST
 from nexus.listener import Listener, Plan, TrainResult
@@ -30,7 +30,7 @@ from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
 from nexus.models.setup import resolve_device
-from nexus.models.torsos import channels_before, torso_of
+from nexus.models.torsos import channels_before
 from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.best import BEST, BestWeights
 from nexus.training.checkpoint import read_checkpoint
@@ -418,7 +418,8 @@ def require_agreement(settings: Mapping[str, Any], config: TrainConfig, run: str
     state_dim = settings["state_dim"]
     stacked = config.frame_stack == 1 or (isinstance(state_dim, list) and state_dim[:1] == [config.frame_stack])
     other = [field.name for field in fields(AgentConfig) if settings.get(field.name) != getattr(config, field.name)]
-    other += ["scale_observations"] * (config.scale_observations != ("state_bounds" in settings))
+    described = [settings, *settings.get("state_parts", [])]
+    other += ["scale_observations"] * (config.scale_observations != any("state_bounds" in one for one in described))
     if other or not stacked:
         raise RunError(f"{Path(run) / RUN_FILE}: config and agent differ in {', '.join(other) or 'frame_stack'}")
 
@@ -619,11 +620,12 @@ def evaluate(
 def require_fit(agent: DQNAgent, env: gym.Env[Any, Any]) -> None:
     """Raise `ConfigError` unless the environment has the states and actions that the agent was made for."""
     name = type(env.unwrapped).__name__ if env.spec is None else env.spec.id
-    shape, _, action_dim = describe_spaces(env.observation_space, env.action_space, name)
-    if (shape, action_dim) != (agent.state_shape, agent.action_dim):
+    _, _, action_dim = describe_spaces(env.observation_space, env.action_space, name)
+    states = composition(env.observation_space)
+    if (states, action_dim) != (agent.states.composition, agent.action_dim):
         raise ConfigError(
-            f"{name} has states of shape {shape} and {action_dim} actions: "
-            f"the agent was made for {agent.state_shape} and {agent.action_dim}"
+            f"{name} has states of shape {states} and {action_dim} actions: "
+            f"the agent was made for {agent.states.composition} and {agent.action_dim}"
         )
 
 
@@ -684,11 +686,14 @@ def seen_in(run: str | os.PathLike[str], about: Mapping[str, Any]) -> Seen:
     if not all(is_count(size, MOST_FRAMES) for size in (skip, stack)) or not is_count(longest, LONGEST):
         raise RunError(f"{path} does not tell how its environment was wrapped")
     protocol, size = (config.get(name) if is_atari(source) else None for name in ("protocol", "frame_size"))
+    flatten = config.get("flatten_actions", False)
+    if not isinstance(flatten, bool):
+        raise RunError(f"{path} does not tell how its environment was wrapped")
     if not (size is None or (isinstance(size, int) and LEAST_FRAME <= size <= MOST_FRAME)):
         raise RunError(f"{path} does not tell how its environment was wrapped")
     try:
         kwargs = kwargs_for(source, config.get("env_kwargs", {}))
-        return Seen(EnvSpec(source, skip, stack, kwargs, protocol, size), longest)
+        return Seen(EnvSpec(source, skip, stack, kwargs, protocol, size, flatten), longest)
     except (ConfigError, TypeError) as error:
         raise RunError(f"{path} does not tell how its environment was made: {one_line(error)}") from None
 
@@ -726,7 +731,7 @@ def spec_on(seen: EnvSpec, env: EnvSource | None, env_kwargs: Mapping[str, Any] 
         listener.on_notice(f"the agent was trained on {name_of(seen.source)}; {name_of(source)} is played {how}")
     protocol, size = (seen.protocol, seen.frame_size) if is_atari(source) else (None, None)
     kwargs = kwargs_for(source, env_kwargs or {})
-    return EnvSpec(source, seen.frame_skip, seen.frame_stack, kwargs, protocol, size)
+    return EnvSpec(source, seen.frame_skip, seen.frame_stack, kwargs, protocol, size, seen.flatten_actions)
 
 
 def env_of_run(
@@ -785,7 +790,8 @@ PROCESS_THREADS = ProcessThreads()
 @contextmanager
 def process_for(agent: DQNAgent, threads: int | None) -> Iterator[None]:
     """Set the process to learn with this agent: torch's threads for a while, and glibc's memory for good."""
-    large = agent.device.type == "cpu" and torso_of(agent.settings, agent.state_shape) in LARGE_TORSOS
+    torsos = agent.states.torsos(agent.settings)
+    large = agent.device.type == "cpu" and any(torso in LARGE_TORSOS for torso in torsos)
     if large and sys.platform == "linux":
         keep_freed_memory()
     # One, since small networks only wait for a second. The environments' own threads work while torch's wait.

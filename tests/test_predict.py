@@ -266,8 +266,9 @@ def test_a_fraction_is_no_state() -> None:
 def test_the_entry_stays_in_the_config_and_is_checked() -> None:
     agent = lake()
     assert agent.config["discrete_start"] == 0
-    assert DQNAgent(agent.config).discrete_start == 0
-    assert agent_of(16, discrete_start=None).discrete_start is None
+    again = DQNAgent(agent.config)
+    assert again.predict(np.arange(16))[0].tolist() == best(again, np.eye(16, dtype=np.float32))
+    assert "needs (16,), or (E, 16)" in refused(agent_of(16, discrete_start=None).predict, 3)
     with pytest.raises(ConfigError, match="discrete_start = 'a': needs a whole number"):
         agent_of(16, discrete_start="a")
     with pytest.raises(ConfigError, match=r"discrete_start = 0: needs states of shape \(n,\), got \(4, 16\)"):

@@ -12,6 +12,7 @@ from nexus.core import AgentConfig, ConfigError
 from nexus.models.layers import MLPTorso
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent, network_bytes
+from nexus.models.states import PlainStates
 from nexus.models.torsos import (
     ConvolutionalTorso,
     Images,
@@ -324,8 +325,12 @@ def test_states_are_scaled_by_what_their_space_says(shape: tuple[int, ...]) -> N
     assert torch.equal(pixels.q_network(bytes_.astype(np.int64)), plain.q_network(bytes_))
     assert pixels.predict(bytes_.tolist())[0].tolist() == plain.predict(bytes_)[0].tolist()
     assert board.config["state_scale"] == [0, 1]
-    assert (board.state_scale, plain.state_scale) == ((0, 1), None)
-    assert DQNAgent(settings | {"state_scale": None}).state_scale is None
+    spans = [
+        agent.states.span
+        for agent in (board, plain, DQNAgent(settings | {"state_scale": None}))
+        if isinstance(agent.states, PlainStates)
+    ]
+    assert spans == [(0, 1), None, None]
     own = DQNAgent(settings | {"state_scale": [0, 1]})
     assert torch.equal(own.q_network(numbers.astype(np.uint8)), own.q_network(numbers.astype(np.float32)))
 

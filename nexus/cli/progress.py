@@ -20,7 +20,6 @@ from nexus.core.installation import nexus_command, tensorboard_command
 from nexus.core.state import State
 from nexus.listener import Listener, Listeners, Plan, TrainResult
 from nexus.models.rl.dqn.c51 import CategoricalReadout
-from nexus.models.torsos import torso_of
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.logs import EpisodeTracker, Rate
@@ -296,10 +295,9 @@ def fitting(parts: Sequence[str], width: int) -> str:
 def plan_table(plan: Plan) -> Table:
     """What a run is about to do, units spelled out."""
     config, network = plan.config, plan.agent.q_network
-    shape = "x".join(map(str, plan.agent.state_shape)) or "1"
     linear = [layer.out_features for layer in network.torso.modules() if isinstance(layer, nn.Linear)]
-    torso = torso_of(config, plan.agent.state_shape)
-    layers = [shape, *([] if torso == "mlp" else [torso]), *linear, plan.agent.action_dim]
+    torsos = [torso for torso in plan.agent.states.torsos(config) if torso != "mlp"]
+    layers = [plan.agent.states, *torsos, *linear, plan.agent.action_dim]
     rows = {
         "environment": f"{environment(plan.env, config)}, {plan.agent.action_dim} actions",
         "algorithm": algorithm_line(plan.config),

@@ -27,6 +27,8 @@ class EnvironmentSettings(CheckedConfig):
     """Times each action is repeated; images show the maximum of the last two frames."""
     frame_stack: int = 1
     """Observations shown to the agent at once."""
+    flatten_actions: bool = False
+    """Number the combinations of MultiDiscrete or MultiBinary actions, up to 1,024; Discrete ones stay as they are."""
     scale_observations: bool = False
     """Map each number of a state that has bounds to [-1, 1] by them."""
     reward_clip: float | None = None

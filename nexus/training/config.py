@@ -153,7 +153,8 @@ class TrainConfig(
             ConfigError: it takes no `env_kwargs` or no `protocol`.
         """
         kwargs = kwargs_for(env, self.env_kwargs)
-        return EnvSpec(env, self.frame_skip, self.frame_stack, kwargs, self.protocol, self.frame_size)
+        frames = self.frame_skip, self.frame_stack
+        return EnvSpec(env, *frames, kwargs, self.protocol, self.frame_size, self.flatten_actions)
 
     @property
     def eval_copies(self) -> int:

@@ -38,8 +38,8 @@ from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.policy import by_epsilon
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
-from nexus.models.setup import pop_bounds, pop_dims, pop_discrete_start, pop_scale, resolve_device
-from nexus.models.torsos import make_torso
+from nexus.models.setup import pop_dims, resolve_device
+from nexus.models.states import States, pop_states
 
 __all__ = ["ALGORITHMS", "Algorithm", "algorithm_named", "make_agent"]
 
@@ -50,6 +50,7 @@ class Parts:
 
     settings: AgentConfig
     state_shape: tuple[int, ...]
+    states: States
     action_dim: int
     torso: nn.Module
     features: int  # D, the torso's output size
@@ -104,7 +105,7 @@ def implicit_quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
         head=parts.head(1),
         acting_levels=settings.quantiles,
     )
-    generator = torch_generator(settings.seed, "levels", resolve_device(settings.device, parts.state_shape))
+    generator = torch_generator(settings.seed, "levels", resolve_device(settings.device, parts.states.widest))
     samples = settings.quantile_samples
     return network, IQNLoss(generator, samples, samples, bootstrap=parts.bootstrap)
 
@@ -304,18 +305,17 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     whole = {**own, **current_names(config), "algorithm": algorithm}
     values = dict(whole)
     state_shape, action_dim = pop_dims(values)
-    bounds = pop_bounds(values, state_shape)
-    span = pop_scale(values, bounds)
-    pop_discrete_start(values, state_shape)  # does not concern the network
+    states = pop_states(values, state_shape)
     settings = AgentConfig.from_mapping(values)
     require_sense(algorithm, settings)
     linear = partial(NoisyLinear, sigma0=settings.noisy_sigma) if settings.noisy else nn.Linear
     head = DuelingHead if settings.dueling else Head
     with seeded_initialisation(settings.seed):
-        torso, features = make_torso(settings, state_shape, bounds, span)
+        torso, features = states.torso(settings)
         parts = Parts(
             settings,
             state_shape,
+            states,
             action_dim,
             torso,
             features,
