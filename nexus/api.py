@@ -44,6 +44,7 @@ from nexus.training.loop import Counters
 from nexus.training.presets import RETURNS, algorithm_preset, resolve_preset, settled
 from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, weights_of
+from nexus.training.same_run import has_final_weights, mark_of_weights, require_same_run
 
 __all__ = [
     "Listener",
@@ -271,7 +272,7 @@ def resumed(
     source = spec_on(seen_in(run, about).spec, env, None, listener).source
     settings = agent_settings(about, run)
     require_agreement(settings, config, run)
-    config = on_device(config, device, run, listener)
+    config = on_device(config, device, state_shape_of(settings), run, listener)
     settings["device"] = config.device
     if about.get("status") == "diverged" and config.on_divergence == "stop":
         listener.on_notice("it diverged, and with the same settings will again: try on_divergence rollback")
@@ -289,32 +290,44 @@ def resumed(
             return again.run()
 
 
-def on_device(config: TrainConfig, device: str | None, run: str | os.PathLike[str], listener: Listener) -> TrainConfig:
+def state_shape_of(settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the shape of a state, of settings that have made an agent."""
+    given = settings["state_dim"]
+    return tuple(given) if isinstance(given, list) else (given,)
+
+
+def on_device(
+    config: TrainConfig,
+    device: str | None,
+    state_shape: tuple[int, ...],
+    run: str | os.PathLike[str],
+    listener: Listener,
+) -> TrainConfig:
     """Return the settings of a run for where it goes on.
 
     Raises:
-        ConfigError: it was trained on a device that there is not, and nobody named another.
+        ConfigError: it was trained on a device that is not available here, and no other was named.
     """
     trained = config.device
     if device is None:
         if is_lacking(trained):
+            way = "cuda" if trained.startswith("cuda:") and not is_lacking("cuda") else "cpu"
             raise ConfigError(
-                f'{run} was trained on {trained}, which is not to be had here: add --device cpu (device="cpu" in '
-                "Python) to go on without it; from there on the last bits differ"
+                f'{run} was trained on {trained}, which is not available here: add --device {way} (device="{way}" in '
+                "Python) to continue on another device; from there on the last bits differ"
             )
         return config
     config = replace(config, device=device)
-    if config.device != trained:
-        resolve_device(config.device, ())
+    now = resolve_device(config.device, state_shape)
+    if is_lacking(trained) or now != resolve_device(trained, state_shape):
         listener.on_notice(
-            f"it was trained on {trained} and goes on on {config.device}: the numbers may differ from those of an "
-            "unbroken run"
+            f"it was trained on {trained} and continues on {now}: the numbers may differ from those of an unbroken run"
         )
     return config
 
 
 def is_lacking(device: Any) -> bool:
-    """True for a graphics card or the like that there is not; not for what is no device at all."""
+    """True for a GPU or the like that is not available here; not for what is no device at all."""
     try:
         lacking = torch.device(device).type != "cpu"
         resolve_device(device, ())
@@ -442,12 +455,12 @@ def load_agent(
         run: the folder, or the result of the run.
         checkpoint: "best" for the weights with the best evaluation, "latest", or the steps of a checkpoint; None for
             the weights at the end of the run, or of the latest checkpoint if it has not ended.
-        device: where to, instead of where it was trained; None takes the CPU where that is not to be had.
+        device: where to, instead of where it was trained; None takes the CPU if that is not available here.
         listener: told of what is odd.
 
     Raises:
         RunError: the folder is no run, has no such checkpoint, or its files are damaged or don't fit each other.
-        ConfigError: the device is not to be had.
+        ConfigError: the device is not available here.
     """
     listener, run = Listener() if listener is None else listener, folder_of(run)
     return agent_of(read_run_or_copy(run, listener.on_notice), run, checkpoint, device, listener)
@@ -467,22 +480,23 @@ def agent_of(
         resolve_device(settings["device"], ())
     elif is_lacking(settings.get("device", "auto")):
         listener.on_notice(
-            f"{run} was trained on {settings['device']}, which is not to be had here: its agent is on the CPU"
+            f"{run} was trained on {settings['device']}, which is not available here: its agent is on the CPU"
         )
         settings["device"] = "cpu"
     try:
         agent = agent_from(settings)
     except (ConfigError, TypeError, ValueError) as error:
         raise RunError(f"{Path(run) / RUN_FILE} describes an agent that can't be made: {one_line(error)}") from None
-    best = next(iter(BestWeights(Path(run)).present()), None)
-    if checkpoint is None and about.get("status") == "running" and Checkpoints(Path(run), keep=1).present():
-        checkpoint = "latest"  # it was killed, or still trains: its weights at the end are none yet
+    best = BestWeights(Path(run), about)
+    scored = next(iter(best.present()), None)
+    if checkpoint is None and not has_final_weights(about, Path(run)):
+        checkpoint = "latest"
     if checkpoint is None:
-        load_weights(Path(run), agent.networks, must_carry=about["format"] > 1)
-    elif checkpoint == "best" and best is not None:
-        load_best(Path(run), agent, best.steps)
+        load_weights(Path(run), agent.networks, mark_of_weights(about), must_carry=about["format"] > 1)
+    elif checkpoint == "best" and scored is not None:
+        load_best(best, agent, scored.steps)
     else:
-        load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint))
+        load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint), about)
     explore_as_trained(agent, about, run)
     with suppress(RunError):  # to act it needs no environment
         remember(agent, seen_in(run, about))
@@ -499,15 +513,20 @@ def explore_as_trained(agent: DQNAgent, about: Mapping[str, Any], run: str | os.
                 agent.temperature = config.temperature_at(steps, episodes)
 
 
-def load_best(run: Path, agent: DQNAgent, steps: int) -> None:
+def load_best(best: BestWeights, agent: DQNAgent, steps: int) -> None:
     """Fill an agent's networks with the weights that scored best."""
     limit = 2 * sum(value.nbytes for value in weights_of(agent.networks).values())
-    fill_networks(agent.networks, BestWeights(run).read(steps, limit), run / BEST / f"{steps}.safetensors")
+    fill_networks(agent.networks, best.read(steps, limit), best.run / BEST / f"{steps}.safetensors")
 
 
-def load_checkpoint(run: Path, agent: DQNAgent, steps: int) -> None:
-    """Fill an agent's networks from a checkpoint."""
+def load_checkpoint(run: Path, agent: DQNAgent, steps: int, about: Mapping[str, Any]) -> None:
+    """Fill an agent's networks from a checkpoint.
+
+    Raises:
+        RunError: it is of another run than `about` describes, or a file is missing or damaged.
+    """
     checkpoint = read_checkpoint(run, steps)
+    require_same_run(about, checkpoint.about, f"{run}: checkpoint {steps}")
     arrays = part(checkpoint.read_state(limit=checkpoint.arrays.bytes), "agent")
     weights = {name: value for name, value in arrays.items() if name.partition(".")[0] in agent.networks}
     fill_networks(agent.networks, weights, run / checkpoint.arrays_name)

@@ -1,11 +1,11 @@
 """What a run tells: its plan, a listener that watches it, and its result."""
 
 import signal
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nexus.core.errors import warn
 from nexus.core.period import Period
 from nexus.core.state import State, below, part
 from nexus.envs.atari import AtariProtocol
@@ -102,7 +102,7 @@ class Listener:
 
     def on_notice(self, text: str) -> None:
         """Called with what the user should know, such as a damaged checkpoint; a Python warning, if not filled."""
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        warn(text)
 
     def get_state(self) -> State:
         """Return what must be known to go on exactly."""

@@ -14,7 +14,7 @@ from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.course import Course
 from nexus.training.divergence import require_finite_state
 from nexus.training.evaluation import Evaluation
-from nexus.training.files import LogMarks, read_json, remove, write_json
+from nexus.training.files import LogMarks, Mark, read_json, remove, write_json
 from nexus.training.run_folder import (
     AGENT_FILE,
     EVALUATION_FILE,
@@ -24,6 +24,7 @@ from nexus.training.run_folder import (
     versions,
     weights_of,
 )
+from nexus.training.same_run import mark_of_weights
 
 __all__ = ["RunFiles", "version_changes"]
 
@@ -42,7 +43,8 @@ class RunFiles:
         self.parts = parts
         self.preset = preset
         self.checkpoints = Checkpoints(folder, parts.config.keep_checkpoints)
-        self.best = BestWeights(folder)
+        self.best = BestWeights(folder, self.about())
+        self.weights = weights_said(folder / RUN_FILE)
 
     def about(self) -> dict[str, Any]:
         """What was trained, and with which settings: the part of `run.json` that every checkpoint has, too."""
@@ -87,6 +89,13 @@ class RunFiles:
         """Write weights and `run.json`."""
         if status != "running":  # at the start `run.json` comes first: without it the weights mean nothing
             self.save_weights(evaluation)
+        self.write_about(status, course)
+        if status == "running" and not (self.folder / AGENT_FILE).exists():
+            self.save_weights(evaluation)  # of a run that goes on, those of its last end stay until its next
+            self.write_about(status, course)
+
+    def write_about(self, status: str, course: Course) -> None:
+        """Write `run.json`."""
         write_json(
             self.folder / RUN_FILE,
             {
@@ -97,11 +106,10 @@ class RunFiles:
                 "seconds": round(course.seconds, 3),
                 "rollbacks": course.rollbacks,
                 "divergence": course.divergence,
+                "weights": None if self.weights is None else asdict(self.weights),
                 "versions": versions(),
             },
         )
-        if status == "running" and not (self.folder / AGENT_FILE).exists():
-            self.save_weights(evaluation)  # of a run that goes on, those of its last end stay until its next
 
     def save_weights(self, evaluation: Evaluation | None) -> None:
         """Write all networks, unless they have diverged, and how good they are if that is known.
@@ -115,9 +123,9 @@ class RunFiles:
         path = self.folder / EVALUATION_FILE
         if evaluation is not None or evaluated_at(path) != steps:
             remove(path)
-        save_weights(self.folder, networks)
+        self.weights = save_weights(self.folder, networks)
         if evaluation is not None:
-            write_json(path, {"steps": steps, **evaluation.to_mapping()})
+            write_json(path, {"steps": steps, "weights": asdict(self.weights), **evaluation.to_mapping()})
 
 
 def evaluated_at(path: Path) -> int | None:
@@ -127,6 +135,14 @@ def evaluated_at(path: Path) -> int | None:
     except RunError:
         return None
     return steps if isinstance(steps, int) else None
+
+
+def weights_said(path: Path) -> Mark | None:
+    """Return what a `run.json` says of the weights beside it; None if it does not say, or there is none."""
+    try:
+        return mark_of_weights(read_json(path))
+    except RunError:
+        return None
 
 
 def version_changes(then: Mapping[str, Any]) -> list[str]:

@@ -30,8 +30,10 @@ from nexus.training.config import TrainConfig
 from nexus.training.course import MOST_ROLLBACKS, Course
 from nexus.training.evaluation import Evaluation
 from nexus.training.logs import RunLog
+from nexus.training.narrowed import narrowed, narrowed_series, times_as_wide
 from nexus.training.replays import replay_for
 from nexus.training.run_folder import locked, new_run_folder, require_empty, require_no_links_out
+from nexus.training.same_run import require_same_run
 from nexus.training.signals import StopRequest, stop_requests
 
 __all__ = ["MOST_ROLLBACKS", "Run", "agent_for", "agent_from", "replay_for"]
@@ -301,15 +303,18 @@ class Run:
         """Take on a checkpoint's whole state.
 
         Raises:
-            RunError: a file of it is missing or damaged, or does not fit the run.
+            RunError: it is of another run, or a file of it is missing or damaged, or does not fit the run.
         """
         parts = self.parts
-        state = checkpoint.read_state(limit=parts.most_state_bytes())
+        require_same_run(self.files.about(), checkpoint.about, "it")
+        seen = parts.agent.state_shape, parts.state_dtype
+        read = checkpoint.read_state(limit=times_as_wide(parts.state_dtype) * parts.most_state_bytes())
+        state = narrowed(read, *seen)
         parts.set_state(state)
         self.course.set_state(state)
         if parts.counters.steps != checkpoint.steps:
             raise RunError(f"its folder is of step {checkpoint.steps}, its state of step {parts.counters.steps}")
-        for series in parts.series():
+        for series in narrowed_series(parts.series(), read, *seen):
             checkpoint.restore_series(series)
         lost = parts.go_on_with_episodes(state)
         if lost:

@@ -20,6 +20,7 @@ from nexus.envs.factory import EnvSpec, make_env, make_vector_env, seen_by_agent
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
 from tests.chaos import Silent
+from tests.training import short_run
 
 ASYNC = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # how Linux starts processes before 3.14
 TWO = spaces.Box(0, 9, (2,), np.float32)
@@ -562,18 +563,8 @@ def test_masks_of_other_libraries_are_taken_and_said(make: Any, notice: str, vec
 @pytest.mark.parametrize("make", [ByMethod, InDict])
 def test_no_illegal_action_is_ever_taken(make: Any, algorithm: str, tmp_path: Any) -> None:
     """The environments raise at the first one."""
-    result = nexus.train(
-        make,
-        run_dir=tmp_path / "run",
-        algorithm=algorithm,
-        total_steps=1_200,
-        learning_starts=100,
-        update_every="16 steps",
-        hidden_dim=16,
-        eval_episodes=20,
-        threads=1,
-        listener=Silent(),
-    )
+    settings = {"algorithm": algorithm, "total_steps": 1_200, "update_every": "16 steps", "eval_episodes": 20}
+    result = short_run(make, tmp_path, **settings)
     assert result.counters.updates > 50
     assert result.evaluation is not None
     assert result.evaluation.returns == [10.0] * 20
@@ -758,16 +749,7 @@ def test_an_image_with_its_channel_and_a_small_table_are_no_matter() -> None:
 
 
 def test_a_grey_picture_is_seen_by_convolutions(tmp_path: Any) -> None:
-    result = nexus.train(
-        grey,
-        run_dir=tmp_path / "run",
-        total_steps=80,
-        learning_starts=40,
-        batch_size=8,
-        eval_episodes=2,
-        threads=1,
-        listener=Silent(),
-    )
+    result = short_run(grey, tmp_path, total_steps=80, learning_starts=40, batch_size=8, eval_episodes=2)
     assert result.agent.state_shape == (1, 40, 60)
     assert any(isinstance(layer, torch.nn.Conv2d) for layer in result.agent.q_network.modules())
 

@@ -389,7 +389,7 @@ def test_a_best_that_is_half_written_is_none(tmp_path: Path, monkeypatch: pytest
     whole(run, num_envs=1)
     (run / "best" / "280.json").write_text("{")
     assert not verify(run).whole
-    assert BestWeights(run).present()[0].steps < 280
+    assert BestWeights(run, {}).present()[0].steps < 280
     nexus.load_agent(run, checkpoint="best")
 
 

@@ -24,7 +24,7 @@ class EvaluateCommand:
     checkpoint: str | None = None
     """best, latest, or the steps of one; none takes the weights at the end of the run."""
     device: str | None = None
-    """Where to, as cpu or cuda; none for where it was trained, or the CPU where that is not to be had."""
+    """cpu, cuda, cuda:1 or mps; none for where it was trained, or the CPU if that is not available here."""
     env: str | None = None
     """Another environment than the one of the run."""
     env_kwargs: Keywords | None = None

@@ -22,7 +22,7 @@ class ResumeCommand:
     on_divergence: Literal["stop", "rollback"] | None = None
     """Another answer to a divergence than the run began with."""
     device: str | None = None
-    """Where to go on, as cpu or cuda; none for where it was trained. Another kind gives other last bits."""
+    """cpu, cuda, cuda:1 or mps; none for where it was trained. Another kind of device gives other last bits."""
 
 
 def run(arguments: list[str]) -> int:

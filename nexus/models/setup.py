@@ -75,12 +75,51 @@ def pop_scale(settings: dict[str, Any], bounds: Bounds | None) -> Span | None:
 
 
 def resolve_device(name: str, state_shape: tuple[int, ...]) -> torch.device:
-    """Return the device; `auto` is the CPU for vectors (on a GPU a small network waits more than it computes)."""
+    """Return the device; `auto` is the CPU for vectors (on a GPU a small network waits more than it computes).
+
+    Raises:
+        ConfigError: there is no such device, or it can't be used; names those that can.
+    """
     if name == "auto":
         return torch.device("cuda" if len(state_shape) >= 3 and torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise ConfigError(f"device = {name!r} is not to be had here: try auto, cpu, cuda or mps") from None
+    except RuntimeError:
+        raise ConfigError(f"device = {name!r}: needs {one_of(devices_here())}") from None
+    try:
+        torch.zeros(1, device=device).item()  # read, since `meta` takes everything and holds nothing
+    except Exception as error:  # a kind of device that torch knows by name alone raises anything
+        raise ConfigError(f"device = {name!r} {why_not(device, error)}") from None
     return device
+
+
+def devices_here() -> list[str]:
+    """Return what a device may be called on this machine."""
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    numbered = [f"cuda:{number}" for number in range(cuda)] if cuda > 1 else []
+    return [
+        "auto",
+        "cpu",
+        *(["cuda"] if cuda else []),
+        *numbered,
+        *(["mps"] if torch.backends.mps.is_available() else []),
+    ]
+
+
+def why_not(device: torch.device, error: Exception) -> str:
+    """Say why a device can't be used, and what can."""
+    ways = one_of(devices_here())
+    if device.type != "cuda":
+        return f"is not available on this machine: use {ways}"
+    if torch.cuda.is_available():
+        if (device.index or 0) < torch.cuda.device_count():
+            return f"can't be used: {str(error).splitlines()[0]}; use cpu"
+        return f"is not available: this machine has only {torch.cuda.device_count()} of them; use {ways}"
+    built = torch.version.cuda is not None or torch.version.hip is not None
+    why = "torch finds no GPU that CUDA can use" if built else "this torch was built without CUDA"
+    return f"is not available: {why}; use {ways}"
+
+
+def one_of(names: list[str]) -> str:
+    """Return `a, b or c`."""
+    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from nexus.core.errors import RunError
+from nexus.core.state import value_from
 from nexus.core.types import Array
 from nexus.training.evaluation import Evaluation
 from nexus.training.files import (
@@ -20,6 +22,7 @@ from nexus.training.files import (
     write_json,
     write_tensors,
 )
+from nexus.training.same_run import require_same_run
 
 __all__ = ["BEST", "BestWeights", "Scored"]
 
@@ -43,16 +46,18 @@ class BestWeights:
 
     Args:
         run: the run's folder.
+        about: the run's settings, as `run.json` has them; what was written with others is not taken.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, about: Mapping[str, Any]) -> None:
         self.run = run
+        self.about = {name: about.get(name) for name in ("config", "agent")}
 
     def present(self) -> list[Scored]:
         """Return what is there and whole, the best first; of equal scores the newer."""
         found = []
         for steps in self.stored():
-            with suppress(RunError):  # half written, or damaged
+            with suppress(RunError):  # half written, damaged, or of another run
                 found.append(Scored(steps, self._about(steps)[0].mean))
         return sorted(found, key=lambda scored: (scored.score, scored.steps), reverse=True)
 
@@ -75,7 +80,7 @@ class BestWeights:
         mark = write_tensors(self.run / BEST / f"{steps}.safetensors", weights)
         write_json(
             self.run / BEST / f"{steps}.json",
-            {"steps": steps, "evaluation": evaluation.to_mapping(), "weights": asdict(mark)},
+            {"steps": steps, "run": self.about, "evaluation": evaluation.to_mapping(), "weights": asdict(mark)},
         )
 
     def keep_for(self, checkpoints: Iterable[int]) -> None:
@@ -93,7 +98,7 @@ class BestWeights:
         """Return the weights of a step; they can't rightly have more than `limit` bytes.
 
         Raises:
-            RunError: a file is missing or damaged.
+            RunError: a file is missing, damaged or of another run.
         """
         _, mark = self._about(steps)
         return read_tensors(inside(self.run, f"{BEST}/{steps}.safetensors"), limit, mark)
@@ -104,7 +109,9 @@ class BestWeights:
         self.read(steps, mark.bytes)
 
     def _about(self, steps: int) -> tuple[Evaluation, Mark]:
-        about = read_json(inside(self.run, f"{BEST}/{steps}.json"))
+        name = f"{BEST}/{steps}.json"
+        about = read_json(inside(self.run, name))
+        require_same_run(self.about, value_from({"run": {}, **about}, "run", dict), name)
         return Evaluation.from_mapping(about.get("evaluation")), mark_of(about.get("weights"), f"{steps}.safetensors")
 
     def _remove_unless(self, kept: Callable[[int], bool]) -> None:

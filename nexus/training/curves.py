@@ -15,6 +15,7 @@ from nexus.training.config import TrainConfig
 from nexus.training.edited import read_run_or_copy
 from nexus.training.files import inside, read_json
 from nexus.training.run_folder import RUN_FILE
+from nexus.training.same_run import require_score_of_weights
 from nexus.training.statistics import bootstrap_interval
 
 __all__ = [
@@ -181,7 +182,7 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
     if not (about.get("env_is_id", True) or same_env):
         settings["run"] = str(folder)
     episodes, scores = read_episodes(folder), read_scores(folder, settings.get("eval_episodes"))
-    end, final = end_of(about), read_evaluation(folder, must_carry=about["format"] > 1)
+    end, final = end_of(about), read_evaluation(folder, about)
     finished = about.get("status") == "finished" and final is not None
     if final is not None and finished:
         scores[end.get("step", max(scores, default=0.0))] = interval_of(final, folder / EVALUATION_FILE)
@@ -210,11 +211,18 @@ def end_of(about: Mapping[str, Any]) -> dict[str, float]:
     return known if len(known) == len(end) else {}
 
 
-def read_evaluation(folder: Path, *, must_carry: bool) -> dict[str, Any] | None:
-    """Return what `evaluation.json` says, None if there is none."""
+def read_evaluation(folder: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what `evaluation.json` says, None if there is none.
+
+    Raises:
+        RunError: it can't be read, or is of other weights than `run.json` says that the run has.
+    """
     if not (folder / EVALUATION_FILE).exists():
         return None
-    return read_json(inside(folder, EVALUATION_FILE), must_carry=must_carry)
+    path = inside(folder, EVALUATION_FILE)
+    evaluation = read_json(path, must_carry=about["format"] > 1)
+    require_score_of_weights(about, evaluation, path)
+    return evaluation
 
 
 def protocol_of(evaluation: Mapping[str, Any], path: Path) -> dict[str, Any]:

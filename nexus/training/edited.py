@@ -146,13 +146,14 @@ def as_run(checkpoint: Checkpoint) -> dict[str, Any]:
     values = checkpoint.values
     progress = {name: values.get(f"counters.{name}") for name in ("steps", "episodes", "updates")}
     try:
-        evaluated = read_json(inside(checkpoint.run, EVALUATION_FILE)).get("steps")
+        evaluation = read_json(inside(checkpoint.run, EVALUATION_FILE))
     except RunError:
-        evaluated = None
+        evaluation = {}
     return {
         **checkpoint.about,
         "format": FORMAT,
-        "status": "finished" if evaluated == checkpoint.steps else "running",
+        "status": "finished" if evaluation.get("steps") == checkpoint.steps else "running",
+        "weights": evaluation.get("weights"),
         "progress": progress,
         "seconds": values.get("seconds"),
         "versions": checkpoint.versions,

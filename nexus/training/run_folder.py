@@ -32,7 +32,7 @@ from nexus.core.errors import RunError
 from nexus.core.installation import DISTRIBUTION
 from nexus.core.state import array_from, arrays_of
 from nexus.core.types import Array
-from nexus.training.files import inside, read_json, read_tensors, write_tensors
+from nexus.training.files import Mark, inside, read_json, read_tensors, write_tensors
 
 __all__ = [
     "AGENT_FILE",
@@ -174,26 +174,29 @@ def known_runs(folder: Path) -> str:
     return f"; newest runs: {', '.join(map(str, newest))}" if newest else ""
 
 
-def save_weights(folder: Path, networks: Mapping[str, nn.Module]) -> None:
-    """Write the parameters of some networks to `agent.safetensors`, each under its name."""
-    write_tensors(folder / AGENT_FILE, arrays_of(weights_of(networks)))
+def save_weights(folder: Path, networks: Mapping[str, nn.Module]) -> Mark:
+    """Write the parameters of some networks to `agent.safetensors`, each under its name; return its mark."""
+    return write_tensors(folder / AGENT_FILE, arrays_of(weights_of(networks)))
 
 
-def load_weights(folder: Path, networks: Mapping[str, nn.Module], *, must_carry: bool = True) -> None:
+def load_weights(
+    folder: Path, networks: Mapping[str, nn.Module], mark: Mark | None = None, *, must_carry: bool = True
+) -> None:
     """Fill networks from `agent.safetensors`.
 
     Args:
         folder: the run's.
         networks: by name.
+        mark: what `run.json` says of the file, if it does.
         must_carry: whether a file without a checksum, of the first format, is refused.
 
     Raises:
-        RunError: the file is missing or damaged, its names and shapes are not those of the networks, or a weight
-            is not finite.
+        RunError: the file is missing, damaged or not the one that was written, its names and shapes are not those of
+            the networks, or a weight is not finite.
     """
     size = sum(value.nbytes for value in weights_of(networks).values())
     path = inside(folder, AGENT_FILE)
-    fill_networks(networks, read_tensors(path, size, must_carry=must_carry), path)
+    fill_networks(networks, read_tensors(path, size, mark, must_carry=must_carry), path)
 
 
 def fill_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Array], path: Path) -> None:

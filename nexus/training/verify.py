@@ -13,6 +13,7 @@ from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.divergence import BATCH_FILE
 from nexus.training.files import inside, read_json, read_tensors
 from nexus.training.run_folder import AGENT_FILE, EVALUATION_FILE, read_run, require_no_links_out
+from nexus.training.same_run import has_final_weights, mark_of_weights, require_same_run, require_score_of_weights
 
 __all__ = ["Verdict", "verify"]
 
@@ -38,7 +39,8 @@ def verify(run: str | os.PathLike[str]) -> Verdict:
         RunError: there is no run, or not even its `run.json` can be read.
     """
     folder = Path(run)
-    must_carry = read_run(folder)["format"] > 1
+    about = read_run(folder)
+    must_carry = about["format"] > 1
     damage: list[str] = []
     whole: set[str] = {"run.json"}
 
@@ -53,18 +55,24 @@ def verify(run: str | os.PathLike[str]) -> Verdict:
 
     def read_weights() -> None:
         path = inside(folder, AGENT_FILE)
-        read_tensors(path, path.stat().st_size, must_carry=must_carry)
+        mark = mark_of_weights(about) if has_final_weights(about, folder) else None
+        read_tensors(path, path.stat().st_size, mark, must_carry=must_carry)
+
+    def read_evaluation() -> None:
+        path = inside(folder, EVALUATION_FILE)
+        require_score_of_weights(about, read_json(path, must_carry=must_carry), path)
 
     check(".", lambda: require_no_links_out(folder))
     check(AGENT_FILE, read_weights)
     if (folder / EVALUATION_FILE).exists():
-        check(EVALUATION_FILE, lambda: read_json(inside(folder, EVALUATION_FILE), must_carry=must_carry))
+        check(EVALUATION_FILE, read_evaluation)
     if (folder / BATCH_FILE).exists():
         check(BATCH_FILE, lambda: read_tensors(inside(folder, BATCH_FILE), (folder / BATCH_FILE).stat().st_size))
-    usable, best = [], BestWeights(folder)
+    usable, best = [], BestWeights(folder, about)
     for steps in Checkpoints(folder, keep=1).present():
         try:
             checkpoint = read_checkpoint(folder, steps)
+            require_same_run(about, checkpoint.about, "it")
             checkpoint.check()
         except RunError as error:
             damage.append(f"checkpoint {steps}: {error}")
