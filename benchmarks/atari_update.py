@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.page import load, provenance, table
 from benchmarks.record import fresh_process, median, record
 from nexus.api import make_config, process_for
 from nexus.models.layers import scale
@@ -86,6 +87,26 @@ def processor_milliseconds(way: str, rounds: int) -> float:
         return milliseconds(lambda: agent.learn(batch), rounds, time.process_time)
     with process_for(agent, 1):
         return milliseconds(lambda: agent.learn(batch), rounds, time.process_time)
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    found = load("atari_update")
+    if found is None:
+        return ""
+    heads = ["threads", "update, ms", "of which optimizer, ms", "best rate, GFLOP/s", "arithmetic alone, ms"]
+    return "\n\n".join(
+        [
+            "## What an update of the Nature network takes",
+            f"`--preset nature`, a batch of 32, sampling excluded, medians of {found['rounds']}. Its "
+            f"{found['gflop']} GFLOP count convolutions and matrix products; the best rate is that of multiplying "
+            "large square matrices.",
+            table(heads, [list(row.values()) for row in found["rows"]]),
+            f"Processor time on one thread, medians of {found['processes']} processes each, alternating:",
+            table(["images and memory", "update, ms"], [list(row.values()) for row in found["ways"]]),
+            provenance(found),
+        ]
+    )
 
 
 def main() -> None:
