@@ -40,13 +40,19 @@ from nexus.envs.wrappers import FrameSkip
 __all__ = [
     "EnvSource",
     "EnvSpec",
+    "as_seen",
     "bounds_of",
     "can_be_copied",
     "composition",
     "describe_spaces",
+    "in_turn",
     "make_env",
+    "make_raw",
     "make_vector_env",
     "name_of",
+    "registered_id",
+    "require_env",
+    "scale_of",
     "seen_by_agent",
     "widest_part",
 ]
@@ -140,14 +146,30 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
     if spec.rules is not None:
         frames = spec.frame_skip, spec.frame_stack, spec.frame_size
         return make_one_atari(name_of(spec.source), spec.rules, *frames, render_mode)
+    return as_seen(make_raw(spec, render_mode), spec)
+
+
+def make_raw(spec: EnvSpec, render_mode: str | None = None) -> Any:
+    """Return one environment as its maker returns it, without our wrappers; not for Atari games.
+
+    Raises:
+        ConfigError: it is unknown or can't be made.
+    """
+    if not isinstance(spec.source, str):
+        return attempt(spec.source, spec)
+    registered_id(spec.source)
+    settings = {"disable_env_checker": True} | dict(spec.kwargs)
+    settings |= {} if render_mode is None else {"render_mode": render_mode}
+    return attempt(partial(gym.make, spec.source, **settings), spec)
+
+
+def as_seen(env: Any, spec: EnvSpec) -> Env:
+    """Return an environment with the wrappers through which an agent sees it.
+
+    Raises:
+        ConfigError: it is no environment, is in use already, or has spaces that DQN can't use.
+    """
     name = name_of(spec.source)
-    if isinstance(spec.source, str):
-        registered_id(spec.source)
-        settings = {"disable_env_checker": True} | dict(spec.kwargs)
-        settings |= {} if render_mode is None else {"render_mode": render_mode}
-        env = attempt(partial(gym.make, spec.source, **settings), spec)
-    else:
-        env = attempt(spec.source, spec)
     require_env(env, name)
     observations, actions = spaces_of(env, name)
     if spec.flatten_actions and sizes_of(actions) is not None:
