@@ -55,7 +55,7 @@ HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for, so that `import nexus` stays quick."""
+    """Import a public name on first use, so that `import nexus` stays fast."""
     if name not in HOMES:
         raise AttributeError(f"module 'nexus' has no attribute {name!r}")
     import importlib

@@ -12,7 +12,7 @@ __all__ = ["run"]
 
 @dataclass(frozen=True)
 class AlgorithmsCommand:
-    """List the algorithms: what each changes, where it is from and where it is."""
+    """List the algorithms: what each changes, its paper and its source file."""
 
 
 def run(arguments: list[str]) -> int:

@@ -14,14 +14,14 @@ __all__ = ["run"]
 
 @dataclass(frozen=True)
 class VerifyCommand:
-    """Check every file of a run against its checksum, and say what could be resumed from it."""
+    """Check every file of a run against its checksum, and report what can be resumed."""
 
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder."""
 
 
 def run(arguments: list[str]) -> int:
-    """Check and print; return 0 if every file is whole, else 2."""
+    """Check and print; return 0 if every file is undamaged, else 2."""
     command = parse(VerifyCommand, arguments, "nexus verify")
     from nexus.training.verify import verify
 
