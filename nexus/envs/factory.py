@@ -181,16 +181,16 @@ def as_seen(env: Any, spec: EnvSpec) -> Env:
     else:
         describe_spaces(seen, actions, name)
     try:
-        env = Edge(env, name, stacked=spec.frame_stack > 1)
+        edge: Env = Edge(env, name, stacked=spec.frame_stack > 1)
     except NotImplementedError:
         raise ConfigError(
             f"{name} has observations {observations}: needs an array that Gymnasium can flatten"
         ) from None
     if spec.frame_skip > 1:
-        env = FrameSkip(env, spec.frame_skip)
+        edge = FrameSkip(edge, spec.frame_skip)
     if spec.frame_stack > 1:
-        env = FrameStackObservation(env, spec.frame_stack, padding_type="zero")
-    return env
+        edge = FrameStackObservation(edge, spec.frame_stack, padding_type="zero")
+    return edge
 
 
 def require_env(env: Any, name: str) -> None:
