@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 import nexus
+from nexus.api import process_for
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.types import Array, Transitions
@@ -697,6 +698,27 @@ def test_frames_are_stacked_by_gymnasiums_wrapper_and_not_here(tmp_path: Path) -
     result = nexus.train(stacked, run_dir=tmp_path / "run", listener=Silent(), **TINY)
     assert str(result.agent.states) == "6 + 3x4x4x1"
     assert result.agent.predict(samples(stacked().observation_space, 1)[0])[0] in (0, 1)
+
+
+def test_a_run_with_an_image_among_the_parts_is_one_with_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its device and torch's threads are chosen by the image and not by the row of bytes."""
+    asked, freed = list[Any](), list[bool]()
+
+    def device_for(name: str, shape: tuple[int, ...]) -> torch.device:
+        asked.append(shape)
+        return torch.device("cpu")
+
+    for module in ("parts", "models.rl.dqn.agent", "models.rl.dqn.rainbow"):
+        monkeypatch.setattr(f"nexus.{module}.resolve_device", device_for)
+    monkeypatch.setattr("nexus.api.keep_freed_memory", lambda: freed.append(True))
+    nexus.train(Pair, run_dir=tmp_path / "run", listener=Silent(), **TINY, algorithm="iqn")
+    assert asked == [(4, 4, 1)] * 3
+    assert freed == []
+    space = spaces.Dict({"image": spaces.Box(0, 255, (36, 36, 1), np.uint8), "a": spaces.Discrete(2)})
+    with process_for(agent_for(space), None):
+        assert freed == [True] * (sys.platform == "linux")
 
 
 def test_an_image_among_the_parts_decides_where_auto_goes() -> None:
