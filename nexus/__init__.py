@@ -16,6 +16,7 @@ __all__ = [
     "ReplayBuffer",
     "TrainResult",
     "__version__",
+    "check",
     "evaluate",
     "load_agent",
     "make_agent",
@@ -26,6 +27,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from nexus.api import evaluate, load_agent, resume, train
+    from nexus.checking import check
     from nexus.data.replay_buffer import ReplayBuffer
     from nexus.listener import Listener, Listeners, TrainResult
     from nexus.models.rl.dqn import DQNAgent, DQNNetwork
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from nexus.planning import plan
 
 HOMES = {
+    "check": "nexus.checking",
     "evaluate": "nexus.api",
     "load_agent": "nexus.api",
     "make_agent": "nexus.models.rl.dqn.rainbow",

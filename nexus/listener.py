@@ -5,6 +5,9 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from gymnasium.spaces import Space
 
 from nexus.core.period import Period
 from nexus.core.state import State, below, part
@@ -63,6 +66,7 @@ class Plan:
     seconds: float = 0.0  # that it has taken until there
     rules: AtariProtocol | None = None  # of an Atari game
     live: LiveRun | None = None  # the run itself; None of a plan that was made by hand
+    space: Space[Any] | None = None  # of a state, likewise
 
 
 class Listener:

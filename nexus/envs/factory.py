@@ -169,16 +169,16 @@ def as_seen(env: Any, spec: EnvSpec) -> Env:
     parts = parts_of(observations)
     describe_spaces(observations if parts is None else observations[parts.rest], actions, name)
     try:
-        env = Edge(env, name, stacked=spec.frame_stack > 1)
+        seen: Env = Edge(env, name, stacked=spec.frame_stack > 1)
     except NotImplementedError:
         raise ConfigError(
             f"{name} has observations {observations}: needs an array that Gymnasium can flatten"
         ) from None
     if spec.frame_skip > 1:
-        env = FrameSkip(env, spec.frame_skip)
+        seen = FrameSkip(seen, spec.frame_skip)
     if spec.frame_stack > 1:
-        env = FrameStackObservation(env, spec.frame_stack, padding_type="zero")
-    return env
+        seen = FrameStackObservation(seen, spec.frame_stack, padding_type="zero")
+    return seen
 
 
 def require_env(env: Any, name: str) -> None:
