@@ -1,18 +1,23 @@
 """`nexus check` on environments with one fault each, which it names with the cure, and on sound ones."""
 
+import importlib
 import itertools
 import json
 import math
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from gymnasium import spaces
 from gymnasium.wrappers import (
     FlattenObservation,
@@ -26,9 +31,13 @@ from gymnasium.wrappers import (
 
 import nexus
 from nexus.checking import Report
+from nexus.checking.first_steps import FirstSteps
 from nexus.checking.of_plays import ANSWERS, PLAYS
 from nexus.checking.of_spaces import SPACES
 from nexus.checking.of_steps import STEPS
+from nexus.cli.main import main
+from nexus.core.errors import ConfigError
+from nexus.listener import Listener
 from tests.probes import ActionReward, MatchReward
 
 SECONDS = 20.0  # at most; nearly all take less than one
@@ -829,3 +838,199 @@ def test_enough_environments_are_checked() -> None:
     assert len({name for name, _, _ in SOUND}) == len(SOUND) >= 20
     of_which = {known.check for known in FAULTS}
     assert of_which == {*SPACES, *STEPS, *ANSWERS, *PLAYS, "spaces", "play", "hangs", "warnings"}
+
+
+# --- the command line and Python ---
+
+
+class Chatty(Walk):
+    def __init__(self, size: int = 3) -> None:
+        sys.stdout.write("hello from the simulator\n")
+
+
+class StandsStill(Walk):
+    def look(self) -> Any:
+        return np.zeros(3, np.float32)
+
+
+gym.register("Chatty-v0", entry_point=f"{__name__}:Chatty")
+gym.register("StandsStill-v0", entry_point=f"{__name__}:StandsStill")
+
+
+def test_the_command_prints_each_finding_and_says_by_its_exit_code_whether_one_is_a_fault(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["check", "CartPole-v1", "--frame-skip", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ok    observations  float32[4]: 4 numbers in a row"
+    assert lines[-1].startswith("CartPole-v1: no faults, 2 notes, checked in ")
+    assert main(["check", "StandsStill-v0"]) == 1
+    out = capsys.readouterr().out
+    assert "\nfault features      all 1,000 steps showed one and the same observation\n" in out
+    assert "\n                    cure: return the current state, not the first one" in out
+    assert "StandsStill-v0: 1 fault, no notes, checked in " in out
+
+
+def test_json_has_every_finding_and_nothing_that_the_environment_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "Chatty-v0", "--json", "--num-envs", "1"]) == 0
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert report["env"] == "Chatty-v0"
+    assert report["faults"] == 0
+    by_check = {finding["check"]: finding for finding in report["findings"]}
+    assert by_check["play"]["numbers"]["steps"] == 1_000
+    assert by_check["actions"] == {
+        "check": "actions",
+        "verdict": "ok",
+        "text": "2 actions",
+        "cure": "",
+        "numbers": {"actions": 2},
+    }
+    assert "hello from the simulator" in said.err
+
+
+def test_kwargs_reach_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "FrozenLake-v1", "--env-kwargs", "map_name=8x8", "max_episode_steps=7"]) == 0
+    out = capsys.readouterr().out
+    assert "made from Discrete(64): 64 numbers" in out
+    assert "a time limit of 7 steps" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["CartPol-v1"], "no environment 'CartPol-v1'; did you mean CartPole-v1"),
+        (["nowhere:Env-v0"], "can't import module 'nowhere'"),
+        (["Chatty-v0", "--env-kwargs", "siez=3"], "unexpected keyword argument 'siez'"),
+        (["CartPole-v1", "--second", "3"], "unknown option --second; did you mean --seconds"),
+        (["CartPole-v1", "--seconds", "0"], "seconds = 0: needs a number of seconds above 0"),
+        (["CartPole-v1", "--gamma", "2"], "gamma = 2.0: needs"),
+        ([], "name an environment first, as in: nexus check CartPole-v1"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", *words]) == 2
+    said = capsys.readouterr().err
+    assert text in said
+    assert said.count("\n") == 1
+
+
+def test_python_takes_what_train_takes() -> None:
+    report = nexus.check(Walk, frame_skip=4, num_envs=2)
+    assert report.faults == ()
+    lengths = next(finding for finding in report.findings if finding.check == "episodes").numbers
+    assert lengths["longest"] == 10  # 40 steps, four at once
+    assert "2 in parallel" in str(report)
+    with pytest.raises(ConfigError, match="unknown setting 'gama'; did you mean gamma"):
+        nexus.check(Walk, gama=0.9)
+    with pytest.raises(ConfigError, match="got an environment, Walk: needs an id, or a function"):
+        nexus.check(Walk())  # type: ignore[arg-type]
+
+
+def test_a_thread_that_was_given_up_ends() -> None:
+    before = threading.active_count()
+    report = nexus.check(walk(look=at_step(0, spin, Walk.look)), seconds=0.4)
+    assert report.faults[0].numbers["place"].startswith("tests/test_check.py:")
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_an_expensive_environment_is_checked_in_time() -> None:
+    class Expensive(Walk):
+        def reset(self, **options: Any) -> Any:
+            time.sleep(0.2)
+            return super().reset(**options)
+
+    begun = time.monotonic()
+    report = nexus.check(Expensive, seconds=2.0)
+    assert time.monotonic() - begun < 6
+    assert report.faults == ()
+    left_out = {finding.check for finding in report.notes if finding.text.startswith("left out: it takes ")}
+    assert "gymnasium" in left_out
+
+
+def test_the_users_line_is_named_wherever_the_error_comes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n\n\ndef shape(array):\n    return np.reshape(array, (2, 2))  # of three numbers\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    shape = importlib.import_module("mine").shape
+    report = checked(walk(look=at_step(4, lambda self: shape(Walk.look(self)), Walk.look)))
+    (fault,) = report.faults
+    assert fault.text.endswith("step 4: raised ValueError: cannot reshape array of size 3 into shape (2,2) (mine.py:5)")
+
+
+# --- what train says ---
+
+SHORT: dict[str, Any] = {
+    "total_steps": 1_300,
+    "learning_starts": 64,
+    "eval_episodes": 1,
+    "eval_max_steps": 50,
+    "num_envs": 4,
+}
+
+
+def trained(make: Any, folder: Path, **options: Any) -> dict[str, torch.Tensor]:
+    random.seed(7)
+    nexus.train(make, run_dir=folder, **SHORT, **options)
+    return safetensors.torch.load_file(folder / "agent.safetensors")
+
+
+def episodes_of(folder: Path) -> list[str]:
+    """The lines of a run's episodes, without the seconds."""
+    return [line.rpartition(",")[0] for line in (folder / "episodes.csv").read_text().splitlines()[1:]]
+
+
+def test_train_notes_what_its_first_steps_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in SHORT.items()]
+    assert main(["train", "StandsStill-v0", f"--run-dir={tmp_path / 'run'}", *words]) == 0
+    out = capsys.readouterr().out
+    assert out.count("Note: features: all 1,000 steps showed one and the same observation; return the current") == 1
+    assert out.count("Note: for a closer look: ") == 1
+    assert out.count("check StandsStill-v0\n") == 1
+    assert main(["resume", str(tmp_path / "run"), "--total-steps=2600"]) == 0
+    assert "Note: features" not in capsys.readouterr().out
+    assert main(["train", "CartPole-v1", f"--run-dir={tmp_path / 'other'}", *words, "--target-return=none"]) == 0
+    assert "a closer look" not in capsys.readouterr().out
+
+
+def test_what_train_notes_changes_no_bit_and_makes_no_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = []
+
+    def still_with_own_coins() -> Any:
+        made.append(walk(OwnCoins, pay=lambda self: 0.0)())
+        return made[-1]
+
+    silent = trained(still_with_own_coins, tmp_path / "silent", listener=Listener())
+    count = len(made)
+    watched = trained(still_with_own_coins, tmp_path / "watched", verbose=True)
+    assert "Note: rewards: all 1,000 were 0" in capsys.readouterr().out
+    assert len(made) == 2 * count
+    assert silent.keys() == watched.keys()
+    assert all(torch.equal(silent[name], watched[name]) for name in silent)
+    assert episodes_of(tmp_path / "silent") == episodes_of(tmp_path / "watched") != []
+
+
+@pytest.mark.parametrize("make", [Walk, Picture])
+def test_the_look_at_the_first_steps_is_cheap(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = []
+
+    def timed(function: Any) -> Any:
+        def call(*arguments: Any) -> None:
+            begun = time.thread_time()
+            function(*arguments)
+            spent.append(time.thread_time() - begun)
+
+        return call
+
+    for name in ("on_start", "on_step"):
+        monkeypatch.setattr(FirstSteps, name, timed(getattr(FirstSteps, name)))
+    trained(make, tmp_path / "run", verbose=True, replay_capacity=2_000, update_every="1000 steps")
+    assert len(spent) > SHORT["total_steps"] // SHORT["num_envs"]
+    assert sum(spent) < 0.2
