@@ -17,6 +17,7 @@ __all__ = [
     "ReplayBuffer",
     "TrainResult",
     "__version__",
+    "check",
     "evaluate",
     "load_agent",
     "make_agent",
@@ -28,6 +29,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from nexus.api import evaluate, load_agent, resume, train
+    from nexus.checking import check
     from nexus.data.replay_buffer import ReplayBuffer
     from nexus.envs.flat_actions import FlatActions
     from nexus.listener import Listener, Listeners, TrainResult
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from nexus.tracking import tracker
 
 HOMES = {
+    "check": "nexus.checking",
     "evaluate": "nexus.api",
     "load_agent": "nexus.api",
     "make_agent": "nexus.models.rl.dqn.rainbow",

@@ -4,6 +4,9 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from gymnasium.spaces import Space
 
 from nexus.core.errors import warn
 from nexus.core.period import Period
@@ -67,6 +70,7 @@ class Plan:
     seconds: float = 0.0  # that it has taken until there
     rules: AtariProtocol | None = None  # of an Atari game
     live: LiveRun | None = None  # the run itself; None of a plan that was made by hand
+    space: Space[Any] | None = None  # of a state, likewise
 
 
 class Listener:

@@ -84,7 +84,8 @@ class Run:
             else:
                 require_empty(folder)  # again: another process may have been quicker
             about = name, preset, self.config, self.parts.agent, self.parts.replay_bytes, folder
-            self.plan = Plan(*about, self.parts.counters.steps, self.course.seconds, self.parts.spec.rules, self.live)
+            come = self.parts.counters.steps, self.course.seconds
+            self.plan = Plan(*about, *come, self.parts.spec.rules, self.live, self.parts.stream.space)
             self.stack = stack.pop_all()
 
     def __enter__(self) -> "Run":

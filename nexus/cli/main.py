@@ -17,6 +17,7 @@ INTERRUPTED, TERMINATED = 130, 143  # the exit codes of shells for Ctrl-C and SI
 
 VERBS = {
     "train": ("nexus.cli.train", "train an agent:        nexus train CartPole-v1"),
+    "check": ("nexus.cli.check", "check an environment:  nexus check my_envs:MyEnv-v0"),
     "plan": ("nexus.cli.plan", "what a run will take:  nexus plan CartPole-v1"),
     "resume": ("nexus.cli.resume", "go on with a run:      nexus resume runs/NAME"),
     "verify": ("nexus.cli.verify", "check a run's files:   nexus verify runs/NAME"),
@@ -32,7 +33,7 @@ USAGE = "usage: nexus VERB ...\n\n" + "\n".join(f"  {verb:<10} {text}" for verb,
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0; 2 for errors a user can fix; 3 if training diverged; 130 for Ctrl-C; 143 for SIGTERM.
+    0; 1 if `check` found a fault; 2 for errors a user can fix; 3 if training diverged; 130 for Ctrl-C; 143 for SIGTERM.
     """
     try:
         with printable(), path_kept():

@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 from torch import nn
 
+from nexus.checking.first_steps import FirstSteps
 from nexus.cli.streams import printable
 from nexus.core.figures import figures
 from nexus.core.installation import nexus_command, tensorboard_command
@@ -58,6 +59,7 @@ class TrainView(Listener):
         self.streams = ExitStack()
         self.started = False
         self.notices: list[str] = []
+        self.first_steps = FirstSteps(self.on_notice)
 
     def __enter__(self) -> Self:
         self.streams.enter_context(printable())
@@ -87,9 +89,11 @@ class TrainView(Listener):
         self.reached_target = False
         self.task = self.bar.add_task("training", total=self.total, completed=plan.first_step, steps="", numbers="")
         self.bar.start()
+        self.first_steps.on_start(plan)
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
         """Refresh the bar a few times a second; without a terminal print an occasional line."""
+        self.first_steps.on_step(progress, episodes)
         steps = progress.counters.steps
         if progress.counters.episodes != self.ended:
             self.ended_at, self.ended = steps, progress.counters.episodes
