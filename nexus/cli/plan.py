@@ -14,8 +14,9 @@ __all__ = ["run"]
 
 @dataclass(frozen=True)
 class PlanCommand(TrainCommand):
-    """Say what a training would take in memory, disk and time, and what it can be expected to score. Takes the flags
-    of `nexus train`, and trains for some seconds in a temporary folder.
+    """Say what a training would take in memory, disk and time, and what it can be expected to score.
+
+    Takes the flags of `nexus train`, and trains for some seconds in a temporary folder.
     """
 
     probe_seconds: float = 10.0

@@ -335,17 +335,17 @@ def settled(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str
 
     Args:
         values: the settings that a preset, an algorithm or a file gives.
-        own: those that the user says, as values or as the text of flags; they go over the others.
+        own: those that the user says; they go over the others.
     """
     changed, said = dict(values), []
-    for name, off in (("eval_every", "none"), ("eval_episodes", "0")):
-        if name not in own or str(own[name]).lower() != off:
+    for name, off, text in (("eval_every", None, "none"), ("eval_episodes", 0, "0")):
+        if name not in own or own[name] != off:
             continue
         if name == "eval_episodes" and "eval_every" not in own:
             changed["eval_every"] = None
         if changed.get("target_return") is not None and "target_return" not in own:
             said.append(
-                f"{name} {off}: nothing is evaluated before the end, so no target return of "
+                f"{name} {text}: nothing is evaluated before the end, so no target return of "
                 f"{changed['target_return']:g} ends the run"
             )
             changed["target_return"] = None
