@@ -17,7 +17,6 @@ import torch
 from nexus.core.checked import convert
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, interrupted, one_line
-from nexus.core.names import algorithm_name, current_names
 from nexus.core.period import whole_number
 from nexus.core.state import part
 from nexus.envs.atari import canonical, is_atari
@@ -28,9 +27,10 @@ from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.layers import in_mode
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.c51 import CategoricalReadout
-from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
+from nexus.models.rl.dqn.rainbow import network_bytes
 from nexus.models.setup import resolve_device
 from nexus.models.torsos import channels_before
+from nexus.resolver import resolve, whole_or_resolved
 from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.best import BEST, BestWeights
 from nexus.training.checkpoint import read_checkpoint
@@ -41,7 +41,7 @@ from nexus.training.evaluation import Evaluation, long_evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import inside
 from nexus.training.loop import Counters
-from nexus.training.presets import RETURNS, algorithm_preset, resolve_preset, settled
+from nexus.training.presets import RETURNS
 from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, weights_of
 from nexus.training.same_run import has_final_weights, mark_of_weights, require_same_run
@@ -72,26 +72,12 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
 def make_config(env: EnvSource, preset: str | None = None, **settings: Any) -> TrainConfig:
-    """Return the preset's settings for `env`, overridden by the algorithm's and by the preset's for that algorithm.
-
-    `settings` override all of them.
+    """Return the settings of a run on `env`, as `resolve` combines them.
 
     Raises:
         ConfigError: the preset or a setting is unknown, or a value is invalid.
     """
-    return configured(env, preset, settings)[1]
-
-
-def configured(
-    env: EnvSource, preset: str | None, settings: Mapping[str, Any]
-) -> tuple[str | None, TrainConfig, list[str]]:
-    """Return the name of the preset, what `make_config` returns, and what was given up for the user's settings."""
-    settings = current_names(settings)
-    name, values = resolve_preset(preset, name_of(env))
-    algorithm = algorithm_name(settings.get("algorithm", values.get("algorithm", "dqn")))
-    values |= {**algorithm_named(algorithm).settings, **algorithm_preset(name, name_of(env), algorithm)}
-    values, said = settled(values, settings)
-    return name, TrainConfig.from_mapping({**values, **settings}), said
+    return resolve(env, settings, preset).config
 
 
 def train(
@@ -126,15 +112,13 @@ def train(
     """
     from nexus.cli.progress import watching  # imports rich, which loading an agent does not need
 
-    require_whole_config(config, settings)
+    resolved = whole_or_resolved(env, preset, config, settings)
     run_dir = None if run_dir is None else folder_of(run_dir, "run_dir")
-    said: list[str] = []
-    if config is None:
-        preset, config, said = configured(env, preset, settings)
+    config = resolved.config
     with watching(listener, verbose) as (told, finish):
-        with Run(env, preset, config, run_dir, told) as run, process_for(run.parts.agent, config.threads):
+        with Run(env, resolved.preset, config, run_dir, told) as run, process_for(run.parts.agent, config.threads):
             remember(run.parts.agent, Seen(run.parts.spec, config.eval_max_steps))
-            for text in [*said, *notices(run.plan)]:
+            for text in [*resolved.notes, *notices(run.plan)]:
                 told.on_notice(text)
             result = run.run()
             if result.stopped_by is None and range_is_assumed(run.plan):
@@ -142,15 +126,6 @@ def train(
                     told.on_notice(text)
         finish(result)
     return unless_interrupted(result)
-
-
-def require_whole_config(config: Any, settings: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` unless `config` is None, or a config without further settings."""
-    if not isinstance(config, TrainConfig | None):
-        kind = type(config).__name__
-        raise ConfigError(f"config is a {kind}: needs a TrainConfig; settings alone go in as they are, as in gamma=0.9")
-    if config is not None and settings:
-        raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
 
 
 def folder_of(run: Any, name: str = "run") -> Path:

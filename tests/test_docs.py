@@ -22,7 +22,8 @@ from nexus.cli.parsing import flags_of
 from nexus.cli.plan import PlanCommand
 from nexus.cli.plot import PlotCommand
 from nexus.cli.resume import ResumeCommand
-from nexus.cli.train import FLAG_ALIASES, TrainCommand
+from nexus.cli.setting_flags import FLAG_ALIASES
+from nexus.cli.train import TrainCommand
 from nexus.cli.verify import VerifyCommand
 from nexus.cli.watch import WatchCommand
 from tests.chaos import Silent, interrupt, interrupted

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from nexus.cli.main import main
-from nexus.cli.train import FLAG_ALIASES, read_command
+from nexus.cli.train import read_command
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.names import CALLED, PARTS, algorithm_name
@@ -82,15 +81,6 @@ def test_what_nobody_knows_is_named_with_what_was_meant(flags: str, message: str
     assert str(refused.value).startswith(message)
     assert str(refused.value).endswith("; see nexus train --help")
     assert "--unit" not in str(refused.value).removeprefix("unknown option --unit").replace(".unit", "")
-
-
-def test_other_names_of_flags_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("train", "plan"):
-        with pytest.raises(SystemExit):
-            main([verb, "--help"])
-        said = " ".join(capsys.readouterr().out.split())
-        assert "-n, --n-timesteps, --total-timesteps for --total-steps" in said
-        assert all(re.search(rf"{alias}\b.* for {flag}\b", said) for alias, flag in FLAG_ALIASES.items())
 
 
 def test_a_flag_may_have_underscores_whoever_reads_it() -> None:

@@ -31,12 +31,6 @@ def test_every_algorithm_is_sound_in_every_environment(env: str, algorithm: str)
         assert config.v_max >= for_ever - 1e-9
 
 
-@pytest.mark.parametrize("env", ENVIRONMENTS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_flags_and_python_give_the_same_settings(env: str, algorithm: str) -> None:
-    assert read_command([env, "--algo", algorithm]).config == make_config(env, algorithm=algorithm)
-
-
 def test_the_layers_go_over_each_other_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Range of returns, preset, algorithm, preset for the algorithm, user: each decides what those after it leave."""
     preset = {"v_max": 1.0, "n_step": 1, "gamma": 0.1, "batch_size": 11, "double": False}

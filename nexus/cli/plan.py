@@ -14,8 +14,9 @@ __all__ = ["run"]
 
 @dataclass(frozen=True)
 class PlanCommand(TrainCommand):
-    """Estimate the memory, disk and time that a training needs, and the score to expect. Takes the flags
-    of `nexus train`, and trains for some seconds in a temporary folder.
+    """Estimate the memory, disk and time that a training needs, and the score to expect.
+
+    Takes the flags of `nexus train`, and trains for some seconds in a temporary folder.
     """
 
     probe_seconds: float = 10.0

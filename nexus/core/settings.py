@@ -160,11 +160,11 @@ class C51Settings(CheckedConfig):
     """The distribution of returns on atoms, also of Rainbow."""
 
     atoms: int = 51
-    """c51: atoms of the return's distribution."""
+    """Atoms of the return's distribution."""
     v_min: float = -10.0
-    """c51: the smallest return that can be told."""
+    """The smallest return that can be told."""
     v_max: float = 10.0
-    """c51: the largest; with rewards of 1 and γ = 0.99 nothing is above 100."""
+    """The largest return; with rewards of 1 and γ = 0.99 nothing is above 100."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
@@ -194,11 +194,11 @@ class MunchausenSettings(CheckedConfig):
     munchausen: bool = False
     """The log-policy joins the reward, and the target weighs every next action softly."""
     munchausen_alpha: float = 0.9
-    """munchausen: how much of the log-policy joins the reward."""
+    """How much of the log-policy joins the reward."""
     munchausen_temperature: float = 0.03
-    """munchausen: temperature of the policy."""
+    """Temperature of the policy."""
     munchausen_clip: float = -1.0
-    """munchausen: the smallest log-policy that counts."""
+    """The smallest log-policy that counts."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
@@ -226,9 +226,9 @@ class BoltzmannSettings(CheckedConfig):
     """For `--exploration boltzmann`."""
 
     temperature: float = 1.0
-    """boltzmann: temperature at the start, in units of the return; it follows epsilon_schedule."""
+    """Temperature at the start, in units of the return; it follows epsilon_schedule."""
     temperature_min: float = 0.1
-    """boltzmann: smallest temperature while training."""
+    """Smallest temperature while training."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""

@@ -30,9 +30,9 @@ class PrioritySettings(CheckedConfig):
     prioritized: bool = False
     """Replay what surprised most often (PER), with importance weights."""
     priority_exponent: float = 0.5
-    """prioritized: α, from 0 (uniform) to 1 (in proportion to the priority)."""
+    """α, from 0 (uniform) to 1 (in proportion to the priority)."""
     importance_exponent: float = 0.4
-    """prioritized: β at the start; it rises to 1 with the last step."""
+    """β at the start; it rises to 1 with the last step."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
@@ -45,9 +45,9 @@ class RolloutSettings(CheckedConfig):
     """The rollout that PQN has in place of a replay."""
 
     rollout_steps: int = 1024
-    """pqn: steps of all environments together between updates, which learn from all of them."""
+    """Steps of all environments together between updates, which learn from all of them."""
     trace_lambda: float | None = None
-    """pqn: λ of its returns, from 0 (one step) to 1 (all that was played)."""
+    """λ of its returns, from 0 (one step) to 1 (all that was played)."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""

@@ -50,9 +50,9 @@ class AtariSettings(CheckedConfig):
     """How an Atari game is played and shown."""
 
     protocol: Literal["nature", "machado"] | None = None
-    """Atari: nature (no-ops, a lost life ends learning) or machado (sticky actions); none for nature."""
+    """nature: no-ops, and a lost life ends learning; machado: sticky actions; none for nature."""
     frame_size: int | None = None
-    """Atari: pixels on a side of a frame; none for 84."""
+    """Pixels on a side of a frame; none for 84."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""

@@ -338,14 +338,14 @@ def settled(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str
         own: the user's settings, as values or as the text of flags; they override the others.
     """
     changed, said = dict(values), []
-    for name, off in (("eval_every", "none"), ("eval_episodes", "0")):
-        if name not in own or str(own[name]).lower() != off:
+    for name, off, text in (("eval_every", None, "none"), ("eval_episodes", 0, "0")):
+        if name not in own or own[name] != off:
             continue
         if name == "eval_episodes" and "eval_every" not in own:
             changed["eval_every"] = None
         if changed.get("target_return") is not None and "target_return" not in own:
             said.append(
-                f"{name} {off}: nothing is evaluated before the end, so no target return of "
+                f"{name} {text}: nothing is evaluated before the end, so no target return of "
                 f"{changed['target_return']:g} ends the run"
             )
             changed["target_return"] = None
