@@ -59,7 +59,7 @@ class Heard(Listener):
 
 
 def test_an_agent_of_a_device_that_is_not_here_comes_on_the_cpu_with_a_notice(trained: Path) -> None:
-    with pytest.warns(RuntimeWarning, match=f"was trained on {LACKING}, which is not to be had here: its agent is on "):
+    with pytest.warns(RuntimeWarning, match=f"was trained on {LACKING}, which is not available here: its agent is on "):
         agent = nexus.load_agent(trained)
     assert agent.device.type == "cpu"
     heard = Heard()
@@ -71,9 +71,9 @@ def test_an_agent_of_a_device_that_is_not_here_comes_on_the_cpu_with_a_notice(tr
 
 def test_a_device_that_was_asked_for_is_not_replaced(trained: Path) -> None:
     for act in (nexus.load_agent, nexus.evaluate):
-        with pytest.raises(ConfigError, match=f"^device = '{LACKING}' is not to be had here"):
+        with pytest.raises(ConfigError, match=f"^device = '{LACKING}' is not available here"):
             act(trained, device=LACKING)
-    with pytest.raises(ConfigError, match="device = 'cpu': needs the folder of a run in place of an agent"):
+    with pytest.raises(ConfigError, match="device = 'cpu': needs the folder of a run instead of an agent"):
         nexus.evaluate(nexus.load_agent(trained, device="cpu"), "CartPole-v1", 2, device="cpu")
 
 
@@ -92,7 +92,7 @@ def test_to_go_on_elsewhere_must_be_said(copy: Path) -> None:
     heard = Heard()
     result = nexus.resume(copy, total_steps=400, device="cpu", listener=heard)
     assert result.counters.steps >= 400
-    assert any(f"it was trained on {LACKING} and goes on on cpu" in text for text in heard.notices)
+    assert any(f"it was trained on {LACKING} and continues on cpu" in text for text in heard.notices)
     about = json.loads((copy / "run.json").read_text())
     assert about["config"]["device"] == about["agent"]["device"] == "cpu"
     nexus.resume(copy, total_steps=500, listener=Heard())  # from now on it belongs here
@@ -111,7 +111,7 @@ def test_each_command_takes_a_device(copy: Path, tmp_path: Path, capsys: pytest.
         assert main([*words, "--device", "cpu"]) == 0
         assert "Note" not in capsys.readouterr().err
         assert main([*words, "--device", LACKING]) == 2
-        assert f"nexus: error: device = '{LACKING}' is not to be had here" in capsys.readouterr().err
+        assert f"nexus: error: device = '{LACKING}' is not available here" in capsys.readouterr().err
     resumed = ["resume", str(copy), "--total-steps", "400"]
     assert main(resumed) == 2
     assert "add --device cpu" in capsys.readouterr().err

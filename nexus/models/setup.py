@@ -120,7 +120,7 @@ def array_of(given: Any, shape: tuple[int, ...]) -> Array:
     """Return numbers as an array, or raise a `ConfigError` that says what was given instead."""
     if isinstance(given, tuple) and given and isinstance(given[-1], Mapping):
         call, way = ("reset", "env.reset()[0]") if len(given) == 2 else ("step", "its first part")
-        raise ConfigError(f"observation is all that env.{call}() returned: pass {way}")
+        raise ConfigError(f"observation is the whole result of env.{call}(): pass {way}")
     try:
         array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
     except ValueError:  # lists of different lengths
@@ -151,7 +151,7 @@ def misfit(given: tuple[int, ...], shape: tuple[int, ...], discrete_start: int |
     if many:
         said += f", or {('E', *shape)} for E of them".replace("'E'", "E")
     elif given[1:] == shape:
-        return f"{said}; for many there is predict"
+        return f"{said}; use predict for many"
     if discrete_start is not None:
         said += f", or whole numbers from {discrete_start} to {discrete_start + shape[0] - 1}"
     return said + way_out(given, shape)
@@ -185,5 +185,5 @@ def resolve_device(name: str, state_shape: tuple[int, ...]) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise ConfigError(f"device = {name!r} is not to be had here: try auto, cpu, cuda or mps") from None
+        raise ConfigError(f"device = {name!r} is not available here: try auto, cpu, cuda or mps") from None
     return device
