@@ -148,7 +148,7 @@ def notices(plan: Plan) -> list[str]:
     if range_is_assumed(plan):
         said.append(
             f"no range of returns is known for {plan.env}: {plan.config.v_min:g} to {plan.config.v_max:g} is assumed, "
-            "and what lies beyond can't be told from its ends; set v_min and v_max to what a discounted return can be"
+            "and returns beyond it are clipped; set v_min and v_max to the range of discounted returns"
         )
     return said
 
@@ -171,8 +171,8 @@ def said_of_ends(agent: DQNAgent, replay: AnyReplay) -> list[str]:
         mass = output.distribution[rows].softmax(-1).mean(0)  # [N]
     ends = (("v_min", agent.settings.v_min, float(mass[0])), ("v_max", agent.settings.v_max, float(mass[-1])))
     return [
-        f"{share:.0%} of the probability of returns lies on the assumed {name} = {end:g} after the training: they are "
-        f"probably beyond it; train again with v_min and v_max at what a discounted return can be"
+        f"{share:.0%} of the probability of returns lies on the assumed {name} = {end:g} after the training: returns "
+        f"are probably beyond it; train again with v_min and v_max set to the range of discounted returns"
         for name, end, share in ends
         if share > MOST_AT_END
     ]
@@ -182,7 +182,7 @@ def unless_interrupted(result: TrainResult) -> TrainResult:
     """Return the result of a run, or raise `KeyboardInterrupt` with it if a signal ended the run."""
     if result.stopped_by is None:
         return result
-    where = f"stopped at step {result.counters.steps} and saved: resume {result.run_dir} to go on"
+    where = f"stopped at step {result.counters.steps} and saved: resume {result.run_dir} to continue"
     raise interrupted(where, result)
 
 
@@ -242,7 +242,7 @@ def resumed(
         config = replace(config, on_divergence=on_divergence)
     further = config.total_steps != planned
     if about.get("status") == "finished" and not further:
-        raise ConfigError(f"{run} is finished: to go further, name more than its {planned} steps as total_steps")
+        raise ConfigError(f"{run} is finished: to train further, set total_steps to more than {planned}")
     require_checkpoint(about, Path(run))
     source = spec_on(seen_in(run, about).spec, env, None, listener).source
     settings = agent_settings(about, run)
@@ -250,13 +250,13 @@ def resumed(
     config = on_device(config, device, state_shape_of(settings), run, listener)
     settings["device"] = config.device
     if about.get("status") == "diverged" and config.on_divergence == "stop":
-        listener.on_notice("it diverged, and with the same settings will again: try on_divergence rollback")
+        listener.on_notice("it diverged, and will again with the same settings: try on_divergence rollback")
     if further and target is not None and about.get("status") == "finished":
         config = replace(config, target_return=None)
-        listener.on_notice(f"it goes to step {config.total_steps}, whether or not it reaches its target of {target:g}")
+        listener.on_notice(f"it trains to step {config.total_steps}, even if it reaches its target of {target:g}")
     with Run(source, about.get("preset"), config, run, listener, True, agent_from(settings)) as again:
         if again.parts.agent.device.type != "cpu":
-            listener.on_notice(f"on {again.parts.agent.device} the last bits may differ from those of an unbroken run")
+            listener.on_notice(f"on {again.parts.agent.device} the last bits may differ from an uninterrupted run's")
         again.course.reached_target = again.course.reached_target and not further  # it was asked to go further
         for text in stretched(config, planned, again.parts.counters):
             listener.on_notice(text)
@@ -319,8 +319,8 @@ def require_checkpoint(about: Mapping[str, Any], run: Path) -> None:
     begun = progress.get("steps") != 0 if isinstance(progress, Mapping) else True
     if begun and about.get("status") != "running" and not Checkpoints(run, keep=1).present():
         raise RunError(
-            f"{run} has no checkpoint, so it can't go on, and beginning again would cost what it learned: train anew "
-            f"in another folder, as with: nexus train --config {run}"
+            f"{run} has no checkpoint, so it can't continue, and starting again would discard what it learned: train "
+            f"again in another folder, with: nexus train --config {run}"
         )
 
 
@@ -372,7 +372,7 @@ def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dic
     sizes += state_dim if isinstance(state_dim, list) else [state_dim]
     try:
         if any(size is not None and size > there for size in sizes) or own_bytes(settings) > there:
-            raise RunError(f"{path} describes an agent of another size than its weights")
+            raise RunError(f"{path} describes an agent whose size differs from its weights")
     except (ConfigError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise RunError(f"{path} describes an agent that can't be made: {one_line(error)}") from None
     return {**read_before(about), **settings}
@@ -397,7 +397,7 @@ def largest_weights(run: Path) -> int:
     names = [AGENT_FILE, *(str(path.relative_to(run)) for path in run.glob("checkpoints/*/state.safetensors"))]
     files = [inside(run, name) for name in names if (run / name).exists()]
     if not files:
-        raise RunError(f"{run} has no {AGENT_FILE} and no checkpoint: it was stopped as it began; train it again")
+        raise RunError(f"{run} has no {AGENT_FILE} and no checkpoint: it was stopped too early; train it again")
     return max(path.stat().st_size for path in files)
 
 
@@ -517,7 +517,7 @@ def steps_of(run: Path, checkpoint: str | int) -> int:
     if checkpoint == "best":  # in a run of format 2; later formats keep the weights themselves
         best = best_of(read_checkpoint(run, steps) for steps in present)
         if best is None:
-            raise RunError(f"{run} has no weights with a score: it was not evaluated; take latest")
+            raise RunError(f"{run} has no weights with a score: it was not evaluated; use latest")
         return best
     if not present:
         raise RunError(f"{run} has no checkpoint")
@@ -579,7 +579,7 @@ def evaluate(
     if isinstance(agent, DQNAgent):
         for name, value in (("checkpoint", checkpoint), ("device", device)):
             if value is not None:
-                raise ConfigError(f"{name} = {value!r}: needs the folder of a run in place of an agent")
+                raise ConfigError(f"{name} = {value!r}: needs the folder of a run instead of an agent")
         player, seen = agent, seen_by(agent, env)
     else:
         folder = folder_of(agent)
@@ -677,18 +677,18 @@ def seen_in(run: str | os.PathLike[str], about: Mapping[str, Any]) -> Seen:
         config.get(name, usual) for name, usual in (("frame_skip", 1), ("frame_stack", 1), ("eval_max_steps", LONGEST))
     )
     if not all(is_count(size, MOST_FRAMES) for size in (skip, stack)) or not is_count(longest, LONGEST):
-        raise RunError(f"{path} does not tell how its environment was wrapped")
+        raise RunError(f"{path} does not say how its environment was wrapped")
     protocol, size = (config.get(name) if is_atari(source) else None for name in ("protocol", "frame_size"))
     flatten = config.get("flatten_actions", False)
     if not isinstance(flatten, bool):
         raise RunError(f"{path} does not tell how its environment was wrapped")
     if not (size is None or (isinstance(size, int) and LEAST_FRAME <= size <= MOST_FRAME)):
-        raise RunError(f"{path} does not tell how its environment was wrapped")
+        raise RunError(f"{path} does not say how its environment was wrapped")
     try:
         kwargs = kwargs_for(source, config.get("env_kwargs", {}))
         return Seen(EnvSpec(source, skip, stack, kwargs, protocol, size, flatten), longest)
     except (ConfigError, TypeError) as error:
-        raise RunError(f"{path} does not tell how its environment was made: {one_line(error)}") from None
+        raise RunError(f"{path} does not say how its environment was made: {one_line(error)}") from None
 
 
 def is_count(value: Any, most: int) -> bool:
@@ -717,8 +717,8 @@ def spec_on(seen: EnvSpec, env: EnvSource | None, env_kwargs: Mapping[str, Any] 
         return replace(seen, source=source, kwargs=kwargs)
     frames = ("frame_skip", seen.frame_skip), ("frame_stack", seen.frame_stack)
     kept = ", ".join(f"{name} = {count}" for name, count in frames if count > 1)
-    kept = f"with {kept} as there" if kept else ""
-    dropped = "without the env_kwargs from there" if seen.kwargs and env_kwargs is None else ""
+    kept = f"with {kept} as in training" if kept else ""
+    dropped = "without the env_kwargs of the training" if seen.kwargs and env_kwargs is None else ""
     if kept or dropped:
         how = " and ".join(filter(None, (kept, dropped)))
         listener.on_notice(f"the agent was trained on {name_of(seen.source)}; {name_of(source)} is played {how}")
@@ -750,7 +750,7 @@ def require_foreign_module(env: str, run: Path) -> None:
         spec = None
     places = [] if spec is None else [*(spec.submodule_search_locations or []), spec.origin or ""]
     if any(Path(place, *rest).resolve().is_relative_to(run.resolve()) for place in places if place):
-        raise RunError(f"{run} wants code from its own folder, {module}: it is not imported; pass env= to use another")
+        raise RunError(f"{run} asks for code from its own folder, {module}: it is not imported; pass another env=")
 
 
 class ProcessThreads:

@@ -149,4 +149,4 @@ def version_changes(then: Mapping[str, Any]) -> list[str]:
     """Return a notice on versions that differ from those of a checkpoint, or nothing."""
     now = versions()
     changed = [f"{name} {then[name]} is now {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
-    return [f"{', '.join(changed)}: the numbers may differ from those of an unbroken run"] if changed else []
+    return [f"{', '.join(changed)}: the numbers may differ from those of an uninterrupted run"] if changed else []

@@ -187,7 +187,7 @@ def test_a_state_dict_goes_round(algorithm: str) -> None:
     np.testing.assert_array_equal(other.act(states, 0.0, False), agent.act(states, 0.0, False))
 
 
-SOFT, ATOMS, DRAWS, TOLD = "nobody picks one", "atoms can't move", "compiled graph", "in its returns already"
+SOFT, ATOMS, DRAWS, TOLD = "so none is chosen", "atoms can't move", "compiled graph", "already contain the value of s'"
 REFUSED = [
     ("munchausen", {"double": True}, SOFT),
     ("beyond", {"double": True}, SOFT),

@@ -68,7 +68,7 @@ def test_a_period_reads_back_what_it_prints(count: int, unit: str) -> None:
     ],
 )
 def test_what_is_no_period_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(ConfigError, match="need a count and a unit, as in '10000 steps'"):
+    with pytest.raises(ConfigError, match="needs a count and a unit, as in '10000 steps'"):
         Period.parse(text)
 
 
@@ -76,7 +76,7 @@ def test_what_is_no_period_is_refused_with_an_example(text: str) -> None:
     ("text", "message"),
     [
         ("10 epsiodes", "did you mean episodes"),
-        ("10 frames", "need one of steps, episodes, updates"),
+        ("10 frames", "needs one of steps, episodes, updates"),
         ("0 steps", "at least 1 steps, got 0"),
     ],
 )
@@ -163,9 +163,9 @@ WRONG_TYPE: list[tuple[str, Any, str]] = [
     ("loss", "hubert", "one of huber, squared"),
     ("loss", None, "one of huber, squared"),
     ("epsilon_schedule", ["linear"], "one of linear, per_step, per_episode, constant"),
-    ("log_every", 1_000, "need a count and a unit"),
-    ("log_every", None, "need a count and a unit"),
-    ("eval_every", "10 frames", "need one of steps, episodes, updates"),
+    ("log_every", 1_000, "needs a count and a unit"),
+    ("log_every", None, "needs a count and a unit"),
+    ("eval_every", "10 frames", "needs one of steps, episodes, updates"),
 ]
 
 

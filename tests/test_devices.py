@@ -74,7 +74,7 @@ def test_a_device_that_was_asked_for_is_not_replaced(trained: Path) -> None:
     for act in (nexus.load_agent, nexus.evaluate):
         with pytest.raises(ConfigError, match=f"^device = '{LACKING}' is not available"):
             act(trained, device=LACKING)
-    with pytest.raises(ConfigError, match="device = 'cpu': needs the folder of a run in place of an agent"):
+    with pytest.raises(ConfigError, match="device = 'cpu': needs the folder of a run instead of an agent"):
         nexus.evaluate(nexus.load_agent(trained, device="cpu"), "CartPole-v1", 2, device="cpu")
 
 

@@ -190,7 +190,7 @@ def test_what_is_meant_is_taken_in_the_dtype_of_its_space(observation: Any, spac
     ("observation", "space", "text"),
     [
         ([1, 2, 3], TWO, "an observation int64[3]: needs float32[2]"),
-        ([[1], [2, 3]], TWO, "an observation that is no array: "),
+        ([[1], [2, 3]], TWO, "an observation that is not an array: "),
         (None, TWO, "an observation of type NoneType: needs float32[2]"),
         ({"a": 1}, TWO, "an observation of type dict: needs float32[2]"),
         ("12", TWO, "an observation of type str: needs float32[2]"),
@@ -339,8 +339,8 @@ class ListInfo(Saying):
         return (*super().step(action)[:4], [])
 
 
-OLD_RESET = "in place of gym's old API let reset(self, *, seed=None, options=None) return (observation, info)"
-OLD_STEP = "in place of gym's old API let step return (observation, reward, terminated, truncated, info)"
+OLD_RESET = "instead of gym's old API, let reset(self, *, seed=None, options=None) return (observation, info)"
+OLD_STEP = "instead of gym's old API, let step return (observation, reward, terminated, truncated, info)"
 NO_PAIR = f"needs (observation, info); {OLD_RESET}"
 OLD: list[tuple[Any, str]] = [
     (partial(OldReset, [np.zeros(2)] * 3), f"step 0: its reset returned one ndarray: {NO_PAIR}"),

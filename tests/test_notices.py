@@ -70,7 +70,7 @@ def said_in(tmp_path: Path, env: Any, **settings: Any) -> list[str]:
 def test_an_assumed_range_is_said_before_and_its_ends_after_a_training(algorithm: str, tmp_path: Path) -> None:
     before, after = said_in(tmp_path, Arms, algorithm=algorithm, gradient_steps=2)
     assert before.startswith(RANGE)
-    assert "set v_min and v_max to what a discounted return can be" in before
+    assert "set v_min and v_max to the range of discounted returns" in before
     assert "% of the probability of returns lies on the assumed v_max = 10 after the training" in after
 
 

@@ -40,7 +40,7 @@ def test_every_algorithm_has_its_own_name_and_no_other() -> None:
 
 @pytest.mark.parametrize(("name", "flags"), [("PER", "--prioritized"), ("D3QN", "--double --dueling")])
 def test_a_part_that_is_called_an_algorithm_elsewhere_names_its_flags(name: str, flags: str) -> None:
-    with pytest.raises(ConfigError, match=f"algorithm '{name}' is a choice of parts here: {flags}"):
+    with pytest.raises(ConfigError, match=f"algorithm '{name}' is a combination of flags here: {flags}"):
         read_command(["CartPole-v1", "--algo", name])
 
 

@@ -593,7 +593,7 @@ def test_learning_beside_acting_takes_no_time_of_its_own(elsewhere: Path) -> Non
     found = planned("CartPole-v1", actor_sync_every="64 steps", **PROBE)
     assert found.time.learning == 0
     assert found.time.steps_per_second > 0
-    assert any("beside acting" in note for note in found.notes)
+    assert any("concurrently with acting" in note for note in found.notes)
 
 
 def test_frames_are_probed_in_the_store_that_the_run_would_have(elsewhere: Path) -> None:
@@ -646,7 +646,7 @@ def test_the_notes_say_what_the_numbers_leave_out(monkeypatch: pytest.MonkeyPatc
     assert "more memory than is free" in notes(CONFIG, MEASURED, small, 40)[0]
     assert "no time limit" in notes(CONFIG, MEASURED, enough, None)[0]
     idle = replace(MEASURED, slices=(Slice(1.0, 1, 0, 0.0),))
-    assert "no update fell into the probe" in notes(CONFIG, idle, enough, 40)[0]
+    assert "the probe saw no update" in notes(CONFIG, idle, enough, 40)[0]
 
 
 def test_a_used_folder_is_refused(elsewhere: Path) -> None:
@@ -712,7 +712,7 @@ def test_plan_takes_the_flags_of_train() -> None:
 
 def test_a_plan_from_python_is_the_same(cartpole: Forecast) -> None:
     assert nexus.plan is planned
-    with pytest.raises(ConfigError, match="config= brings all settings: gamma"):
+    with pytest.raises(ConfigError, match="config= contains all settings: gamma"):
         nexus.plan("CartPole-v1", config=cartpole.config, gamma=0.5)
 
 

@@ -227,9 +227,9 @@ def test_what_is_under_way_comes_back_and_what_does_not_fit_is_refused() -> None
         {"rewards": state["rewards"][1:]},
         {"begins": state["begins"][:, 1:]},
     ):
-        with pytest.raises(RunError, match="under way does not fit"):
+        with pytest.raises(RunError, match="the open rollout does not fit"):
             other.set_state({**state, **damage})
-    with pytest.raises(RunError, match="under way does not fit"):
+    with pytest.raises(RunError, match="the open rollout does not fit"):
         other.set_state({name: value for name, value in state.items() if name != "next_values"})
 
 

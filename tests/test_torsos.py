@@ -217,7 +217,7 @@ def test_agents_made_before_read_images_as_they_did() -> None:
 
 
 def test_a_place_of_channels_needs_images() -> None:
-    with pytest.raises(ConfigError, match=r"channels = 'last': is for images, got states of shape \(4,\)"):
+    with pytest.raises(ConfigError, match=r"channels = 'last': is only for images, got states of shape \(4,\)"):
         make_agent("dqn", state_dim=4, action_dim=2, channels="last")
     with pytest.raises(ConfigError, match="channels = 'middle': needs one of auto, first, last"):
         make_agent("dqn", state_dim=ATARI, action_dim=2, channels="middle")
@@ -287,10 +287,10 @@ def test_the_last_layer_is_as_wide_as_asked_or_as_in_its_paper() -> None:
         (
             {"standardize_images": True, "torso": "mlp"},
             ATARI,
-            "standardize_images: is for torsos of images; for the mlp",
+            "standardize_images: applies only to image torsos; for the mlp",
         ),
-        ({"standardize_images": True}, (4,), "standardize_images: is for torsos of images"),
-        ({"hidden_layers": 2}, ATARI, "hidden_layers = 2: nature_cnn has 1 behind its convolutions"),
+        ({"standardize_images": True}, (4,), "standardize_images: applies only to image torsos"),
+        ({"hidden_layers": 2}, ATARI, "hidden_layers = 2: nature_cnn has 1 after its convolutions"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(
@@ -304,7 +304,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
 def test_bounds_are_for_the_mlp() -> None:
     numbers = 2 * 3 * 3
     bounds = ([0.0] * numbers, [2.0] * numbers)
-    with pytest.raises(ConfigError, match="scale_observations: minatar_cnn takes images as they are"):
+    with pytest.raises(ConfigError, match="scale_observations: minatar_cnn does not scale images this way"):
         make_agent("dqn", state_dim=(2, 3, 3), action_dim=2, state_bounds=bounds)
 
 

@@ -22,9 +22,9 @@ VERBS = {
     "resume": ("nexus.cli.resume", "go on with a run:      nexus resume runs/NAME"),
     "verify": ("nexus.cli.verify", "check a run's files:   nexus verify runs/NAME"),
     "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),
-    "watch": ("nexus.cli.watch", "see a run play:        nexus watch runs/NAME --video out.mp4"),
+    "watch": ("nexus.cli.watch", "watch a run play:      nexus watch runs/NAME --video out.mp4"),
     "plot": ("nexus.cli.plot", "draw learning curves:  nexus plot runs/*"),
-    "algorithms": ("nexus.cli.algorithms", "list what there is:    nexus algorithms"),
+    "algorithms": ("nexus.cli.algorithms", "list the algorithms:   nexus algorithms"),
 }
 
 USAGE = "usage: nexus VERB ...\n\n" + "\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items())
@@ -60,7 +60,7 @@ def discard_output() -> None:
 def answer(arguments: list[str]) -> int:
     """Print the help or the version, or run a verb."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(f"{USAGE}\n\n`nexus VERB --help` tells more.")
+        print(f"{USAGE}\n\n`nexus VERB --help` lists its options.")
         return 0
     if arguments[0] in ("-V", "--version"):
         from nexus import __version__

@@ -84,7 +84,7 @@ def disk_line(forecast: Forecast) -> str:
 def speed_line(forecast: Forecast) -> str:
     """Return text on steps per second, and frames per second if a step has several."""
     frames = f", {forecast.frames_per_second:,.0f} frames/s" if forecast.config.frame_skip > 1 else ""
-    return f"{forecast.time.steps_per_second:,.0f} steps/s while it trains{frames}"
+    return f"{forecast.time.steps_per_second:,.0f} steps/s during training{frames}"
 
 
 def size(count: int | None) -> str:

@@ -174,7 +174,7 @@ def key(groups: Mapping[str, Sequence[Run]], window: int) -> list[Any]:
         handles.append(sample(said, color=colour, marker="o", markersize=3, linewidth=1.8))
     if any(run.episodes["step"].size for run in runs):
         look = {"linewidth": 1.2, "alpha": LIGHT} if handles else {"linewidth": 1.8}
-        said = f"training, which explores: mean of {window} episodes{'' if handles else of_runs}"
+        said = f"training, with exploration: mean of {window} episodes{'' if handles else of_runs}"
         handles.append(sample(said, color=colour, **look))
         if alone:
             dot = {"marker": ".", "linestyle": "none", "markeredgewidth": 0, "alpha": LIGHT}

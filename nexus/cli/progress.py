@@ -76,9 +76,9 @@ class TrainView(Listener):
         """Print the plan and start the bar."""
         self.console.print(plan_table(plan))
         if plan.first_step:
-            self.console.print(f"Going on from step {plan.first_step:,}, {plan.seconds:.1f} s into the run.")
+            self.console.print(f"Continuing from step {plan.first_step:,}, {plan.seconds:.1f} s into the run.")
         if plan.preset is None:
-            self.console.print(f"No settings were tuned for {plan.env}: these are general ones.", markup=False)
+            self.console.print(f"No settings were tuned for {plan.env}: these are general defaults.", markup=False)
         self.started = True
         self.say_notices()
         self.config, self.total = plan.config, plan.config.total_steps
@@ -135,14 +135,14 @@ class TrainView(Listener):
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
         """Print each evaluation above the bar, and why another one follows if it reached the target."""
-        which = ", on other episodes" if self.reached_target else ""
+        which = ", on different episodes" if self.reached_target else ""
         self.console.print(f"evaluation after {steps:,} steps{which}: {evaluation}", soft_wrap=True)
         target = self.config.target_return
         if target is not None and evaluation.mean >= target and steps < self.total and not self.reached_target:
             self.reached_target = True
             self.console.print(
                 f"That reaches the target return of {target:g}, which ends the run. Its score is that of a second "
-                "evaluation, on other episodes: the first one was picked for being high.",
+                "evaluation, on different episodes: the first one was selected for being high.",
                 soft_wrap=True,
             )
 
@@ -171,7 +171,7 @@ class TrainView(Listener):
         if result.reached_target and not self.reached_target:  # at the last step
             self.console.print(
                 f"The target return of {self.config.target_return:g} was reached. The last score is that of a second "
-                "evaluation, on other episodes: the first one was picked for being high.",
+                "evaluation, on different episodes: the first one was selected for being high.",
                 soft_wrap=True,
             )
         if result.evaluation is not None:
@@ -183,9 +183,9 @@ class TrainView(Listener):
     def say_commands(self, result: TrainResult) -> None:
         """Print suggested commands."""
         if result.interrupted:
-            where = "anew: no checkpoint was due yet" if result.resumes_from is None else f"at {result.resumes_from:,}"
+            where = "over: no checkpoint was due yet" if result.resumes_from is None else f"at {result.resumes_from:,}"
             resume = nexus_command("resume", result.run_dir)
-            self.console.print(f"{resume} begins {where}", soft_wrap=True, markup=False)
+            self.console.print(f"{resume} starts {where}", soft_wrap=True, markup=False)
         commands = [*(nexus_command(verb, result.run_dir) for verb in ("watch", "plot"))]
         commands.append(tensorboard_command(result.run_dir))
         self.console.print("Next: " + "\n      ".join(commands), soft_wrap=True, markup=False)
@@ -313,7 +313,7 @@ def plan_table(plan: Plan) -> Table:
         **memory(plan),
         "learning": f"{config.gradient_steps} update(s) of {config.batch_size} every {config.update_period}, "
         f"learning rate {config.learning_rate:g} ({config.learning_rate_schedule})"
-        + ("" if config.actor_sync_every is None else ", beside the acting"),
+        + ("" if config.actor_sync_every is None else ", concurrent with acting"),
         "target network": f"τ = {config.tau:g} every {config.target_update_every}",
         "exploration": exploration(plan),
         "device, seed": f"{plan.agent.device}, {config.seed}",

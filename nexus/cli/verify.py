@@ -28,13 +28,13 @@ def run(arguments: list[str]) -> int:
     verdict = verify(command.run)
     for line in verdict.damage:
         print(f"nexus: damaged: {line}", file=sys.stderr)
-    print(f"{verdict.files} files are whole, {len(verdict.damage)} problem(s)")
+    print(f"{verdict.files} files are intact, {len(verdict.damage)} problem(s)")
     if verdict.checkpoints:
         others = "".join(f", {steps}" for steps in verdict.checkpoints[1:])
         print(
-            f"{nexus_command('resume', command.run)} goes on from step {verdict.checkpoints[0]}"
-            + (f" (also whole: {others[2:]})" if others else "")
+            f"{nexus_command('resume', command.run)} continues from step {verdict.checkpoints[0]}"
+            + (f" (also intact: {others[2:]})" if others else "")
         )
     else:
-        print("no whole checkpoint")
+        print("no intact checkpoint")
     return 0 if verdict.whole else 2

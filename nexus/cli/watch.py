@@ -148,7 +148,7 @@ def rendered(spec: "EnvSpec", agent: "DQNAgent", mode: Literal["human", "rgb_arr
         modes = plain.metadata.get("render_modes") or []
     if mode not in modes:
         kind = "window" if mode == "human" else "video"
-        able = f"only {', '.join(map(str, modes))}" if modes else "it renders nothing"
+        able = f"but has only {', '.join(map(str, modes))}" if modes else "but it renders nothing"
         raise ConfigError(f"{name_of(spec.source)} can't be shown in a {kind}: needs render mode {mode}, {able}")
     return make_env(spec, render_mode=mode)
 

@@ -51,9 +51,9 @@ CALLED: Mapping[str, str] = {
 }
 # Algorithm names that are combinations of parts here, and the flags that choose them.
 PARTS: Mapping[str, str] = {
-    "per": "--prioritized, beside any algorithm",
-    "prioritizedreplay": "--prioritized, beside any algorithm",
-    "prioritizedexperiencereplay": "--prioritized, beside any algorithm",
+    "per": "--prioritized, with any algorithm",
+    "prioritizedreplay": "--prioritized, with any algorithm",
+    "prioritizedexperiencereplay": "--prioritized, with any algorithm",
     "d3qn": "--double --dueling",
     "duelingdoubledqn": "--double --dueling",
     "doubleduelingdqn": "--double --dueling",
@@ -71,7 +71,7 @@ def algorithm_name(name: Any) -> str:
         raise ConfigError(f"algorithm = {name}: needs text")
     bare = "".join(filter(str.isalnum, name.casefold()))
     if bare in PARTS:
-        raise ConfigError(f"algorithm {name!r} is a choice of parts here: {PARTS[bare]}")
+        raise ConfigError(f"algorithm {name!r} is a combination of flags here: {PARTS[bare]}")
     return CALLED.get(bare, name)
 
 

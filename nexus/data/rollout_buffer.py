@@ -159,7 +159,7 @@ class RolloutBuffer:
         fits = all(name in flags and flags[name].shape == shape and flags[name].dtype == bool for name in FLAGS)
         gathered = int(valid.sum()) if fits else 0
         if not fits or any(len(rows.get(name, ())) != gathered for name in ROWS):
-            raise RunError("the rollout under way does not fit: its rows are not those that its steps have")
+            raise RunError("the open rollout does not fit: its rows do not match its steps")
         self._flags, self._rows, self._gathered = [flags], [rows] if gathered else [], gathered
 
     def series(self, state_shape: tuple[int, ...], state_dtype: DTypeLike, action_dim: int) -> tuple[Series, ...]:

@@ -36,10 +36,10 @@ NUMBERS = "biuf"  # NumPy's kinds: booleans, whole numbers and floats
 WHOLE = "biu"
 ROUNDING = 1e-6  # relative amount by which a float may exceed a bound
 
-OLD_RESET = "in place of gym's old API let reset(self, *, seed=None, options=None) return (observation, info)"
+OLD_RESET = "instead of gym's old API, let reset(self, *, seed=None, options=None) return (observation, info)"
 OLD_STEP = (
-    "in place of gym's old API let step return (observation, reward, terminated, truncated, info), where truncated is "
-    "the end by a time limit"
+    "instead of gym's old API, let step return (observation, reward, terminated, truncated, info), where truncated "
+    "means the end by a time limit"
 )
 
 
@@ -151,7 +151,7 @@ def numbers_in(observation: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         given = np.asarray(observation)
     except Exception as error:  # lists of different lengths, and anything else that fails to convert
         needed = f"needs {dtype}{list(shape)}"
-        raise EnvError(f"got an observation that is no array: {one_line(error)}; {needed}") from error
+        raise EnvError(f"got an observation that is not an array: {one_line(error)}; {needed}") from error
     if given.dtype.kind in NUMBERS + "c":
         if given.shape == shape:
             return given

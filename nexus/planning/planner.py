@@ -113,7 +113,7 @@ def require_usable(folder: Path) -> None:
     """Raise `RunError` unless a run could be created in this folder; creates nothing."""
     there = nearest_folder(folder)
     if not there.is_dir():
-        raise RunError(f"can't write a run to {folder}: {there} is no folder")
+        raise RunError(f"can't write a run to {folder}: {there} is not a folder")
     if not os.access(there, os.W_OK):
         raise RunError(f"can't write a run to {folder}: {there} can't be written to")
     if folder.is_dir() and folder != Path("runs"):
@@ -140,11 +140,11 @@ def notes(config: TrainConfig, measured: Measured, memory: Memory, limit: int | 
     if not memory.fits:
         said.append(f"replay and process together need more memory than is free: lower {config.capacity_setting}")
     if not any(part.updates for part in measured.slices):
-        said.append("no update fell into the probe, so learning is not in the time: raise probe_seconds")
+        said.append("the probe saw no update, so the time does not include learning: raise probe_seconds")
     if config.actor_sync_every is not None:
-        said.append("learning goes on beside acting and emulating, and is in their time")
+        said.append("learning runs concurrently with acting and emulating, and is included in their time")
     if busy():
-        said.append("other processes keep this machine busy: a run that has it for itself takes less")
+        said.append("other processes keep this machine busy: a run that has it to itself takes less time")
     if config.target_return is not None:
         said.append(f"it ends sooner if an evaluation reaches {config.target_return:g}")
     if limit is None:

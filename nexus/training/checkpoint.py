@@ -98,7 +98,7 @@ class Checkpoint:
         for chunk in (chunk for chunk in self.chunks if chunk.series == series.name):
             count = chunk.last - chunk.first
             if count > series.most or not chunk.first <= wanted < chunk.last <= series.last:
-                raise RunError(f"{chunk.name} does not follow on the {series.name} before it")
+                raise RunError(f"{chunk.name} does not continue the {series.name} before it")
             columns = self.read_chunk(chunk, limit=count * series.most_bytes)
             if any(values.ndim == 0 for values in columns.values()):
                 raise RunError(f"{chunk.name} holds a column that is a single number")

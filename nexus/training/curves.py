@@ -128,7 +128,7 @@ def read_runs(folders: Sequence[str], *, same_env: bool = False, notice: Callabl
     for folder in unique.values():
         others = len(unique) > 1
         if others and folder.exists() and not (folder / RUN_FILE).exists():
-            notice(f"{folder} is left out: it is no run, it has no {RUN_FILE}")
+            notice(f"{folder} is left out: it is not a run, it has no {RUN_FILE}")
             continue
         try:
             runs.append(read_one(folder, same_env=same_env, notice=notice))
@@ -294,7 +294,7 @@ def whole_lines(path: Path) -> list[str]:
     except OSError as error:
         raise RunError(f"can't read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise RunError(f"{path} is damaged: it is no text") from None
+        raise RunError(f"{path} is damaged: it is not text") from None
     return text[: text.rfind("\n") + 1].splitlines()
 
 
@@ -363,7 +363,7 @@ def different_seeds(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
         same.setdefault(repr((run.env, sorted(run.settings.items()), which)), []).append(run)
     kept = [max(group, key=lambda run: run.end.get("step", 0.0)) for group in same.values()]
     said = [
-        f"{run.folder} is left out: its seed {run.seed} and its settings are those of {first.folder}"
+        f"{run.folder} is left out: it has the seed {run.seed} and the settings of {first.folder}"
         for first, group in zip(kept, same.values(), strict=True)
         for run in group
         if run is not first

@@ -38,8 +38,8 @@ def read_run_or_copy(folder: str | os.PathLike[str], notice: Callable[[str], obj
         if found is None:
             raise
     path, where = Path(folder) / RUN_FILE, f"checkpoint {found.steps}"
-    how = f"was changed by hand: {named(changes)}" if changes else "differs from its checksum, in none of its settings"
-    notice(f"{path} {how}; the run is read as {where} has it")
+    how = f"was changed by hand: {named(changes)}" if changes else "differs from its checksum, in no setting"
+    notice(f"{path} {how}; the run is read from {where}")
     return as_run(found)
 
 
@@ -58,8 +58,8 @@ def read_unedited_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
     flags = [word for name, (value, _) in changes.items() for word in flag_of(name, value)]
     anew = nexus_command("train", "--config", folder, *flags)
     raise RunError(
-        f"{Path(folder) / RUN_FILE} was changed by hand: {named(changes)}. A run goes on as it began: undo that, or "
-        f"train again: {anew}"
+        f"{Path(folder) / RUN_FILE} was changed by hand: {named(changes)}. A run continues with its original "
+        f"settings: undo that, or train again: {anew}"
     )
 
 

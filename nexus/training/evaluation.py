@@ -211,7 +211,7 @@ def long_evaluation(
         return None
     return (
         f"the evaluation has taken {steps:,} steps, and {ended} of {episodes} episodes have ended: one without an end "
-        f"is cut off after {max_episode_steps:,}; {setting} sets how many"
+        f"is cut off after {max_episode_steps:,} steps; {setting} sets this limit"
     )
 
 

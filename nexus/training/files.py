@@ -80,7 +80,7 @@ def room(path: Path, needs: int | None) -> str:
     except OSError:
         return ""
     wanted = "" if needs is None else f"needs {needs:,} bytes, "
-    return f": {wanted}{free:,} bytes are free; make room, then go on with nexus resume"
+    return f": {wanted}{free:,} bytes are free; make room, then continue with nexus resume"
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> Mark:
@@ -150,7 +150,7 @@ def inside(folder: Path, name: str) -> Path:
         within = path.resolve().is_relative_to(folder.resolve())
         regular = path.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, a zero byte, circular links
-        raise RunError(f"{name[:80]!r} is no file of {folder}: {one_line(error)}") from None
+        raise RunError(f"{name[:80]!r} is not a file in {folder}: {one_line(error)}") from None
     if not within:
         raise RunError(f"{path} leads out of its run folder: it is not read")
     if not regular:
@@ -175,7 +175,7 @@ def read_sealed(path: Path, limit: int, *, at_end: bool, mark: Mark | None, must
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
-                raise RunError(f"{path} has {size:,} bytes: at most {limit:,} make sense")
+                raise RunError(f"{path} has {size:,} bytes: at most {limit:,} are plausible")
             content = file.read(size + 1)  # bounded, in case it grows
     except OSError as error:
         raise RunError(f"can't read {path}: {error.strerror or error}") from None
@@ -192,7 +192,7 @@ def read_sealed(path: Path, limit: int, *, at_end: bool, mark: Mark | None, must
     if digest.hexdigest().encode() != content[place : place + 64]:
         raise RunError(f"{path} is damaged: it differs from its checksum")
     if mark is not None and digest.hexdigest() != mark.sha256:
-        raise RunError(f"{path} is not the file that was written there: its checksum is another")
+        raise RunError(f"{path} is not the file that was written there: its checksum differs")
     return content
 
 
@@ -253,7 +253,7 @@ def mark_of(values: Any, name: str) -> Mark:
     match values:
         case {"bytes": int(size), "sha256": str(digest)} if size >= 0:
             return Mark(size, digest)
-    raise RunError(f"what was written of {name[:80]!r} is not told")
+    raise RunError(f"the record of {name[:80]!r} can't be read")
 
 
 def remove(path: Path) -> None:

@@ -117,7 +117,7 @@ def read_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not Path(folder).is_dir():
         raise RunError(f"no run at {folder}: there is no such folder{known_runs(Path(folder))}")
     if not path.is_file():
-        raise RunError(f"{folder} is no run folder: it has no {RUN_FILE}{known_runs(Path(folder))}")
+        raise RunError(f"{folder} is not a run folder: it has no {RUN_FILE}{known_runs(Path(folder))}")
     run = read_json(inside(Path(folder), RUN_FILE), must_carry=False)
     require_format(run, path)
     return run
@@ -127,7 +127,7 @@ def require_format(values: Mapping[str, Any], path: Path) -> None:
     """Raise `RunError` unless this nexus reads the format of a JSON file; from format 2 on it needs a checksum."""
     found = values.get("format")
     if not isinstance(found, int):
-        raise RunError(f"{path} is not written by nexus: it has no format number")
+        raise RunError(f"{path} was not written by nexus: it has no format number")
     if found > FORMAT:
         raise RunError(f"{path} has format {found}, this nexus reads up to {FORMAT}: update nexus")
     if found > 1 and "sha256" not in values:
@@ -148,7 +148,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise RunError(f"another process writes into {folder}: wait for it, or stop it") from None
+        raise RunError(f"another process is writing to {folder}: wait for it, or stop it") from None
     except OSError as error:
         raise RunError(f"can't write to {folder}: {error.strerror or error}") from None
     try:

@@ -37,7 +37,7 @@ def restore_under_way(under_way: UnderWay, state: State) -> None:
     accumulator.set_state(part(state, "accumulator"))
     next_states = value_from(state, "next_states", np.ndarray)
     if len(next_states) != accumulator.num_envs:
-        raise RunError(f"the states under way do not fit: {len(next_states)} of {accumulator.num_envs} environments")
+        raise RunError(f"the last states do not fit: {len(next_states)} of {accumulator.num_envs} environments")
     spans = value_from(state, "to_learn", np.ndarray)
     spans = array_from(state, "to_learn", np.empty((len(spans), 4), np.int64))
     under_way.next_states = next_states

@@ -142,27 +142,27 @@ NO_EPSILON = {"epsilon": 0.0, "epsilon_min": 0.0}  # the noise explores
 NO_DRAWS = {"compile": "torch can't draw its levels from a generator inside a compiled graph"}
 NO_SAMPLES = {"munchausen": "its atoms can't move, and a soft value shifts each action's return by its own log-policy"}
 RETURNS = {
-    "double": "what s' is worth is in its returns already, so nobody picks a next action",
-    "munchausen": "what s' is worth is in its returns already",
+    "double": "its returns already contain the value of s', so no next action is chosen",
+    "munchausen": "its returns already contain the value of s'",
 }
-SOFT_VALUE = {"double": "a soft value weighs every next action, so nobody picks one"}
+SOFT_VALUE = {"double": "a soft value averages over all next actions, so none is chosen"}
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "dqn": Algorithm("the base", "doi.org/10.1038/nature14236", "dqn.py"),
+    "dqn": Algorithm("the baseline", "doi.org/10.1038/nature14236", "dqn.py"),
     "double": Algorithm(
-        "who picks the next action", "arxiv.org/abs/1509.06461", "double_dqn.py", settings={"double": True}
+        "the choice of the next action", "arxiv.org/abs/1509.06461", "double_dqn.py", settings={"double": True}
     ),
     "dueling": Algorithm(
         "the head: value and advantages", "arxiv.org/abs/1511.06581", "dueling_dqn.py", settings={"dueling": True}
     ),
     "prioritized": Algorithm(
-        "the replay: surprises more often",
+        "the replay: large errors more often",
         "arxiv.org/abs/1511.05952",
         "data/prioritized_replay_buffer.py",
         settings={"prioritized": True},
     ),
     "n-step": Algorithm(
-        "the fold: three rewards", "doi.org/10.1007/BF00115009", "data/n_step.py", settings={"n_step": 3}
+        "the return: three rewards", "doi.org/10.1007/BF00115009", "data/n_step.py", settings={"n_step": 3}
     ),
     "noisy": Algorithm(
         "exploration: noise in the head's weights",
@@ -193,7 +193,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         refuses=NO_DRAWS,
     ),
     "pqn": Algorithm(
-        "no replay: λ-returns of what many environments just played",
+        "no replay: λ-returns of new steps from many environments",
         "arxiv.org/abs/2407.04811",
         "pqn.py",
         of_returns,
