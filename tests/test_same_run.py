@@ -12,6 +12,7 @@ from nexus.training import curves
 from nexus.training.best import BestWeights
 from nexus.training.config import TrainConfig
 from nexus.training.files import read_json, write_json
+from nexus.training.same_run import require_same_run
 from nexus.training.verify import verify
 from tests.chaos import SETTINGS, Silent, interrupt, interrupted
 
@@ -160,3 +161,16 @@ def test_weights_are_named_before_the_first_step(tmp_path: Path) -> None:
     interrupted(lambda: train("CartPole-v1", config=config, run_dir=tmp_path / "run", listener=Silent(100, look)))
     assert said[0]["status"] == "running"
     assert said[0]["weights"]["sha256"] != read_json(tmp_path / "run" / "run.json")["weights"]["sha256"]
+
+
+def test_a_setting_that_another_version_does_not_name_says_nothing() -> None:
+    ours = {"config": {"seed": 1, "channels": "first", "gamma": 0.5}, "agent": {"state_dim": [4], "action_dim": 2}}
+    agreeing: list[dict[str, Any]] = [{}, {"config": {}}, {"config": {"seed": 1.0}}, {"config": None}]
+    for theirs in (*agreeing, {"config": {"of_the_future": 3}}):
+        require_same_run(ours, theirs, "it")
+    for theirs, said in (
+        ({"config": {"of_the_future": 3, "seed": 2}}, "its seed is 2, run.json has 1"),
+        ({"agent": {"state_dim": [5]}}, r"its state_dim is \[5\], run.json has \[4\]"),
+    ):
+        with pytest.raises(RunError, match=f"^it is of another run: {said}$"):
+            require_same_run(ours, theirs, "it")
