@@ -17,6 +17,7 @@ import torch
 from nexus.core.checked import convert
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, interrupted, one_line
+from nexus.core.importable import import_names
 from nexus.core.period import whole_number
 from nexus.core.state import part
 from nexus.envs.atari import canonical, is_atari
@@ -244,7 +245,7 @@ def resumed(
     if about.get("status") == "finished" and not further:
         raise ConfigError(f"{run} is finished: to train further, set total_steps to more than {planned}")
     require_checkpoint(about, Path(run))
-    source = spec_on(seen_in(run, about).spec, env, None, listener).source
+    source = spec_on(seen_in(run, about).spec, env, None, None, listener).source
     settings = agent_settings(about, run)
     require_agreement(settings, config, run)
     config = on_device(config, device, state_shape_of(settings), run, listener)
@@ -538,6 +539,7 @@ def evaluate(
     seed: int = 0,
     max_steps: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    wrappers: Any = None,
     checkpoint: str | int | None = None,
     device: str | None = None,
     listener: Listener | None = None,
@@ -545,7 +547,7 @@ def evaluate(
     """Play full episodes with an agent, with that of a result, or with that of a run folder.
 
     An agent that was trained or loaded in this process sees the environment as in training: `frame_skip`,
-    `frame_stack`, `env_kwargs` and an Atari game's protocol carry over.
+    `frame_stack`, `env_kwargs`, `wrappers` and an Atari game's protocol carry over.
 
     Args:
         agent: the agent, the result of a training, or the folder of a run.
@@ -555,6 +557,7 @@ def evaluate(
         seed: seed of the environments.
         max_steps: steps after which an episode is cut off; None for the setting of the training, or else 100,000.
         env_kwargs: arguments of the environment; None for those of the training, if the environment is the same.
+        wrappers: around the environment, as `TrainConfig` takes them; None for those of the training.
         checkpoint: checkpoint of the run folder, as in `load_agent`.
         device: likewise.
         listener: called at each step, and with notices.
@@ -585,7 +588,7 @@ def evaluate(
         folder = folder_of(agent)
         about = read_run_or_copy(folder, listener.on_notice)
         player, seen = agent_of(about, folder, checkpoint, device, listener), seen_in(folder, about)
-    spec = spec_on(seen.spec, env, env_kwargs, listener)
+    spec = spec_on(seen.spec, env, env_kwargs, wrappers, listener)
     if env is not None:
         with closing(make_env(spec)) as one:
             require_fit(player, one)
@@ -686,9 +689,13 @@ def seen_in(run: str | os.PathLike[str], about: Mapping[str, Any]) -> Seen:
         raise RunError(f"{path} does not say how its environment was wrapped")
     try:
         kwargs = kwargs_for(source, config.get("env_kwargs", {}))
-        return Seen(EnvSpec(source, skip, stack, kwargs, protocol, size, flatten), longest)
+        wrappers = import_names("wrappers", config.get("wrappers", []))
+        seen = Seen(EnvSpec(source, skip, stack, kwargs, protocol, size, flatten, wrappers), longest)
     except (ConfigError, TypeError) as error:
         raise RunError(f"{path} does not say how its environment was made: {one_line(error)}") from None
+    for wrapper in wrappers:
+        require_foreign_module(wrapper, Path(run), "wrappers")
+    return seen
 
 
 def is_count(value: Any, most: int) -> bool:
@@ -696,51 +703,63 @@ def is_count(value: Any, most: int) -> bool:
     return isinstance(value, int) and 1 <= value <= most
 
 
-def spec_on(seen: EnvSpec, env: EnvSource | None, env_kwargs: Mapping[str, Any] | None, listener: Listener) -> EnvSpec:
+def spec_on(
+    seen: EnvSpec, env: EnvSource | None, env_kwargs: Mapping[str, Any] | None, wrappers: Any, listener: Listener
+) -> EnvSpec:
     """Return an environment, wrapped for an agent that was trained on the same or on another one.
 
     Args:
         seen: the environment that it was trained on.
         env: the environment; None for that of the training.
         env_kwargs: its arguments; None for those of the training, if it is the same environment.
+        wrappers: around it; None for those of the training.
         listener: called with a notice on what carries over to another environment.
 
     Raises:
         RunError: it was a function, which a folder can't store.
-        ConfigError: the environment does not accept these `env_kwargs`.
+        ConfigError: the environment does not accept these `env_kwargs` or `wrappers`.
     """
     if env is None and isinstance(seen.source, Lost):
         seen.source()
     source = seen.source if env is None else canonical(env)
+    around = seen.wrappers if wrappers is None else import_names("wrappers", wrappers)
     if name_of(source) == name_of(seen.source):
         kwargs = seen.kwargs if env_kwargs is None else kwargs_for(source, env_kwargs)
-        return replace(seen, source=source, kwargs=kwargs)
+        return replace(seen, source=source, kwargs=kwargs, wrappers=around)
     frames = ("frame_skip", seen.frame_skip), ("frame_stack", seen.frame_stack)
-    kept = ", ".join(f"{name} = {count}" for name, count in frames if count > 1)
-    kept = f"with {kept} as in training" if kept else ""
+    carried = [f"{name} = {count}" for name, count in frames if count > 1]
+    carried += [f"wrappers {', '.join(seen.wrappers)}"] if seen.wrappers and wrappers is None else []
+    kept = f"with {', '.join(carried)} as in training" if carried else ""
     dropped = "without the env_kwargs of the training" if seen.kwargs and env_kwargs is None else ""
     if kept or dropped:
         how = " and ".join(filter(None, (kept, dropped)))
         listener.on_notice(f"the agent was trained on {name_of(seen.source)}; {name_of(source)} is played {how}")
     protocol, size = (seen.protocol, seen.frame_size) if is_atari(source) else (None, None)
     kwargs = kwargs_for(source, env_kwargs or {})
-    return EnvSpec(source, seen.frame_skip, seen.frame_stack, kwargs, protocol, size, seen.flatten_actions)
+    return EnvSpec(source, seen.frame_skip, seen.frame_stack, kwargs, protocol, size, seen.flatten_actions, around)
 
 
 def env_of_run(
     run: str | os.PathLike[str],
     env: EnvSource | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    wrappers: Any = None,
     listener: Listener | None = None,
 ) -> EnvSpec:
     """Return the environment that a run was trained on, or another one, wrapped as in training."""
     listener = Listener() if listener is None else listener
-    return spec_on(seen_in(run, read_run_or_copy(run, listener.on_notice)).spec, env, env_kwargs, listener)
+    return spec_on(seen_in(run, read_run_or_copy(run, listener.on_notice)).spec, env, env_kwargs, wrappers, listener)
 
 
-def require_foreign_module(env: str, run: Path) -> None:
-    """Raise `RunError` if the module of a `module:Id` lies inside the run: a run must not supply code."""
-    module, colon, _ = env.rpartition(":")
+def require_foreign_module(name: str, run: Path, setting: str = "env") -> None:
+    """Raise `RunError` if the module of a `module:Id` lies inside the run: a run must not supply code.
+
+    Args:
+        name: the `module:Id`, or a `module:Wrapper`.
+        run: the run's folder.
+        setting: which names it.
+    """
+    module, colon, _ = name.rpartition(":")
     if not colon:
         return
     top, *rest = module.split(".")
@@ -750,7 +769,9 @@ def require_foreign_module(env: str, run: Path) -> None:
         spec = None
     places = [] if spec is None else [*(spec.submodule_search_locations or []), spec.origin or ""]
     if any(Path(place, *rest).resolve().is_relative_to(run.resolve()) for place in places if place):
-        raise RunError(f"{run} asks for code from its own folder, {module}: it is not imported; pass another env=")
+        raise RunError(
+            f"{run} asks for code from its own folder, {module}: it is not imported; pass another {setting}="
+        )
 
 
 class ProcessThreads:

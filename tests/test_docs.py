@@ -72,7 +72,8 @@ FILES: Mapping[str, Mapping[str, str]] = {
         "my_package/__init__.py": "",
         "my_package/envs.py": "import gymnasium as gym\n"
         "from gymnasium.envs.classic_control import CartPoleEnv\n"
-        'gym.register("MyEnv-v0", entry_point=CartPoleEnv, max_episode_steps=100)\n',
+        'gym.register("MyEnv-v0", entry_point=CartPoleEnv, max_episode_steps=100)\n'
+        "def Shaped(env): return gym.wrappers.TransformReward(env, lambda reward: reward - 0.5)\n",
     }
 }
 # Commands that are not run here: what installs, and what runs this.

@@ -335,7 +335,7 @@ def test_what_does_not_move_learning_does_not_hide_a_band(name: str) -> None:
 
 
 def test_every_other_setting_hides_the_band_and_is_named() -> None:
-    names = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol", "env_kwargs"}
+    names = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol", "env_kwargs", "wrappers"}
     assert {"total_steps", "num_envs", "frame_skip", "target_return", "gamma", "seed"} - names == {"seed"}
     for name in names:
         plain, other = changed(name)
@@ -421,11 +421,19 @@ def test_scores_of_an_environment_that_was_made_otherwise_are_never_shown() -> N
     plain, other = entry(settings={"target_return": None}), {"sutton_barto_reward": True}
     made = entry(settings={"target_return": None, "env_kwargs": other})
     config = make_config("CartPole-v1", target_return=None)
-    for ours, theirs in ((config, made), (but(config, env_kwargs=other), plain)):
+    around = ("gymnasium.wrappers:NormalizeReward",)
+    wrapped = entry(settings={"target_return": None, "wrappers": around})
+    for ours, theirs in (
+        (config, made),
+        (but(config, env_kwargs=other), plain),
+        (config, wrapped),
+        (but(config, wrappers=around), plain),
+    ):
         found = expectation("CartPole-v1", ours, [theirs])
         assert (found.band, found.nearest) == (None, None)
         assert str(found) == "no committed result for these settings"
     assert expectation("CartPole-v1", but(config, env_kwargs=other), [plain, made]).band == made
+    assert expectation("CartPole-v1", but(config, wrappers=around), [plain, wrapped]).band == wrapped
 
 
 def test_no_protocol_is_the_nature_protocol() -> None:

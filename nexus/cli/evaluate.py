@@ -11,6 +11,7 @@ from nexus.cli.parsing import parse
 from nexus.core.checked import Keywords
 from nexus.core.errors import ConfigError
 from nexus.core.figures import figures
+from nexus.core.importable import ImportNames
 
 __all__ = ["run"]
 
@@ -29,6 +30,8 @@ class EvaluateCommand:
     """A different environment from the run's."""
     env_kwargs: Keywords | None = None
     """Arguments of the environment, such as is_slippery=False; none for those of the training."""
+    wrappers: ImportNames | None = None
+    """Around the environment, as module:Wrapper,module:function; as in the training if left out."""
     episodes: int | None = None
     """Episodes to play; none for 100, or the number in an Atari game's protocol."""
     epsilon: float | None = None
@@ -52,7 +55,7 @@ class EvaluateCommand:
 def run(arguments: list[str]) -> int:
     """Evaluate and print."""
     command = parse(EvaluateCommand, arguments, "nexus evaluate")
-    look_here(command.env, command.run)
+    look_here(command.env, command.run, command.wrappers)
     from nexus.api import evaluate
     from nexus.cli.progress import EvaluationView
 
@@ -65,6 +68,7 @@ def run(arguments: list[str]) -> int:
             seed=command.seed,
             max_steps=command.max_steps,
             env_kwargs=command.env_kwargs,
+            wrappers=command.wrappers,
             checkpoint=command.checkpoint,
             device=command.device,
             listener=view,

@@ -1,15 +1,16 @@
 """Modules in the current folder: `python` searches it, an installed command does not."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["look_here", "path_kept"]
+__all__ = ["look_here", "path_kept", "wrappers_in"]
 
 
-def look_here(env: str | None, run: str | None = None) -> None:
-    """Make Python find the module of a `module:Id` in the current folder.
+def look_here(env: str | None, run: str | None = None, wrappers: Sequence[str] | None = ()) -> None:
+    """Make Python find the modules of a `module:Id` and of wrappers in the current folder.
 
     Not in a run's folder or below it: a run must not supply code, neither as its environment's module nor as a package
     that is imported later.
@@ -17,18 +18,29 @@ def look_here(env: str | None, run: str | None = None) -> None:
     Args:
         env: an id; None for that of the run.
         run: a run's folder.
+        wrappers: names as in `module:Wrapper`; None are those of the run.
     """
     from nexus.core.errors import RunError
     from nexus.training.edited import read_run_or_copy
     from nexus.training.run_folder import RUN_FILE
 
-    if env is None and run is not None:
+    names = [*([env] if env is not None else []), *(wrappers or ())]
+    if run is not None and (env is None or wrappers is None):
         with suppress(RunError):  # reported later, where the run is read
-            env = str(read_run_or_copy(run, str).get("env"))
+            about = read_run_or_copy(run, str)
+            names += [str(about.get("env"))] if env is None else []
+            names += wrappers_in(about) if wrappers is None else []
     here = Path.cwd()
     of_run = any((folder / RUN_FILE).exists() for folder in (here, *here.parents))
-    if env is not None and ":" in env and not of_run and str(here) not in sys.path:
+    if any(":" in name for name in names) and not of_run and str(here) not in sys.path:
         sys.path.insert(0, str(here))
+
+
+def wrappers_in(about: Mapping[str, Any]) -> list[str]:
+    """Return the names of wrappers in what a `run.json` says, as far as they are names."""
+    config = about.get("config")
+    found = config.get("wrappers") if isinstance(config, Mapping) else None
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
 
 @contextmanager

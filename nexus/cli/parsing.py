@@ -20,6 +20,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from nexus.core.checked import Keywords, keyword
 from nexus.core.errors import ConfigError
+from nexus.core.importable import ImportNames, import_names
 from nexus.core.period import Period, whole_number
 
 __all__ = ["HELP", "asks_for_help", "flag_of", "flags_of", "parse", "registry"]
@@ -73,6 +74,21 @@ def keywords(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         instance_from_str=lambda texts: dict(map(read_keyword, texts)),
         is_instance=lambda value: isinstance(value, Mapping) or (value is None and NoneType in options),
         str_from_instance=lambda value: [f"{word}={given}" for word, given in (value or {}).items()],
+    )
+
+
+@registry.primitive_rule
+def names_to_import(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read names of classes and functions as `module:Name,module:Name`."""
+    options = get_args(info.type) if get_origin(info.type) in (Union, UnionType) else (info.type,)
+    if ImportNames not in options:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="MODULE:NAME,...|none",
+        instance_from_str=lambda texts: import_names("it", texts[0]),
+        is_instance=lambda value: isinstance(value, tuple) or (value is None and NoneType in options),
+        str_from_instance=lambda value: [",".join(value) if value else "none"],
     )
 
 

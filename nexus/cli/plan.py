@@ -26,7 +26,7 @@ class PlanCommand(TrainCommand):
 def run(arguments: list[str]) -> int:
     """Probe and print the table."""
     command = read_as(PlanCommand, arguments, "nexus plan")
-    look_here(command.env)
+    look_here(command.env, wrappers=command.config.wrappers)
     from nexus.planning import plan
 
     console = Console(highlight=False)

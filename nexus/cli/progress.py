@@ -329,7 +329,8 @@ def plan_table(plan: Plan) -> Table:
 def environment(name: str, config: TrainConfig) -> str:
     """Return text on an environment, its keyword arguments and its number of copies."""
     told = "".join(f", {word}={value}" for word, value in config.env_kwargs.items())
-    return f"{name}{told}, {config.num_envs} in parallel"
+    around = f", in {', '.join(config.wrappers)}" if config.wrappers else ""
+    return f"{name}{told}{around}, {config.num_envs} in parallel"
 
 
 def two_columns(rows: Mapping[str, str]) -> Table:

@@ -28,7 +28,7 @@ class ResumeCommand:
 def run(arguments: list[str]) -> int:
     """Continue the run; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = parse(ResumeCommand, arguments, "nexus resume")
-    look_here(None, command.run)
+    look_here(None, command.run, None)
     from nexus.api import resume
     from nexus.cli.progress import TrainView
     from nexus.core.errors import result_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from nexus.cli.here import look_here
+from nexus.cli.here import look_here, wrappers_in
 from nexus.cli.parsing import HELP, asks_for_help, parse
 from nexus.cli.setting_flags import FLAG_ALIASES, SettingFlags, given_settings
 from nexus.core.errors import ConfigError, NexusError, RunError
@@ -38,7 +38,7 @@ class TrainCommand:
 def run(arguments: list[str]) -> int:
     """Train; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = read_command(arguments)
-    look_here(command.env)
+    look_here(command.env, wrappers=command.config.wrappers)
     from nexus.api import train
     from nexus.cli.progress import TrainView
     from nexus.core.errors import result_of
@@ -101,6 +101,9 @@ def resolved(command: Command, words: list[str]) -> tuple[Command, tuple[str, ..
         file_env, file = read_config(command.config_file)
         if not env and file_env is not None:
             require_own_module(file_env, command.config_file)
+        if "wrappers" not in given_settings(cast(Mapping[str, Any], command.config), words):
+            for name in wrappers_in({"config": file}):
+                require_own_module(name, command.config_file, "wrappers")
         env = env or file_env or ""
     # What was parsed as a config is a mapping still, see `SettingFlags`.
     own = given_settings(cast(Mapping[str, Any], command.config), words)
@@ -115,14 +118,14 @@ def expand(word: str) -> str:
     return FLAG_ALIASES.get(flag, flag) + equals + value
 
 
-def require_own_module(env: str, file: str) -> None:
-    """Raise `RunError` if a run's settings name an environment whose module lies in its folder."""
+def require_own_module(name: str, file: str, setting: str = "env") -> None:
+    """Raise `RunError` if a run's settings name an environment or a wrapper whose module lies in its folder."""
     from nexus.api import require_foreign_module
 
     folder = Path(file) if Path(file).is_dir() else Path(file).parent
-    look_here(env)
+    look_here(name)
     if (folder / RUN_FILE).exists():
-        require_foreign_module(env, folder)
+        require_foreign_module(name, folder, setting)
 
 
 def read_config(file: str) -> tuple[str | None, dict[str, Any]]:

@@ -16,6 +16,7 @@ from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
 from nexus.core.checked import Keywords
 from nexus.core.errors import ConfigError, NexusError, RunError, one_line
+from nexus.core.importable import ImportNames
 from nexus.core.installation import nexus_command
 from nexus.core.types import Array
 
@@ -45,6 +46,8 @@ class WatchCommand:
     """A different environment from the run's."""
     env_kwargs: Keywords | None = None
     """Arguments of the environment, such as is_slippery=False; none for those of the training."""
+    wrappers: ImportNames | None = None
+    """Around the environment, as module:Wrapper,module:function; as in the training if left out."""
     episodes: int = 3
     """Episodes to play."""
     video: str | None = None
@@ -67,13 +70,13 @@ def run(arguments: list[str]) -> int:
     else:
         require_writable(command.video)
         load("imageio_ffmpeg", "video")
-    look_here(command.env, command.run)
+    look_here(command.env, command.run, command.wrappers)
     from nexus.api import env_of_run, load_agent
     from nexus.cli.notes import Notes
 
     notes = Notes()
     agent = load_agent(command.run, checkpoint=command.checkpoint, device=command.device, listener=notes)
-    spec = env_of_run(command.run, command.env, command.env_kwargs, notes)
+    spec = env_of_run(command.run, command.env, command.env_kwargs, command.wrappers, notes)
     env = rendered(spec, agent, "human" if command.video is None else "rgb_array")
     with closing(env):
         if command.video is None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nexus.core.errors import ConfigError, nearest
+from nexus.core.importable import ImportNames, import_names
 from nexus.core.names import current_names
 from nexus.core.period import Period
 
@@ -55,10 +56,14 @@ class CheckedConfig:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values that `from_mapping` reads back, ready for JSON."""
-        return {
-            name: str(getattr(self, name)) if isinstance(getattr(self, name), Period) else value
-            for name, value in asdict(self).items()
-        }
+        return {name: as_json(getattr(self, name), value) for name, value in asdict(self).items()}
+
+
+def as_json(value: Any, without_classes: Any) -> Any:
+    """Return a value as JSON holds it, given that and what `asdict` makes of it."""
+    if isinstance(value, Period):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else without_classes
 
 
 def annotations_of(cls: type[CheckedConfig]) -> dict[str, Any]:
@@ -80,6 +85,8 @@ def convert(name: str, value: Any, kind: Any) -> Any:
     if isinstance(value, float) and not isfinite(value):
         raise ConfigError(f"{name} = {value}: needs a finite number")
     for option in options:
+        if option is ImportNames:
+            return import_names(name, value)
         if option == Keywords:
             if isinstance(value, Mapping):
                 return {word: keyword(name, word, given) for word, given in value.items()}

@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +16,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import FrameStackObservation
 
 from nexus.core.errors import ConfigError, nearest, one_line
+from nexus.core.importable import ImportNames
 from nexus.core.packing import Layout
 from nexus.envs.answers import said_in
 from nexus.envs.atari import (
@@ -36,6 +37,7 @@ from nexus.envs.layers import of_old_gym
 from nexus.envs.packing import Packed, Structured, packed_in, way_for
 from nexus.envs.workers import Reporter
 from nexus.envs.wrappers import FrameSkip
+from nexus.envs.wrapping import wrapped
 
 __all__ = [
     "EnvSource",
@@ -81,6 +83,7 @@ class EnvSpec:
         protocol: of an Atari game, one of `PROTOCOLS`; None takes `nature`.
         frame_size: of an Atari game, pixels on a side of a frame; None takes 84.
         flatten_actions: whether several discrete actions become one, of which each combination is a value.
+        wrappers: put around the environment, first to last from the inside.
 
     Raises:
         ConfigError: the source is neither an id nor a function, there is no such protocol, or what is only for Atari
@@ -94,6 +97,7 @@ class EnvSpec:
     protocol: str | None = None
     frame_size: int | None = None
     flatten_actions: bool = False
+    wrappers: ImportNames = field(default_factory=ImportNames)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", canonical(self.source))
@@ -103,6 +107,9 @@ class EnvSpec:
             given = ", ".join(name for name, _ in self.kwargs)
             way = "a game takes protocol and frame_size" if is_atari(self.source) else "let the function set them"
             raise ConfigError(f"kwargs {given}: {name_of(self.source)} is not made by gymnasium.make; {way}")
+        if self.wrappers and is_atari(self.source):
+            given = ", ".join(self.wrappers)
+            raise ConfigError(f"wrappers {given}: {name_of(self.source)} is made by its protocol; leave them out")
         for name, value in (("protocol", self.protocol), ("frame_size", self.frame_size)):
             if value is not None and not is_atari(self.source):
                 raise ConfigError(f"{name} = {value!r}: {name_of(self.source)} is no Atari game; leave it out")
@@ -171,6 +178,7 @@ def as_seen(env: Any, spec: EnvSpec) -> Env:
     """
     name = name_of(spec.source)
     require_env(env, name)
+    env = wrapped(env, spec.wrappers, name)
     observations, actions = spaces_of(env, name)
     if spec.flatten_actions and sizes_of(actions) is not None:
         env = FlatActions(env, name)
@@ -331,7 +339,7 @@ def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, A
 
 def has_own_vector_form(spec: EnvSpec) -> bool:
     """True for CartPole, if it needs no wrapper."""
-    if not isinstance(spec.source, str) or spec.kwargs or spec.frame_skip > 1 or spec.frame_stack > 1:
+    if not isinstance(spec.source, str) or spec.kwargs or spec.wrappers or spec.frame_skip > 1 or spec.frame_stack > 1:
         return False
     return registered_id(spec.source).vector_entry_point == "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
 
@@ -343,7 +351,8 @@ def can_be_copied(spec: EnvSpec) -> bool:
     """
     if spec.rules is not None or not isinstance(spec.source, str):
         return spec.rules is not None
-    return str(registered_id(spec.source).entry_point).startswith("gymnasium.")
+    parts = (str(registered_id(spec.source).entry_point), *spec.wrappers)
+    return all(part.startswith("gymnasium.") for part in parts)
 
 
 def registered_id(name: str) -> gym.envs.registration.EnvSpec:

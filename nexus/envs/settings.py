@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nexus.core.checked import CheckedConfig, Keywords
+from nexus.core.importable import ImportNames
 
 __all__ = ["LEAST_FRAME", "MOST_FRAME", "AtariSettings", "EnvironmentSettings"]
 
@@ -23,6 +24,8 @@ class EnvironmentSettings(CheckedConfig):
     """async: seconds for a step or reset of all copies together, before the run is given up; none for any time."""
     env_kwargs: Keywords = field(default_factory=dict, hash=False)
     """What its maker is told, as is_slippery=False max_episode_steps=200; values as in JSON or Python, else text."""
+    wrappers: ImportNames = field(default_factory=ImportNames)
+    """Around each environment, first to last from the inside: module:Wrapper,module:function; none for no wrapper."""
     frame_skip: int = 1
     """Times each action is repeated; images show the maximum of the last two frames."""
     frame_stack: int = 1

@@ -116,13 +116,18 @@ def expectation(env: Any, config: TrainConfig, bands: Sequence[Band] | None = No
     comparable = [
         (differences(config, band.config), band)
         for band in of_env
-        if band.protocol == protocol and band.config.env_kwargs == config.env_kwargs  # else it is another environment
+        if band.protocol == protocol and made_by(band.config) == made_by(config)  # else it is another environment
     ]
     if not comparable:
         others = {str(band.protocol) for band in of_env} - {str(protocol)}
         return Expectation(None, other_protocols=tuple(sorted(others)))
     differing, band = min(comparable, key=lambda pair: (len(pair[0]), -len(pair[1].seeds)))
     return Expectation(None, band, tuple(differing)) if differing else Expectation(band)
+
+
+def made_by(config: TrainConfig) -> tuple[Any, ...]:
+    """Return what makes another environment of one with the same name."""
+    return config.env_kwargs, config.wrappers
 
 
 def differences(config: TrainConfig, recorded: TrainConfig) -> list[str]:

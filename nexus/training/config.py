@@ -150,11 +150,11 @@ class TrainConfig(
         """Return an environment as a run with these settings sees it.
 
         Raises:
-            ConfigError: it takes no `env_kwargs` or no `protocol`.
+            ConfigError: it takes no `env_kwargs`, no `wrappers` or no `protocol`.
         """
         kwargs = kwargs_for(env, self.env_kwargs)
         frames = self.frame_skip, self.frame_stack
-        return EnvSpec(env, *frames, kwargs, self.protocol, self.frame_size, self.flatten_actions)
+        return EnvSpec(env, *frames, kwargs, self.protocol, self.frame_size, self.flatten_actions, self.wrappers)
 
     @property
     def eval_copies(self) -> int:

@@ -175,10 +175,12 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
     config = config if isinstance(config, dict) else {}
     # A setting that did not exist yet gets its default, so that older and newer runs can be compared.
     settings = {**TrainConfig().to_mapping(), "algorithm": about.get("algorithm"), **config}
-    seed, kwargs = config.get("seed"), settings.pop("env_kwargs")
+    seed, kwargs, wrappers = config.get("seed"), settings.pop("env_kwargs"), settings.pop("wrappers")
     del settings["seed"]
     if isinstance(kwargs, dict):
         env += "".join(f", {name}={value}" for name, value in kwargs.items())
+    if isinstance(wrappers, list) and wrappers:
+        env += f", in {', '.join(map(str, wrappers))}"
     if not (about.get("env_is_id", True) or same_env):
         settings["run"] = str(folder)
     episodes, scores = read_episodes(folder), read_scores(folder, settings.get("eval_episodes"))

@@ -43,12 +43,14 @@ class EvaluationProtocol:
     rules: AtariProtocol | None = None  # for an Atari game
     frame_size: int | None = None  # likewise; None is 84
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         policy = "greedy" if self.epsilon == 0 else f"ε = {self.epsilon:g}"
         seen = "" if self.frame_size is None else f", {self.frame_size} x {self.frame_size} pixels"
         kwargs = "".join(f", {name}={value}" for name, value in self.env_kwargs.items())
-        played = f"{policy}, {self.episodes} full episodes, unclipped rewards, seed {self.seed}{seen}{kwargs}"
+        around = f", in {', '.join(self.wrappers)}" if self.wrappers else ""
+        played = f"{policy}, {self.episodes} full episodes, unclipped rewards, seed {self.seed}{seen}{kwargs}{around}"
         if self.rules is not None:
             return f"{self.rules}; {played}"
         return (
@@ -83,6 +85,7 @@ class Evaluation:
         """
         try:
             protocol = EvaluationProtocol(**values["protocol"])
+            protocol = replace(protocol, wrappers=tuple(protocol.wrappers))  # JSON has lists only
             if protocol.rules is not None:
                 protocol = replace(protocol, rules=AtariProtocol(**values["protocol"]["rules"]))
             read = cls(**{**values, "protocol": protocol})
@@ -170,6 +173,7 @@ def evaluate(
         rules,
         env.frame_size,
         dict(env.kwargs),
+        tuple(env.wrappers),
     )
     return Evaluation(
         float(np.mean(returns)),
