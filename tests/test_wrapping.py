@@ -239,7 +239,7 @@ def other() -> Any:
 
 
 def test_another_environment_is_put_into_them_too_and_that_is_said(run: Path) -> None:
-    says = f"the agent was trained on Ones; other is played with wrappers {NAMES[0]}, {NAMES[1]} as there"
+    says = f"the agent was trained on Ones; other is played with wrappers {NAMES[0]}, {NAMES[1]} as in training"
     with pytest.warns(RuntimeWarning, match=says):
         assert nexus.evaluate(run, other, 2).returns == [60.0] * 2
     assert nexus.evaluate(run, other, 2, wrappers=[]).returns == [3.0] * 2

@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -16,7 +16,6 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import FrameStackObservation
 
 from nexus.core.errors import ConfigError, nearest, one_line
-from nexus.core.importable import ImportNames
 from nexus.core.packing import Layout
 from nexus.envs.answers import said_in
 from nexus.envs.atari import (
@@ -97,7 +96,7 @@ class EnvSpec:
     protocol: str | None = None
     frame_size: int | None = None
     flatten_actions: bool = False
-    wrappers: ImportNames = field(default_factory=ImportNames)
+    wrappers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", canonical(self.source))
