@@ -16,7 +16,7 @@ from nexus.checking.of_spaces import SPACES
 from nexus.checking.of_steps import STEPS
 from nexus.checking.report import Finding, Report, fault, named, note, ok
 from nexus.checking.sight import Sight
-from nexus.checking.trial import MAKING, Copy, Trial, told
+from nexus.checking.trial import CHECKING, MAKING, Copy, Trial, told
 from nexus.checking.watch import Watch, is_users, origin, own_line, place_of, watched
 from nexus.core.config import convert
 from nexus.core.errors import ConfigError, EnvError, one_line
@@ -114,7 +114,7 @@ def looked_at(
     for name, of_answers in (ANSWERS if trial.record.steps else {}).items():
         yield from named(name, of_answers(trial))
     if failed is not None:
-        left_out = ", ".join(PLAYS)
+        left_out = ", ".join(name for name in PLAYS if name != "close")
         yield from named("play", [note(f"{left_out} were left out", "correct the fault, and check again")])
         yield from named("close", PLAYS["close"].look(trial))
         return
@@ -169,7 +169,10 @@ def not_usable(error: ConfigError) -> Finding:
 
 
 def hung(doing: str, seconds: float, place: str) -> Finding:
-    """Return the fault of a call that did not return."""
+    """Return what a call that did not return in time stands for."""
+    if doing == CHECKING:  # many calls at once; each of them returned before
+        finding = note(f"{doing} left out: it takes more than {seconds:.1f} s", "check with more --seconds")
+        return next(named("gymnasium", [finding]))
     finding = fault(
         f"{doing} did not return within {seconds:.1f} s ({place})",
         "let it return; if it needs that long, check with more --seconds and train with --vectorization async and a "

@@ -13,7 +13,7 @@ from nexus.checking.report import Finding, fault
 from nexus.checking.sight import Sight
 from nexus.checking.watch import Left, Watch, origin, place_of
 from nexus.checking.witness import Witness
-from nexus.core.errors import ConfigError, EnvError, NexusError, one_line
+from nexus.core.errors import ConfigError, EnvError, NexusError
 from nexus.core.types import Array
 from nexus.envs.action_masks import mask_in
 from nexus.envs.answers import OLD_RESET, OLD_STEP, flag_in, number_in, reset_answer, step_answer
@@ -26,16 +26,16 @@ from nexus.envs.stream import Step, TransitionStream
 from nexus.envs.workers import close_env
 from nexus.ops.exploration import random_legal
 
-__all__ = ["MAKING", "Copy", "Trial", "told"]
+__all__ = ["CHECKING", "MAKING", "Copy", "Trial", "told"]
 
-MAKING = "its maker"  # the call that makes an environment
+MAKING, CHECKING = "the call that makes it", "check_env"  # two calls whose time is judged in another way
 STEPS = 1_000  # random steps that are played
 EPISODES, MOST_STEPS = 3, 10_000  # played further for so many episodes, up to so many steps
 TAPE_BYTES = 64e6  # of the states that are kept to be repeated
 TAPE = 300  # steps that are repeated
 
 CURES = {
-    "play": "correct the line that raised it; an action that is not legal there belongs into info['action_mask']",
+    "play": "correct the line that raised it; if the action is not legal there, say so in info['action_mask']",
     "rewards": "return one finite number; look for a division by zero, a logarithm, or a reward that was never set",
     "ends": "return terminated and truncated as True or False, after observation and reward",
     "observations": "return what observation_space says, or correct the space",
@@ -214,13 +214,14 @@ def told(error: EnvError, copy: Copy) -> Finding:
         check = part_at_fault(copy)
         return replace(fault(text, CURES[check]), check=check)
     where, place = text.partition("raised ")[0], place_of(first)
-    said = f"{where}raised {type(first).__name__}: {one_line_of(first)} ({place})"
+    said = f"{where}{raised(first)} ({place})"
     return replace(fault(said, CURES["play"], place=place), check="play")
 
 
-def one_line_of(error: BaseException) -> str:
-    """Return an error's text on one line."""
-    return one_line(error) if isinstance(error, Exception) else type(error).__name__
+def raised(error: BaseException) -> str:
+    """Return kind and text of an error on one line."""
+    text = " ".join(str(error).split())
+    return f"raised {type(error).__name__}{f': {text}' if text else ''}"
 
 
 def part_at_fault(copy: Copy) -> str:
