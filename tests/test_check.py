@@ -30,11 +30,15 @@ from gymnasium.wrappers import (
 )
 
 import nexus
+from nexus.api import make_config
 from nexus.checking import Report
+from nexus.checking.checker import seen
 from nexus.checking.first_steps import FirstSteps
 from nexus.checking.of_plays import ANSWERS, PLAYS
 from nexus.checking.of_spaces import SPACES
 from nexus.checking.of_steps import STEPS
+from nexus.checking.trial import Copy, Trial
+from nexus.checking.watch import Watch
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError
 from nexus.listener import Listener
@@ -949,6 +953,16 @@ def test_an_expensive_environment_is_checked_in_time() -> None:
     assert report.faults == ()
     left_out = {finding.check for finding in report.notes if finding.text.startswith("left out: it takes ")}
     assert "gymnasium" in left_out
+
+
+def test_without_time_one_step_is_played_and_repeated() -> None:
+    config, watch = make_config(Walk), Watch()
+    copy = Copy(config.spec_of(Walk), watch)
+    trial = Trial(seen(copy, config, None), config.spec_of(Walk), copy, watch, time.monotonic())
+    trial.play(0.35)
+    assert (trial.record.steps, len(trial.tape)) == (1, 1)
+    assert trial.repeated(copy, 0.3) == (None, 1, 0.0)
+    copy.close()
 
 
 def test_a_slow_check_of_gymnasium_is_no_fault() -> None:

@@ -129,7 +129,7 @@ class Trial:
         return 0.0 if witness is None else resets * witness.resets.mean + steps * witness.steps.mean
 
     def play(self, share: float) -> None:
-        """Play random legal actions: `STEPS`, more if few episodes have ended, fewer if the time is short.
+        """Play random legal actions: `STEPS`, more if few episodes have ended, fewer if the time is short, but one.
 
         Args:
             share: of the time left that may be spent.
@@ -140,11 +140,11 @@ class Trial:
         until = time.monotonic() + share * self.left
         room = TAPE_BYTES
         self.copy.stream.reset(self.seed)
-        while not self.played_enough and time.monotonic() < until:
+        while not self.record.steps or (not self.played_enough and time.monotonic() < until):
             step = self.copy.stream.step(self.copy.random_actions(self.rng))
             self.record.add(step)
             room -= 2 * step.states.nbytes
-            if len(self.tape) < TAPE and room > 0:
+            if not self.tape or (len(self.tape) < TAPE and room > 0):
                 self.tape.append(step)
 
     @property
@@ -173,23 +173,24 @@ class Trial:
             copy.stream.action_masks, self.tape[0].action_masks
         ):
             return 0, 0, distance(states, self.tape[0].states)
+        number = 0
         for number, old in enumerate(self.tape, 1):
-            if time.monotonic() > until:
-                return None, number - 1, 0.0
             between()
             new = copy.stream.step(old.actions)
             if not alike(new, old):
                 largest = max(distance(new.next_states, old.next_states), distance(new.rewards, old.rewards))
                 ends = same(new.terminated, old.terminated) and same(new.truncated, old.truncated)
                 return number, number, largest if ends else np.inf
-        return None, len(self.tape), 0.0
+            if time.monotonic() > until:
+                break
+        return None, number, 0.0
 
 
 def alike(one: Step, other: Step) -> bool:
     """True if two steps showed the same."""
     return all(
         same(getattr(one, name), getattr(other, name))
-        for name in ("next_states", "rewards", "terminated", "truncated", "next_action_masks")
+        for name in ("states", "next_states", "rewards", "terminated", "truncated", "action_masks", "next_action_masks")
     )
 
 
