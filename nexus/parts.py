@@ -19,10 +19,12 @@ from nexus.data.replay import Replay
 from nexus.envs.factory import (
     EnvSource,
     can_be_copied,
+    composition,
     describe_spaces,
     make_vector_env,
     name_of,
     seen_by_agent,
+    widest_part,
 )
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
@@ -60,14 +62,14 @@ class Parts:
         space = vector_env.single_observation_space
         self.config = config = with_channels(config, space.shape)
         shape, self.state_dtype, action_dim = describe_spaces(space, vector_env.single_action_space, self.name)
-        device = resolve_device(config.device, shape)
+        device = resolve_device(config.device, widest_part(space))
         self.replay_bytes = replay_memory(config, shape, self.state_dtype, device)
         seen = seen_by_agent(space, self.name, config.scale_observations)
         self.agent = agent_for(shape, action_dim, config, seen) if agent is None else agent
-        if (self.agent.state_shape, self.agent.action_dim) != (shape, action_dim):
+        if (self.agent.states.composition, self.agent.action_dim) != (composition(space), action_dim):
             raise ConfigError(
-                f"{self.name} has states of shape {shape} and {action_dim} actions: the run was trained on "
-                f"{self.agent.state_shape} and {self.agent.action_dim}"
+                f"{self.name} has states of shape {composition(space)} and {action_dim} actions: "
+                f"the run was trained on {self.agent.states.composition} and {self.agent.action_dim}"
             )
         self.replay: AnyReplay = replay_for(config, shape, self.state_dtype, device, self.agent.learner.state_values)
         self.stream = TransitionStream(vector_env, self.name, config.step_timeout)
@@ -172,7 +174,7 @@ class Parts:
         own = sum(value.nbytes for value in self.agent.get_state().values() if isinstance(value, np.ndarray))
         seen = config.num_envs * (replay_bytes(1, shape, self.state_dtype) + 2 * action_dim)
         actions = 8 * config.num_envs * (self.stream.longest + self.stream.reseed_after)
-        rollout = 0 if config.trace_decay is None else self.replay_bytes  # it has no chunks
+        rollout = 0 if config.trace_lambda is None else self.replay_bytes  # it has no chunks
         return 4 * own + 16 * config.replay_capacity + (config.n_step + 2) * seen + actions + rollout + (1 << 20)
 
 

@@ -30,8 +30,10 @@ from nexus.training.config import TrainConfig
 from nexus.training.course import MOST_ROLLBACKS, Course
 from nexus.training.evaluation import Evaluation
 from nexus.training.logs import RunLog
+from nexus.training.narrowed import narrowed, narrowed_series, times_as_wide
 from nexus.training.replays import replay_for
 from nexus.training.run_folder import locked, new_run_folder, require_empty, require_no_links_out
+from nexus.training.same_run import require_same_run
 from nexus.training.signals import StopRequest, stop_requests
 
 __all__ = ["MOST_ROLLBACKS", "Run", "agent_for", "agent_from", "replay_for"]
@@ -75,7 +77,7 @@ class Run:
             stack.enter_context(locked(folder))
             self.parts.watch(folder)
             self.files = RunFiles(folder, self.parts, preset)
-            self.live = LiveRun(self.parts.agent, self.parts.replay, self.parts.counters)
+            self.live = LiveRun(self.parts.agent, self.parts.replay, self.parts.counters, listener.on_notice)
             if begun:
                 require_no_links_out(folder)
                 self.restore()
@@ -105,10 +107,15 @@ class Run:
         except KeyboardInterrupt as stop:  # a second signal, or one that the program around turned into this
             stopped_by = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         except BaseException:
+            status = "failed" if self.course.divergence is None else "diverged"
             with suppress(RunError):  # on a full disk say what came first
-                self.files.save("failed" if self.course.divergence is None else "diverged", self.course)
+                self.files.save(status, self.course)
+            with suppress(Exception):
+                self.listener.on_end(status)
             raise
-        self.files.save("finished" if stopped_by is None else "interrupted", self.course, evaluation)
+        status = "finished" if stopped_by is None else "interrupted"
+        self.files.save(status, self.course, evaluation)
+        self.listener.on_end(status)
         return TrainResult(
             self.parts.agent,
             self.files.folder,
@@ -169,7 +176,7 @@ class Run:
     def open_log(self) -> RunLog:
         """Open the log files, cut back to the checkpoint that the run goes on from."""
         logs = None if self.from_checkpoint is None else self.from_checkpoint.logs
-        return RunLog(self.files.folder, logs, self.course.seconds)
+        return RunLog(self.files.folder, logs, self.course.seconds, self.listener.on_scalars)
 
     def follow(self, log: RunLog, evaluations: Evaluations) -> None:
         """Iterate the loop to its end, until an evaluation reaches the target return, or until it is to stop."""
@@ -297,15 +304,18 @@ class Run:
         """Take on a checkpoint's whole state.
 
         Raises:
-            RunError: a file of it is missing or damaged, or does not fit the run.
+            RunError: it is of another run, or a file of it is missing or damaged, or does not fit the run.
         """
         parts = self.parts
-        state = checkpoint.read_state(limit=parts.most_state_bytes())
+        require_same_run(self.files.about(), checkpoint.about, "it")
+        seen = parts.agent.state_shape, parts.state_dtype
+        read = checkpoint.read_state(limit=times_as_wide(parts.state_dtype) * parts.most_state_bytes())
+        state = narrowed(read, *seen)
         parts.set_state(state)
         self.course.set_state(state)
         if parts.counters.steps != checkpoint.steps:
             raise RunError(f"its folder is of step {checkpoint.steps}, its state of step {parts.counters.steps}")
-        for series in parts.series():
+        for series in narrowed_series(parts.series(), read, *seen):
             checkpoint.restore_series(series)
         lost = parts.go_on_with_episodes(state)
         if lost:

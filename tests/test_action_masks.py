@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import nexus
 from nexus.cli.watch import WatchCommand, play
 from nexus.core import Batch, ConfigError, QOutput, Transitions
 from nexus.core.errors import EnvError
@@ -36,8 +35,8 @@ from nexus.ops.munchausen import log_policy, soft_value
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import evaluate
 from nexus.training.loop import Counters, train
-from tests.chaos import Silent
 from tests.rollouts import REPLAYED, pace_of
+from tests.training import short_run
 
 INF = math.inf
 ACTIONS = 4
@@ -514,16 +513,8 @@ def test_a_repeated_action_stops_where_it_becomes_illegal() -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_no_illegal_action_in_training_or_evaluation(algorithm: str, tmp_path: Any) -> None:
     """`Masked` itself breaks on the first one."""
-    result = nexus.train(
-        Masked,
-        run_dir=tmp_path / "run",
-        algorithm=algorithm,
-        **{"total_steps": 2_000, "learning_starts": 100, "update_every": "16 steps", **pace_of(algorithm)},
-        eval_episodes=100,
-        hidden_dim=16,
-        threads=1,
-        listener=Silent(),
-    )
+    settings = {"algorithm": algorithm, "total_steps": 2_000, "update_every": "16 steps", "eval_episodes": 100}
+    result = short_run(Masked, tmp_path, **settings | pace_of(algorithm))
     assert result.counters.updates > 100
     assert result.evaluation is not None
     assert 3 <= result.evaluation.mean <= 5

@@ -157,7 +157,7 @@ def test_learning_has_a_thread_of_its_own_and_playing_goes_on_beside_it() -> Non
         ({"update_every": "4 steps", "target_update_every": "10 updates"}, 25, 2),
         ({"update_every": "4 steps", "target_update_every": "25 steps"}, 25, 4),
         ({"update_every": "2 episodes", "target_update_every": "3 episodes"}, 10, 6),
-        ({"update_every": "50 steps", "updates_each": 4, "target_update_every": "2 updates"}, 8, 4),
+        ({"update_every": "50 steps", "gradient_steps": 4, "target_update_every": "2 updates"}, 8, 4),
         ({"actor_sync_every": "7 steps", "update_every": "3 steps"}, 33, 0),
         ({"actor_sync_every": "1000 steps"}, 100, 0),
         ({"checkpoint_every": "30 steps"}, 100, 0),
@@ -226,10 +226,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     "iqn": {"algorithm": "iqn"},
     "pqn": {
         "algorithm": "pqn",
-        "replay_capacity": 100,
-        "update_every": "100 steps",
+        "rollout_steps": 100,
+        "update_every": None,
         "target_update_every": "100 steps",
-        "updates_each": 8,
+        "gradient_steps": 8,
     },
 }
 

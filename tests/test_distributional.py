@@ -515,7 +515,7 @@ def test_an_impossible_kappa_is_refused(kappa: float) -> None:
 def test_qr_dqn_refuses_logits_and_reads_a_scalar_as_the_median() -> None:
     """Logits have the shape of quantiles, so that nothing else would say that they are none."""
     batch = random_batch()
-    with pytest.raises(ConfigError, match="numbers are no quantiles"):
+    with pytest.raises(ConfigError, match="this one outputs no quantiles"):
         QuantileLoss()(c51_network(), c51_network(), greedy_on_target, batch)
     scalar, one = DQNNetwork(2, 2, 32), qr_network(1)
     one.load_state_dict(scalar.state_dict())

@@ -273,7 +273,7 @@ def test_a_run_that_diverged_can_be_resumed_with_another_answer(poison: Callable
     listener = Silent()
     with pytest.raises(DivergenceError):
         resume(tmp_path / "run", env=match_reward, listener=listener)
-    assert "with the same settings will again" in listener.notices[0]
+    assert "it diverged, and will again with the same settings" in listener.notices[0]
     resume(tmp_path / "run", env=match_reward, on_divergence="rollback", listener=Silent())
     trained(tmp_path / "whole", on_divergence="rollback")
     assert differences(tmp_path / "whole", tmp_path / "run") == []

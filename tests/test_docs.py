@@ -23,7 +23,8 @@ from nexus.cli.parsing import flags_of
 from nexus.cli.plan import PlanCommand
 from nexus.cli.plot import PlotCommand
 from nexus.cli.resume import ResumeCommand
-from nexus.cli.train import ALIASES, TrainCommand
+from nexus.cli.setting_flags import FLAG_ALIASES
+from nexus.cli.train import TrainCommand
 from nexus.cli.verify import VerifyCommand
 from nexus.cli.watch import WatchCommand
 from tests.chaos import Silent, interrupt, interrupted
@@ -92,7 +93,7 @@ BEFORE: Mapping[tuple[str, int], str] = {
         "README.md",
         2,
     ): "import numpy as np\nstate = next_state = np.zeros(4)\naction, reward, terminated = 0, 1.0, False",
-    ("action_masking.md", 1): (
+    ("action_masking.md", 3): (
         "import numpy as np, nexus\n"
         "agent = nexus.make_agent('dqn', state_dim=4, action_dim=2)\n"
         "state = next_state = np.zeros(4)\n"
@@ -234,7 +235,7 @@ def test_a_block_of_python_works_as_printed(page: Path, place: int, code: str, e
     names: dict[str, Any] = {}
     exec(BEFORE.get((page.name, place), ""), names)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nexus.listener.warnings.warn", lambda *_, **__: None)  # schedules of short runs
+        patch.setattr("nexus.listener.warn", lambda _: None)  # schedules of short runs
         exec(compile(code, f"{page.name}, block {place}", "exec"), names)
 
 
@@ -267,7 +268,7 @@ def test_every_flag_is_one() -> None:
         PlotCommand,
     ]
     known = {flag for kind in (*kinds, VerifyCommand, AlgorithmsCommand) for flag in flags_of(kind)} | {
-        *ALIASES,
+        *FLAG_ALIASES,
         "--help",
     }
     known |= {f"--no-{flag[2:]}" for flag in known}

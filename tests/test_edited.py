@@ -49,7 +49,7 @@ class Heard(Listener):
 
 
 RATE = '"learning_rate": 0.001', '"learning_rate": 0.1'
-SAYS = "was changed by hand: learning_rate is 0.1 there, the run has 0.001; the run is read as checkpoint 600 has it"
+SAYS = "was changed by hand: learning_rate is 0.1 there, the run has 0.001; the run is read from checkpoint 600"
 
 
 def same(one: nexus.DQNAgent, other: nexus.DQNAgent) -> bool:
@@ -140,7 +140,7 @@ def test_to_go_on_is_refused_with_what_was_changed_and_how_to_train_with_it(
     said = str(refused.value)
     assert said.startswith(f"{copy / 'run.json'} was changed by hand: ")
     assert says in said
-    assert "A run goes on as it began: undo that, or train again: " in said
+    assert "A run continues with its original settings: undo that, or train again: " in said
     assert f"train --config {copy}" in said
     assert flags in said
     assert len(said.splitlines()) == 1
@@ -160,7 +160,7 @@ def test_a_change_of_no_setting_is_noted_and_not_gone_on_from(copy: Path) -> Non
     edit(copy, '"seconds"', '"secs"')
     heard = Heard()
     nexus.load_agent(copy, listener=heard)
-    assert "differs from its checksum, in none of its settings; the run is read as checkpoint 600" in heard.said[0]
+    assert "differs from its checksum, in no setting; the run is read from checkpoint 600" in heard.said[0]
     with pytest.raises(RunError, match=r"is damaged: it differs from its checksum$"):
         nexus.resume(copy, total_steps=700)
 
@@ -253,8 +253,8 @@ def test_what_is_no_run_is_left_out_of_a_picture_of_several(
     capsys.readouterr()
     assert main(["plot", *given]) == 0
     said = capsys.readouterr().out
-    assert "Note: runs/notes is left out: it is no run, it has no run.json\n" in said
-    assert "Note: runs/notes.txt is left out: it is no run, it has no run.json\n" in said
+    assert "Note: runs/notes is left out: it is not a run, it has no run.json\n" in said
+    assert "Note: runs/notes.txt is left out: it is not a run, it has no run.json\n" in said
     assert (
         "Note: runs/young has nothing to draw yet: no episode has ended, and it was not evaluated: it is left " in said
     )
@@ -264,7 +264,7 @@ def test_what_is_no_run_is_left_out_of_a_picture_of_several(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["runs/notes"], "runs/notes is no run folder: it has no run.json"),
+        (["runs/notes"], "runs/notes is not a run folder: it has no run.json"),
         (["runs/notes", "runs/other"], "nothing to draw: none of these is a run with an episode or an evaluation"),
         (["runs/a", "runs/b"], "no run at runs/b: there is no such folder"),
         (["runs/a", "runs/damaged"], "is damaged"),

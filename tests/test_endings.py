@@ -199,7 +199,7 @@ def test_the_readmes_own_line_takes_a_run_further_that_reached_its_target(tmp_pa
     further = nexus.resume(result.run_dir, total_steps=1_500, listener=keeper)
     assert (keeper.first_step, keeper.began) == (504, learned)
     assert further.counters.steps == 1_504
-    assert any("whether or not it reaches its target of 5" in notice for notice in keeper.notices)
+    assert any("even if it reaches its target of 5" in notice for notice in keeper.notices)
 
 
 def test_going_further_says_which_schedules_jump(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_one_signal_ends_a_loop_over_seeds_and_saves(number: signal.Signals, tmp
     assert out == "seed 0 ends\n"
     assert process.returncode == -signal.SIGINT  # as shells and their loops want it
     assert "stopped at step" in said.splitlines()[-1]
-    assert "to go on" in said.splitlines()[-1]
+    assert "to continue" in said.splitlines()[-1]
     assert about(tmp_path / "0")["status"] == "interrupted"
     assert verify(tmp_path / "0").checkpoints[0] == about(tmp_path / "0")["progress"]["steps"]
     assert not (tmp_path / "1").exists()
@@ -308,9 +308,9 @@ def test_evaluations_change_no_bit_of_training(algorithm: str, tmp_path: Path) -
 def test_evaluations_change_no_bit_of_training_on_a_game(preset: str, tmp_path: Path) -> None:
     pytest.importorskip("ale_py")
     small: dict[str, Any] = {"total_steps": 512, "learning_starts": 64, "eval_episodes": 1, "frame_size": 36}
-    small |= {"replay_capacity": 256, "num_envs": 4, "hidden_dim": 16, "checkpoint_every": None}
+    small |= {"num_envs": 4, "hidden_dim": 16, "checkpoint_every": None}
     small |= {"preset": preset, "listener": Silent()}
-    small |= {"update_every": "256 steps"} if preset == "fast" else {"update_every": "64 steps"}
+    small |= {"rollout_steps": 256} if preset == "fast" else {"update_every": "64 steps", "replay_capacity": 256}
     from nexus.envs.atari import PROTOCOLS
 
     rules = PROTOCOLS["nature"]
@@ -369,7 +369,7 @@ def test_an_older_run_is_loaded_verified_and_taken_further(name: str, tmp_path: 
     assert nexus.evaluate(run, episodes=2).episodes == 2
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     if not verdict.checkpoints:
-        with pytest.raises(RunError, match="would cost what it learned"):
+        with pytest.raises(RunError, match="would discard what it learned"):
             nexus.resume(run, total_steps=500, listener=Silent())
         after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
         assert after == before

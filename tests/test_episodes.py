@@ -182,7 +182,7 @@ def test_what_resets_by_itself_can_not_be_saved(mode: AutoresetMode) -> None:
         stream.get_state()
     unseeded = TransitionStream(ledgers(1, []))
     unseeded.reset()
-    with pytest.raises(ConfigError, match="seeds of their own"):
+    with pytest.raises(ConfigError, match="only episodes with separate seeds"):
         unseeded.get_state()
 
 

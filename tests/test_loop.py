@@ -110,7 +110,7 @@ def test_it_yields_once_per_vector_step() -> None:
         ({"update_every": "1 steps"}, 100),
         ({"update_every": "4 steps"}, 25),
         ({"update_every": "3 steps"}, 33),
-        ({"update_every": "10 steps", "updates_each": 7}, 70),
+        ({"update_every": "10 steps", "gradient_steps": 7}, 70),
         ({"update_every": "2 episodes"}, 10),
         ({"update_every": "4 steps", "learning_starts": 50}, 12),  # at 52, 56, ... 96: and 100
         ({"update_every": "4 steps", "num_envs": 16, "total_steps": 96}, 24),
@@ -141,7 +141,7 @@ def test_the_target_follows_in_its_own_unit(period: str, syncs: int) -> None:
 
 
 def test_a_target_that_counts_updates_follows_between_them() -> None:
-    agent, *_ = run(update_every="50 steps", updates_each=4, target_update_every="2 updates")
+    agent, *_ = run(update_every="50 steps", gradient_steps=4, target_update_every="2 updates")
     assert agent.calls == ["learn", "learn", "sync"] * 4
 
 

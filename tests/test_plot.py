@@ -137,7 +137,7 @@ def test_a_seed_counts_once(make: Make, tmp_path: Path, capsys: pytest.CaptureFi
     again = Path(shutil.copytree(first, tmp_path / "b"))
     kept, said = curves.different_seeds(read(first, again, other))
     assert [run.folder for run in kept] == [first, other]
-    assert said == [f"{again} is left out: its seed 1 and its settings are those of {first}"]
+    assert said == [f"{again} is left out: it has the seed 1 and the settings of {first}"]
     assert main(["plot", *map(str, (first, again, other)), "--out", str(tmp_path / "p.png")]) == 0
     printed = capsys.readouterr().out
     assert f"Note: {said[0]}\n" in printed

@@ -1,23 +1,26 @@
-"""Train an agent that was put together by hand on a probe, in seconds."""
+"""Train in seconds: a run, or an agent that was put together by hand on a probe."""
 
 from contextlib import closing
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+import nexus
 from nexus.core import AgentConfig
 from nexus.core.seeding import generator
 from nexus.core.types import Array
 from nexus.data.replay_buffer import ReplayBuffer
-from nexus.envs.factory import EnvSpec, make_vector_env
+from nexus.envs.factory import EnvSource, EnvSpec, make_vector_env
 from nexus.envs.stream import TransitionStream
 from nexus.models.rl.dqn.agent import DQNAgent
 from nexus.models.rl.dqn.dqn import DQNNetwork, Loss
 from nexus.training.config import TrainConfig
 from nexus.training.loop import Counters, train
+from tests.chaos import Silent
 from tests.probes import Probe
 
 GAMMA = 0.9
@@ -34,6 +37,14 @@ QUICK: dict[str, Any] = {
     "epsilon_steps": 1_000,
     "target_update_every": "20 updates",
 }
+
+
+def short_run(env: EnvSource, folder: Path, **settings: Any) -> nexus.TrainResult:
+    """What a short run of a small network leaves that learned something; settings are fields of `TrainConfig`."""
+    own: dict[str, Any] = {"learning_starts": 100, "hidden_dim": 16, "threads": 1}
+    result = nexus.train(env, run_dir=folder / "run", listener=Silent(), **own | settings)
+    assert result.counters.updates > 0
+    return result
 
 
 def trained(env: type[Probe], network: DQNNetwork | None = None, loss: Loss | None = None, **settings: Any) -> DQNAgent:

@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
-from nexus.api import make_config, require_whole_config
 from nexus.checking.of_plays import ANSWERS, PLAYS
 from nexus.checking.of_spaces import SPACES
 from nexus.checking.of_steps import STEPS
@@ -18,13 +17,13 @@ from nexus.checking.report import Finding, Report, fault, named, note, ok
 from nexus.checking.sight import Sight
 from nexus.checking.trial import CHECKING, MAKING, Copy, Trial, told
 from nexus.checking.watch import Watch, is_users, origin, own_line, place_of, watched
-from nexus.core.config import convert
+from nexus.core.checked import convert
 from nexus.core.errors import ConfigError, EnvError, one_line
 from nexus.envs.factory import EnvSource, EnvSpec, name_of, registered_id
 from nexus.envs.layers import layers_of
 from nexus.parts import with_channels
+from nexus.resolver import whole_or_resolved
 from nexus.training.config import TrainConfig
-from nexus.training.presets import resolve_preset
 
 __all__ = ["check"]
 
@@ -58,12 +57,11 @@ def check(
     Raises:
         ConfigError: there is no such environment or setting, or the environment takes no such keyword argument.
     """
-    require_whole_config(config, settings)
     seconds = convert("seconds", seconds, float)
     if seconds <= 0:
         raise ConfigError(f"seconds = {seconds:g}: needs a number of seconds above 0")
-    preset_name = resolve_preset(preset, name_of(env))[0] if config is None else preset
-    config = config if config is not None else make_config(env, preset, **settings)
+    resolved = whole_or_resolved(env, preset, config, settings)
+    preset_name, config = resolved.preset, resolved.config
     spec = config.spec_of(env)
     if isinstance(spec.source, str) and spec.rules is None:
         registered_id(spec.source)

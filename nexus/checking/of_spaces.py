@@ -81,7 +81,7 @@ def actions(sight: Sight) -> Iterator[Finding]:
 def memory(sight: Sight) -> Iterator[Finding]:
     """Whether the replay fits into the memory that is free."""
     config, free = sight.config, available_memory()
-    name = "replay" if config.trace_decay is None else "rollout"
+    name = "replay" if config.trace_lambda is None else "rollout"
     cure = "lower --replay-capacity, or show less: smaller images, bytes in place of floats"
     try:
         device = resolve_device(config.device, sight.shape)

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from nexus.core.types import Array
-from nexus.envs.answers import DISCRETE_START
+from nexus.envs.answers import said_in
 from nexus.envs.factory import scale_of
 from nexus.training.config import TrainConfig
 
@@ -50,7 +50,7 @@ class Sight:
     @property
     def counts_something(self) -> bool:
         """True if a state is a one-hot vector made from a number."""
-        return DISCRETE_START in vars(self.space)
+        return "discrete_start" in said_in(self.space)
 
     @property
     def span(self) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""Modules in the current folder: `python` looks for them there, a command does not."""
+"""Modules in the current folder: `python` searches it, an installed command does not."""
 
 import sys
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ __all__ = ["look_here", "path_kept"]
 
 
 def look_here(env: str | None, run: str | None = None) -> None:
-    """Let Python find the module of a `module:Id` in the current folder.
+    """Make Python find the module of a `module:Id` in the current folder.
 
-    Not in that of a run or below it: a run must not bring code along, neither under its environment's name nor under
-    that of a package that is imported later.
+    Not in a run's folder or below it: a run must not supply code, neither as its environment's module nor as a package
+    that is imported later.
 
     Args:
-        env: an id; None is that of the run.
+        env: an id; None for that of the run.
         run: a run's folder.
     """
     from nexus.core.errors import RunError
@@ -23,7 +23,7 @@ def look_here(env: str | None, run: str | None = None) -> None:
     from nexus.training.run_folder import RUN_FILE
 
     if env is None and run is not None:
-        with suppress(RunError):  # whoever needs the run says what is wrong with it
+        with suppress(RunError):  # reported later, where the run is read
             env = str(read_run_or_copy(run, str).get("env"))
     here = Path.cwd()
     of_run = any((folder / RUN_FILE).exists() for folder in (here, *here.parents))
@@ -33,7 +33,7 @@ def look_here(env: str | None, run: str | None = None) -> None:
 
 @contextmanager
 def path_kept() -> Iterator[None]:
-    """Leave Python's path as it was."""
+    """Restore Python's path afterwards."""
     before = list(sys.path)
     try:
         yield

@@ -1,5 +1,7 @@
 """Errors that a user can act on: one line with what, where, the value given and the value needed."""
 
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -15,7 +17,10 @@ __all__ = [
     "nearest",
     "one_line",
     "result_of",
+    "warn",
 ]
+
+NOT_THE_USERS = ("nexus", "torch")  # packages in which a warning's cause is not to be looked for
 
 
 class NexusError(Exception):
@@ -71,3 +76,11 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
 def one_line(error: Exception) -> str:
     """Return an error's text without line breaks, or its class name if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def warn(text: str) -> None:
+    """Give a `RuntimeWarning` that names the line of the user's program from which this package was called."""
+    frame, level = sys._getframe(1), 2  # 1 would be this function
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in NOT_THE_USERS:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, RuntimeWarning, stacklevel=level)

@@ -26,7 +26,7 @@ class Period:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise ConfigError(f"unknown unit {self.unit!r}: need one of {', '.join(UNITS)}{nearest(self.unit, UNITS)}")
+            raise ConfigError(f"unknown unit {self.unit!r}: needs one of {', '.join(UNITS)}{nearest(self.unit, UNITS)}")
         if self.count < 1:
             raise ConfigError(f"a period must be at least 1 {self.unit}, got {self.count}")
 
@@ -38,7 +38,7 @@ class Period:
         match = re.fullmatch(r"\s*(\d[\d_,.e+]*?)\s*([a-z]+)\s*", str(text).lower())
         count = None if match is None else whole_number(match[1].replace(",", ""))
         if match is None or count is None:
-            raise ConfigError(f"{text!r} is no period: need a count and a unit, as in '10000 steps'")
+            raise ConfigError(f"{text!r} is not a period: needs a count and a unit, as in '10000 steps'")
         return cls(count, match[2] if match[2].endswith("s") else match[2] + "s")
 
     def crossings(self, before: int, after: int) -> int:

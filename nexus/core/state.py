@@ -144,7 +144,7 @@ def restore_generator(rng: np.random.Generator, state: State, name: str) -> None
     try:
         rng.bit_generator.state = saved
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise RunError(f"{name} is no state of a generator: {one_line(error)}") from None
+        raise RunError(f"{name} is not a state of a generator: {one_line(error)}") from None
 
 
 def is_of_another_kind(saved: tuple[int, ...], own: tuple[int, ...]) -> bool:
@@ -168,4 +168,4 @@ def restore_torch_generator(generator: torch.Generator, state: State, name: str)
     try:
         generator.set_state(torch.from_numpy(saved))
     except RuntimeError as error:
-        raise RunError(f"{name} is no state of a generator: {one_line(error)}") from None
+        raise RunError(f"{name} is not a state of a generator: {one_line(error)}") from None

@@ -77,8 +77,8 @@ class Film:
         frames, next_frames = as_bytes(states), as_bytes(next_states)
         if not np.array_equal(frames[valid, 1:], next_frames[valid, :-1]):
             raise ConfigError(
-                f"replay_store = {self.kind!r}: needs states that are stacks of frames, each the one before moved on "
-                "by one frame; use replay_store full"
+                f"replay_store = {self.kind!r}: needs states that are stacks of frames, each the previous one "
+                "shifted by one frame; use replay_store full"
             )
         if (starting := (begins | self._sealed) & valid).any():
             self._begin(np.flatnonzero(starting), frames)

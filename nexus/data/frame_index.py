@@ -106,7 +106,7 @@ class FrameIndex:
         ages = array_from(dict(columns), "ages", np.empty((len(groups), GROUP), np.uint8))
         previous = array_from(dict(columns), "previous", groups)
         if not ((ages < self.stack).all() and (previous >= -1).all() and (previous < groups).all()):
-            raise RunError("its frames follow on frames that can't be")
+            raise RunError("its frames follow impossible ones")
         rows = groups[wanted - first :] % len(self._ages)
         self._ages[rows], self._previous[rows] = ages[wanted - first :], previous[wanted - first :]
 

@@ -104,7 +104,7 @@ class Places:
         if self.touched == self._most:
             raise ConfigError(
                 "replay_store: no room for raw frames, since episodes have fewer than 4 steps on average, or "
-                "environments few steps between checkpoints; use compressed"
+                "there are few steps between checkpoints; use compressed"
             )
         self.touched += GROUP
         return self.touched - GROUP
@@ -300,7 +300,7 @@ class Packer:
         """
         sizes = array_from(dict(columns), "sizes", np.empty(count, np.int64))
         if not ((sizes > 0) & (sizes <= self.most_bytes)).all():
-            raise RunError("its compressed frames have sizes that can't be")
+            raise RunError("its compressed frames have impossible sizes")
         packed = array_from(dict(columns), "packed", np.broadcast_to(np.uint8(0), (int(sizes.sum()),))).tobytes()
         ends = np.cumsum(sizes)
         return [packed[start:end] for start, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True)]

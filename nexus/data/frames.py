@@ -131,7 +131,7 @@ class Frames:
         self._film = self._records = None  # freed first: old and new together may not fit
         if opened:
             if self._like is None:
-                raise ConfigError("a replay of frames takes a state back only if it knows what states are like")
+                raise ConfigError("a replay of frames can restore a state only if it was made with like=")
             self._begin(self._like).restart(opened, released, lag)
 
     def series(self, state_shape: tuple[int, ...], state_dtype: DTypeLike, action_dim: int) -> tuple[Series, ...]:
@@ -143,7 +143,7 @@ class Frames:
                 numbers = columns.get(name, np.empty(0))
                 fits = numbers.shape == (last - first,) and numbers.dtype == np.int64
                 if not fits or self._film is None or not self._film.index.holds(numbers[wanted - first :]):
-                    raise RunError(f"its {name} are no numbers of frames that are there")
+                    raise RunError(f"its {name} are not numbers of stored frames")
             rows.put(first, last, wanted, columns)
             self._record(wanted, last)
 

@@ -39,13 +39,23 @@ def memory_on(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
-def require_memory(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike, beside: int = 0) -> None:
-    """Raise `ConfigError` if a replay of this size, with `beside` extra bytes per row, can't fit."""
+def require_memory(
+    capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike, beside: int = 0, name: str = "replay_capacity"
+) -> None:
+    """Raise `ConfigError` if a replay of this size, with so many bytes more in a row, can't fit; say which would.
+
+    Args:
+        capacity: rows.
+        state_shape: of one state.
+        state_dtype: of its numbers.
+        beside: bytes of a row beside its two states, action, reward and discount.
+        name: of the setting that says the capacity.
+    """
     row, free = replay_bytes(1, state_shape, state_dtype) + beside, available_memory()
     needed = capacity * row
     if free is not None and needed > free:
         raise ConfigError(
-            f"replay_capacity = {capacity} needs {needed / 1e6:,.0f} MB for states of shape {state_shape}, "
+            f"{name} = {capacity} needs {needed / 1e6:,.0f} MB for states of shape {state_shape}, "
             f"{free / 1e6:,.0f} MB are free: at most {free // row} transitions fit"
         )
 

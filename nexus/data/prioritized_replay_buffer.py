@@ -93,7 +93,7 @@ class Priorities:
                 the shapes differ. Nothing is changed then.
         """
         if indices.shape != priorities.shape or indices.ndim != 1:
-            raise ConfigError(f"needs one priority a row, got {tuple(priorities.shape)} for {tuple(indices.shape)}")
+            raise ConfigError(f"needs one priority per row, got {tuple(priorities.shape)} for {tuple(indices.shape)}")
         if len(indices) == 0:
             return
         if priorities.dtype is torch.bfloat16:  # NumPy has no bfloat16

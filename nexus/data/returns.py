@@ -9,7 +9,7 @@ Numbers = NDArray[np.float32]
 
 
 def lambda_returns(
-    rewards: Numbers, discounts: Numbers, next_values: Numbers, goes_on: NDArray[np.bool_], trace_decay: float
+    rewards: Numbers, discounts: Numbers, next_values: Numbers, goes_on: NDArray[np.bool_], trace_lambda: float
 ) -> Numbers:
     """G_t = r_t + d_t · ((1-λ) · V(s_{t+1}) + λ · G_{t+1}), computed backwards; Peng & Williams 1996.
 
@@ -22,7 +22,7 @@ def lambda_returns(
         discounts: `[T, E]`, γ, or 0 after a termination.
         next_values: `[T, E]`, V of the true next state, max_a Q for the greedy policy.
         goes_on: `[T, E]`, True if row t + 1 is the next step of the same episode; always False in the last row.
-        trace_decay: λ in [0, 1].
+        trace_lambda: λ in [0, 1].
 
     Returns:
         `[T, E]`.
@@ -30,7 +30,7 @@ def lambda_returns(
     returns = np.empty_like(rewards)
     following = next_values[-1]
     for t in reversed(range(len(rewards))):
-        decay = trace_decay * goes_on[t]  # [E]
+        decay = trace_lambda * goes_on[t]  # [E]
         returns[t] = rewards[t] + discounts[t] * ((1 - decay) * next_values[t] + decay * following)
         following = returns[t]
     return returns

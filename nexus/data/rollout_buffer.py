@@ -30,17 +30,17 @@ class RolloutBuffer:
         rows: transitions per rollout.
         num_envs: environments `E`. A rollout may be up to `E - 1` transitions short: they are added `E` at a time, or
             fewer if some environments only reset, and the update schedule counts all steps.
-        trace_decay: λ.
+        trace_lambda: λ.
         seed: seed of the shuffles, or a generator.
         values: the value of next states, evaluated when their transitions are added.
     """
 
     def __init__(
-        self, rows: int, num_envs: int, trace_decay: float, seed: int | np.random.Generator, values: Values
+        self, rows: int, num_envs: int, trace_lambda: float, seed: int | np.random.Generator, values: Values
     ) -> None:
         self.capacity = rows
         self.num_envs = num_envs
-        self.trace_decay = trace_decay
+        self.trace_lambda = trace_lambda
         self.values = values
         self.columns: dict[str, Array] = {}  # of the closed rollout, which updates sample from
         self._rng = np.random.default_rng(seed)
@@ -115,7 +115,7 @@ class RolloutBuffer:
         goes_on = np.zeros_like(valid)
         goes_on[:-1] = valid[:-1] & valid[1:] & ~begins[1:]
         rewards, discounts, next_values = (placed(gathered[name]) for name in ("rewards", "discounts", "next_values"))
-        returns = lambda_returns(rewards, discounts, next_values, goes_on, self.trace_decay)
+        returns = lambda_returns(rewards, discounts, next_values, goes_on, self.trace_lambda)
         self.columns = {"states": gathered["states"], "actions": gathered["actions"], "returns": returns[valid]}
         self._order = np.empty(0, np.int64)
         self._begin()
@@ -159,7 +159,7 @@ class RolloutBuffer:
         fits = all(name in flags and flags[name].shape == shape and flags[name].dtype == bool for name in FLAGS)
         gathered = int(valid.sum()) if fits else 0
         if not fits or any(len(rows.get(name, ())) != gathered for name in ROWS):
-            raise RunError("the rollout under way does not fit: its rows are not those that its steps have")
+            raise RunError("the open rollout does not fit: its rows do not match its steps")
         self._flags, self._rows, self._gathered = [flags], [rows] if gathered else [], gathered
 
     def series(self, state_shape: tuple[int, ...], state_dtype: DTypeLike, action_dim: int) -> tuple[Series, ...]:

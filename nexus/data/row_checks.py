@@ -91,9 +91,9 @@ def require_extras(rows: Transitions, stored: Mapping[str, Array] | None) -> Non
         raise ConfigError(f"extras: got {got}, this replay needs {needs}")
     for name, values in given.items():
         if not is_free(name):
-            raise ConfigError(f"extras: {name!r} can't be the name of a column: needs a word that no batch has already")
+            raise ConfigError(f"extras: {name!r} can't be the name of a column: needs a word not used in batches")
         if values.dtype.name not in EXTRA_DTYPES:
-            raise ConfigError(f"extras: {name} is {values.dtype}, which a replay can't hold")
+            raise ConfigError(f"extras: {name} is {values.dtype}, which a replay can't store")
         like = values if stored is None else stored[name]
         if values.shape != (len(rows), *like.shape[1:]):
             raise ConfigError(f"extras: {name} has shape {values.shape}: needs {(len(rows), *like.shape[1:])}")
@@ -124,7 +124,7 @@ def extras_from(state: State) -> dict[str, Array]:
                 if all(type(size) is int and 0 <= size < 2**31 for size in shape):
                     extras[name] = np.empty((0, *shape), dtype)
         if name not in extras:
-            raise RunError(f"the state has an extra column {name!r} that can't be")
+            raise RunError(f"the state has an invalid extra column {name!r}")
     return extras
 
 

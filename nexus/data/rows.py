@@ -61,7 +61,7 @@ class Rows:
         """
         if transitions.next_states.shape != transitions.states.shape:
             state, next_state = transitions.states.shape[1:], transitions.next_states.shape[1:]
-            raise ConfigError(f"a next_state has the shape of its state, {state}, got {next_state}")
+            raise ConfigError(f"a next_state needs the shape of its state, {state}, got {next_state}")
         if self.columns and holds_dones is not self._holds_dones:
             raise ConfigError("a replay is filled either by push or by add, not by both: their discounts differ")
         require_fit(transitions, self.columns, self.extras)

@@ -1,6 +1,7 @@
 """Reading what an environment returns: one array, one number, two flags; anything else is a one-line error."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import partial
 from math import prod
 from operator import index
@@ -14,7 +15,6 @@ from nexus.core.types import Array
 from nexus.envs.checks import place_in
 
 __all__ = [
-    "DISCRETE_START",
     "OLD_RESET",
     "OLD_STEP",
     "Form",
@@ -25,19 +25,21 @@ __all__ = [
     "number_in",
     "outside",
     "reset_answer",
+    "said_in",
+    "saying",
     "step_answer",
 ]
 
-DISCRETE_START = "discrete_start"  # attribute of a one-hot space: the smallest number
+SAID = "nexus_said"  # where a space of states keeps what an agent's config says of them, so that it can read the rest
 SMALLEST_PICTURE = 36  # pixels on a side of a grey image without a channel axis
 NUMBERS = "biuf"  # NumPy's kinds: booleans, whole numbers and floats
 WHOLE = "biu"
 ROUNDING = 1e-6  # relative amount by which a float may exceed a bound
 
-OLD_RESET = "in place of gym's old API let reset(self, *, seed=None, options=None) return (observation, info)"
+OLD_RESET = "instead of gym's old API, let reset(self, *, seed=None, options=None) return (observation, info)"
 OLD_STEP = (
-    "in place of gym's old API let step return (observation, reward, terminated, truncated, info), where truncated is "
-    "the end by a time limit"
+    "instead of gym's old API, let step return (observation, reward, terminated, truncated, info), where truncated "
+    "means the end by a time limit"
 )
 
 
@@ -61,24 +63,43 @@ def form_of(space: spaces.Space[Any], picture: bool = False) -> Form:
     match space:
         case spaces.Box() if picture:
             framed = spaces.Box(space.low[None], space.high[None], dtype=space.dtype.type)
-            return Form(framed, lambda observation: array_in(observation, space.shape, space.dtype)[None])
+            return Form(
+                saying(framed, observed_dim=list(space.shape)),
+                lambda observation: array_in(observation, space.shape, space.dtype)[None],
+            )
         case spaces.Box():
             return Form(space, partial(array_in, shape=space.shape, dtype=space.dtype))
         case spaces.Discrete():
             count, start = int(space.n), int(space.start)
-            numbers = zeros_and_ones(count)
-            vars(numbers)[DISCRETE_START] = start  # so that an agent can accept the number as well
-            return Form(numbers, lambda observation: one_hot(observation, count, start))
+            return Form(
+                saying(zeros_and_ones(count), discrete_start=start),
+                lambda observation: one_hot(observation, count, start),
+            )
         case spaces.MultiDiscrete():
             sizes, starts = space.nvec.ravel(), space.start.ravel()
+            vectors = zeros_and_ones(int(sizes.sum()))
             return Form(
-                zeros_and_ones(int(sizes.sum())),
+                saying(vectors, discrete_sizes=space.nvec.tolist(), discrete_start=space.start.tolist()),
                 lambda observation: one_hots(whole_in(observation, space.nvec.shape), sizes, starts),
             )
         case spaces.MultiBinary():
-            return Form(zeros_and_ones(prod(space.shape)), lambda observation: bits_in(observation, space.shape))
+            bits = zeros_and_ones(prod(space.shape))
+            said = {} if space.shape == bits.shape else {"observed_dim": list(space.shape)}
+            return Form(saying(bits, **said), lambda observation: bits_in(observation, space.shape))
     flat = spaces.flatten_space(space)
     return Form(flat, lambda observation: np.array(spaces.flatten(space, observation)))
+
+
+def saying(space: spaces.Box, **entries: Any) -> spaces.Box:
+    """Return a space of states that says more of how they follow from observations, in entries of an agent's config."""
+    said = copy(space)  # it may be the environment's
+    vars(said)[SAID] = {**said_in(space), **entries}
+    return said
+
+
+def said_in(space: spaces.Space[Any]) -> dict[str, Any]:
+    """Return what a space says so."""
+    return dict(vars(space).get(SAID, {}))
 
 
 def zeros_and_ones(count: int) -> spaces.Box:
@@ -130,7 +151,7 @@ def numbers_in(observation: Any, shape: tuple[int, ...], dtype: Any) -> Array:
         given = np.asarray(observation)
     except Exception as error:  # lists of different lengths, and anything else that fails to convert
         needed = f"needs {dtype}{list(shape)}"
-        raise EnvError(f"got an observation that is no array: {one_line(error)}; {needed}") from error
+        raise EnvError(f"got an observation that is not an array: {one_line(error)}; {needed}") from error
     if given.dtype.kind in NUMBERS + "c":
         if given.shape == shape:
             return given
@@ -190,7 +211,7 @@ def bits_in(observation: Any, shape: tuple[int, ...]) -> Array:
     return given.ravel().astype(np.int8)
 
 
-def outside(observation: Array, space: spaces.Box) -> str | None:
+def outside(observation: Array, space: spaces.Box, name: str = "observation") -> str | None:
     """Return a message about the first number beyond its bound, or None. Rounding is tolerated."""
     beyond = (observation < space.low) | (observation > space.high)
     if not beyond.any():
@@ -199,7 +220,7 @@ def outside(observation: Array, space: spaces.Box) -> str | None:
         number, low, high = (float(values[where]) for values in (observation, space.low, space.high))
         word, bound = ("least", low) if number < low else ("most", high)
         if abs(number - bound) > ROUNDING * max(1.0, abs(bound)):
-            return f"observation{list(map(int, where)) or ''} was {number:g}, its space says at {word} {bound:g}"
+            return f"{name}{list(map(int, where)) or ''} was {number:g}, its space says at {word} {bound:g}"
     return None
 
 

@@ -258,9 +258,7 @@ class OneGame(gym.Env[Any, Any]):
         if not all(
             np.array_equal(one, two) for one, two in zip(seen, [*flags, *(info[name] for name in COUNTS)], strict=True)
         ):
-            raise EnvError(
-                "the picture shows another game than the one that is played: ale-py does not keep to its seed"
-            )
+            raise EnvError("the picture differs from the game that is played: ale-py did not reproduce its seed")
         self.picture = pictures[0, -1]
 
     def render(self) -> Any:

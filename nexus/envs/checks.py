@@ -91,7 +91,7 @@ def misfit(error: Exception, fault: Fault) -> EnvError | None:
         return None
     keys = [frame.f_locals["key"] for frame in frames if is_vector(frame) and "key" in frame.f_locals]
     what = f"an info[{keys[-1]!r}]" if keys else "an answer"
-    return fault(copy_in(error), f"got {what} that fits no vector of all copies: {one_line(error)}")
+    return fault(copy_in(error), f"got {what} that can't be stacked with the other copies': {one_line(error)}")
 
 
 def raised(error: Exception, fault: Fault) -> EnvError:

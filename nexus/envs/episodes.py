@@ -123,9 +123,9 @@ class EpisodeLog:
         size = value_from(state, "actions", np.ndarray).size
         actions = array_from(state, "actions", np.empty(size, self._actions.dtype))
         if min(seeds.min(), numbers.min(), lengths.min()) < 0 or lengths.sum() != actions.size:
-            raise RunError("the episodes under way do not fit: their actions are not as many as their lengths say")
+            raise RunError("the unfinished episodes do not fit: the number of their actions differs from their lengths")
         if actions.size and not 0 <= actions.min() <= actions.max() < self.action_dim:
-            raise RunError(f"the episodes under way have actions beyond 0 to {self.action_dim - 1}")
+            raise RunError(f"the unfinished episodes have actions beyond 0 to {self.action_dim - 1}")
         self._rows = int(lengths.max())
         self._actions = np.zeros((max(ROOM, self._rows), self.num_envs), self._actions.dtype)
         self.seeds, self.numbers, self._begins = seeds.copy(), numbers.copy(), self._rows - lengths

@@ -199,7 +199,7 @@ class TransitionStream:
         if not self.begun:
             return {}
         if self.mode is not AutoresetMode.DISABLED or self.seed is None:
-            raise ConfigError("only episodes with seeds of their own can be saved: needs autoreset mode disabled")
+            raise ConfigError("only episodes with separate seeds can be saved: needs autoreset mode disabled")
         masks = {} if self.action_masks is None else {"action_masks": self.action_masks}
         own = {"seed": self.seed, "states": self.states, "begins": self._begins}
         return {**self._log.get_state(), **own, **masks, "episode_lengths": self._lengths.copy()}

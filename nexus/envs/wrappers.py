@@ -4,10 +4,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from nexus.envs.action_masks import KEY
+from nexus.envs.packing import packed_in
 
 __all__ = ["FrameSkip"]
+
+Flags = NDArray[np.bool_]
 
 
 class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
@@ -23,8 +27,8 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], skip: int) -> None:
         super().__init__(env)
         self.skip = skip
-        space = env.observation_space
-        self.max_of_two = space.dtype == np.uint8 and len(space.shape or ()) >= 2
+        self.pictures = pictures_in(env.observation_space)
+        self.max_of_two = bool(np.any(self.pictures))
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Repeat `action` up to `skip` times."""
@@ -38,8 +42,17 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
             if terminated or truncated or became_illegal(action, info):
                 break
         if self.max_of_two and previous is not None:
-            observation = np.maximum(previous, observation)
+            observation = np.where(self.pictures, np.maximum(previous, observation), observation)
         return observation, total, terminated, truncated, info
+
+
+def pictures_in(space: gym.Space[Any]) -> Flags:
+    """Return what of a state is images: all or nothing, or of packed states some of the bytes `[N]`."""
+    packed = packed_in(space)
+    if packed is None:
+        return np.array(space.dtype == np.uint8 and len(space.shape or ()) >= 2)
+    are = [np.full(part.nbytes, part.dtype == "uint8" and len(part.shape) >= 2) for part in packed.layout.parts]
+    return np.concatenate(are)
 
 
 def became_illegal(action: Any, info: dict[str, Any]) -> bool:

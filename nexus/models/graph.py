@@ -1,11 +1,12 @@
 """An update as a CUDA graph: recorded once, then launched as one piece instead of a hundred kernels from Python."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+
+from nexus.core.errors import warn
 
 __all__ = ["Captured", "Recorder", "Recording", "record"]
 
@@ -131,7 +132,7 @@ class Captured(Generic[Result]):
         if trouble is None:
             self._recording = recording
             return self._kept(recording.results)
-        warnings.warn(f"updates run without a CUDA graph: {trouble}", RuntimeWarning, stacklevel=4)
+        warn(f"updates run without a CUDA graph: {trouble}")
         self._eager, self._given, self._recording = True, {}, None
         self._restore(after)
         return expected

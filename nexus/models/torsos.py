@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nexus.core import AgentConfig, ConfigError
+from nexus.core import ConfigError
+from nexus.core.settings import NetworkSettings
 from nexus.models.layers import Bounds, MLPTorso, Span, scale
 
 __all__ = [
@@ -263,7 +264,7 @@ CONVOLUTIONAL = {
 }
 
 
-def torso_of(settings: AgentConfig, state_shape: tuple[int, ...]) -> str:
+def torso_of(settings: NetworkSettings, state_shape: tuple[int, ...]) -> str:
     """Return the name of the torso, resolving `auto` by the shorter side of an image; mlp for other states.
 
     Raises:
@@ -271,7 +272,7 @@ def torso_of(settings: AgentConfig, state_shape: tuple[int, ...]) -> str:
     """
     image = len(state_shape) in (3, 4)
     if settings.channels != "auto" and not image:
-        raise ConfigError(f"channels = {settings.channels!r}: is for images, got states of shape {state_shape}")
+        raise ConfigError(f"channels = {settings.channels!r}: is only for images, got states of shape {state_shape}")
     side = min(image_form(state_shape, settings.channels).shape[1:]) if image else 0
     if settings.torso == "auto":
         fitting = [name for name in ("nature_cnn", "minatar_cnn") if image and side >= SMALLEST[name]]
@@ -292,7 +293,7 @@ def bfloat16_devices(precision: str) -> tuple[str, ...]:
 
 
 def make_torso(
-    settings: AgentConfig, state_shape: tuple[int, ...], bounds: Bounds | None = None, span: Span | None = None
+    settings: NetworkSettings, state_shape: tuple[int, ...], bounds: Bounds | None = None, span: Span | None = None
 ) -> tuple[nn.Module, int]:
     """Return the torso that the settings describe, and its number of features `D`.
 
@@ -309,15 +310,15 @@ def make_torso(
     features = WIDTHS[name] if settings.hidden_dim is None else settings.hidden_dim
     if name == "mlp":
         if settings.precision == "bfloat16":
-            raise ConfigError("precision = 'bfloat16': is for torsos of images; the mlp computes in float32")
+            raise ConfigError("precision = 'bfloat16': applies only to image torsos; the mlp computes in float32")
         if settings.standardize_images:
-            raise ConfigError("standardize_images: is for torsos of images; for the mlp there is scale_observations")
+            raise ConfigError("standardize_images: applies only to image torsos; for the mlp use scale_observations")
         layers = 2 if settings.hidden_layers is None else settings.hidden_layers
         return MLPTorso(state_shape, features, layers, settings.layer_norm, bounds, span), features
     if bounds is not None:
-        raise ConfigError(f"scale_observations: {name} takes images as they are; use torso mlp, or leave it out")
+        raise ConfigError(f"scale_observations: {name} does not scale images this way; use torso mlp, or leave it out")
     if settings.hidden_layers not in (None, 1):
-        raise ConfigError(f"hidden_layers = {settings.hidden_layers}: {name} has 1 behind its convolutions")
+        raise ConfigError(f"hidden_layers = {settings.hidden_layers}: {name} has 1 after its convolutions")
     torso = CONVOLUTIONAL[name](state_shape, features, settings.layer_norm, settings.channels)
     torso.images.span = span
     torso.images.standardize = settings.standardize_images

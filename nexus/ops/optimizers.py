@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nexus.core.config import AgentConfig
+from nexus.core.settings import OptimizerSettings
 
 __all__ = ["Adam", "CentredRMSProp", "optimizer_of"]
 
@@ -136,7 +136,7 @@ class CentredRMSProp(OneGroup):
             self.theta.addcdiv_(gradient, root, value=-rate)
 
 
-def optimizer_of(settings: AgentConfig, theta: Tensor) -> Adam | CentredRMSProp:
+def optimizer_of(settings: OptimizerSettings, theta: Tensor) -> Adam | CentredRMSProp:
     """Return the optimizer that the settings describe, for flat parameters `[P]`."""
     if settings.optimizer == "rmsprop":
         return CentredRMSProp(theta, settings.learning_rate, settings.rmsprop_decay, settings.rmsprop_epsilon)

@@ -140,8 +140,10 @@ def plain(value: Any) -> str:
 
 def learning_settings(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that affect learning, as plain values, without the protocol, which follows from the game."""
-    own = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol"}
-    return {name: value for name, value in config.to_mapping().items() if name in own}
+    unread = "replay_capacity" if config.has_rollouts else "rollout_steps"
+    own = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol", unread}
+    values = {**config.to_mapping(), "update_every": str(config.update_period)}  # the period, not how it was given
+    return {name: value for name, value in values.items() if name in own}
 
 
 def protocol_of(env: str, config: TrainConfig) -> str | None:

@@ -138,9 +138,9 @@ class Forecast:
 
 def updates(config: TrainConfig, slices: Sequence[Slice]) -> float:
     """Return the number of updates of a run; if episodes trigger them, at the probe's rate."""
-    every = config.update_every
+    every = config.update_period
     if every.unit == "steps":
-        return every.crossings(config.learning_starts, config.total_steps) * config.updates_each
+        return every.crossings(config.learning_starts, config.total_steps) * config.gradient_steps
     steps = sum(part.steps for part in slices)
     return (config.total_steps - config.learning_starts) * sum(part.updates for part in slices) / steps
 
@@ -234,12 +234,12 @@ def disk_of(
     # The last and the best weights, with both networks; the best as of the last checkpoint may be a third set.
     weights = (2 if config.eval_every is None else 3) * 2 * network
     logs = lines // every.count * LOG_LINE + episodes * EPISODE_LINE + weights
-    held = min(config.replay_capacity, config.total_steps)
+    held = min(config.kept_transitions, config.total_steps)
     state = 4 * network + (8 * held if config.prioritized else 0)
     period = config.checkpoint_every
     older = 0 if period is None else min(config.keep_checkpoints, period.crossings(0, config.total_steps))
     rows = held + (0 if period is None else older * period.count)
-    if config.trace_decay is not None:  # each checkpoint has a separate rollout, and there is no replay
+    if config.has_rollouts:  # each checkpoint has its own rollout, and there is no replay
         state, rows = state + int(held * row), 0
     kept = older + 1
     # One more state: the next is written before the oldest is deleted.
@@ -248,7 +248,7 @@ def disk_of(
 
 def updates_at_most(config: TrainConfig) -> int:
     """Return an upper bound on the number of updates; if episodes trigger them, as if every step ended one."""
-    return config.total_steps // config.update_every.count * config.updates_each
+    return config.total_steps // config.update_period.count * config.gradient_steps
 
 
 def require_disk(config: TrainConfig, disk: Disk, network: int, row: float) -> None:
@@ -261,7 +261,7 @@ def require_disk(config: TrainConfig, disk: Disk, network: int, row: float) -> N
 
     would = ["checkpoint_every none"] if config.checkpoint_every is not None and fits(checkpoint_every=None) else []
     low, high = config.batch_size, config.replay_capacity
-    if config.trace_decay is None and fits(replay_capacity=low):
+    if not config.has_rollouts and fits(replay_capacity=low):
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(replay_capacity=middle) else (low, middle)

@@ -8,18 +8,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nexus.api import folder_of, make_config, notices, process_for, require_whole_config
-from nexus.core.config import convert
+from nexus.api import folder_of, notices, process_for
+from nexus.core.checked import convert
 from nexus.core.errors import ConfigError, DivergenceError, RunError
 from nexus.data.memory import available_memory
-from nexus.envs.factory import EnvSource, name_of
+from nexus.envs.factory import EnvSource
 from nexus.listener import Listener
 from nexus.planning.expected import expectation
 from nexus.planning.forecast import Forecast, Measured, Memory, disk_of, require_disk, time_of
 from nexus.planning.probe import longest_episode, measure, probed
+from nexus.resolver import whole_or_resolved
 from nexus.runner import Run
 from nexus.training.config import TrainConfig
-from nexus.training.presets import resolve_preset
 from nexus.training.replays import saved_bytes
 from nexus.training.run_folder import require_empty
 from nexus.training.signals import sigterm_stops
@@ -55,25 +55,24 @@ def plan(
         EnvError: the environment failed.
         DivergenceError: training diverged within the probe.
     """
-    require_whole_config(config, settings)
+    resolved = whole_or_resolved(env, preset, config, settings)
+    config = resolved.config
     probe_seconds = convert("probe_seconds", probe_seconds, float)
     if probe_seconds <= 0:
         raise ConfigError(f"probe_seconds = {probe_seconds:g}: needs a number of seconds above 0")
-    preset_name, _ = resolve_preset(preset, name_of(env)) if config is None else (preset, {})
-    config = config if config is not None else make_config(env, preset, **settings)
     folder = Path("runs") if run_dir is None else folder_of(run_dir, "run_dir")
     require_usable(folder)
     started, free = time.perf_counter(), available_memory()
     with (
         TemporaryDirectory(prefix="nexus-plan-") as place,
         sigterm_stops(),
-        Run(env, preset_name, probed(config), Path(place, "run"), Listener()) as run,
+        Run(env, resolved.preset, probed(config), Path(place, "run"), Listener()) as run,
         process_for(run.parts.agent, config.threads),
     ):
         network = sum(value.nbytes for value in run.parts.agent.q_network.state_dict().values())
-        row = run.plan.replay_bytes / config.replay_capacity
+        row = run.plan.replay_bytes / config.kept_transitions
         shape, device = run.parts.agent.state_shape, run.parts.agent.device
-        saved = saved_bytes(config, shape, run.parts.state_dtype, device) / config.replay_capacity
+        saved = saved_bytes(config, shape, run.parts.state_dtype, device) / config.kept_transitions
         require_disk(config, disk_of(config, network, saved, free_disk(folder)), network, saved)
         measured = measured_in(run, probe_seconds, started)
         disk = disk_of(config, network, saved, free_disk(folder), measured.episode_length)
@@ -83,14 +82,14 @@ def plan(
         return Forecast(
             run.plan.env,
             run.parts.spec.rules,
-            preset_name,
+            resolved.preset,
             config,
             run.parts.agent.q_network.num_parameters,
             memory,
             disk,
             time_of(config, measured, limit),
             expectation(env, config),
-            (*notices(replace(run.plan, config=config)), *notes(config, measured, memory, limit)),
+            (*resolved.notes, *notices(replace(run.plan, config=config)), *notes(config, measured, memory, limit)),
         )
 
 
@@ -114,7 +113,7 @@ def require_usable(folder: Path) -> None:
     """Raise `RunError` unless a run could be created in this folder; creates nothing."""
     there = nearest_folder(folder)
     if not there.is_dir():
-        raise RunError(f"can't write a run to {folder}: {there} is no folder")
+        raise RunError(f"can't write a run to {folder}: {there} is not a folder")
     if not os.access(there, os.W_OK):
         raise RunError(f"can't write a run to {folder}: {there} can't be written to")
     if folder.is_dir() and folder != Path("runs"):
@@ -139,13 +138,13 @@ def notes(config: TrainConfig, measured: Measured, memory: Memory, limit: int | 
     """Return what the numbers leave out, in words."""
     said = []
     if not memory.fits:
-        said.append("replay and process together need more memory than is free: lower replay_capacity")
+        said.append(f"replay and process together need more memory than is free: lower {config.capacity_setting}")
     if not any(part.updates for part in measured.slices):
-        said.append("no update fell into the probe, so learning is not in the time: raise probe_seconds")
+        said.append("the probe saw no update, so the time does not include learning: raise probe_seconds")
     if config.actor_sync_every is not None:
-        said.append("learning goes on beside acting and emulating, and is in their time")
+        said.append("learning runs concurrently with acting and emulating, and is included in their time")
     if busy():
-        said.append("other processes keep this machine busy: a run that has it for itself takes less")
+        said.append("other processes keep this machine busy: a run that has it to itself takes less time")
     if config.target_return is not None:
         said.append(f"it ends sooner if an evaluation reaches {config.target_return:g}")
     if limit is None:

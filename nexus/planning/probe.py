@@ -220,7 +220,7 @@ def base_bytes(run: Run) -> int | None:
         held = pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError, AttributeError):
         return None
-    return max(0, held - run.plan.replay_bytes * len(run.parts.replay) // run.config.replay_capacity)
+    return max(0, held - run.plan.replay_bytes * len(run.parts.replay) // run.config.kept_transitions)
 
 
 def longest_episode(

@@ -232,7 +232,9 @@ def crossings(period: Period, before: Counters, after: Counters) -> int:
 
 def updates_due(config: TrainConfig, before: Counters, after: Counters) -> int:
     """How many updates this step brings: none until `learning_starts`."""
-    return crossings(config.update_every, before, after) * config.updates_each * (after.steps > config.learning_starts)
+    if after.steps <= config.learning_starts:
+        return 0
+    return crossings(config.update_period, before, after) * config.gradient_steps
 
 
 def clip(rewards: Array, size: float | None) -> Array:

@@ -73,4 +73,4 @@ class QuantileLoss:
 def require_quantiles(q_network: DQNNetwork) -> None:
     """Raise `ConfigError` unless the network outputs returns: N quantiles, or one scalar, which is the median."""
     if q_network.readout not in (mean_readout, scalar_readout):
-        raise ConfigError("QuantileLoss needs a network with readout=mean_readout: this one's numbers are no quantiles")
+        raise ConfigError("QuantileLoss needs a network with readout=mean_readout: this one outputs no quantiles")

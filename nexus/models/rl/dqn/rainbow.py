@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from nexus.core import AgentConfig, ConfigError, nearest
-from nexus.core.names import algorithm_name
+from nexus.core.names import algorithm_name, current_names
 from nexus.core.seeding import seeded_initialisation, torch_generator
+from nexus.core.settings import MunchausenSettings
 from nexus.models.layers import Head, NoisyLinear
 from nexus.models.rl.dqn.agent import DQNAgent
 from nexus.models.rl.dqn.boltzmann import by_temperature
@@ -37,8 +38,8 @@ from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.policy import by_epsilon
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
-from nexus.models.setup import pop_bounds, pop_dims, pop_discrete_start, pop_scale, resolve_device
-from nexus.models.torsos import make_torso
+from nexus.models.setup import pop_dims, resolve_device
+from nexus.models.states import States, pop_states
 
 __all__ = ["ALGORITHMS", "Algorithm", "algorithm_named", "make_agent"]
 
@@ -49,6 +50,7 @@ class Parts:
 
     settings: AgentConfig
     state_shape: tuple[int, ...]
+    states: States
     action_dim: int
     torso: nn.Module
     features: int  # D, the torso's output size
@@ -103,12 +105,12 @@ def implicit_quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
         head=parts.head(1),
         acting_levels=settings.quantiles,
     )
-    generator = torch_generator(settings.seed, "levels", resolve_device(settings.device, parts.state_shape))
+    generator = torch_generator(settings.seed, "levels", resolve_device(settings.device, parts.states.widest))
     samples = settings.quantile_samples
     return network, IQNLoss(generator, samples, samples, bootstrap=parts.bootstrap)
 
 
-def bootstrap_of(settings: AgentConfig) -> Bootstrap:
+def bootstrap_of(settings: MunchausenSettings) -> Bootstrap:
     """Return the bootstrap that the settings choose."""
     if not settings.munchausen:
         return GREEDY
@@ -140,27 +142,27 @@ NO_EPSILON = {"epsilon": 0.0, "epsilon_min": 0.0}  # the noise explores
 NO_DRAWS = {"compile": "torch can't draw its levels from a generator inside a compiled graph"}
 NO_SAMPLES = {"munchausen": "its atoms can't move, and a soft value shifts each action's return by its own log-policy"}
 RETURNS = {
-    "double": "what s' is worth is in its returns already, so nobody picks a next action",
-    "munchausen": "what s' is worth is in its returns already",
+    "double": "its returns already contain the value of s', so no next action is chosen",
+    "munchausen": "its returns already contain the value of s'",
 }
-SOFT_VALUE = {"double": "a soft value weighs every next action, so nobody picks one"}
+SOFT_VALUE = {"double": "a soft value averages over all next actions, so none is chosen"}
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "dqn": Algorithm("the base", "doi.org/10.1038/nature14236", "dqn.py"),
+    "dqn": Algorithm("the baseline", "doi.org/10.1038/nature14236", "dqn.py"),
     "double": Algorithm(
-        "who picks the next action", "arxiv.org/abs/1509.06461", "double_dqn.py", settings={"double": True}
+        "the choice of the next action", "arxiv.org/abs/1509.06461", "double_dqn.py", settings={"double": True}
     ),
     "dueling": Algorithm(
         "the head: value and advantages", "arxiv.org/abs/1511.06581", "dueling_dqn.py", settings={"dueling": True}
     ),
     "prioritized": Algorithm(
-        "the replay: surprises more often",
+        "the replay: large errors more often",
         "arxiv.org/abs/1511.05952",
         "data/prioritized_replay_buffer.py",
         settings={"prioritized": True},
     ),
     "n-step": Algorithm(
-        "the fold: three rewards", "doi.org/10.1007/BF00115009", "data/n_step.py", settings={"n_step": 3}
+        "the return: three rewards", "doi.org/10.1007/BF00115009", "data/n_step.py", settings={"n_step": 3}
     ),
     "noisy": Algorithm(
         "exploration: noise in the head's weights",
@@ -191,23 +193,23 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         refuses=NO_DRAWS,
     ),
     "pqn": Algorithm(
-        "no replay: λ-returns of what many environments just played",
+        "no replay: λ-returns of new steps from many environments",
         "arxiv.org/abs/2407.04811",
         "pqn.py",
         of_returns,
         settings={
-            "trace_decay": 0.65,
+            "trace_lambda": 0.65,
             "layer_norm": True,  # instead of a target network
             "loss": "squared",
             "double": False,
             "n_step": 1,
             "prioritized": False,
             "num_envs": 32,
-            "replay_capacity": 1024,
+            "rollout_steps": 1024,
             "replay_store": "full",
             "learning_starts": 0,
-            "update_every": "1024 steps",
-            "updates_each": 64,  # four passes
+            "update_every": None,
+            "gradient_steps": 64,  # four passes
             "batch_size": 64,
             "target_update_every": "1024 steps",
             "tau": 1.0,
@@ -300,21 +302,20 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     algorithm = algorithm_name(algorithm)
     chosen = algorithm_named(algorithm)
     own = {name: value for name, value in chosen.settings.items() if name in AgentConfig.__dataclass_fields__}
-    whole = {**own, **config, "algorithm": algorithm}
+    whole = {**own, **current_names(config), "algorithm": algorithm}
     values = dict(whole)
     state_shape, action_dim = pop_dims(values)
-    bounds = pop_bounds(values, state_shape)
-    span = pop_scale(values, bounds)
-    pop_discrete_start(values, state_shape)  # does not concern the network
+    states = pop_states(values, state_shape)
     settings = AgentConfig.from_mapping(values)
     require_sense(algorithm, settings)
     linear = partial(NoisyLinear, sigma0=settings.noisy_sigma) if settings.noisy else nn.Linear
     head = DuelingHead if settings.dueling else Head
     with seeded_initialisation(settings.seed):
-        torso, features = make_torso(settings, state_shape, bounds, span)
+        torso, features = states.torso(settings)
         parts = Parts(
             settings,
             state_shape,
+            states,
             action_dim,
             torso,
             features,
