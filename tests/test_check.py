@@ -30,11 +30,15 @@ from gymnasium.wrappers import (
 )
 
 import nexus
+from nexus.api import make_config
 from nexus.checking import Report
+from nexus.checking.checker import seen
 from nexus.checking.first_steps import FirstSteps
 from nexus.checking.of_plays import ANSWERS, PLAYS
 from nexus.checking.of_spaces import SPACES
 from nexus.checking.of_steps import STEPS
+from nexus.checking.trial import Copy, Trial
+from nexus.checking.watch import Watch
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError
 from nexus.listener import Listener
@@ -602,9 +606,9 @@ FAULTS = [
         "episodes",
         "note",
         "all ended after exactly 20 steps",
-        "truncated=True there",
+        "return truncated=True instead of terminated",
     ),
-    Fault("no reward", walk(pay=lambda self: 0.0), "rewards", "note", "all 1,0", "pay for something on the way"),
+    Fault("no reward", walk(pay=lambda self: 0.0), "rewards", "note", "all 1,0", "reward progress"),
     Fault(
         "rewards too large",
         walk(pay=lambda self: 5000 * Walk.pay(self)),
@@ -867,7 +871,7 @@ def test_the_command_prints_each_finding_and_says_by_its_exit_code_whether_one_i
     assert main(["check", "StandsStill-v0"]) == 1
     out = capsys.readouterr().out
     assert "\nfault features      all 1,000 steps showed one and the same observation\n" in out
-    assert "\n                    cure: return the current state, not the first one" in out
+    assert "\n                    cure: return the current state: look for an array" in out
     assert "StandsStill-v0: 1 fault, no notes, checked in " in out
 
 
@@ -949,6 +953,28 @@ def test_an_expensive_environment_is_checked_in_time() -> None:
     assert report.faults == ()
     left_out = {finding.check for finding in report.notes if finding.text.startswith("left out: it takes ")}
     assert "gymnasium" in left_out
+
+
+def test_without_time_one_step_is_played_and_repeated() -> None:
+    config, watch = make_config(Walk), Watch()
+    copy = Copy(config.spec_of(Walk), watch)
+    trial = Trial(seen(copy, config, None), config.spec_of(Walk), copy, watch, time.monotonic())
+    trial.play(0.35)
+    assert (trial.record.steps, len(trial.tape)) == (1, 1)
+    assert trial.repeated(copy, 0.3) == (None, 1, 0.0)
+    copy.close()
+
+
+def test_a_slow_check_of_gymnasium_is_no_fault() -> None:
+    class SlowFor456(Walk):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            time.sleep(60 if seed == 456 else 0)  # a seed that only check_env takes
+            return super().reset(seed=seed)
+
+    report = nexus.check(SlowFor456, seconds=2.0)
+    assert report.faults == ()
+    assert report.findings[-1].check == "gymnasium"
+    assert report.findings[-1].text == "check_env left out: it takes more than 1.0 s"
 
 
 def test_the_users_line_is_named_wherever_the_error_comes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

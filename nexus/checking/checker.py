@@ -15,7 +15,7 @@ from nexus.checking.of_spaces import SPACES
 from nexus.checking.of_steps import STEPS
 from nexus.checking.report import Finding, Report, fault, named, note, ok
 from nexus.checking.sight import Sight
-from nexus.checking.trial import MAKING, Copy, Trial, told
+from nexus.checking.trial import CHECKING, MAKING, Copy, Trial, told
 from nexus.checking.watch import Watch, is_users, origin, own_line, place_of, watched
 from nexus.core.checked import convert
 from nexus.core.errors import ConfigError, EnvError, one_line
@@ -93,39 +93,53 @@ def looked_at(
             raise
         yield from named("spaces", [not_usable(error)])
         return
-    sight = seen(copy, config, preset)
+    trial = Trial(seen(copy, config, preset), spec, copy, watch, ends_at)
     for name, of_spaces in SPACES.items():
-        yield from named(name, of_spaces(sight))
-    trial = Trial(sight, spec, copy, watch, ends_at)
-    failed = None
+        yield from named(name, of_spaces(trial.sight))
+    failed = failure_of(trial)
+    yield played(trial) if failed is None else failed
+    if trial.record.steps:
+        yield from of_what_was_played(trial, failed)
+    yield from of_more_plays(trial) if failed is None else left_out(trial)
+
+
+def failure_of(trial: Trial) -> Finding | None:
+    """Play, and return the fault that ended it, None if none did."""
     try:
         trial.play(SHARE)
     except EnvError as error:
-        failed = told(error, copy)
-        yield failed
-    else:
-        yield from named("play", [played(trial)])
-    steps = STEPS if trial.record.steps else {}
-    for name, of_steps in steps.items():
+        return told(error, trial.copy)
+    return None
+
+
+def of_what_was_played(trial: Trial, failed: Finding | None) -> Iterator[Finding]:
+    """Yield what the steps showed; nothing for the check that an error belongs to."""
+    for name, of_steps in STEPS.items():
         if failed is None or failed.check != name:
-            yield from named(name, of_steps(sight, trial.record))
-    for name, of_answers in (ANSWERS if trial.record.steps else {}).items():
+            yield from named(name, of_steps(trial.sight, trial.record))
+    for name, of_answers in ANSWERS.items():
         yield from named(name, of_answers(trial))
-    if failed is not None:
-        left_out = ", ".join(PLAYS)
-        yield from named("play", [note(f"{left_out} were left out", "correct the fault, and check again")])
-        yield from named("close", PLAYS["close"].look(trial))
-        return
+
+
+def of_more_plays(trial: Trial) -> Iterator[Finding]:
+    """Yield what further plays show, as far as there is time for them."""
     for name, play in PLAYS.items():
-        needed = trial.seconds_of(play.resets, play.steps)
-        if needed > max(trial.left, 0.0):
-            text = f"left out: it takes {needed:.1f} s or more, and {max(trial.left, 0.0):.1f} s are left"
+        needed, left = trial.seconds_of(play.resets, play.steps), max(trial.left, 0.0)
+        if needed > left:
+            text = f"left out: it takes {needed:.1f} s or more, and {left:.1f} s are left"
             yield from named(name, [note(text, "check with more --seconds")])
             continue
         try:
             yield from named(name, play.look(trial))
         except EnvError as error:
-            yield told(error, copy)
+            yield told(error, trial.copy)
+
+
+def left_out(trial: Trial) -> Iterator[Finding]:
+    """Yield that an environment that failed is not played again, and close it."""
+    names = ", ".join(name for name in PLAYS if name != "close")
+    yield from named("play", [note(f"{names} were left out", "correct the fault, and check again")])
+    yield from named("close", PLAYS["close"].look(trial))
 
 
 def seen(copy: Copy, config: TrainConfig, preset: str | None) -> Sight:
@@ -145,7 +159,8 @@ def limit_of(copy: Copy, config: TrainConfig) -> int | None:
 def played(trial: Trial) -> Finding:
     """Return that nothing went wrong in the first play."""
     steps, ended = trial.record.steps, len(trial.record.episodes.lengths)
-    return ok(f"{steps:,} random steps and {ended:,} whole episodes, without an error", steps=steps, episodes=ended)
+    finding = ok(f"{steps:,} random steps and {ended:,} whole episodes, without an error", steps=steps, episodes=ended)
+    return next(named("play", [finding]))
 
 
 def is_input(error: ConfigError, spec: EnvSpec) -> bool:
@@ -167,7 +182,10 @@ def not_usable(error: ConfigError) -> Finding:
 
 
 def hung(doing: str, seconds: float, place: str) -> Finding:
-    """Return the fault of a call that did not return."""
+    """Return what a call that did not return in time stands for."""
+    if doing == CHECKING:  # many calls at once; each of them returned before
+        finding = note(f"{doing} left out: it takes more than {seconds:.1f} s", "check with more --seconds")
+        return next(named("gymnasium", [finding]))
     finding = fault(
         f"{doing} did not return within {seconds:.1f} s ({place})",
         "let it return; if it needs that long, check with more --seconds and train with --vectorization async and a "

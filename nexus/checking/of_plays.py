@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 
 from nexus.checking.report import Finding, fault, note, ok
-from nexus.checking.trial import Copy, Trial, alike, told
+from nexus.checking.trial import CHECKING, Copy, Trial, alike, told
 from nexus.core.errors import ConfigError, EnvError, one_line
 from nexus.core.types import Array
 from nexus.envs.action_masks import KEY
@@ -193,24 +193,24 @@ def declared_random(trial: Trial) -> bool:
 
 
 def copies(trial: Trial) -> Iterator[Finding]:
-    """Whether a second environment beside the first is like it, and leaves it alone."""
+    """Whether a second environment next to the first is like it, and leaves it alone."""
     if trial.spec.rules is not None:
         return
     several = trial.sight.config.num_envs > 1
     if not several and not can_be_copied(trial.spec):
-        return (yield ok("one alone is made, as --num-envs 1 asks for"))
+        return (yield ok("only one is made, as --num-envs 1 says"))
     try:
         other = Copy(trial.spec, trial.watch)
     except ConfigError as error:
         text = one_line(error).removeprefix(f"{name_of(trial.spec.source)} ")
-        cure = "make a new environment at each call, or train on one alone: --num-envs 1"
+        cure = "make a new environment at each call, or train on a single one: --num-envs 1"
         return (yield (fault if several else note)(f"a second one can't be made: {text}", cure))
     try:
         yield from compared(trial, other)
     except EnvError as error:
         yield fault(
-            f"a second one beside the first failed: {told(error, other).text}",
-            "keep all state in the object, and give each its own files and ports, or train on one: --num-envs 1",
+            f"a second one next to the first failed: {told(error, other).text}",
+            "keep all state in the object, give each its own files and ports, or train on a single one: --num-envs 1",
         )
     finally:
         with suppress(Exception):
@@ -232,7 +232,7 @@ def compared(trial: Trial, other: Copy) -> Iterator[Finding]:
             way = "set back in reset all that an episode changes"
             yield note("a new one plays by the seed, one that was played before does not", way)
         else:
-            yield ok("a second one can be made beside the first")
+            yield ok("a second one can be made next to the first")
         return
     if differs is not None:
         where = "the reset" if differs == 0 else f"step {differs}"
@@ -257,7 +257,7 @@ def compared(trial: Trial, other: Copy) -> Iterator[Finding]:
             "make the array in __init__, not in the class, or return a copy of it",
         )
     else:
-        yield ok(f"a second one beside the first is like it, and independent, for {steps:,} steps", steps=steps)
+        yield ok(f"a second one next to the first is like it, and independent, for {steps:,} steps", steps=steps)
 
 
 def shares_memory(one: Copy, other: Copy) -> bool:
@@ -304,22 +304,22 @@ def gymnasium(trial: Trial) -> Iterator[Finding]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            trial.watch.call("Gymnasium's check_env", check_env, trial.copy.env.unwrapped, None, True, True)
+            trial.watch.call(CHECKING, check_env, trial.copy.env.unwrapped, None, True, True)
         except Exception as error:
             failure = error
     texts = dict.fromkeys(plain(str(warning.message)) for warning in caught)
     said = [text for text in texts if not any(part in text for part in LEFT_OUT)]
     for text in said:
-        yield note(f"check_env warns: {text}", "nexus trains all the same; other libraries may not")
+        yield note(f"check_env warns: {text}", "nexus can train on it; other libraries may not")
     masked = bool(trial.record.choices.masked)
     if failure is not None and (isinstance(failure, AssertionError) or not masked):
         yield note(
-            f"check_env refuses it: {plain(one_line(failure))}",
-            "nexus trains all the same, unless a line above says otherwise; other libraries may not",
+            f"check_env fails: {plain(one_line(failure))}",
+            "nexus can train on it unless there is a fault above; other libraries may not",
         )
     elif not said:
-        left_out = "" if failure is None else ", but for steps, where it takes illegal actions"
-        yield ok(f"check_env has nothing to say{left_out}")
+        left_out = "" if failure is None else " until it takes an illegal action"
+        yield ok(f"check_env passes without a warning{left_out}")
 
 
 def plain(text: str) -> str:

@@ -42,7 +42,9 @@ def observations(sight: Sight) -> Iterator[Finding]:
         return (yield ok(f"{what}: {numbers} number{'s' if numbers > 1 else ''} in a row", **evidence))
     form = image_form(sight.shape, sight.config.channels)
     channels, height, width = form.shape
-    seen = f"{what}: images of {height} x {width} with {channels} channel{'s' if channels > 1 else ''}, {form.channels}"
+    seen = (
+        f"{what}: images of {height} x {width} with {channels} channel{'s' if channels > 1 else ''} ({form.channels})"
+    )
     evidence |= {"height": height, "width": width, "channels": channels}
     high = float(np.max(sight.bounds()[1]))
     if form.guessed and channels > USUAL_CHANNELS:

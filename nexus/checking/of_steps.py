@@ -20,6 +20,7 @@ LARGE, SMALL = 100.0, 1e-3  # beyond which numbers and rewards are far from what
 UNEVEN = 1_000.0  # ratio of two ranges
 UNUSED = 0.1  # share of the declared range that is used
 ENOUGH = 100  # steps that a number of a state has to change in
+VISIBLE = 0.005  # share that is not rounded to 0 %
 SHOWN = 6  # places that a line names
 
 
@@ -42,7 +43,7 @@ def episodes(sight: Sight, record: Record) -> Iterator[Finding]:
     elif len(lengths) >= FEW and len(set(lengths)) == 1 and set(found.ends) == {"terminated"} and lengths[0] > 1:
         yield note(
             f"{said}; all ended after exactly {lengths[0]} steps",
-            "if that is a time limit, return truncated=True there, not terminated: what comes after still has a value",
+            "if that is a time limit, return truncated=True instead of terminated: what comes after still has a value",
             **evidence,
         )
     elif len(lengths) >= FEW and set(found.ends) == {"both"}:
@@ -75,8 +76,8 @@ def rewards(sight: Sight, record: Record) -> Iterator[Finding]:
     clipped = sight.config.reward_clip is not None
     if not found.other_than_zero and found.count >= ENOUGH:
         yield note(
-            f"all {found.count:,} were 0: random play does not come upon what pays",
-            "pay for something on the way, begin episodes nearer to the goal, or explore for longer (--epsilon-steps)",
+            f"all {found.count:,} were 0",
+            "reward progress, start episodes closer to the goal, or explore longer (--epsilon-steps)",
             **evidence,
         )
     elif found.largest > LARGE and not clipped:
@@ -89,8 +90,8 @@ def rewards(sight: Sight, record: Record) -> Iterator[Finding]:
         yield note(said, f"multiply rewards by about {1 / power_of_ten(found.largest):,.0f}", **evidence)
     elif len(returns) >= FEW and len(found.counts) == 1 and len(set(returns)) == 1:
         yield note(
-            f"{said}: each step paid the same, and all {len(returns)} episodes came to the same",
-            "that random play comes upon nothing better is normal where the goal is far; else let the reward differ",
+            f"{said}; nothing in {len(returns)} episodes made a difference",
+            "normal if random play can't reach the goal; otherwise let the reward depend on what happens",
             **evidence,
         )
     else:
@@ -107,7 +108,7 @@ def features(sight: Sight, record: Record) -> Iterator[Finding]:
         return
     if not changing.any():
         lengths = record.episodes.lengths
-        way = "return the current state, not the first one: look for a copy that is made once"
+        way = "return the current state: look for an array that is computed only once"
         if lengths and max(lengths) == 1:
             yield note(f"all {record.steps:,} steps showed one and the same observation", way, **evidence)
         else:
@@ -117,7 +118,7 @@ def features(sight: Sight, record: Record) -> Iterator[Finding]:
     for text, cure, places in odd:
         yield note(text, cure, **evidence, places=places)
     if not odd:
-        yield ok(f"{said}; {share:.0%} of the steps changed nothing" if share else said, **evidence)
+        yield ok(f"{said}; {share:.0%} of the steps changed nothing" if share >= VISIBLE else said, **evidence)
 
 
 def oddities(sight: Sight, record: Record) -> Iterator[tuple[str, str, list[int]]]:

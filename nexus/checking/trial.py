@@ -13,7 +13,7 @@ from nexus.checking.report import Finding, fault
 from nexus.checking.sight import Sight
 from nexus.checking.watch import Left, Watch, origin, place_of
 from nexus.checking.witness import Witness
-from nexus.core.errors import ConfigError, EnvError, NexusError, one_line
+from nexus.core.errors import ConfigError, EnvError, NexusError
 from nexus.core.types import Array
 from nexus.envs.action_masks import mask_in
 from nexus.envs.answers import OLD_RESET, OLD_STEP, flag_in, number_in, reset_answer, step_answer
@@ -26,16 +26,16 @@ from nexus.envs.stream import Step, TransitionStream
 from nexus.envs.workers import close_env
 from nexus.ops.exploration import random_legal
 
-__all__ = ["MAKING", "Copy", "Trial", "told"]
+__all__ = ["CHECKING", "MAKING", "Copy", "Trial", "told"]
 
-MAKING = "its maker"  # the call that makes an environment
+MAKING, CHECKING = "the call that makes it", "check_env"  # two calls whose time is judged in another way
 STEPS = 1_000  # random steps that are played
 EPISODES, MOST_STEPS = 3, 10_000  # played further for so many episodes, up to so many steps
 TAPE_BYTES = 64e6  # of the states that are kept to be repeated
 TAPE = 300  # steps that are repeated
 
 CURES = {
-    "play": "correct the line that raised it; an action that is not legal there belongs into info['action_mask']",
+    "play": "correct the line that raised it; if the action is not legal there, say so in info['action_mask']",
     "rewards": "return one finite number; look for a division by zero, a logarithm, or a reward that was never set",
     "ends": "return terminated and truncated as True or False, after observation and reward",
     "observations": "return what observation_space says, or correct the space",
@@ -129,7 +129,7 @@ class Trial:
         return 0.0 if witness is None else resets * witness.resets.mean + steps * witness.steps.mean
 
     def play(self, share: float) -> None:
-        """Play random legal actions: `STEPS`, more if few episodes have ended, fewer if the time is short.
+        """Play random legal actions: `STEPS`, more if few episodes have ended, fewer if the time is short, but one.
 
         Args:
             share: of the time left that may be spent.
@@ -140,11 +140,11 @@ class Trial:
         until = time.monotonic() + share * self.left
         room = TAPE_BYTES
         self.copy.stream.reset(self.seed)
-        while not self.played_enough and time.monotonic() < until:
+        while not self.record.steps or (not self.played_enough and time.monotonic() < until):
             step = self.copy.stream.step(self.copy.random_actions(self.rng))
             self.record.add(step)
             room -= 2 * step.states.nbytes
-            if len(self.tape) < TAPE and room > 0:
+            if not self.tape or (len(self.tape) < TAPE and room > 0):
                 self.tape.append(step)
 
     @property
@@ -173,23 +173,24 @@ class Trial:
             copy.stream.action_masks, self.tape[0].action_masks
         ):
             return 0, 0, distance(states, self.tape[0].states)
+        number = 0
         for number, old in enumerate(self.tape, 1):
-            if time.monotonic() > until:
-                return None, number - 1, 0.0
             between()
             new = copy.stream.step(old.actions)
             if not alike(new, old):
                 largest = max(distance(new.next_states, old.next_states), distance(new.rewards, old.rewards))
                 ends = same(new.terminated, old.terminated) and same(new.truncated, old.truncated)
                 return number, number, largest if ends else np.inf
-        return None, len(self.tape), 0.0
+            if time.monotonic() > until:
+                break
+        return None, number, 0.0
 
 
 def alike(one: Step, other: Step) -> bool:
     """True if two steps showed the same."""
     return all(
         same(getattr(one, name), getattr(other, name))
-        for name in ("next_states", "rewards", "terminated", "truncated", "next_action_masks")
+        for name in ("states", "next_states", "rewards", "terminated", "truncated", "action_masks", "next_action_masks")
     )
 
 
@@ -214,13 +215,14 @@ def told(error: EnvError, copy: Copy) -> Finding:
         check = part_at_fault(copy)
         return replace(fault(text, CURES[check]), check=check)
     where, place = text.partition("raised ")[0], place_of(first)
-    said = f"{where}raised {type(first).__name__}: {one_line_of(first)} ({place})"
+    said = f"{where}{raised(first)} ({place})"
     return replace(fault(said, CURES["play"], place=place), check="play")
 
 
-def one_line_of(error: BaseException) -> str:
-    """Return an error's text on one line."""
-    return one_line(error) if isinstance(error, Exception) else type(error).__name__
+def raised(error: BaseException) -> str:
+    """Return kind and text of an error on one line."""
+    text = " ".join(str(error).split())
+    return f"raised {type(error).__name__}{f': {text}' if text else ''}"
 
 
 def part_at_fault(copy: Copy) -> str:

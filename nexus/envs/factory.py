@@ -173,7 +173,7 @@ def as_seen(env: Any, spec: EnvSpec) -> Env:
     """Return an environment with the wrappers through which an agent sees it.
 
     Raises:
-        ConfigError: it is no environment, is in use already, or has spaces that DQN can't use.
+        ConfigError: it is not an environment, is in use already, or has spaces that DQN can't use.
     """
     name = name_of(spec.source)
     require_env(env, name)
