@@ -393,7 +393,7 @@ def test_an_older_run_is_loaded_verified_and_taken_further(old: Path, tmp_path: 
     nexus.load_agent(run, checkpoint="best")
 
 
-@pytest.mark.parametrize("old", [path for path in OLDER if path.name.endswith("interrupted")], ids=str)
+@pytest.mark.parametrize("old", [path for path in OLDER if "interrupted" in path.name], ids=lambda path: path.name)
 def test_an_older_run_whose_agent_is_said_otherwise_is_damaged(old: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(old, tmp_path / "run"))
     values = about(run)

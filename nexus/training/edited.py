@@ -16,7 +16,7 @@ from nexus.training.config import TrainConfig
 from nexus.training.files import JSON_LIMIT, inside, read_json
 from nexus.training.run_folder import EVALUATION_FILE, FORMAT, RUN_FILE, read_run
 
-__all__ = ["read_run_or_copy", "read_unedited_run"]
+__all__ = ["named_now", "read_run_or_copy", "read_unedited_run"]
 
 COPIED_SINCE = 3  # the first format whose checkpoints tell the settings
 NAMED = 3  # changes that are spelled out
