@@ -247,7 +247,6 @@ def resumed(
     require_checkpoint(about, Path(run))
     source = spec_on(seen_in(run, about).spec, env, None, None, listener).source
     settings = agent_settings(about, run)
-    require_agreement(settings, config, run)
     config = on_device(config, device, state_shape_of(settings), run, listener)
     settings["device"] = config.device
     if about.get("status") == "diverged" and config.on_divergence == "stop":
@@ -360,13 +359,19 @@ def config_of(about: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainCon
 def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the settings of a run's agent if they match the size of its weights. Allocates nothing.
 
+    They are those of the run's config, and the shapes of states and actions. Until format 3 a run said the agent's
+    settings twice, which must agree.
+
     Raises:
         RunError: there are none, or they describe no valid agent, or one of another size.
     """
     path = Path(run) / RUN_FILE
-    settings = about.get("agent")
-    if not isinstance(settings, Mapping):
+    described = about.get("agent")
+    if not isinstance(described, Mapping):
         raise RunError(f"{path} does not describe its agent")
+    config = config_of(about, run)
+    own = {field.name: getattr(config, field.name) for field in fields(AgentConfig)}
+    settings = {**described, **own}
     there = largest_weights(Path(run))
     state_dim = settings.get("state_dim")
     sizes = [settings.get(name) for name in ("hidden_dim", "hidden_layers", "atoms", "quantiles", "action_dim")]
@@ -376,7 +381,13 @@ def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dic
             raise RunError(f"{path} describes an agent whose size differs from its weights")
     except (ConfigError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise RunError(f"{path} describes an agent that can't be made: {one_line(error)}") from None
-    return {**read_before(about), **settings}
+    stacked = config.frame_stack == 1 or (isinstance(state_dim, list) and state_dim[:1] == [config.frame_stack])
+    other = [name for name in own if name in described and described[name] != own[name]]
+    parts = [settings, *settings.get("state_parts", [])]
+    other += ["scale_observations"] * (config.scale_observations != any("state_bounds" in part for part in parts))
+    if other or not stacked:
+        raise RunError(f"{path}: config and agent differ in {', '.join(other) or 'frame_stack'}")
+    return settings
 
 
 def read_before(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -400,17 +411,6 @@ def largest_weights(run: Path) -> int:
     if not files:
         raise RunError(f"{run} has no {AGENT_FILE} and no checkpoint: it was stopped too early; train it again")
     return max(path.stat().st_size for path in files)
-
-
-def require_agreement(settings: Mapping[str, Any], config: TrainConfig, run: str | os.PathLike[str]) -> None:
-    """Raise `RunError` unless the config describes the agent of the run."""
-    state_dim = settings["state_dim"]
-    stacked = config.frame_stack == 1 or (isinstance(state_dim, list) and state_dim[:1] == [config.frame_stack])
-    other = [field.name for field in fields(AgentConfig) if settings.get(field.name) != getattr(config, field.name)]
-    described = [settings, *settings.get("state_parts", [])]
-    other += ["scale_observations"] * (config.scale_observations != any("state_bounds" in one for one in described))
-    if other or not stacked:
-        raise RunError(f"{Path(run) / RUN_FILE}: config and agent differ in {', '.join(other) or 'frame_stack'}")
 
 
 def own_bytes(settings: Mapping[str, Any]) -> int:

@@ -1,10 +1,11 @@
 """The files of one run: checkpoints, the best weights, `run.json`, and the final weights."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from nexus.core.config import AgentConfig
 from nexus.core.errors import RunError
 from nexus.core.state import State, arrays_of, part
 from nexus.parts import Parts
@@ -27,6 +28,8 @@ from nexus.training.run_folder import (
 from nexus.training.same_run import mark_of_weights
 
 __all__ = ["RunFiles", "version_changes"]
+
+SETTINGS = frozenset(field.name for field in fields(AgentConfig))  # of an agent: a config has them, too
 
 
 class RunFiles:
@@ -55,7 +58,7 @@ class RunFiles:
             "algorithm": parts.config.algorithm,
             "preset": self.preset,
             "config": parts.config.to_mapping(),
-            "agent": parts.agent.config,
+            "agent": {name: value for name, value in parts.agent.config.items() if name not in SETTINGS},
         }
 
     def has_checkpoint(self) -> bool:

@@ -289,7 +289,7 @@ def test_evaluate_prints_a_score_with_its_protocol(trained: Path, capsys: pytest
 
 def test_evaluate_as_json_never_uses_the_epsilon_of_training(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert about(trained)["agent"]["epsilon"] == 1.0
+    assert about(trained)["config"]["epsilon"] == 1.0
     assert main(["evaluate", str(trained), "--episodes", "3", "--json"]) == 0
     greedy = json.loads(capsys.readouterr().out)
     assert greedy["protocol"]["epsilon"] == 0.0
@@ -595,7 +595,7 @@ def impossible_agent(run: Path) -> None:
 
 def other_shapes(run: Path) -> None:
     values = about(run)
-    values["agent"]["hidden_dim"] = 8
+    values["config"]["hidden_dim"] = 8
     rewrite(run, values)
 
 

@@ -15,6 +15,7 @@ from nexus.cli.main import main
 from nexus.core.errors import RunError
 from nexus.listener import Listener
 from nexus.training import curves
+from nexus.training.config import TrainConfig
 from nexus.training.edited import edits_of, read_run_or_copy
 from nexus.training.files import write_json
 from nexus.training.run_folder import read_run
@@ -179,11 +180,11 @@ def cut(run: Path) -> None:
 
 
 def newer(run: Path) -> None:
-    edit(run, '"format": 3', '"format": 99')
+    edit(run, '"format": 4', '"format": 99')
 
 
 def older(run: Path) -> None:
-    edit(run, '"format": 3', '"format": 2')
+    edit(run, '"format": 4', '"format": 2')
 
 
 @pytest.mark.parametrize("damage", [drop_checkpoints, damage_checkpoints, cut, newer, older])
@@ -211,7 +212,7 @@ def test_what_a_checkpoint_says_of_its_run_can_not_change_the_rest(copy: Path) -
         write_json(path, {**values, "run": {**values["run"], "format": "x", "status": [], "progress": 3}})
     edit(copy, *RATE)
     read = read_run_or_copy(copy, str)
-    assert (read["format"], read["status"], read["progress"]["steps"]) == (3, "finished", 600)
+    assert (read["format"], read["status"], read["progress"]["steps"]) == (4, "finished", 600)
     nexus.load_agent(copy, listener=Heard())
 
 
@@ -233,6 +234,28 @@ def test_a_module_of_its_own_is_found_still(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.delitem(sys.modules, "edited_envs")
     monkeypatch.delitem(gym.registry, "EditedPole-v0")
     assert main(["evaluate", "run", "--episodes", "2"]) == 0
+
+
+OF_FORMAT_3 = sorted((Path(__file__).parent / "runs_of_format_3").iterdir())
+
+
+@pytest.mark.parametrize("old", OF_FORMAT_3, ids=lambda path: path.name)
+def test_names_that_settings_had_in_an_older_checkpoint_are_no_changes(old: Path, tmp_path: Path) -> None:
+    """As where a run of format 3 was taken further, killed before its next checkpoint, and changed by hand."""
+    run = Path(shutil.copytree(old, tmp_path / "run"))
+    values = read_run(run)
+    values["config"] = TrainConfig.from_mapping(values["config"]).to_mapping()
+    values["agent"] = {name: value for name, value in values["agent"].items() if name not in values["config"]}
+    write_json(run / "run.json", {**values, "format": 4})
+    edit(run, '"seconds"', '"secs"')
+    found, changes = edits_of(run)
+    assert found is not None
+    assert changes == {}
+    edit(run, '"gradient_steps": ', '"gradient_steps": 9')
+    edit(run, '"rollout_steps": ', '"rollout_steps": 9')
+    _, changes = edits_of(run)
+    assert set(changes) == {"gradient_steps", "rollout_steps"}
+    assert changes["gradient_steps"][1] == {"pqn": 16}.get(values["algorithm"], 2)
 
 
 # Folders that are no runs, among those that a shell gives.

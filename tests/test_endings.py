@@ -22,7 +22,7 @@ from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
 from nexus.training import checkpoint_writer
 from nexus.training.config import TrainConfig
-from nexus.training.files import write_tensors
+from nexus.training.files import write_json, write_tensors
 from nexus.training.run_folder import new_run_folder
 from nexus.training.verify import verify
 from tests.chaos import SETTINGS, Silent, differences, interrupted, match_reward, run_child
@@ -31,6 +31,7 @@ from tests.rollouts import pace_of
 from tests.training import weights
 
 OLD = Path(__file__).parent / "runs_of_format_2"
+OLDER = sorted(path for folder in (OLD, OLD.with_name("runs_of_format_3")) for path in folder.iterdir())
 QUICK: dict[str, Any] = SETTINGS | {"total_steps": 300, "eval_every": "140 steps", "checkpoint_every": "120 steps"}
 
 
@@ -356,12 +357,12 @@ def test_runs_in_threads_of_one_process_come_to_their_own_bits(tmp_path: Path) -
         assert list(pool.map(lambda seed: run("together", seed), range(8))) == alone
 
 
-# Runs of format 2, in which episodes ended at each checkpoint.
+# Runs of format 2, in which episodes ended at each checkpoint, and of format 3, which said an agent's settings twice.
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in OLD.iterdir()))
-def test_an_older_run_is_loaded_verified_and_taken_further(name: str, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(OLD / name, tmp_path / "run"))
+@pytest.mark.parametrize("old", OLDER, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_an_older_run_is_loaded_verified_and_taken_further(old: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(old, tmp_path / "run"))
     verdict = verify(run)
     assert verdict.whole, verdict.damage
     agent = nexus.load_agent(run)
@@ -380,8 +381,27 @@ def test_an_older_run_is_loaded_verified_and_taken_further(name: str, tmp_path: 
     assert keeper.first_step == verdict.checkpoints[0]
     assert result.counters.steps >= 500
     assert verify(run).whole
-    assert about(run)["format"] == 3
+    assert about(run)["format"] == 4
+    assert set(about(run)["agent"]) <= {"state_dim", "action_dim", "state_bounds"}
+    before_that = json.loads((old / "run.json").read_text())["config"]
+    now = about(run)["config"]
+    assert (now["gradient_steps"], now["trace_lambda"]) == (before_that["updates_each"], before_that["trace_decay"])
+    if now["algorithm"] == "pqn":
+        assert (now["rollout_steps"], now["update_every"]) == (before_that["replay_capacity"], None)
+    else:
+        assert now["update_every"] == before_that["update_every"]
     nexus.load_agent(run, checkpoint="best")
+
+
+@pytest.mark.parametrize("old", [path for path in OLDER if "interrupted" in path.name], ids=lambda path: path.name)
+def test_an_older_run_whose_agent_is_said_otherwise_is_damaged(old: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(old, tmp_path / "run"))
+    values = about(run)
+    values["agent"]["gamma"] = 0.5
+    write_json(run / "run.json", values)
+    for act in (nexus.load_agent, nexus.resume):
+        with pytest.raises(RunError, match=r"run\.json: config and agent differ in gamma$"):
+            act(run)
 
 
 @pytest.mark.parametrize("name", ["rows-interrupted", "frames-interrupted"])

@@ -92,8 +92,7 @@ def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     current = {now: settings[name] for now, name in given.items()}
     said_before = "rollout_steps" not in current and "replay_capacity" in current and is_pqn(current)
     if said_before and str(current.get("update_every")) == f"{current['replay_capacity']} steps":
-        del current["update_every"]
-        current["rollout_steps"] = current.pop("replay_capacity")
+        current |= {"rollout_steps": current["replay_capacity"], "update_every": None}
     return current
 
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from nexus.core.errors import ConfigError, RunError
 from nexus.envs.atari import is_atari
 from nexus.training.config import TrainConfig
-from nexus.training.edited import read_run_or_copy
+from nexus.training.edited import named_now, read_run_or_copy
 from nexus.training.files import inside, read_json
 from nexus.training.run_folder import RUN_FILE
 from nexus.training.same_run import require_score_of_weights
+from nexus.training.settings import EVERY_4_STEPS
 from nexus.training.statistics import bootstrap_interval
 
 __all__ = [
@@ -174,7 +175,10 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
     config, env = about.get("config"), str(about.get("env"))
     config = config if isinstance(config, dict) else {}
     # A setting that did not exist yet gets its default, so that older and newer runs can be compared.
-    settings = {**TrainConfig().to_mapping(), "algorithm": about.get("algorithm"), **config}
+    settings = {**TrainConfig().to_mapping(), "algorithm": about.get("algorithm"), **named_now(config)}
+    del settings["rollout_steps" if settings["trace_lambda"] is None else "replay_capacity"]  # it has no use for that
+    if settings["update_every"] is None:
+        settings["update_every"] = str(EVERY_4_STEPS)  # which is what older runs say
     seed, kwargs, wrappers = config.get("seed"), settings.pop("env_kwargs"), settings.pop("wrappers")
     del settings["seed"]
     if isinstance(kwargs, dict):

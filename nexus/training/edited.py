@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from nexus.core.checked import show
-from nexus.core.errors import RunError
+from nexus.core.errors import ConfigError, RunError
 from nexus.core.installation import nexus_command
+from nexus.core.names import current_names
 from nexus.training.checkpoint import Checkpoint, read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints
+from nexus.training.config import TrainConfig
 from nexus.training.files import JSON_LIMIT, inside, read_json
 from nexus.training.run_folder import EVALUATION_FILE, FORMAT, RUN_FILE, read_run
 
-__all__ = ["read_run_or_copy", "read_unedited_run"]
+__all__ = ["named_now", "read_run_or_copy", "read_unedited_run"]
 
 COPIED_SINCE = 3  # the first format whose checkpoints contain the settings
 NAMED = 3  # changes that are listed
@@ -68,7 +70,7 @@ def edits_of(folder: Path) -> tuple[Checkpoint | None, dict[str, tuple[Any, Any]
 
     It is None unless `run.json` is JSON, of a format with such checkpoints.
     """
-    said = readable(folder)
+    said, usual = readable(folder), TrainConfig().to_mapping()
     if said is None:
         return None, {}
     for steps in Checkpoints(folder, keep=1).present():
@@ -79,7 +81,8 @@ def edits_of(folder: Path) -> tuple[Checkpoint | None, dict[str, tuple[Any, Any]
         if isinstance(checkpoint.about.get("config"), dict):
             ours, theirs = settings_in(checkpoint.about), settings_in(said)
             names = [name for name in ours if name not in theirs or theirs[name] != ours[name]]
-            names += [name for name in theirs if name not in ours]
+            # A setting that there was not yet when the checkpoint was written had its default.
+            names += [name for name in theirs if name not in ours and theirs[name] != usual.get(name, MISSING)]
             return checkpoint, {name: (theirs.get(name, MISSING), ours.get(name, MISSING)) for name in names}
     return None, {}
 
@@ -113,9 +116,17 @@ def readable(folder: Path) -> dict[str, Any] | None:
 def settings_in(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return environment and settings by name; settings of the agent alone as `agent.NAME`."""
     config, agent = about.get("config"), about.get("agent")
-    settings = {"env": about.get("env"), **(config if isinstance(config, dict) else {})}
+    settings = {"env": about.get("env"), **(named_now(config) if isinstance(config, dict) else {})}
     own = {name: value for name, value in agent.items() if name not in settings} if isinstance(agent, dict) else {}
     return {**settings, **{f"agent.{name}": value for name, value in own.items()}}
+
+
+def named_now(config: dict[str, Any]) -> dict[str, Any]:
+    """Return settings under the names that they have now; as they are where one is there twice."""
+    try:
+        return current_names(config)
+    except ConfigError:
+        return config
 
 
 def named(changes: Mapping[str, tuple[Any, Any]]) -> str:

@@ -57,7 +57,9 @@ __all__ = [
 AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
 METRICS_FILE, EPISODES_FILE, EVALUATION_FILE = "metrics.jsonl", "episodes.csv", "evaluation.json"
 LOCK_FILE, PROBE_FILE = ".lock", ".probe"
-FORMAT = 3  # of run.json and checkpoints; 2 added checksums, 3 episodes that continue across checkpoints
+# Of run.json and checkpoints. Since 2 every file has a checksum, since 3 episodes continue across checkpoints, since 4
+# `agent` has only what is not in `config`, and some settings have other names (`core/names.py`).
+FORMAT = 4
 PACKAGES = {"nexus": DISTRIBUTION, **{name: name for name in ("torch", "numpy", "gymnasium", "ale-py", "safetensors")}}
 
 
