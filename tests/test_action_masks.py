@@ -29,7 +29,7 @@ from nexus.envs.wrappers import FrameSkip
 from nexus.models.rl.dqn import DQNAgent, DQNNetwork
 from nexus.models.rl.dqn.dqn import NextAction, greedy_on_target
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
-from nexus.ops.action_masks import only_legal
+from nexus.ops.action_values import only_legal
 from nexus.ops.exploration import epsilon_greedy, random_legal
 from nexus.ops.munchausen import log_policy, soft_value
 from nexus.training.config import TrainConfig
@@ -532,7 +532,7 @@ def test_no_illegal_action_in_any_autoreset_mode(mode: AutoresetMode) -> None:
     agent = make_agent("double", state_dim=2, action_dim=ACTIONS, hidden_dim=16)
     counters = Counters()
     stream = TransitionStream(SyncVectorEnv([Masked] * 6, autoreset_mode=mode))
-    for progress in train(stream, agent, ReplayBuffer(2_000), config, counters):
+    for progress in train(stream, agent, agent, ReplayBuffer(2_000), config, counters):
         assert progress.update is None or math.isfinite(dict(progress.update.items())["loss"])
     assert counters.updates > 500
     assert evaluate(agent, EnvSpec(Masked), 200, epsilon=0.5).mean > 3
@@ -572,7 +572,7 @@ def test_a_value_that_is_never_trained_stays_out_of_the_bootstrap(next_action: N
         last.bias[1] = 50.0
     agent.update_target_network()
     stream = TransitionStream(SyncVectorEnv([Trap] * 8, autoreset_mode=AutoresetMode.SAME_STEP))
-    for _ in train(stream, agent, ReplayBuffer(2_000), config, Counters()):
+    for _ in train(stream, agent, agent, ReplayBuffer(2_000), config, Counters()):
         pass
     with torch.no_grad():
         first = agent.q_network(np.zeros(2, np.float32)).tolist()

@@ -190,7 +190,7 @@ def test_what_is_meant_is_taken_in_the_dtype_of_its_space(observation: Any, spac
     ("observation", "space", "text"),
     [
         ([1, 2, 3], TWO, "an observation int64[3]: needs float32[2]"),
-        ([[1], [2, 3]], TWO, "an observation that is no array: "),
+        ([[1], [2, 3]], TWO, "an observation that is not an array: "),
         (None, TWO, "an observation of type NoneType: needs float32[2]"),
         ({"a": 1}, TWO, "an observation of type dict: needs float32[2]"),
         ("12", TWO, "an observation of type str: needs float32[2]"),
@@ -339,8 +339,8 @@ class ListInfo(Saying):
         return (*super().step(action)[:4], [])
 
 
-OLD_RESET = "in place of gym's old API let reset(self, *, seed=None, options=None) return (observation, info)"
-OLD_STEP = "in place of gym's old API let step return (observation, reward, terminated, truncated, info)"
+OLD_RESET = "instead of gym's old API, let reset(self, *, seed=None, options=None) return (observation, info)"
+OLD_STEP = "instead of gym's old API, let step return (observation, reward, terminated, truncated, info)"
 NO_PAIR = f"needs (observation, info); {OLD_RESET}"
 OLD: list[tuple[Any, str]] = [
     (partial(OldReset, [np.zeros(2)] * 3), f"step 0: its reset returned one ndarray: {NO_PAIR}"),
@@ -642,16 +642,29 @@ def test_an_impossible_mask_of_a_method_is_refused_with_its_copy(mask: Any, text
     assert str(caught.value) == f"Game: copy 1 of 3, seed {episode_seed(0, 1)}, step 0: got {text}"
 
 
-def test_a_dict_with_a_mask_and_more_than_one_other_entry_is_refused() -> None:
-    class Three(InDict):
+@pytest.mark.parametrize(
+    ("observations", "places"),
+    [
+        ({"action_mask": TWO}, "observation['action_mask']"),
+        (
+            {"action_mask": TWO, "action_masks": TWO, "more": TWO},
+            "observation['action_mask'] and observation['action_masks']",
+        ),
+        ({"action_mask": TWO, "one": spaces.Dict({"action_mask": TWO})}, "observation['one']['action_mask']"),
+        ({"one": spaces.Dict({"action_mask": TWO}), "other": TWO}, "observation['one']['action_mask']"),
+    ],
+)
+def test_a_dict_with_more_than_a_mask_at_its_top_or_with_nothing_else_is_refused(
+    observations: Any, places: str
+) -> None:
+    class Odd(InDict):
         def __init__(self) -> None:
             super().__init__()
-            self.observation_space = spaces.Dict({**self.observation_space, "more": TWO})  # type: ignore[dict-item]
+            self.observation_space = spaces.Dict(observations)
 
-    with pytest.raises(
-        ConfigError, match=r"^Three has Dict observations: needs one array; beside the action_mask have one"
-    ):
-        make_env(EnvSpec(Three))
+    with pytest.raises(ConfigError) as caught:
+        make_env(EnvSpec(Odd))
+    assert str(caught.value) == f"Odd has {places}: needs one mask alone, at the top of a Dict that has more to see"
 
 
 def test_a_dict_that_lacks_an_entry_is_refused() -> None:

@@ -410,11 +410,13 @@ BOTH: dict[str, Callable[[Path], None]] = {
     "no checksum": text("run.json", '{"format": 2}'),
     "deep json": text("run.json", "[" * 200_000),
     "long number": text("run.json", '{"format": ' + "9" * 10_000 + "}"),
-    "huge network": in_run(set_in("agent", "hidden_dim", to=10**8)),
-    "many layers": in_run(set_in("agent", "hidden_layers", to=10**9)),
+    "huge network": in_run(set_in("config", "hidden_dim", to=10**8)),
+    "many layers": in_run(set_in("config", "hidden_layers", to=10**9)),
     "huge state": in_run(set_in("agent", "state_dim", to=[10**6, 10**6])),
-    "no number": in_run(set_in("agent", "hidden_dim", to="8")),
-    "agent of another kind": in_run(set_in("agent", "algorithm", to=["dqn"])),
+    "no number": in_run(set_in("config", "hidden_dim", to="8")),
+    "agent of another kind": in_run(set_in("config", "algorithm", to=["dqn"])),
+    "an agent that says it otherwise": in_run(set_in("agent", "hidden_dim", to=7)),
+    "an agent with more": in_run(set_in("agent", "hidden_cats", to=7)),
     "no agent": in_run(set_in("agent", to=[1])),
 }
 LOADING: dict[str, Callable[[Path], None]] = {
@@ -624,8 +626,8 @@ def test_damaged_final_weights_do_not_keep_a_run_from_going_on(damage: Callable[
 
 
 def test_a_network_larger_than_its_weights_is_not_made(copy: Path) -> None:
-    in_run(set_in("agent", "hidden_dim", to=1_500))(copy)  # 9 MB, and no number above the size of a file
-    assert "another size" in refused_cheaply(lambda: load_agent(copy))
+    in_run(set_in("config", "hidden_dim", to=1_500))(copy)  # 9 MB, and no number above the size of a file
+    assert "size differs" in refused_cheaply(lambda: load_agent(copy))
 
 
 def test_a_linked_folder_is_not_emptied(copy: Path) -> None:

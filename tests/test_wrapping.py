@@ -239,7 +239,7 @@ def other() -> Any:
 
 
 def test_another_environment_is_put_into_them_too_and_that_is_said(run: Path) -> None:
-    says = f"the agent was trained on Ones; other is played with wrappers {NAMES[0]}, {NAMES[1]} as there"
+    says = f"the agent was trained on Ones; other is played with wrappers {NAMES[0]}, {NAMES[1]} as in training"
     with pytest.warns(RuntimeWarning, match=says):
         assert nexus.evaluate(run, other, 2).returns == [60.0] * 2
     assert nexus.evaluate(run, other, 2, wrappers=[]).returns == [3.0] * 2
@@ -251,7 +251,7 @@ def test_a_run_whose_wrappers_are_no_names_is_damaged(wrong: Any, run: Path, tmp
     about = read_json(copy / "run.json")
     about["config"]["wrappers"] = wrong
     write_json(copy / "run.json", about)
-    with pytest.raises(RunError, match="does not tell how its environment was made: wrappers"):
+    with pytest.raises(RunError, match="does not say how its environment was made: wrappers"):
         nexus.evaluate(copy, Ones, 2)
 
 
@@ -360,5 +360,5 @@ def test_a_run_brings_no_wrapper_from_its_own_folder(
     capsys.readouterr()
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert "run wants code from its own folder, run.brought: it is not imported; pass wrappers= to use another" in said
+    assert "run asks for code from its own folder, run.brought: it is not imported; pass another wrappers=" in said
     assert not (here / "witness").exists()

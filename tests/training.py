@@ -57,7 +57,7 @@ def trained(env: type[Probe], network: DQNNetwork | None = None, loss: Loss | No
     before = weights(agent.q_network)
     counters, replay = Counters(), ReplayBuffer(config.replay_capacity, generator(config.seed, "replay"))
     with closing(make_vector_env(EnvSpec(env), config.num_envs, "sync")) as envs:
-        for _ in train(TransitionStream(envs), agent, replay, config, counters):
+        for _ in train(TransitionStream(envs), agent.policy, agent.learner, replay, config, counters):
             pass
     assert counters.updates > 0
     assert not torch.equal(weights(agent.q_network), before)

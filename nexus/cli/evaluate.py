@@ -8,7 +8,7 @@ import tyro
 
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
-from nexus.core.config import Keywords
+from nexus.core.checked import Keywords
 from nexus.core.errors import ConfigError
 from nexus.core.figures import figures
 from nexus.core.importable import ImportNames
@@ -23,23 +23,23 @@ class EvaluateCommand:
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder."""
     checkpoint: str | None = None
-    """best, latest, or the steps of one; none takes the weights at the end of the run."""
+    """best, latest, or the steps of a checkpoint; none for the weights at the end of the run."""
     device: str | None = None
     """cpu, cuda, cuda:1 or mps; none for where it was trained, or the CPU if that is not available here."""
     env: str | None = None
-    """Another environment than the one of the run."""
+    """A different environment from the run's."""
     env_kwargs: Keywords | None = None
-    """What its maker is told, as is_slippery=False; none for what it was in the training."""
+    """Arguments of the environment, such as is_slippery=False; none for those of the training."""
     wrappers: ImportNames | None = None
     """Around the environment, as module:Wrapper,module:function; as in the training if left out."""
     episodes: int | None = None
-    """Episodes to play; none for 100, or as many as the protocol of an Atari game says."""
+    """Episodes to play; none for 100, or the number in an Atari game's protocol."""
     epsilon: float | None = None
-    """Probability of a random action, never the one left from training; none for 0, or what the protocol says."""
+    """Probability of a random action, independent of training; none for 0, or the protocol's ε."""
     seed: int = 0
     """Seed of the environments."""
     max_steps: int | None = None
-    """Steps after which an episode is cut off; none for what the training said."""
+    """Steps after which an episode is cut off; none for the setting of the training."""
     json: bool = False
     """Print the result as JSON, with every return."""
 

@@ -1,4 +1,4 @@
-"""Modules in the current folder: `python` looks for them there, a command does not."""
+"""Modules in the current folder: `python` searches it, an installed command does not."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +10,13 @@ __all__ = ["look_here", "path_kept", "wrappers_in"]
 
 
 def look_here(env: str | None, run: str | None = None, wrappers: Sequence[str] | None = ()) -> None:
-    """Let Python find the modules of a `module:Id` and of wrappers in the current folder.
+    """Make Python find the modules of a `module:Id` and of wrappers in the current folder.
 
-    Not in that of a run or below it: a run must not bring code along, neither under its environment's name nor under
-    that of a package that is imported later.
+    Not in a run's folder or below it: a run must not supply code, neither as its environment's module nor as a package
+    that is imported later.
 
     Args:
-        env: an id; None is that of the run.
+        env: an id; None for that of the run.
         run: a run's folder.
         wrappers: names as in `module:Wrapper`; None are those of the run.
     """
@@ -26,7 +26,7 @@ def look_here(env: str | None, run: str | None = None, wrappers: Sequence[str] |
 
     names = [*([env] if env is not None else []), *(wrappers or ())]
     if run is not None and (env is None or wrappers is None):
-        with suppress(RunError):  # whoever needs the run says what is wrong with it
+        with suppress(RunError):  # reported later, where the run is read
             about = read_run_or_copy(run, str)
             names += [str(about.get("env"))] if env is None else []
             names += wrappers_in(about) if wrappers is None else []
@@ -45,7 +45,7 @@ def wrappers_in(about: Mapping[str, Any]) -> list[str]:
 
 @contextmanager
 def path_kept() -> Iterator[None]:
-    """Leave Python's path as it was."""
+    """Restore Python's path afterwards."""
     before = list(sys.path)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one line that says what, where, what it got and what it needs."""
+"""Errors that a user can act on: one line with what, where, the value given and the value needed."""
 
 import sys
 import warnings
@@ -24,7 +24,7 @@ NOT_THE_USERS = ("nexus", "torch")  # packages in which a warning's cause is not
 
 
 class NexusError(Exception):
-    """The user can mend this. The command line prints its one line and exits with its code."""
+    """An error that the user can fix. The command line prints its one line and exits with its code."""
 
     exit_code = 2
 
@@ -34,7 +34,7 @@ class ConfigError(NexusError, ValueError):
 
 
 class EnvError(NexusError):
-    """An environment returned what nobody can learn from, such as a reward that is not a number."""
+    """An environment failed or returned something unusable, such as a reward that is not a number."""
 
 
 class RunError(NexusError):
@@ -42,19 +42,19 @@ class RunError(NexusError):
 
 
 class DivergenceError(NexusError):
-    """A loss, a gradient or a weight is no finite number any more: from there on nothing is learned."""
+    """A loss, a gradient or a weight is no longer finite, so nothing can be learned any more."""
 
     exit_code = 3
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: like Ctrl-C, but a shell is told another exit code."""
+    """SIGTERM arrived: like Ctrl-C, but with a different exit code."""
 
 
 def interrupted(text: str, result: Any) -> KeyboardInterrupt:
-    """Return what a run raises that a signal stopped, once all is saved; its `result` is what the run leaves behind.
+    """Return the exception of a run stopped by a signal, raised after saving; its `result` is the run's result.
 
-    A plain `KeyboardInterrupt`: for that kind alone Python ends a program as Ctrl-C does, which ends a loop of a shell.
+    It is a plain `KeyboardInterrupt`: only then does Python exit as after Ctrl-C, which also ends a shell loop.
     """
     stop: Any = KeyboardInterrupt(text)
     stop.result = result
@@ -62,7 +62,7 @@ def interrupted(text: str, result: Any) -> KeyboardInterrupt:
 
 
 def result_of(stop: KeyboardInterrupt) -> Any:
-    """Return the result of the run that a signal stopped; None where it was stopped before all was saved."""
+    """Return the result of a run stopped by a signal; None if it stopped before everything was saved."""
     return getattr(stop, "result", None)
 
 
@@ -74,7 +74,7 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's text without its line breaks, or its kind if it has no text."""
+    """Return an error's text without line breaks, or its class name if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

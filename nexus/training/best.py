@@ -1,4 +1,4 @@
-"""The weights that scored best in an evaluation: exactly those that were scored."""
+"""The weights with the best evaluation, exactly as they were evaluated."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +26,7 @@ from nexus.training.same_run import require_same_run
 
 __all__ = ["BEST", "BestWeights", "Scored"]
 
-BEST = "best"  # folder
+BEST = "best"  # folder name
 NAME = re.compile(r"(\d{1,16})\.json", re.ASCII)
 
 
@@ -41,8 +41,8 @@ class Scored:
 class BestWeights:
     """Keeps the weights with the best score of one run.
 
-    Until the next checkpoint an older best is kept beside a newer one, so that a run that goes back to a checkpoint
-    finds what was best until there.
+    Until the next checkpoint an older best is kept as well as a newer one, so that a run that goes back to a checkpoint
+    finds the best weights up to there.
 
     Args:
         run: the run's folder.
@@ -54,7 +54,7 @@ class BestWeights:
         self.about = {name: about.get(name) for name in ("config", "agent")}
 
     def present(self) -> list[Scored]:
-        """Return what is there and whole, the best first; of equal scores the newer."""
+        """Return the undamaged weights, best first, the newer first in a tie."""
         found = []
         for steps in self.stored():
             with suppress(RunError):  # half written, damaged, or of another run
@@ -62,7 +62,7 @@ class BestWeights:
         return sorted(found, key=lambda scored: (scored.score, scored.steps), reverse=True)
 
     def stored(self) -> list[int]:
-        """Return the steps of what is there, whole or not."""
+        """Return the steps of the stored weights, damaged or not."""
         names = [NAME.fullmatch(path.name) for path in (self.run / BEST).glob("*.json")]
         return sorted(int(name[1]) for name in names if name is not None)
 
@@ -84,18 +84,18 @@ class BestWeights:
         )
 
     def keep_for(self, checkpoints: Iterable[int]) -> None:
-        """Remove what is best neither now nor as of one of these checkpoints."""
+        """Remove weights that are the best neither now nor at one of these checkpoints."""
         present = self.present()
         needed = {next((scored.steps for scored in present if scored.steps <= steps), None) for steps in checkpoints}
         needed |= {scored.steps for scored in present[:1]}
         self._remove_unless(lambda steps: steps in needed)
 
     def go_back_to(self, steps: int) -> None:
-        """Remove what was scored after this step: it never happened."""
+        """Remove weights scored after this step, which is discarded."""
         self._remove_unless(lambda scored: scored <= steps)
 
     def read(self, steps: int, limit: int) -> dict[str, Array]:
-        """Return the weights of a step; they can't rightly have more than `limit` bytes.
+        """Return the weights of a step; `limit` is their largest valid size in bytes.
 
         Raises:
             RunError: a file is missing, damaged or of another run.
@@ -104,7 +104,7 @@ class BestWeights:
         return read_tensors(inside(self.run, f"{BEST}/{steps}.safetensors"), limit, mark)
 
     def check(self, steps: int) -> None:
-        """Raise `RunError` unless both files of a step are as they were written."""
+        """Raise `RunError` unless both files of a step are undamaged."""
         _, mark = self._about(steps)
         self.read(steps, mark.bytes)
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nexus.core.config import show
+from nexus.core.checked import show
 from nexus.core.errors import ConfigError, RunError
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.config import TrainConfig

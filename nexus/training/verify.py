@@ -1,4 +1,4 @@
-"""Checking every file of a run against its checksum, and saying what could be resumed from it."""
+"""Checking every file of a run against its checksum, and which checkpoints can be resumed."""
 
 import os
 from collections.abc import Callable
@@ -20,11 +20,11 @@ __all__ = ["Verdict", "verify"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check of a run's files found."""
+    """The result of checking a run's files."""
 
-    damage: tuple[str, ...]  # a line for each thing that is wrong
-    checkpoints: tuple[int, ...]  # steps of those that are whole, newest first
-    files: int  # how many were whole
+    damage: tuple[str, ...]  # one line per problem
+    checkpoints: tuple[int, ...]  # steps of the undamaged ones, newest first
+    files: int  # number of undamaged files
 
     @property
     def whole(self) -> bool:
@@ -36,7 +36,7 @@ def verify(run: str | os.PathLike[str]) -> Verdict:
     """Check every file of a run; changes nothing.
 
     Raises:
-        RunError: there is no run, or not even its `run.json` can be read.
+        RunError: there is no run, or its `run.json` can't be read.
     """
     folder = Path(run)
     about = read_run(folder)
