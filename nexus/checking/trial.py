@@ -108,7 +108,7 @@ class Trial:
         self.copy = copy
         self.watch = watch
         self.ends_at = ends_at
-        self.record = Record(1, sight.action_dim)
+        self.record = Record(1, sight)
         self.tape: list[Step] = []
         self.differs_at: int | None = None  # first step at which the tape did not repeat, 0 for the reset
         self.rng = np.random.default_rng(sight.config.seed)
@@ -256,8 +256,7 @@ def part_at_fault(copy: Copy) -> str:
 def read(edge: Edge | None, observation: Any) -> Array:
     """Return an observation as nexus reads it."""
     assert edge is not None
-    inner = observation if edge.parts is None else observation[edge.parts.rest]
-    return edge.read(inner)
+    return edge.read(observation if edge.parts is None else edge.split(observation)[1])
 
 
 def within(numbers: Any) -> None:

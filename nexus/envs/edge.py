@@ -161,7 +161,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         told: dict[str, Any] = {}
         mask = next((info[name] for name in MASKS if info.get(name) is not None), None) if info else None
         if self.parts is not None:
-            inside, observation = self._split(observation)
+            inside, observation = self.split(observation)
             mask = inside if mask is None else mask
         elif mask is None and self.masks is not None and not terminated:
             mask = self.masks()
@@ -181,7 +181,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
                 told[NOTICE] = self.notices
         return state, told
 
-    def _split(self, observation: Any) -> tuple[Any, Any]:
+    def split(self, observation: Any) -> tuple[Any, Any]:
         """Return the mask of a Dict observation, and what else there is to see."""
         assert self.parts is not None
         mask, rest, space = self.parts
