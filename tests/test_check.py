@@ -291,7 +291,13 @@ class Masked(Walk):
         super().move(action)
 
 
-TWO, FOUR = spaces.Box(-2, 2, (2,), np.float32), spaces.Box(-2, 2, (4,), np.float32)
+class Dividing(gym.Wrapper[Any, Any, Any, Any]):
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = self.env.step(action)
+        return observation, 1 // 0, *rest
+
+
+FOUR = spaces.Box(-2, 2, (4,), np.float32)
 
 
 def more(*numbers: Any) -> Callable[[Any], Any]:
@@ -696,6 +702,15 @@ FAULTS = [
         "leave out",
         {"replay_capacity": 1_000},
     ),
+    Fault(
+        "a wrapper raises",
+        Walk,
+        "play",
+        "fault",
+        "step 1: raised ZeroDivisionError: integer division or modulo by zero (tests/test_check.py:",
+        "correct the line",
+        {"wrappers": [f"{__name__}:Dividing"]},
+    ),
     Fault("close raises", BadClose, "close", "note", "close raised RuntimeError: no window", "let close work"),
     Fault(
         "a seed by default",
@@ -966,6 +981,7 @@ def test_kwargs_reach_the_environment(capsys: pytest.CaptureFixture[str]) -> Non
     ("words", "text"),
     [
         (["CartPol-v1"], "no environment 'CartPol-v1'; did you mean CartPole-v1"),
+        (["CartPole-v1", "--wrappers", "gymnasium.wrappers:TimLimit"], "did you mean TimeLimit"),
         (["nowhere:Env-v0"], "can't import module 'nowhere'"),
         (["Chatty-v0", "--env-kwargs", "siez=3"], "unexpected keyword argument 'siez'"),
         (["CartPole-v1", "--second", "3"], "unknown option --second; did you mean --seconds"),

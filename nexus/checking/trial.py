@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
@@ -24,9 +26,12 @@ from nexus.envs.factory import EnvSpec, as_seen, in_turn, make_raw, make_vector_
 from nexus.envs.layers import layers_of
 from nexus.envs.stream import Step, TransitionStream
 from nexus.envs.workers import close_env
+from nexus.envs.wrapping import wrapped
 from nexus.ops.exploration import random_legal
 
 __all__ = ["CHECKING", "MAKING", "Copy", "Trial", "told"]
+
+Env: TypeAlias = gym.Env[Any, Any]
 
 MAKING, CHECKING = "the call that makes it", "check_env"  # two calls whose time is judged in another way
 STEPS = 1_000  # random steps that are played
@@ -64,12 +69,12 @@ class Copy:
             vector: VectorEnv[Any, Any, Any] = watch.call(MAKING, make_vector_env, spec, 1)
             return vector
         try:
-            raw = watch.call(MAKING, make_raw, spec)
+            env = watch.call(MAKING, own_env, spec)
         except Left as error:
             raise ConfigError(f"environment {self.name!r} can't be made: {error}") from error
-        require_env(raw, self.name)
-        witness = self.witness = Witness(raw, watch)
-        return in_turn([lambda: Replayable(as_seen(witness, spec), 0)], self.name)
+        witness, rest = Witness(env, watch), replace(spec, wrappers=())
+        self.witness = witness
+        return in_turn([lambda: Replayable(as_seen(witness, rest), 0)], self.name)
 
     @property
     def env(self) -> Any:
@@ -89,6 +94,18 @@ class Copy:
     def close(self) -> None:
         """Close the environment."""
         close_env(self.stream.env)
+
+
+def own_env(spec: EnvSpec) -> Env:
+    """Return the environment that is the user's: as its maker returns it, with the wrappers that the settings name."""
+    name, raw = name_of(spec.source), make_raw(spec)
+    require_env(raw, name)
+    try:
+        return wrapped(raw, spec.wrappers, name)
+    except BaseException:
+        with suppress(Exception):  # say what came first
+            raw.close()
+        raise
 
 
 class Trial:
