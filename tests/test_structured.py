@@ -371,8 +371,8 @@ FINE = samples(ROOM, 1)[0]
         ),
         (FINE["camera"].astype(float), "observation is of type ndarray: needs a mapping with 'pose'"),
         ([FINE, FINE], "observation is of type list: needs a mapping with 'pose'"),
-        ((FINE, {}), "observation is all that env.reset() returned: pass env.reset()[0]"),
-        ((FINE, 0.0, False, False, {}), "observation is all that env.step() returned: pass its first part"),
+        ((FINE, {}), "observation is the whole result of env.reset(): pass env.reset()[0]"),
+        ((FINE, 0.0, False, False, {}), "observation is the whole result of env.step(): pass its first part"),
         ({**FINE, "pose": FINE["pose"][:1]}, "observation['pose'] has 1 entries: needs at least 2"),
         ({**FINE, "pose": 3}, "observation['pose'] is of type int: needs a tuple"),
         (
@@ -418,7 +418,7 @@ def test_what_is_no_such_observation_is_one_line(given: Any, text: str) -> None:
 
 def test_select_action_takes_one() -> None:
     assert refused(agent_for(ROOM).select_action, together([FINE, FINE])) == (
-        "observation['pose'][0] of shape (2, 2): needs (2,); for many there is predict"
+        "observation['pose'][0] of shape (2, 2): needs (2,); use predict for many"
     )
     assert refused(agent_for(ROOM).predict, np.zeros(3, np.uint8)).startswith(
         "observation of shape (3,): needs (42,), or"
