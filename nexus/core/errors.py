@@ -23,6 +23,10 @@ class NexusError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        """Return one line, also of what was quoted in several, such as a space with a matrix of bounds."""
+        return " ".join(line.strip() for line in super().__str__().splitlines())
+
 
 class ConfigError(NexusError, ValueError):
     """A setting is unknown, impossible, or does not fit the environment."""
@@ -70,4 +74,8 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
 
 def one_line(error: Exception) -> str:
     """Return an error's text without its line breaks, or its kind if it has no text."""
-    return " ".join(str(error).split()) or type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # an error of foreign code may fail at this too
+        text = ""
+    return " ".join(text.split()) or type(error).__name__
