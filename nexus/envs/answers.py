@@ -32,6 +32,7 @@ DISCRETE_START = "discrete_start"  # where a space of one-hot vectors says which
 SMALLEST_PICTURE = 36  # pixels on a side, of a grey image that comes without its channel
 NUMBERS = "biuf"  # NumPy's kinds: truth values, whole numbers and others
 WHOLE = "biu"
+LARGEST_NUMBER = 8  # bytes
 ROUNDING = 1e-6  # of a bound, by which a float may be beyond it
 
 OLD_RESET = "in place of gym's old API let reset(self, *, seed=None, options=None) return (observation, info)"
@@ -58,6 +59,8 @@ def form_of(space: spaces.Space[Any], picture: bool = False) -> Form:
     Raises:
         NotImplementedError: it can't be flattened.
     """
+    if isinstance(space, spaces.Box):
+        space = in_torchs_dtype(space)
     match space:
         case spaces.Box() if picture:
             framed = spaces.Box(space.low[None], space.high[None], dtype=space.dtype.type)
@@ -84,6 +87,14 @@ def form_of(space: spaces.Space[Any], picture: bool = False) -> Form:
 def zeros_and_ones(count: int) -> spaces.Box:
     """Return the space of so many zeros and ones: in single bytes, since a replay holds millions of them."""
     return spaces.Box(0, 1, (count,), np.int8)
+
+
+def in_torchs_dtype(space: spaces.Box) -> spaces.Box:
+    """Return a space of numbers that torch has: with the machine's own order of bytes, and 64 bits at most."""
+    dtype = space.dtype.newbyteorder("=") if space.dtype.itemsize <= LARGEST_NUMBER else np.dtype(np.float64)
+    if dtype == space.dtype:
+        return space
+    return spaces.Box(space.low.astype(dtype), space.high.astype(dtype), dtype=dtype.type)
 
 
 def is_picture(space: spaces.Space[Any]) -> bool:

@@ -1,5 +1,6 @@
 """The edge between an environment and what is built here: all that it answers is taken in one form, and copied."""
 
+import warnings
 from collections.abc import Mapping
 from inspect import signature
 from traceback import walk_tb
@@ -25,7 +26,8 @@ from nexus.envs.answers import (
     step_answer,
 )
 from nexus.envs.atari import LIFE_LOST
-from nexus.envs.layers import IN_USE, layers_of, method_of, running_statistics
+from nexus.envs.checks import told
+from nexus.envs.layers import IN_USE, attribute_of, layers_of, method_of, running_statistics
 
 __all__ = ["MASKS", "NOTICE", "Edge", "Parts", "call_for", "parts_of"]
 
@@ -134,9 +136,11 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         return state, number_in(reward), ended, flag_in(truncated, "truncated"), told
 
     def close(self) -> None:
-        """Close the environment, and leave it to others."""
+        """Close the environment, and leave it to others; an error in it is a warning, for all is done by then."""
         try:
             super().close()
+        except Exception as error:
+            warnings.warn(f"{self.name}: its close {told(error)}", RuntimeWarning, stacklevel=2)
         finally:
             IN_USE.release(self)
 
@@ -188,7 +192,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
             }
         if KEY in told:
             return {"masks": f"{name}: takes the legal actions from its {METHOD}()"}
-        if any(parts_of(getattr(layer, "observation_space", None)) for layer in layers_of(self.env)):
+        if any(parts_of(attribute_of(layer, "observation_space")) for layer in layers_of(self.env)):
             return {
                 "masks": f"{name}: its {KEY} is flattened into the observation, so illegal actions are taken: "
                 "leave the Dict as it is, and the mask is read"
@@ -243,7 +247,7 @@ def of_grid(shape: tuple[int, ...], taken: tuple[int, ...], name: str) -> str:
 
 def call_for(env: Any) -> str:
     """Return a function that makes an environment like this one, as it would be written."""
-    name = getattr(getattr(env, "spec", None), "id", None)
+    name = getattr(attribute_of(env, "spec"), "id", None)
     if isinstance(name, str):
         return f"lambda: gymnasium.make({name!r})"
     kind = type(env)

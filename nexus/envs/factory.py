@@ -3,10 +3,11 @@
 import importlib
 import os
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any, Literal, TypeAlias
 
 import gymnasium as gym
@@ -30,7 +31,7 @@ from nexus.envs.atari import (
 )
 from nexus.envs.edge import MASKS, Edge, call_for, parts_of
 from nexus.envs.episodes import Replayable, SeededCartPole
-from nexus.envs.layers import of_old_gym
+from nexus.envs.layers import IN_USE, of_old_gym
 from nexus.envs.workers import Reporter
 from nexus.envs.wrappers import FrameSkip
 
@@ -51,6 +52,7 @@ EnvSource: TypeAlias = str | Callable[[], Env]
 """An id such as `CartPole-v1`, a `module:Id`, or a function that makes an environment."""
 
 UNBOUNDED = 1e6  # a bound beyond it stands for none
+MOST_TOLD_APART = 1_000_000  # numbers, each an input or an output of a network
 
 OTHER_FAMILIES = "DQN needs one Discrete action space; for continuous actions use SAC, TD3 or PPO"
 OLD_GYM = (
@@ -143,9 +145,16 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
     else:
         env = attempt(spec.source, spec)
     require_env(env, name)
+    with closed_if_refused(env):
+        return wrapped(env, spec, name)
+
+
+def wrapped(env: Env, spec: EnvSpec, name: str) -> Env:
+    """Return an environment behind its edge, with the wrappers that the spec asks for."""
     observations, actions = spaces_of(env, name)
     parts = parts_of(observations)
     describe_spaces(observations if parts is None else observations[parts.rest], actions, name)
+    require_countable(observations, actions, name)
     try:
         env = Edge(env, name, stacked=spec.frame_stack > 1)
     except NotImplementedError:
@@ -176,6 +185,18 @@ def require_env(env: Any, name: str) -> None:
     raise ConfigError(f"{name}() returned {what}: needs a gymnasium.Env{hint}")
 
 
+@contextmanager
+def closed_if_refused(env: Env) -> Iterator[None]:
+    """Close an environment that can't be used, unless another run uses it: it may hold a port, or a robot."""
+    try:
+        yield
+    except BaseException:
+        if IN_USE.used(env) is None:
+            with suppress(Exception):  # say what came first
+                env.close()
+        raise
+
+
 def spaces_of(env: Env, name: str) -> tuple[Any, Any]:
     """Return the spaces of observations and actions.
 
@@ -192,6 +213,36 @@ def spaces_of(env: Env, name: str) -> tuple[Any, Any]:
             raise ConfigError(no_space(space, place, name))
         found.append(space)
     return found[0], found[1]
+
+
+def require_countable(observations: Any, actions: Any, name: str) -> None:
+    """Raise `ConfigError` if a network would need an input or an output for each of too many numbers."""
+    for what, space, way in (
+        ("observations", observations, "observe what the number stands for, such as its digits"),
+        ("actions", actions, "choose in several steps"),
+    ):
+        count = numbers_told_apart(space)
+        if count > MOST_TOLD_APART:
+            raise ConfigError(
+                f"{name} has {what} {space}, {count:,} numbers that a network tells apart: needs at most "
+                f"{MOST_TOLD_APART:,}; {way}"
+            )
+
+
+def numbers_told_apart(space: Any) -> int:
+    """Return how many zeros and ones the whole numbers in observations become, or how many actions there are."""
+    match space:
+        case spaces.Discrete():
+            return int(space.n)
+        case spaces.MultiDiscrete():
+            return sum(space.nvec.ravel().tolist())
+        case spaces.MultiBinary():
+            return prod(space.shape)
+        case spaces.Dict():
+            return sum(map(numbers_told_apart, space.spaces.values()))
+        case spaces.Tuple():
+            return sum(map(numbers_told_apart, space.spaces))
+    return 0
 
 
 def no_space(space: Any, place: str, name: str) -> str:
