@@ -23,9 +23,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 help:
 	@echo "make train      install, then train DQN on $(ENV_ID); results go to runs/"
 	@echo "                (another environment or more options: make train ENV_ID=LunarLander-v3 ARGS='...')"
-	@echo "make test       format check, lint, types and all tests but the slow ones"
+	@echo "make test       format check, lint, types and all fast tests"
 	@echo "make test-slow  the slow tests: learning runs"
-	@echo "make format     rewrite the source in the one format"
+	@echo "make format     format the source"
 	@echo "make clean      remove $(VENV), caches and build products; runs/ stays"
 
 train: $(VENV)/.installed-train

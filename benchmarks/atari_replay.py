@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.page import table_section
 from benchmarks.record import fresh_process, median, record
 from nexus.core.types import Array
 from nexus.data.n_step import NStepAccumulator
@@ -99,6 +100,18 @@ def measured(store: str, transitions: int) -> dict[str, Any]:
     row: dict[str, Any] = fresh_process("benchmarks.atari_replay", "--only", store, "--transitions", transitions)
     print(row, flush=True)
     return row
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    return table_section(
+        "atari_replay",
+        "A replay of {transitions:,} transitions of Breakout",
+        "Random play, 20,000 recorded steps fed repeatedly, each store in a separate process. Memory is resident "
+        "memory: of the whole process with torch, agent and optimizer, and its growth while the replay was "
+        "filled. Times are medians of {batches} batches of 32 and of the Nature update with each, one thread.",
+        ["store", "process, MB", "grown by, MB", "replay says, MB", "batch, ms", "update, ms", "batch, % of it"],
+    )
 
 
 def main() -> None:

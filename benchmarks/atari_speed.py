@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import table_section
 from benchmarks.record import fresh_process, median, record
 
 STARTS, EPSILON, GAMES = 1_000, 0.1, 8
@@ -136,6 +137,20 @@ def measured(learner: str, steps: int) -> dict[str, float]:
     figures: dict[str, float] = fresh_process("benchmarks.atari_speed", "--only", learner, "--steps", steps)
     print(learner, figures, flush=True)
     return figures
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    return table_section(
+        "atari_speed",
+        "Steps per second on Pong",
+        "One update of 32 every 4 steps. nexus: the complete `--preset nature`, replay of 1,000,000 "
+        "transitions; SB3: its AtariWrapper, CnnPolicy and rl-zoo's settings, replay of 100,000, since a "
+        "million would need 56 GB there. ε = {epsilon} for both; each with its default number of threads. "
+        "{steps:,} steps after learning began, {rounds} fresh processes each, alternating; processor time is "
+        "that of all threads.",
+        ["learner", "threads", "steps/s", "ratio to SB3", "processor ms a step", "one by one"],
+    )
 
 
 def main() -> None:

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.page import load, provenance, table
 from benchmarks.record import fresh_process, median, record
+from benchmarks.replacing import replace
 from nexus.api import make_config, process_for
 from nexus.models.layers import scale
 from nexus.models.rl.dqn import DQNAgent
@@ -75,17 +77,46 @@ def learner() -> tuple[DQNAgent, dict[str, Tensor]]:
     }
 
 
+def keep_order(agent: DQNAgent) -> None:
+    """Let both networks compute on images in the order that they come in.
+
+    Raises:
+        AttributeError: a torso has another name by now for what prepares its images.
+    """
+    for network in (agent.q_network, agent.target_network):
+        replace(network.torso, "images", ChannelsFirst(SHAPE))
+
+
 def processor_milliseconds(way: str, rounds: int) -> float:
     """Measure one way in this process, which has to be a fresh one: how it keeps memory stays as it is."""
     agent, batch = learner()
     if way == CHANNELS_FIRST:
-        for network in (agent.q_network, agent.target_network):
-            network.torso.images = ChannelsFirst(SHAPE)
+        keep_order(agent)
     if way != ALL:
         torch.set_num_threads(1)
         return milliseconds(lambda: agent.learn(batch), rounds, time.process_time)
     with process_for(agent, 1):
         return milliseconds(lambda: agent.learn(batch), rounds, time.process_time)
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    found = load("atari_update")
+    if found is None:
+        return ""
+    heads = ["threads", "update, ms", "of which optimizer, ms", "best rate, GFLOP/s", "arithmetic alone, ms"]
+    return "\n\n".join(
+        [
+            "## What an update of the Nature network takes",
+            f"`--preset nature`, a batch of 32, sampling excluded, medians of {found['rounds']}. Its "
+            f"{found['gflop']} GFLOP count convolutions and matrix products; the best rate is that of multiplying "
+            "large square matrices.",
+            table(heads, [list(row.values()) for row in found["rows"]]),
+            f"Processor time on one thread, medians of {found['processes']} processes each, alternating:",
+            table(["images and memory", "update, ms"], [list(row.values()) for row in found["ways"]]),
+            provenance(found),
+        ]
+    )
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import nexus
+from benchmarks.page import load, provenance, table
 from benchmarks.record import record
 from nexus.core.types import Array
 from nexus.envs.factory import EnvSpec
@@ -92,6 +93,29 @@ def summary(env: str, rows: list[dict[str, Any]], seeds: int) -> dict[str, Any]:
             f"{name}_end": " ".join(f"{score:.0f}" for score in scores[:, -1]),
         }
     return found
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    found = load("averaging")
+    if found is None:
+        return ""
+    rows = [
+        [row["env"], name, row[f"{name}_mean"], row[f"{name}_jump"], row[f"{name}_end"]]
+        for row in found["summaries"]
+        for name in ("newest", "averaged")
+    ]
+    return "\n\n".join(
+        [
+            "## Acting on averaged weights",
+            f"`nexus train ENV --averaged-updates {found['updates']}` without an early stop, seeds "
+            f"{found['first_seed']} to {found['first_seed'] + found['seeds'] - 1}. At each evaluation the averaged and "
+            "the newest weights each play 100 greedy episodes on the same seeds. The mean is over all evaluations and "
+            "seeds; the jump is the mean change of the score from one evaluation to the next.",
+            table(["environment", "weights", "mean", "jump", "at the end, seed by seed"], rows),
+            provenance(found),
+        ]
+    )
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from benchmarks.filling import transitions
+from benchmarks.page import table_section
 from benchmarks.record import median, record
 from nexus.api import Listener, make_config
 from nexus.data.n_step import NStepAccumulator
@@ -76,6 +77,18 @@ def pauses(
             found.append((seconds, sum(chunks[name] for name in chunks.keys() - before)))
             before = set(chunks)
     return found[0], found[1:]
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    return table_section(
+        "checkpoint",
+        "The pause of a checkpoint",
+        "{held:,} CartPole transitions in the replay, and everything that training waits for; medians over "
+        "{rounds} alternating runs, with {checkpoints} checkpoints each after the first. Likewise {frames:,} "
+        "transitions of Breakout, {recorded:,} recorded steps of random play repeated, over {frame_rounds} runs.",
+        ["replay", "new transitions", "MB of replay", "ms", "ms at most"],
+    )
 
 
 def main() -> None:

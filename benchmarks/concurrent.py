@@ -12,6 +12,7 @@ import json
 from typing import Any
 
 from benchmarks.atari_speed import EPSILON, GAMES, Clock, trained
+from benchmarks.page import table_section
 from benchmarks.record import fresh_process, median, record
 
 EPOCH = 1024  # steps
@@ -31,6 +32,17 @@ def measured(case: str, way: str) -> dict[str, float]:
     figures: dict[str, float] = fresh_process("benchmarks.concurrent", "--case", case, "--way", way)
     print(case, way, figures, flush=True)
     return figures
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    return table_section(
+        "concurrent",
+        "Acting and learning at the same time",
+        '`nexus train pong --preset ...` in turns (sequentially), and with `--actor-sync-every "{epoch} steps"`; '
+        "{rounds} alternating rounds of fresh processes, timed over whole epochs once learning has started.",
+        ["preset", "acting and learning", "steps/s", "ratio", "processor ms a step", "one by one"],
+    )
 
 
 def main() -> None:

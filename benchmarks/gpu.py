@@ -27,13 +27,14 @@ import torch
 
 from benchmarks.atari_speed import STARTS, Clock, run_nexus
 from benchmarks.learning import ATARI_GAMES
+from benchmarks.page import SEED_SCORES, load, provenance, table
 from benchmarks.record import median, record, rows_of
 from nexus.api import evaluate, make_config, process_for, resume, train
 from nexus.core.types import Batch, Outcome, Transitions
-from nexus.data.device_replay import DeviceReplay
+from nexus.data.replay import Replay
 from nexus.listener import Listener, Plan
 from nexus.runner import agent_for, replay_for
-from nexus.training.loop import Replay
+from nexus.training.loop import ReplayProtocol
 from nexus.training.replays import AnyReplay
 from nexus.whole_update import WholeUpdate
 
@@ -58,9 +59,10 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def filled(replay: AnyReplay) -> DeviceReplay:
+def filled(replay: AnyReplay) -> Replay:
     """Fill a replay on a device with noise, as the loop does: 50 environments, an episode without end."""
-    assert isinstance(replay, DeviceReplay)
+    assert isinstance(replay, Replay)
+    assert replay.on_device
     rng, envs = np.random.default_rng(0), 50
     states = rng.integers(0, 256, (envs, *SHAPE), dtype=np.uint8)
     begins, valid = np.ones(envs, bool), np.ones(envs, bool)
@@ -81,8 +83,8 @@ def learner(device: str, updates: int, prioritized: bool) -> list[dict[str, Any]
     config = make_config("breakout", "nature", cuda_graph=False, **settings)
     agents = [agent_for(SHAPE, 4, config) for _ in range(2)]
     replays = [filled(replay_for(config, SHAPE, np.uint8, agent.device)) for agent in agents]
-    whole = WholeUpdate(agents[0], replays[0])
-    ways: dict[str, tuple[Callable[[Batch], Outcome], Replay]] = {
+    whole = WholeUpdate(agents[0].learner, replays[0])
+    ways: dict[str, tuple[Callable[[Batch], Outcome], ReplayProtocol]] = {
         "as one CUDA graph": (whole.learn, whole),
         "without a graph": (agents[1].learn, replays[1]),
     }
@@ -164,6 +166,45 @@ def game(name: str, options: argparse.Namespace, deadline: float) -> list[dict[s
             "protocol": str(evaluation.protocol),
         }
     ]
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    found = load("gpu")
+    if found is None:
+        return ""
+    units = {"updates_per_second": "updates/s", "steps_per_second": "steps/s"}
+    rates = [
+        [row["what"], f"{row[name]:,}", unit] for row in found["rows"] for name, unit in units.items() if name in row
+    ]
+    games = [
+        [
+            row["what"],
+            f"{row['steps']:,}",
+            f"{4 * row['steps']:,}",
+            row["train_seconds"],
+            f"{row['score']:.1f}",
+            f"{row['low']:.1f} to {row['high']:.1f}",
+            *SEED_SCORES[row["what"]],
+        ]
+        for row in found["rows"]
+        if "score" in row
+    ]
+    settings = " ".join(f"--{name.replace('_', '-')} {value!r}" for name, value in found["game"].items())
+    parts = [
+        f"## On a GPU: {found['gpu']}",
+        "The learner alone: `--preset nature`, a batch of 32, from a full replay on the GPU. An agent: the whole "
+        "preset on Pong, one update every 4 steps, ε = 0.1, once learning has started.",
+        table(["what", "rate", "unit"], rates),
+    ]
+    head = ["game", "steps", "frames", "seconds", "score", "95 % interval", "specification: random", "human", "DQN"]
+    if games:
+        parts += [
+            f"Games: `{settings}`, protocol `nature`, one seed: 30 games with the weights at the named second of "
+            "training by the run's clock, evaluations not counted.",
+            table(head, games),
+        ]
+    return "\n\n".join([*parts, provenance(found)])
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+from benchmarks.page import table_section
 from benchmarks.record import median, record
 
 ROUNDS = 9
@@ -23,6 +24,16 @@ def seconds(statement: str) -> float:
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", statement], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    return table_section(
+        "import_time",
+        "Start-up",
+        "Medians of {rounds} fresh processes each, alternating.",
+        ["process", "seconds", "beyond `import torch`"],
+    )
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.page import load, provenance, table
 from benchmarks.record import record
 from nexus.core.seeding import generator
 from nexus.core.types import Transitions
@@ -76,6 +77,32 @@ def value_at_start(next_action: NextAction, seed: int, updates: int, every: int)
             with torch.inference_mode():
                 values.append(float(agent.q_network(STATES[0]).max()))
     return np.array(values)
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    found = load("overestimation")
+    if found is None:
+        return ""
+    rows = [
+        [
+            row["algorithm"],
+            f"{row['true_value']:g}",
+            f"{row['mean_over_last_half']:.2f}",
+            f"{row['low']:.2f} to {row['high']:.2f}",
+        ]
+        for row in found["rows"]
+    ]
+    return "\n\n".join(
+        [
+            "## Overestimation: DQN against Double DQN",
+            "A chain of noisy decisions whose true value is 0: the largest Q at its start, mean over the last half "
+            f"of {found['updates']:,} updates, {len(found['seeds'])} seeds.",
+            table(["algorithm", "true value", "largest Q", "95 % interval"], rows),
+            "![Overestimation](images/overestimation.png)",
+            provenance(found),
+        ]
+    )
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import load, provenance, table
 from benchmarks.record import fresh_process, median, record
 
 CASES: dict[str, dict[str, Any]] = {
@@ -46,6 +47,40 @@ def in_process(what: str, env: str, seconds: float) -> dict[str, float]:
     arguments = ("--only", what, "--env", env, "--probe-seconds", seconds)
     found: dict[str, float] = fresh_process("benchmarks.plan", *arguments)
     return found
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    found = load("plan")
+    if found is None:
+        return ""
+    rows = []
+    for env, ratio in found["median_ratio"].items():
+        own = [row for row in found["rows"] if row["env"] == env]
+        within = sum(row["low"] <= row["actual"] <= row["high"] for row in own)
+        rows.append(
+            [
+                env,
+                f"{own[0]['steps']:,}",
+                f"{median([row['predicted'] for row in own]):.1f}",
+                f"{median([row['actual'] for row in own]):.1f}",
+                ratio,
+                " ".join(f"{row['ratio']:.2f}" for row in own),
+                f"{within} of {len(own)}",
+            ]
+        )
+    head = ["environment", "steps", "predicted, s", "actual, s", "median ratio", "one by one", "within the range"]
+    return "\n\n".join(
+        [
+            "## How well `nexus plan` tells the time",
+            f"A plan with a probe of {found['probe_seconds']:g} s, then the run, in fresh processes, alternating, "
+            f"{found['rounds']} rounds; medians. A ratio above 1 is a run that was faster than predicted. The range is "
+            "that of the probe's slices, so it does not include later load on the machine. Evaluations are planned "
+            "with the longest episodes that the rules allow; Pong's games after so few steps are far shorter.",
+            table(head, rows),
+            provenance(found),
+        ]
+    )
 
 
 def main() -> None:

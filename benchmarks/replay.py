@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.filling import transitions
+from benchmarks.page import table_section
 from benchmarks.record import median, record
 from nexus.data.prioritized_replay_buffer import PrioritizedReplayBuffer
 from nexus.data.replay_buffer import ReplayBuffer
@@ -48,6 +49,17 @@ def contenders() -> dict[str, Callable[[int], None]]:
         "prioritized, sample": sample_by_priority,
         "prioritized, sample and update_priorities": sample_and_update,
     }
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    return table_section(
+        "replay",
+        "Prioritized against uniform replay",
+        "{capacity:,} transitions, full, batch {batch}, one thread; medians of {rounds} rounds of "
+        "{calls_per_round} calls, alternating.",
+        ["call", "µs", "µs at best", "ratio to uniform"],
+    )
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.page import table_section
 from benchmarks.record import median, record
 from nexus.envs.atari import PROTOCOLS, canonical, make_atari
 from nexus.envs.episodes import RESET_MASK, Seeds
@@ -46,6 +47,17 @@ def measured(game: str) -> dict[str, Any]:
         **{f"{name}_ms": round(value, 2) for name, value in medians.items()},
         "steps": round((medians["seeded"] - medians["plain"]) / medians["step"]),
     }
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    return table_section(
+        "seeding",
+        "What a seed costs an Atari game",
+        "One of {envs} games is reset while the others wait; medians of {rounds} resets, alternating with steps of "
+        "all. The last column is the extra cost of the seed, in steps.",
+        ["game", "step, ms", "reset, ms", "with a seed, ms", "steps"],
+    )
 
 
 def main() -> None:

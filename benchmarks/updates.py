@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3 import DQN
 
 from benchmarks.filling import transitions
+from benchmarks.page import table_section
 from benchmarks.record import median, record
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.models.rl.dqn import DQNAgent
@@ -38,6 +38,8 @@ def nexus_updates(compile_update: bool) -> Callable[[int], Any]:
 
 def sb3_updates() -> Callable[[int], Any]:
     """Return a function that takes so many updates of SB3's DQN with the same network and batch."""
+    from stable_baselines3 import DQN
+
     model = DQN(
         "MlpPolicy",
         "CartPole-v1",
@@ -49,6 +51,17 @@ def sb3_updates() -> Callable[[int], Any]:
     )
     model.learn(5_000)  # fills the replay
     return partial(model.train, batch_size=BATCH)
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    return table_section(
+        "updates",
+        "Learner updates per second",
+        "A 4-128-128-2 network, batch 64, Huber loss, gradient clipping, Adam, sampling included, one thread; "
+        "medians of {rounds} rounds of {updates_per_round} updates, alternating.",
+        ["learner", "updates/s", "µs an update", "ratio to SB3"],
+    )
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import load, provenance, table
 from benchmarks.record import fresh_process, median, record
 
 EVERY, EPISODES, SOLVED, LIMIT = 2_500, 100, 475.0, 100_000
@@ -97,6 +98,32 @@ def timed(library: str, seed: int) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "solved_at": found["solved_at"],
     }
+
+
+def section() -> str:
+    """Return this benchmark's section of docs/results.md."""
+    found = load("wall_clock")
+    if found is None:
+        return ""
+    seeds = sorted({row["seed"] for row in found["rows"]})
+    by_key = {(row["library"], row["seed"]): row for row in found["rows"]}
+    rows = []
+    for seed in seeds:
+        ours, theirs = by_key["nexus", seed], by_key["sb3", seed]
+        rows.append([seed, ours["seconds"], ours["solved_at"], theirs["seconds"], theirs["solved_at"] or "not solved"])
+    medians = found["median_seconds"]
+    rows.append(["median", f"{medians['nexus']:.1f}", "", f"{medians['sb3']:.1f}", ""])
+    head = ["seed", "nexus, s", "steps", "SB3 2.9.2, rl-zoo settings, s", "steps"]
+    return "\n\n".join(
+        [
+            "## Seconds to a solved CartPole-v1",
+            "Wall-clock time of the whole process: imports, training, and an evaluation of 100 greedy episodes every "
+            "2,500 steps by the same code for both libraries, until one reaches 475 or 100,000 steps are done. The two "
+            f"alternate, seed by seed, on the CPU. Ratio of the medians: **{found['ratio']}**.",
+            table(head, rows),
+            provenance(found),
+        ]
+    )
 
 
 def main() -> None:

@@ -11,45 +11,54 @@ __version__ = "0.1.0"
 __all__ = [
     "DQNAgent",
     "DQNNetwork",
+    "FlatActions",
     "Listener",
     "Listeners",
     "ReplayBuffer",
     "TrainResult",
     "__version__",
+    "check",
     "evaluate",
     "load_agent",
     "make_agent",
     "plan",
     "resume",
+    "tracker",
     "train",
 ]
 
 if TYPE_CHECKING:
     from nexus.api import evaluate, load_agent, resume, train
+    from nexus.checking import check
     from nexus.data.replay_buffer import ReplayBuffer
+    from nexus.envs.flat_actions import FlatActions
     from nexus.listener import Listener, Listeners, TrainResult
     from nexus.models.rl.dqn import DQNAgent, DQNNetwork
     from nexus.models.rl.dqn.rainbow import make_agent
     from nexus.planning import plan
+    from nexus.tracking import tracker
 
 HOMES = {
+    "check": "nexus.checking",
     "evaluate": "nexus.api",
     "load_agent": "nexus.api",
     "make_agent": "nexus.models.rl.dqn.rainbow",
     "plan": "nexus.planning",
     "resume": "nexus.api",
+    "tracker": "nexus.tracking",
     "train": "nexus.api",
     "Listener": "nexus.listener",
     "Listeners": "nexus.listener",
     "ReplayBuffer": "nexus.data.replay_buffer",
     "TrainResult": "nexus.listener",
     "DQNAgent": "nexus.models.rl.dqn",
+    "FlatActions": "nexus.envs.flat_actions",
     "DQNNetwork": "nexus.models.rl.dqn",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for, so that `import nexus` stays quick."""
+    """Import a public name on first use, so that `import nexus` stays fast."""
     if name not in HOMES:
         raise AttributeError(f"module 'nexus' has no attribute {name!r}")
     import importlib

@@ -1,4 +1,4 @@
-"""Train, evaluate and load from Python: the place that wires everything together."""
+"""Train, evaluate and load from Python; combines all other parts."""
 
 import ctypes
 import os
@@ -14,34 +14,38 @@ from typing import Any, Literal, Self
 import gymnasium as gym
 import torch
 
-from nexus.core.config import AgentConfig, convert
+from nexus.core.checked import convert
+from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, interrupted, one_line
-from nexus.core.names import algorithm_name
+from nexus.core.importable import import_names
 from nexus.core.period import whole_number
 from nexus.core.state import part
 from nexus.envs.atari import canonical, is_atari
-from nexus.envs.factory import EnvSource, EnvSpec, describe_spaces, make_env, name_of
+from nexus.envs.factory import EnvSource, EnvSpec, composition, describe_spaces, make_env, name_of
+from nexus.envs.settings import LEAST_FRAME, MOST_FRAME
 from nexus.envs.stream import LONGEST
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.layers import in_mode
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.c51 import CategoricalReadout
-from nexus.models.rl.dqn.rainbow import algorithm_named, network_bytes
+from nexus.models.rl.dqn.rainbow import network_bytes
 from nexus.models.setup import resolve_device
-from nexus.models.torsos import channels_before, torso_of
+from nexus.models.torsos import channels_before
+from nexus.resolver import resolve, whole_or_resolved
 from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.best import BEST, BestWeights
 from nexus.training.checkpoint import read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints, best_of
-from nexus.training.config import LEAST_FRAME, MOST_FRAME, TrainConfig, kwargs_for
+from nexus.training.config import TrainConfig, kwargs_for
 from nexus.training.edited import read_run_or_copy, read_unedited_run
 from nexus.training.evaluation import Evaluation, long_evaluation
 from nexus.training.evaluation import evaluate as play
 from nexus.training.files import inside
 from nexus.training.loop import Counters
-from nexus.training.presets import RETURNS, algorithm_preset, resolve_preset, settled
+from nexus.training.presets import RETURNS
 from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import AGENT_FILE, RUN_FILE, fill_networks, load_weights, weights_of
+from nexus.training.same_run import has_final_weights, mark_of_weights, require_same_run
 
 __all__ = [
     "Listener",
@@ -56,38 +60,25 @@ __all__ = [
     "train",
 ]
 
-SEEN = "seen"  # where an agent has it
-END_STATES, MOST_AT_END = 512, 0.05  # states that are asked, and the share of their probability on one end
-MOST_FRAMES = 1_000  # of a stack or a skip, in what a run's file says
-MOST_THREADS = 8  # of torch: a batch of 32 images is not worth more
+SEEN = "seen"  # attribute of an agent that holds it
+END_STATES, MOST_AT_END = 512, 0.05  # states to check, and the largest probability allowed on one end
+MOST_FRAMES = 1_000  # limit of a stack or a skip read from a run's file
+MOST_THREADS = 8  # for torch: a batch of 32 images does not profit from more
 LARGE_TORSOS = (
     "nature_cnn",
     "nips_cnn",
     "impala_cnn",
-)  # an update of theirs takes tens of milliseconds and tens of megabytes
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+)  # torsos whose updates take tens of milliseconds and tens of megabytes
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
 def make_config(env: EnvSource, preset: str | None = None, **settings: Any) -> TrainConfig:
-    """Return the preset's settings for `env`, over them what the algorithm brings and what the preset has for both.
-
-    `settings` go over all of them.
+    """Return the settings of a run on `env`, as `resolve` combines them.
 
     Raises:
-        ConfigError: the preset or a setting is unknown, or a value is impossible.
+        ConfigError: the preset or a setting is unknown, or a value is invalid.
     """
-    return configured(env, preset, settings)[1]
-
-
-def configured(
-    env: EnvSource, preset: str | None, settings: Mapping[str, Any]
-) -> tuple[str | None, TrainConfig, list[str]]:
-    """Return the name of the preset, what `make_config` returns, and what was given up for the user's settings."""
-    name, values = resolve_preset(preset, name_of(env))
-    algorithm = algorithm_name(settings.get("algorithm", values.get("algorithm", "dqn")))
-    values |= {**algorithm_named(algorithm).settings, **algorithm_preset(name, name_of(env), algorithm)}
-    values, said = settled(values, settings)
-    return name, TrainConfig.from_mapping({**values, **settings}), said
+    return resolve(env, settings, preset).config
 
 
 def train(
@@ -104,33 +95,31 @@ def train(
 
     Args:
         env: a Gymnasium id, a `module:Id`, or a function that makes an environment.
-        preset: named settings; None takes those tuned for `env` if there are any.
-        config: all settings at once, in place of `preset` and `settings`.
-        run_dir: a new or empty folder for the run, in place of one below `runs/`.
-        listener: told of the start, each step and each evaluation.
+        preset: named settings; None for those tuned for `env`, if any.
+        config: all settings at once, instead of `preset` and `settings`.
+        run_dir: a new or empty folder for the run, instead of one below `runs/`.
+        listener: called at the start, at each step and at each evaluation.
         verbose: whether to show the run on the console; None shows it in a terminal and in a notebook, unless there is
             a listener.
         settings: any field of `TrainConfig`.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM stopped it, which also ends a loop over seeds;
-            everything is saved, and `resume` goes on. Its `result` is what would have been returned.
+            everything is saved, and `resume` continues. Its `result` is what would have been returned.
         ConfigError: the environment or a setting can't be used.
         RunError: the folder can't be written to.
         EnvError: the environment failed.
         DivergenceError: a loss or gradient is not finite, and `on_divergence` is "stop" or did not help.
     """
-    from nexus.cli.progress import watching  # brings rich, for which nobody who only loads an agent should wait
+    from nexus.cli.progress import watching  # imports rich, which loading an agent does not need
 
-    require_whole_config(config, settings)
+    resolved = whole_or_resolved(env, preset, config, settings)
     run_dir = None if run_dir is None else folder_of(run_dir, "run_dir")
-    said: list[str] = []
-    if config is None:
-        preset, config, said = configured(env, preset, settings)
+    config = resolved.config
     with watching(listener, verbose) as (told, finish):
-        with Run(env, preset, config, run_dir, told) as run, process_for(run.parts.agent, config.threads):
+        with Run(env, resolved.preset, config, run_dir, told) as run, process_for(run.parts.agent, config.threads):
             remember(run.parts.agent, Seen(run.parts.spec, config.eval_max_steps))
-            for text in [*said, *notices(run.plan)]:
+            for text in [*resolved.notes, *notices(run.plan)]:
                 told.on_notice(text)
             result = run.run()
             if result.stopped_by is None and range_is_assumed(run.plan):
@@ -140,20 +129,11 @@ def train(
     return unless_interrupted(result)
 
 
-def require_whole_config(config: Any, settings: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` unless `config` is none, or a config beside which there are no settings."""
-    if not isinstance(config, TrainConfig | None):
-        kind = type(config).__name__
-        raise ConfigError(f"config is a {kind}: needs a TrainConfig; settings alone go in as they are, as in gamma=0.9")
-    if config is not None and settings:
-        raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
-
-
 def folder_of(run: Any, name: str = "run") -> Path:
-    """Return the folder of a run that is named by its path or by its result.
+    """Return the folder of a run given as a path or as its result.
 
     Raises:
-        ConfigError: it is named by something else.
+        ConfigError: it is neither.
     """
     if isinstance(run, TrainResult):
         return run.run_dir
@@ -164,24 +144,24 @@ def folder_of(run: Any, name: str = "run") -> Path:
 
 
 def notices(plan: Plan) -> list[str]:
-    """Say what of a run's settings is probably not meant."""
+    """Return notices on settings that are probably unintended."""
     said = [] if plan.config.said_of_exploration is None else [plan.config.said_of_exploration]
     if range_is_assumed(plan):
         said.append(
             f"no range of returns is known for {plan.env}: {plan.config.v_min:g} to {plan.config.v_max:g} is assumed, "
-            "and what lies beyond can't be told from its ends; set v_min and v_max to what a discounted return can be"
+            "and returns beyond it are clipped; set v_min and v_max to the range of discounted returns"
         )
     return said
 
 
 def range_is_assumed(plan: Plan) -> bool:
-    """True if values are distributions on atoms where the defaults put them, and nothing is known of the returns."""
+    """True if values are distributions on the default atoms, and nothing is known about the returns."""
     at_defaults = (plan.config.v_min, plan.config.v_max) == (AgentConfig.v_min, AgentConfig.v_max)
     return isinstance(plan.agent.q_network.readout, CategoricalReadout) and at_defaults and plan.env not in RETURNS
 
 
 def said_of_ends(agent: DQNAgent, replay: AnyReplay) -> list[str]:
-    """Say if the returns of replayed states lie on the first or last atom: they are probably beyond it."""
+    """Return notices if the returns of replayed states lie on the first or last atom, so probably beyond it."""
     network, count = agent.q_network, min(len(replay), END_STATES)
     if not count:
         return []
@@ -192,8 +172,8 @@ def said_of_ends(agent: DQNAgent, replay: AnyReplay) -> list[str]:
         mass = output.distribution[rows].softmax(-1).mean(0)  # [N]
     ends = (("v_min", agent.settings.v_min, float(mass[0])), ("v_max", agent.settings.v_max, float(mass[-1])))
     return [
-        f"{share:.0%} of the probability of returns lies on the assumed {name} = {end:g} after the training: they are "
-        f"probably beyond it; train again with v_min and v_max at what a discounted return can be"
+        f"{share:.0%} of the probability of returns lies on the assumed {name} = {end:g} after the training: returns "
+        f"are probably beyond it; train again with v_min and v_max set to the range of discounted returns"
         for name, end, share in ends
         if share > MOST_AT_END
     ]
@@ -203,7 +183,7 @@ def unless_interrupted(result: TrainResult) -> TrainResult:
     """Return the result of a run, or raise `KeyboardInterrupt` with it if a signal ended the run."""
     if result.stopped_by is None:
         return result
-    where = f"stopped at step {result.counters.steps} and saved: resume {result.run_dir} to go on"
+    where = f"stopped at step {result.counters.steps} and saved: resume {result.run_dir} to continue"
     raise interrupted(where, result)
 
 
@@ -217,25 +197,25 @@ def resume(
     listener: Listener | None = None,
     verbose: bool | None = None,
 ) -> TrainResult:
-    """Go on with a run that was stopped or killed, as if nothing had happened; or go further with one that is finished.
+    """Continue a run that was stopped or killed as if nothing had happened, or train a finished one further.
 
-    On the CPU, with the same versions and as many threads, what comes out is bit for bit what an unbroken run gives. It
-    goes on from the newest checkpoint that is whole. Only a run that was stopped before its first one, with nothing
-    learned, begins again.
+    On the CPU, with the same versions and number of threads, the result is bit for bit that of an uninterrupted run. It
+    continues from the newest undamaged checkpoint. Only a run that was stopped before its first checkpoint, with
+    nothing learned, starts again.
 
     Args:
         run: its folder, or its result.
         env: the function that makes its environment, if it was trained on a function.
-        total_steps: train to this step, in place of what was planned; a target return that was reached counts no more.
-        on_divergence: another answer to a divergence than the run began with.
-        device: where to go on, instead of where it was trained; another kind of device computes other last bits.
-        listener: told of the start, each step, each evaluation, and of what is odd.
-        verbose: whether to show the run on the console, as `train` takes it.
+        total_steps: train to this step instead of the planned one; a target return already reached no longer counts.
+        on_divergence: what to do on divergence, if different from the run's setting.
+        device: device to continue on, instead of the run's; another type of device changes the last bits.
+        listener: called at the start, at each step, at each evaluation, and with notices.
+        verbose: whether to show the run on the console, as in `train`.
 
     Raises:
-        RunError: the folder is no run, is damaged, is in use, or has nothing to go on from.
-        ConfigError: the run is finished, or `total_steps` lies behind it.
-        KeyboardInterrupt: as `train` raises it.
+        RunError: the folder is not a run, is damaged, is in use, or has nothing to continue from.
+        ConfigError: the run is finished, or is already past `total_steps`.
+        KeyboardInterrupt: as in `train`.
     """
     from nexus.cli.progress import watching
 
@@ -253,7 +233,7 @@ def resumed(
     device: str | None,
     listener: Listener,
 ) -> TrainResult:
-    """Do what `resume` does, and return what it leaves even if a signal ended it."""
+    """Do the work of `resume`, and return the result even if a signal ended the run."""
     about = read_unedited_run(run)
     config = config_of(about, run)
     planned, target = config.total_steps, config.target_return
@@ -263,22 +243,21 @@ def resumed(
         config = replace(config, on_divergence=on_divergence)
     further = config.total_steps != planned
     if about.get("status") == "finished" and not further:
-        raise ConfigError(f"{run} is finished: to go further, name more than its {planned} steps as total_steps")
+        raise ConfigError(f"{run} is finished: to train further, set total_steps to more than {planned}")
     require_checkpoint(about, Path(run))
-    source = spec_on(seen_in(run, about).spec, env, None, listener).source
+    source = spec_on(seen_in(run, about).spec, env, None, None, listener).source
     settings = agent_settings(about, run)
-    require_agreement(settings, config, run)
-    config = on_device(config, device, run, listener)
+    config = on_device(config, device, state_shape_of(settings), run, listener)
     settings["device"] = config.device
     if about.get("status") == "diverged" and config.on_divergence == "stop":
-        listener.on_notice("it diverged, and with the same settings will again: try on_divergence rollback")
+        listener.on_notice("it diverged, and will again with the same settings: try on_divergence rollback")
     if further and target is not None and about.get("status") == "finished":
         config = replace(config, target_return=None)
-        listener.on_notice(f"it goes to step {config.total_steps}, whether or not it reaches its target of {target:g}")
+        listener.on_notice(f"it trains to step {config.total_steps}, even if it reaches its target of {target:g}")
     with Run(source, about.get("preset"), config, run, listener, True, agent_from(settings)) as again:
         if again.parts.agent.device.type != "cpu":
-            listener.on_notice(f"on {again.parts.agent.device} the last bits may differ from those of an unbroken run")
-        again.course.reached_target = again.course.reached_target and not further  # more was asked for
+            listener.on_notice(f"on {again.parts.agent.device} the last bits may differ from an uninterrupted run's")
+        again.course.reached_target = again.course.reached_target and not further  # it was asked to go further
         for text in stretched(config, planned, again.parts.counters):
             listener.on_notice(text)
         remember(again.parts.agent, Seen(again.parts.spec, config.eval_max_steps))
@@ -286,32 +265,44 @@ def resumed(
             return again.run()
 
 
-def on_device(config: TrainConfig, device: str | None, run: str | os.PathLike[str], listener: Listener) -> TrainConfig:
+def state_shape_of(settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the shape of a state, of settings that have made an agent."""
+    given = settings["state_dim"]
+    return tuple(given) if isinstance(given, list) else (given,)
+
+
+def on_device(
+    config: TrainConfig,
+    device: str | None,
+    state_shape: tuple[int, ...],
+    run: str | os.PathLike[str],
+    listener: Listener,
+) -> TrainConfig:
     """Return the settings of a run for where it goes on.
 
     Raises:
-        ConfigError: it was trained on a device that there is not, and nobody named another.
+        ConfigError: it was trained on a device that is not available here, and no other was named.
     """
     trained = config.device
     if device is None:
         if is_lacking(trained):
+            way = "cuda" if trained.startswith("cuda:") and not is_lacking("cuda") else "cpu"
             raise ConfigError(
-                f'{run} was trained on {trained}, which is not to be had here: add --device cpu (device="cpu" in '
-                "Python) to go on without it; from there on the last bits differ"
+                f'{run} was trained on {trained}, which is not available here: add --device {way} (device="{way}" in '
+                "Python) to continue on another device; from there on the last bits differ"
             )
         return config
     config = replace(config, device=device)
-    if config.device != trained:
-        resolve_device(config.device, ())
+    now = resolve_device(config.device, state_shape)
+    if is_lacking(trained) or now != resolve_device(trained, state_shape):
         listener.on_notice(
-            f"it was trained on {trained} and goes on on {config.device}: the numbers may differ from those of an "
-            "unbroken run"
+            f"it was trained on {trained} and continues on {now}: the numbers may differ from those of an unbroken run"
         )
     return config
 
 
 def is_lacking(device: Any) -> bool:
-    """True for a graphics card or the like that there is not; not for what is no device at all."""
+    """True for a GPU or the like that is not available here; not for what is no device at all."""
     try:
         lacking = torch.device(device).type != "cpu"
         resolve_device(device, ())
@@ -323,18 +314,18 @@ def is_lacking(device: Any) -> bool:
 
 
 def require_checkpoint(about: Mapping[str, Any], run: Path) -> None:
-    """Raise `RunError` if a run has learned something and no checkpoint to go on from: it would be lost."""
+    """Raise `RunError` if a run has learned something but has no checkpoint: what it learned would be lost."""
     progress = about.get("progress")
     begun = progress.get("steps") != 0 if isinstance(progress, Mapping) else True
     if begun and about.get("status") != "running" and not Checkpoints(run, keep=1).present():
         raise RunError(
-            f"{run} has no checkpoint, so it can't go on, and beginning again would cost what it learned: train anew "
-            f"in another folder, as with: nexus train --config {run}"
+            f"{run} has no checkpoint, so it can't continue, and starting again would discard what it learned: train "
+            f"again in another folder, with: nexus train --config {run}"
         )
 
 
 def stretched(config: TrainConfig, planned: int, counters: Counters) -> list[str]:
-    """Say which schedules jump because a run goes to another last step than planned."""
+    """Return a notice on schedules that jump because the run's last step was changed."""
     if config.total_steps == planned:
         return []
     said = []
@@ -354,7 +345,7 @@ def config_of(about: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainCon
     """Return the settings of a run.
 
     Raises:
-        RunError: it has none, or some that this version does not know.
+        RunError: it has none, or some are unknown to this version.
     """
     values = about.get("config")
     try:
@@ -366,29 +357,41 @@ def config_of(about: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainCon
 
 
 def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the settings of a run's agent, if its weights have the size that they describe. Allocates nothing.
+    """Return the settings of a run's agent if they match the size of its weights. Allocates nothing.
+
+    They are those of the run's config, and the shapes of states and actions. Until format 3 a run said the agent's
+    settings twice, which must agree.
 
     Raises:
-        RunError: there are none, they make no agent, or one of another size.
+        RunError: there are none, or they describe no valid agent, or one of another size.
     """
     path = Path(run) / RUN_FILE
-    settings = about.get("agent")
-    if not isinstance(settings, Mapping):
+    described = about.get("agent")
+    if not isinstance(described, Mapping):
         raise RunError(f"{path} does not describe its agent")
+    config = config_of(about, run)
+    own = {field.name: getattr(config, field.name) for field in fields(AgentConfig)}
+    settings = {**described, **own}
     there = largest_weights(Path(run))
     state_dim = settings.get("state_dim")
     sizes = [settings.get(name) for name in ("hidden_dim", "hidden_layers", "atoms", "quantiles", "action_dim")]
     sizes += state_dim if isinstance(state_dim, list) else [state_dim]
     try:
         if any(size is not None and size > there for size in sizes) or own_bytes(settings) > there:
-            raise RunError(f"{path} describes an agent of another size than its weights")
+            raise RunError(f"{path} describes an agent whose size differs from its weights")
     except (ConfigError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise RunError(f"{path} describes an agent that can't be made: {one_line(error)}") from None
-    return {**read_before(about), **settings}
+    stacked = config.frame_stack == 1 or (isinstance(state_dim, list) and state_dim[:1] == [config.frame_stack])
+    other = [name for name in own if name in described and described[name] != own[name]]
+    parts = [settings, *settings.get("state_parts", [])]
+    other += ["scale_observations"] * (config.scale_observations != any("state_bounds" in part for part in parts))
+    if other or not stacked:
+        raise RunError(f"{path}: config and agent differ in {', '.join(other) or 'frame_stack'}")
+    return settings
 
 
 def read_before(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was taken for granted when there was no setting for it: where the channels of an image are."""
+    """Return settings that were implicit in older runs: the position of an image's channels."""
     agent = about.get("agent")
     state_dim = agent.get("state_dim") if isinstance(agent, Mapping) else None
     match state_dim:
@@ -398,7 +401,7 @@ def read_before(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def largest_weights(run: Path) -> int:
-    """Return the bytes of the largest file that may hold the weights of a run.
+    """Return the size in bytes of the largest file that may contain the weights of a run.
 
     Raises:
         RunError: there is none.
@@ -406,18 +409,8 @@ def largest_weights(run: Path) -> int:
     names = [AGENT_FILE, *(str(path.relative_to(run)) for path in run.glob("checkpoints/*/state.safetensors"))]
     files = [inside(run, name) for name in names if (run / name).exists()]
     if not files:
-        raise RunError(f"{run} has no {AGENT_FILE} and no checkpoint: it was stopped as it began; train it again")
+        raise RunError(f"{run} has no {AGENT_FILE} and no checkpoint: it was stopped too early; train it again")
     return max(path.stat().st_size for path in files)
-
-
-def require_agreement(settings: Mapping[str, Any], config: TrainConfig, run: str | os.PathLike[str]) -> None:
-    """Raise `RunError` unless the agent that the config would make is the one that the run has."""
-    state_dim = settings["state_dim"]
-    stacked = config.frame_stack == 1 or (isinstance(state_dim, list) and state_dim[:1] == [config.frame_stack])
-    other = [field.name for field in fields(AgentConfig) if settings.get(field.name) != getattr(config, field.name)]
-    other += ["scale_observations"] * (config.scale_observations != ("state_bounds" in settings))
-    if other or not stacked:
-        raise RunError(f"{Path(run) / RUN_FILE}: config and agent differ in {', '.join(other) or 'frame_stack'}")
 
 
 def own_bytes(settings: Mapping[str, Any]) -> int:
@@ -435,15 +428,15 @@ def load_agent(
     """Return the agent of a run folder, with its weights.
 
     Args:
-        run: the folder, or the result of the run.
+        run: the folder or the result of the run.
         checkpoint: "best" for the weights with the best evaluation, "latest", or the steps of a checkpoint; None for
             the weights at the end of the run, or of the latest checkpoint if it has not ended.
-        device: where to, instead of where it was trained; None takes the CPU where that is not to be had.
+        device: where to, instead of where it was trained; None takes the CPU if that is not available here.
         listener: told of what is odd.
 
     Raises:
         RunError: the folder is no run, has no such checkpoint, or its files are damaged or don't fit each other.
-        ConfigError: the device is not to be had.
+        ConfigError: the device is not available here.
     """
     listener, run = Listener() if listener is None else listener, folder_of(run)
     return agent_of(read_run_or_copy(run, listener.on_notice), run, checkpoint, device, listener)
@@ -456,70 +449,76 @@ def agent_of(
     device: str | None,
     listener: Listener,
 ) -> DQNAgent:
-    """Return what `load_agent` does, of a run that was read already."""
+    """Do the work of `load_agent` for a run that was read already."""
     settings = agent_settings(about, run) | {"compile": False}
     if device is not None:
         settings["device"] = convert("device", device, str)
         resolve_device(settings["device"], ())
     elif is_lacking(settings.get("device", "auto")):
         listener.on_notice(
-            f"{run} was trained on {settings['device']}, which is not to be had here: its agent is on the CPU"
+            f"{run} was trained on {settings['device']}, which is not available here: its agent is on the CPU"
         )
         settings["device"] = "cpu"
     try:
         agent = agent_from(settings)
     except (ConfigError, TypeError, ValueError) as error:
         raise RunError(f"{Path(run) / RUN_FILE} describes an agent that can't be made: {one_line(error)}") from None
-    best = next(iter(BestWeights(Path(run)).present()), None)
-    if checkpoint is None and about.get("status") == "running" and Checkpoints(Path(run), keep=1).present():
-        checkpoint = "latest"  # it was killed, or still trains: its weights at the end are none yet
+    best = BestWeights(Path(run), about)
+    scored = next(iter(best.present()), None)
+    if checkpoint is None and not has_final_weights(about, Path(run)):
+        checkpoint = "latest"
     if checkpoint is None:
-        load_weights(Path(run), agent.networks, must_carry=about["format"] > 1)
-    elif checkpoint == "best" and best is not None:
-        load_best(Path(run), agent, best.steps)
+        load_weights(Path(run), agent.networks, mark_of_weights(about), must_carry=about["format"] > 1)
+    elif checkpoint == "best" and scored is not None:
+        load_best(best, agent, scored.steps)
     else:
-        load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint))
+        load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint), about)
     explore_as_trained(agent, about, run)
-    with suppress(RunError):  # to act it needs no environment
+    with suppress(RunError):  # it needs no environment to act
         remember(agent, seen_in(run, about))
     return agent
 
 
 def explore_as_trained(agent: DQNAgent, about: Mapping[str, Any], run: str | os.PathLike[str]) -> None:
-    """Set ε and the temperature to what they were when the training ended."""
+    """Set ε and the temperature to their values at the end of training."""
     match about.get("progress"):
         case {"steps": int(steps), "episodes": int(episodes)} if steps >= 0 and episodes >= 0:
-            with suppress(RunError):  # acting greedily needs no more than the agent's own settings
+            with suppress(RunError):  # acting greedily needs only the agent's settings
                 config = config_of(about, run)
                 agent.epsilon = config.epsilon_at(steps, episodes)
                 agent.temperature = config.temperature_at(steps, episodes)
 
 
-def load_best(run: Path, agent: DQNAgent, steps: int) -> None:
+def load_best(best: BestWeights, agent: DQNAgent, steps: int) -> None:
     """Fill an agent's networks with the weights that scored best."""
     limit = 2 * sum(value.nbytes for value in weights_of(agent.networks).values())
-    fill_networks(agent.networks, BestWeights(run).read(steps, limit), run / BEST / f"{steps}.safetensors")
+    fill_networks(agent.networks, best.read(steps, limit), best.run / BEST / f"{steps}.safetensors")
 
 
-def load_checkpoint(run: Path, agent: DQNAgent, steps: int) -> None:
-    """Fill an agent's networks from a checkpoint."""
+def load_checkpoint(run: Path, agent: DQNAgent, steps: int, about: Mapping[str, Any]) -> None:
+    """Fill an agent's networks from a checkpoint.
+
+    Raises:
+        RunError: it is of another run than `about` describes, or a file is missing or damaged.
+    """
     checkpoint = read_checkpoint(run, steps)
+    require_same_run(about, checkpoint.about, f"{run}: checkpoint {steps}")
     arrays = part(checkpoint.read_state(limit=checkpoint.arrays.bytes), "agent")
     weights = {name: value for name, value in arrays.items() if name.partition(".")[0] in agent.networks}
     fill_networks(agent.networks, weights, run / checkpoint.arrays_name)
 
 
 def steps_of(run: Path, checkpoint: str | int) -> int:
-    """Return the steps of a checkpoint named as `load_agent` takes it.
+    """Return the steps of a checkpoint, named as in `load_agent`.
 
     Raises:
-        RunError: there is no such checkpoint, or one that must be compared is damaged.
+        RunError: there is no such checkpoint, or one needed for comparison is damaged.
     """
     present = Checkpoints(run, keep=1).present()
-    if checkpoint == "best":  # of a run of format 2; later ones keep the weights themselves
+    if checkpoint == "best":  # in a run of format 2; later formats keep the weights themselves
         best = best_of(read_checkpoint(run, steps) for steps in present)
         if best is None:
-            raise RunError(f"{run} has no weights with a score: it was not evaluated; take latest")
+            raise RunError(f"{run} has no weights with a score: it was not evaluated; use latest")
         return best
     if not present:
         raise RunError(f"{run} has no checkpoint")
@@ -540,32 +539,33 @@ def evaluate(
     seed: int = 0,
     max_steps: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    wrappers: Any = None,
     checkpoint: str | int | None = None,
     device: str | None = None,
     listener: Listener | None = None,
 ) -> Evaluation:
     """Play full episodes with an agent, with that of a result, or with that of a run folder.
 
-    An agent that was trained or loaded here sees the environment as it did while it was trained: `frame_skip`,
-    `frame_stack`, `env_kwargs` and an Atari game's protocol are known.
+    An agent that was trained or loaded in this process sees the environment as in training: `frame_skip`,
+    `frame_stack`, `env_kwargs`, `wrappers` and an Atari game's protocol carry over.
 
     Args:
         agent: the agent, the result of a training, or the folder of a run.
-        env: an id or a function; None takes the environment that it was trained on.
-        episodes: how many; None for 100, or what the protocol of an Atari game says.
-        epsilon: probability of a random action, never the one left from training unless you pass it; None for 0, or
-            what the protocol says.
-        seed: of the environments.
-        max_steps: of an episode, which is cut off there; None for what the training said, 100,000 if nothing else.
-        env_kwargs: for the maker of the environment; None for those of the training, if the environment is that too.
-        checkpoint: of the run folder, as `load_agent` takes it.
+        env: an id or a function; None for the environment that it was trained on.
+        episodes: number of episodes; None for 100, or the number in an Atari game's protocol.
+        epsilon: probability of a random action, independent of training; None for 0, or the protocol's ε.
+        seed: seed of the environments.
+        max_steps: steps after which an episode is cut off; None for the setting of the training, or else 100,000.
+        env_kwargs: arguments of the environment; None for those of the training, if the environment is the same.
+        wrappers: around the environment, as `TrainConfig` takes them; None for those of the training.
+        checkpoint: checkpoint of the run folder, as in `load_agent`.
         device: likewise.
-        listener: told of each step, and of what is odd.
+        listener: called at each step, and with notices.
 
     Raises:
-        RunError: the folder is no run, has no such checkpoint, or its environment was a function, which a folder
-            can't keep.
-        ConfigError: the environment does not fit the agent, or a number is impossible.
+        RunError: the folder is not a run, has no such checkpoint, or its environment was a function, which a folder
+            can't store.
+        ConfigError: the environment does not fit the agent, or an argument is out of range.
     """
     episodes, epsilon = convert("episodes", episodes, int | None), convert("epsilon", epsilon, float | None)
     seed, max_steps = convert("seed", seed, int), convert("max_steps", max_steps, int | None)
@@ -582,13 +582,13 @@ def evaluate(
     if isinstance(agent, DQNAgent):
         for name, value in (("checkpoint", checkpoint), ("device", device)):
             if value is not None:
-                raise ConfigError(f"{name} = {value!r}: needs the folder of a run in place of an agent")
+                raise ConfigError(f"{name} = {value!r}: needs the folder of a run instead of an agent")
         player, seen = agent, seen_by(agent, env)
     else:
         folder = folder_of(agent)
         about = read_run_or_copy(folder, listener.on_notice)
         player, seen = agent_of(about, folder, checkpoint, device, listener), seen_in(folder, about)
-    spec = spec_on(seen.spec, env, env_kwargs, listener)
+    spec = spec_on(seen.spec, env, env_kwargs, wrappers, listener)
     if env is not None:
         with closing(make_env(spec)) as one:
             require_fit(player, one)
@@ -616,27 +616,28 @@ def evaluate(
 def require_fit(agent: DQNAgent, env: gym.Env[Any, Any]) -> None:
     """Raise `ConfigError` unless the environment has the states and actions that the agent was made for."""
     name = type(env.unwrapped).__name__ if env.spec is None else env.spec.id
-    shape, _, action_dim = describe_spaces(env.observation_space, env.action_space, name)
-    if (shape, action_dim) != (agent.state_shape, agent.action_dim):
+    _, _, action_dim = describe_spaces(env.observation_space, env.action_space, name)
+    states = composition(env.observation_space)
+    if (states, action_dim) != (agent.states.composition, agent.action_dim):
         raise ConfigError(
-            f"{name} has states of shape {shape} and {action_dim} actions: "
-            f"the agent was made for {agent.state_shape} and {agent.action_dim}"
+            f"{name} has states of shape {states} and {action_dim} actions: "
+            f"the agent was made for {agent.states.composition} and {agent.action_dim}"
         )
 
 
 @dataclass(frozen=True)
 class Seen:
-    """How an agent saw the environment that it was trained on, and how long it was let play in an evaluation."""
+    """How an agent saw its training environment, and the step limit of its evaluations."""
 
     spec: EnvSpec
     eval_max_steps: int = LONGEST
 
     def __deepcopy__(self, memo: object) -> Self:
-        return self  # it belongs to a copy of the agent as well
+        return self  # shared with copies of the agent
 
 
 class Lost:
-    """Stands for the function that a run was trained on, which a folder can't keep."""
+    """Stands for the function that a run was trained on, which a folder can't store."""
 
     def __init__(self, name: str, run: str | os.PathLike[str]) -> None:
         self.__name__ = name
@@ -647,12 +648,12 @@ class Lost:
 
 
 def remember(agent: DQNAgent, seen: Seen) -> None:
-    """Let an agent know how it saw its environment, for `evaluate`."""
+    """Record on an agent how it saw its environment, for `evaluate`."""
     vars(agent)[SEEN] = seen
 
 
 def seen_by(agent: DQNAgent, env: EnvSource | None) -> Seen:
-    """Return how an agent saw its environment; of one that was not trained or loaded here, what its shape says."""
+    """Return how an agent saw its environment, inferred from its shape if it was not trained or loaded here."""
     known = vars(agent).get(SEEN)
     if isinstance(known, Seen):
         return known
@@ -667,7 +668,7 @@ def seen_in(run: str | os.PathLike[str], about: Mapping[str, Any]) -> Seen:
     """Return how a run saw its environment.
 
     Raises:
-        RunError: its `run.json` does not tell, or names a module in the run's own folder.
+        RunError: its `run.json` does not say, or names a module in the run's own folder.
     """
     path, config = Path(run) / RUN_FILE, about.get("config")
     config = config if isinstance(config, Mapping) else {}
@@ -679,15 +680,22 @@ def seen_in(run: str | os.PathLike[str], about: Mapping[str, Any]) -> Seen:
         config.get(name, usual) for name, usual in (("frame_skip", 1), ("frame_stack", 1), ("eval_max_steps", LONGEST))
     )
     if not all(is_count(size, MOST_FRAMES) for size in (skip, stack)) or not is_count(longest, LONGEST):
-        raise RunError(f"{path} does not tell how its environment was wrapped")
+        raise RunError(f"{path} does not say how its environment was wrapped")
     protocol, size = (config.get(name) if is_atari(source) else None for name in ("protocol", "frame_size"))
-    if not (size is None or (isinstance(size, int) and LEAST_FRAME <= size <= MOST_FRAME)):
+    flatten = config.get("flatten_actions", False)
+    if not isinstance(flatten, bool):
         raise RunError(f"{path} does not tell how its environment was wrapped")
+    if not (size is None or (isinstance(size, int) and LEAST_FRAME <= size <= MOST_FRAME)):
+        raise RunError(f"{path} does not say how its environment was wrapped")
     try:
         kwargs = kwargs_for(source, config.get("env_kwargs", {}))
-        return Seen(EnvSpec(source, skip, stack, kwargs, protocol, size), longest)
+        wrappers = import_names("wrappers", config.get("wrappers", []))
+        seen = Seen(EnvSpec(source, skip, stack, kwargs, protocol, size, flatten, wrappers), longest)
     except (ConfigError, TypeError) as error:
-        raise RunError(f"{path} does not tell how its environment was made: {one_line(error)}") from None
+        raise RunError(f"{path} does not say how its environment was made: {one_line(error)}") from None
+    for wrapper in wrappers:
+        require_foreign_module(wrapper, Path(run), "wrappers")
+    return seen
 
 
 def is_count(value: Any, most: int) -> bool:
@@ -695,65 +703,79 @@ def is_count(value: Any, most: int) -> bool:
     return isinstance(value, int) and 1 <= value <= most
 
 
-def spec_on(seen: EnvSpec, env: EnvSource | None, env_kwargs: Mapping[str, Any] | None, listener: Listener) -> EnvSpec:
-    """Return an environment as an agent sees it that was trained on another, or on the same.
+def spec_on(
+    seen: EnvSpec, env: EnvSource | None, env_kwargs: Mapping[str, Any] | None, wrappers: Any, listener: Listener
+) -> EnvSpec:
+    """Return an environment, wrapped for an agent that was trained on the same or on another one.
 
     Args:
         seen: the environment that it was trained on.
-        env: None for that one.
-        env_kwargs: None for its own, if it is that one.
-        listener: told of what is carried over to another environment.
+        env: the environment; None for that of the training.
+        env_kwargs: its arguments; None for those of the training, if it is the same environment.
+        wrappers: around it; None for those of the training.
+        listener: called with a notice on what carries over to another environment.
 
     Raises:
-        RunError: it was a function, which a folder can't keep.
-        ConfigError: the environment takes no such `env_kwargs`.
+        RunError: it was a function, which a folder can't store.
+        ConfigError: the environment does not accept these `env_kwargs` or `wrappers`.
     """
     if env is None and isinstance(seen.source, Lost):
         seen.source()
     source = seen.source if env is None else canonical(env)
+    around = seen.wrappers if wrappers is None else import_names("wrappers", wrappers)
     if name_of(source) == name_of(seen.source):
         kwargs = seen.kwargs if env_kwargs is None else kwargs_for(source, env_kwargs)
-        return replace(seen, source=source, kwargs=kwargs)
+        return replace(seen, source=source, kwargs=kwargs, wrappers=around)
     frames = ("frame_skip", seen.frame_skip), ("frame_stack", seen.frame_stack)
-    kept = ", ".join(f"{name} = {count}" for name, count in frames if count > 1)
-    kept = f"with {kept} as there" if kept else ""
-    dropped = "without the env_kwargs from there" if seen.kwargs and env_kwargs is None else ""
+    carried = [f"{name} = {count}" for name, count in frames if count > 1]
+    carried += [f"wrappers {', '.join(seen.wrappers)}"] if seen.wrappers and wrappers is None else []
+    kept = f"with {', '.join(carried)} as in training" if carried else ""
+    dropped = "without the env_kwargs of the training" if seen.kwargs and env_kwargs is None else ""
     if kept or dropped:
         how = " and ".join(filter(None, (kept, dropped)))
         listener.on_notice(f"the agent was trained on {name_of(seen.source)}; {name_of(source)} is played {how}")
     protocol, size = (seen.protocol, seen.frame_size) if is_atari(source) else (None, None)
     kwargs = kwargs_for(source, env_kwargs or {})
-    return EnvSpec(source, seen.frame_skip, seen.frame_stack, kwargs, protocol, size)
+    return EnvSpec(source, seen.frame_skip, seen.frame_stack, kwargs, protocol, size, seen.flatten_actions, around)
 
 
 def env_of_run(
     run: str | os.PathLike[str],
     env: EnvSource | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    wrappers: Any = None,
     listener: Listener | None = None,
 ) -> EnvSpec:
-    """Return the environment that a run was trained on, or another one, wrapped as it was then."""
+    """Return the environment that a run was trained on, or another one, wrapped as in training."""
     listener = Listener() if listener is None else listener
-    return spec_on(seen_in(run, read_run_or_copy(run, listener.on_notice)).spec, env, env_kwargs, listener)
+    return spec_on(seen_in(run, read_run_or_copy(run, listener.on_notice)).spec, env, env_kwargs, wrappers, listener)
 
 
-def require_foreign_module(env: str, run: Path) -> None:
-    """Raise `RunError` if the module of a `module:Id` lies inside the run: a run must not bring code along."""
-    module, colon, _ = env.rpartition(":")
+def require_foreign_module(name: str, run: Path, setting: str = "env") -> None:
+    """Raise `RunError` if the module of a `module:Id` lies inside the run: a run must not supply code.
+
+    Args:
+        name: the `module:Id`, or a `module:Wrapper`.
+        run: the run's folder.
+        setting: which names it.
+    """
+    module, colon, _ = name.rpartition(":")
     if not colon:
         return
     top, *rest = module.split(".")
     try:
-        spec = find_spec(top)  # looks, and imports nothing
+        spec = find_spec(top)  # searches without importing
     except (ImportError, ValueError):
         spec = None
     places = [] if spec is None else [*(spec.submodule_search_locations or []), spec.origin or ""]
     if any(Path(place, *rest).resolve().is_relative_to(run.resolve()) for place in places if place):
-        raise RunError(f"{run} wants code from its own folder, {module}: it is not imported; pass env= to use another")
+        raise RunError(
+            f"{run} asks for code from its own folder, {module}: it is not imported; pass another {setting}="
+        )
 
 
 class ProcessThreads:
-    """How many threads torch has in this process, while runs want a number of their own."""
+    """The number of torch's threads in this process, while runs set different numbers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -762,7 +784,7 @@ class ProcessThreads:
 
     @contextmanager
     def set_to(self, threads: int | None, most: int) -> Iterator[None]:
-        """Set them for a run, to so many or at most as many as there were; the last run that ends puts them back."""
+        """Set the number for a run, or limit it to `most`; the last run to end restores it."""
         with self._lock:
             self._before = self._before if self._runs else torch.get_num_threads()
             self._runs += 1
@@ -782,20 +804,21 @@ PROCESS_THREADS = ProcessThreads()
 @contextmanager
 def process_for(agent: DQNAgent, threads: int | None) -> Iterator[None]:
     """Set the process to learn with this agent: torch's threads for a while, and glibc's memory for good."""
-    large = agent.device.type == "cpu" and torso_of(agent.settings, agent.state_shape) in LARGE_TORSOS
+    torsos = agent.states.torsos(agent.settings)
+    large = agent.device.type == "cpu" and any(torso in LARGE_TORSOS for torso in torsos)
     if large and sys.platform == "linux":
         keep_freed_memory()
-    # One, since small networks only wait for a second. The environments' own threads work while torch's wait.
+    # One, since small networks would only wait for a second. The environments' threads work while torch's wait.
     with PROCESS_THREADS.set_to(threads, MOST_THREADS if large else 1):
         yield
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 128 MB that are freed; where there is no glibc, nothing.
+    """Let glibc keep up to 128 MB of freed memory; do nothing without glibc.
 
-    Else each update of a large network gives its memory back and takes it anew, page by page: a twentieth of its time.
+    Otherwise each update of a large network returns its memory and requests it again page by page, 5 % of its time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, 128 << 20)
-        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that it takes
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest value it accepts

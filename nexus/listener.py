@@ -1,11 +1,14 @@
 """What a run tells: its plan, a listener that watches it, and its result."""
 
 import signal
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from gymnasium.spaces import Space
+
+from nexus.core.errors import warn
 from nexus.core.period import Period
 from nexus.core.state import State, below, part
 from nexus.envs.atari import AtariProtocol
@@ -26,9 +29,13 @@ class LiveRun:
         agent: who learns.
         replay: what it learns from.
         counters: how far it has come; they move on.
+        notice: shows a line of text as the run's own notices are shown.
     """
 
-    def __init__(self, agent: DQNAgent, replay: AnyReplay, counters: loop.Counters) -> None:
+    def __init__(
+        self, agent: DQNAgent, replay: AnyReplay, counters: loop.Counters, notice: Callable[[str], None]
+    ) -> None:
+        self.notice = notice
         self.agent = agent
         self.replay = replay
         self.counters = counters
@@ -63,6 +70,7 @@ class Plan:
     seconds: float = 0.0  # that it has taken until there
     rules: AtariProtocol | None = None  # of an Atari game
     live: LiveRun | None = None  # the run itself; None of a plan that was made by hand
+    space: Space[Any] | None = None  # of a state, likewise
 
 
 class Listener:
@@ -90,9 +98,15 @@ class Listener:
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
         """Called after each evaluation."""
 
+    def on_scalars(self, steps: int, values: Mapping[str, float]) -> None:
+        """Called with each line of scalars, as `metrics.jsonl` and TensorBoard get it."""
+
+    def on_end(self, status: str) -> None:
+        """Called once when the run has ended: `finished`, `interrupted`, `failed` or `diverged`, as in `run.json`."""
+
     def on_notice(self, text: str) -> None:
         """Called with what the user should know, such as a damaged checkpoint; a Python warning, if not filled."""
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        warn(text)
 
     def get_state(self) -> State:
         """Return what must be known to go on exactly."""
@@ -132,6 +146,16 @@ class Listeners(Listener):
         """Tell all."""
         for listener in self.listeners:
             listener.on_evaluation(steps, evaluation)
+
+    def on_scalars(self, steps: int, values: Mapping[str, float]) -> None:
+        """Tell all."""
+        for listener in self.listeners:
+            listener.on_scalars(steps, values)
+
+    def on_end(self, status: str) -> None:
+        """Tell all."""
+        for listener in self.listeners:
+            listener.on_end(status)
 
     def on_notice(self, text: str) -> None:
         """Tell those that have something to do with it; if none has, warn once."""

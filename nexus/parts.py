@@ -14,15 +14,17 @@ from nexus.core.errors import ConfigError
 from nexus.core.seeding import seed_at
 from nexus.core.state import Series, State, below, number_from, part
 from nexus.core.types import Batch, Outcome
-from nexus.data.device_replay import DeviceReplay
 from nexus.data.memory import replay_bytes
+from nexus.data.replay import Replay
 from nexus.envs.factory import (
     EnvSource,
     can_be_copied,
+    composition,
     describe_spaces,
     make_vector_env,
     name_of,
     seen_by_agent,
+    widest_part,
 )
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
@@ -31,7 +33,7 @@ from nexus.models.rl.dqn.rainbow import make_agent
 from nexus.models.setup import resolve_device
 from nexus.training import concurrent_loop, loop
 from nexus.training.config import TrainConfig
-from nexus.training.divergence import WatchedAgent
+from nexus.training.divergence import WatchedLearner
 from nexus.training.logs import EpisodeTracker
 from nexus.training.replays import AnyReplay, replay_for, replay_memory
 from nexus.training.under_way import fresh_under_way, restore_under_way, state_of
@@ -60,22 +62,22 @@ class Parts:
         space = vector_env.single_observation_space
         self.config = config = with_channels(config, space.shape)
         shape, self.state_dtype, action_dim = describe_spaces(space, vector_env.single_action_space, self.name)
-        device = resolve_device(config.device, shape)
+        device = resolve_device(config.device, widest_part(space))
         self.replay_bytes = replay_memory(config, shape, self.state_dtype, device)
         seen = seen_by_agent(space, self.name, config.scale_observations)
         self.agent = agent_for(shape, action_dim, config, seen) if agent is None else agent
-        if (self.agent.state_shape, self.agent.action_dim) != (shape, action_dim):
+        if (self.agent.states.composition, self.agent.action_dim) != (composition(space), action_dim):
             raise ConfigError(
-                f"{self.name} has states of shape {shape} and {action_dim} actions: the run was trained on "
-                f"{self.agent.state_shape} and {self.agent.action_dim}"
+                f"{self.name} has states of shape {composition(space)} and {action_dim} actions: "
+                f"the run was trained on {self.agent.states.composition} and {self.agent.action_dim}"
             )
-        self.replay: AnyReplay = replay_for(config, shape, self.state_dtype, device, self.agent.state_values)
+        self.replay: AnyReplay = replay_for(config, shape, self.state_dtype, device, self.agent.learner.state_values)
         self.stream = TransitionStream(vector_env, self.name, config.step_timeout)
         self.under_way = fresh_under_way(config)
         self.counters = loop.Counters()
         self.episodes = EpisodeTracker(config.num_envs)
         self.learned_from: AnyReplay | WholeUpdate = self.replay
-        self.watched: WatchedAgent
+        self.learner: WatchedLearner
 
     @property
     def name(self) -> str:
@@ -84,19 +86,21 @@ class Parts:
 
     def watch(self, folder: Path) -> None:
         """Let a loss or gradient that is not finite end the training, and save its batch in a folder."""
-        config, on_device = self.config, isinstance(self.replay, DeviceReplay)
+        config, replay, learner = self.config, self.replay, self.agent.learner
+        on_device = isinstance(replay, Replay) and replay.on_device
         # Priorities in main memory bring the numbers of every update there anyway.
         at_once = self.agent.device.type == "cpu" or (config.prioritized and not on_device)
-        learn: Callable[[Batch], Outcome] = self.agent.learn
-        if isinstance(self.replay, DeviceReplay) and config.cuda_graph and self.agent.device.type == "cuda":
-            self.learned_from = WholeUpdate(self.agent, self.replay)
+        learn: Callable[[Batch], Outcome] = learner.learn
+        if isinstance(replay, Replay) and on_device and config.cuda_graph and self.agent.device.type == "cuda":
+            self.learned_from = WholeUpdate(learner, replay)
             learn = self.learned_from.learn
-        self.watched = WatchedAgent(self.agent, self.counters, folder, at_once=at_once, learn=learn)
+        self.learner = WatchedLearner(learner, self.counters, folder, at_once=at_once, learn=learn)
 
     def steps(self, config: TrainConfig) -> Iterator[loop.Progress]:
         """Train, and yield as the loop does."""
         train = loop.train if config.actor_sync_every is None else concurrent_loop.train
-        return train(self.stream, self.watched, self.learned_from, config, self.counters, self.under_way)
+        policy, replay = self.agent.policy, self.learned_from
+        return train(self.stream, policy, self.learner, replay, config, self.counters, self.under_way)
 
     def series(self) -> tuple[Series, ...]:
         """What the replay saves in chunks."""
@@ -170,7 +174,7 @@ class Parts:
         own = sum(value.nbytes for value in self.agent.get_state().values() if isinstance(value, np.ndarray))
         seen = config.num_envs * (replay_bytes(1, shape, self.state_dtype) + 2 * action_dim)
         actions = 8 * config.num_envs * (self.stream.longest + self.stream.reseed_after)
-        rollout = 0 if config.trace_decay is None else self.replay_bytes  # it has no chunks
+        rollout = 0 if config.trace_lambda is None else self.replay_bytes  # it has no chunks
         return 4 * own + 16 * config.replay_capacity + (config.n_step + 2) * seen + actions + rollout + (1 << 20)
 
 

@@ -1,10 +1,11 @@
-"""The files of one run: checkpoints, the best weights, `run.json`, and the weights of the end."""
+"""The files of one run: checkpoints, the best weights, `run.json`, and the final weights."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from nexus.core.config import AgentConfig
 from nexus.core.errors import RunError
 from nexus.core.state import State, arrays_of, part
 from nexus.parts import Parts
@@ -14,7 +15,7 @@ from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.course import Course
 from nexus.training.divergence import require_finite_state
 from nexus.training.evaluation import Evaluation
-from nexus.training.files import LogMarks, read_json, remove, write_json
+from nexus.training.files import LogMarks, Mark, read_json, remove, write_json
 from nexus.training.run_folder import (
     AGENT_FILE,
     EVALUATION_FILE,
@@ -24,17 +25,20 @@ from nexus.training.run_folder import (
     versions,
     weights_of,
 )
+from nexus.training.same_run import mark_of_weights
 
 __all__ = ["RunFiles", "version_changes"]
 
+SETTINGS = frozenset(field.name for field in fields(AgentConfig))  # of an agent: a config has them, too
+
 
 class RunFiles:
-    """Writes what a run leaves.
+    """Writes the files of a run.
 
     Args:
-        folder: of the run.
-        parts: of the run.
-        preset: the name that its settings came from.
+        folder: the run's folder.
+        parts: the run's parts.
+        preset: the name of the preset of its settings.
     """
 
     def __init__(self, folder: Path, parts: Parts, preset: str | None) -> None:
@@ -42,10 +46,11 @@ class RunFiles:
         self.parts = parts
         self.preset = preset
         self.checkpoints = Checkpoints(folder, parts.config.keep_checkpoints)
-        self.best = BestWeights(folder)
+        self.best = BestWeights(folder, self.about())
+        self.weights = weights_said(folder / RUN_FILE)
 
     def about(self) -> dict[str, Any]:
-        """What was trained, and with which settings: the part of `run.json` that every checkpoint has, too."""
+        """Return what was trained and its settings: the part of `run.json` that every checkpoint also has."""
         parts = self.parts
         return {
             "env": parts.name,
@@ -53,19 +58,19 @@ class RunFiles:
             "algorithm": parts.config.algorithm,
             "preset": self.preset,
             "config": parts.config.to_mapping(),
-            "agent": parts.agent.config,
+            "agent": {name: value for name, value in parts.agent.config.items() if name not in SETTINGS},
         }
 
     def has_checkpoint(self) -> bool:
-        """True if there is a checkpoint of this very step, or nothing yet that one could keep."""
+        """True if there is a checkpoint of exactly this step, or nothing to save yet."""
         steps = self.parts.counters.steps
         return steps == 0 or steps in self.checkpoints.kept
 
     def write_checkpoint(self, state: State, logs: LogMarks, periodic: bool) -> None:
-        """Write all that the run needs to go on from here; never what has diverged.
+        """Write everything the run needs to continue from here; never a diverged agent.
 
         Raises:
-            DivergenceError: the agent holds what is not finite.
+            DivergenceError: the agent contains values that are not finite.
             RunError: the disk is full or can't be written to.
         """
         steps = self.parts.counters.steps
@@ -75,18 +80,25 @@ class RunFiles:
         self.best.keep_for(self.checkpoints.kept)
 
     def go_back_to(self, checkpoint: Checkpoint | None) -> None:
-        """Forget what was written after the checkpoint that the run goes on from."""
+        """Discard what was written after the checkpoint from which the run continues."""
         self.checkpoints.go_on_from(checkpoint)
         self.best.go_back_to(0 if checkpoint is None else checkpoint.steps)
 
     def offer_best(self, steps: int, evaluation: Evaluation) -> None:
-        """Keep the weights as they are, if none before them scored better."""
+        """Keep the current weights, unless earlier ones scored better."""
         self.best.offer(steps, evaluation, arrays_of(weights_of(self.parts.agent.networks)))
 
     def save(self, status: str, course: Course, evaluation: Evaluation | None = None) -> None:
         """Write weights and `run.json`."""
-        if status != "running":  # at the start `run.json` comes first: without it the weights mean nothing
+        if status != "running":  # at the start `run.json` comes first: without it the weights are meaningless
             self.save_weights(evaluation)
+        self.write_about(status, course)
+        if status == "running" and not (self.folder / AGENT_FILE).exists():
+            self.save_weights(evaluation)  # of a run that goes on, those of its last end stay until its next
+            self.write_about(status, course)
+
+    def write_about(self, status: str, course: Course) -> None:
+        """Write `run.json`."""
         write_json(
             self.folder / RUN_FILE,
             {
@@ -97,17 +109,16 @@ class RunFiles:
                 "seconds": round(course.seconds, 3),
                 "rollbacks": course.rollbacks,
                 "divergence": course.divergence,
+                "weights": None if self.weights is None else asdict(self.weights),
                 "versions": versions(),
             },
         )
-        if status == "running" and not (self.folder / AGENT_FILE).exists():
-            self.save_weights(evaluation)  # of a run that goes on, those of its last end stay until its next
 
     def save_weights(self, evaluation: Evaluation | None) -> None:
-        """Write all networks, unless they have diverged, and how good they are if that is known.
+        """Write all networks, unless they have diverged, and their evaluation if known.
 
-        An evaluation of other weights goes first: should this be killed, weights without a score are left and never
-        weights beside the score of others.
+        An evaluation of other weights is removed first: after a kill there may be weights without a score, but never
+        weights with the score of others.
         """
         networks, steps = self.parts.agent.networks, self.parts.counters.steps
         if not all(value.isfinite().all() for value in weights_of(networks).values()):
@@ -115,13 +126,13 @@ class RunFiles:
         path = self.folder / EVALUATION_FILE
         if evaluation is not None or evaluated_at(path) != steps:
             remove(path)
-        save_weights(self.folder, networks)
+        self.weights = save_weights(self.folder, networks)
         if evaluation is not None:
-            write_json(path, {"steps": steps, **evaluation.to_mapping()})
+            write_json(path, {"steps": steps, "weights": asdict(self.weights), **evaluation.to_mapping()})
 
 
 def evaluated_at(path: Path) -> int | None:
-    """Return the step of the weights that an `evaluation.json` is of; None if it does not say, or there is none."""
+    """Return the step of the weights evaluated in an `evaluation.json`, or None if unknown."""
     try:
         steps = read_json(path).get("steps")
     except RunError:
@@ -129,8 +140,16 @@ def evaluated_at(path: Path) -> int | None:
     return steps if isinstance(steps, int) else None
 
 
+def weights_said(path: Path) -> Mark | None:
+    """Return what a `run.json` says of the weights beside it; None if it does not say, or there is none."""
+    try:
+        return mark_of_weights(read_json(path))
+    except RunError:
+        return None
+
+
 def version_changes(then: Mapping[str, Any]) -> list[str]:
-    """Say which versions are others than those of a checkpoint."""
+    """Return a notice on versions that differ from those of a checkpoint, or nothing."""
     now = versions()
     changed = [f"{name} {then[name]} is now {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
-    return [f"{', '.join(changed)}: the numbers may differ from those of an unbroken run"] if changed else []
+    return [f"{', '.join(changed)}: the numbers may differ from those of an uninterrupted run"] if changed else []

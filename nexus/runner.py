@@ -1,29 +1,39 @@
-"""One training run: whoever listens, the log, evaluations and checkpoints, while the loop goes on."""
+"""One training run: the loop and its observers, what ends it, and how it goes on from a checkpoint."""
 
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from nexus.core.errors import ConfigError, DivergenceError, EnvError, NexusError, RunError, Terminated
-from nexus.core.seeding import seed_of
 from nexus.core.state import State, below, part
 from nexus.envs.atari import canonical
 from nexus.envs.factory import EnvSource
 from nexus.listener import Listener, LiveRun, Plan, TrainResult
 from nexus.models.rl.dqn import DQNAgent
+from nexus.observers import (
+    EpisodeLog,
+    Evaluations,
+    ListenerCall,
+    Observer,
+    PeriodicCheckpoint,
+    ScalarLog,
+    observe,
+)
 from nexus.parts import Parts, agent_for, agent_from
 from nexus.run_files import RunFiles, version_changes
 from nexus.training import loop
 from nexus.training.checkpoint import Checkpoint, log_damage, read_checkpoint
 from nexus.training.config import TrainConfig
 from nexus.training.course import MOST_ROLLBACKS, Course
-from nexus.training.evaluation import Evaluation, long_evaluation
-from nexus.training.evaluation import evaluate as play
-from nexus.training.logs import Rate, RunLog, scalars
+from nexus.training.evaluation import Evaluation
+from nexus.training.logs import RunLog
+from nexus.training.narrowed import narrowed, narrowed_series, times_as_wide
 from nexus.training.replays import replay_for
 from nexus.training.run_folder import locked, new_run_folder, require_empty, require_no_links_out
+from nexus.training.same_run import require_same_run
 from nexus.training.signals import StopRequest, stop_requests
 
 __all__ = ["MOST_ROLLBACKS", "Run", "agent_for", "agent_from", "replay_for"]
@@ -33,8 +43,6 @@ TO_TRY = "a smaller --learning-rate, --reward-clip 1, a smaller --max-grad-norm"
 
 class Run:
     """One training run, new or gone on with. Use as a context manager.
-
-    More methods than a class should have: each is a moment of a run, and they share what the run is made of.
 
     Args:
         env: the environment.
@@ -60,7 +68,6 @@ class Run:
         self.course = Course()
         self.stop = StopRequest()
         self.from_checkpoint: Checkpoint | None = None
-        self.said_lost = False
         with ExitStack() as stack:
             self.parts = Parts(canonical(env), config, stack, agent)
             self.config = self.parts.config
@@ -70,14 +77,15 @@ class Run:
             stack.enter_context(locked(folder))
             self.parts.watch(folder)
             self.files = RunFiles(folder, self.parts, preset)
-            self.live = LiveRun(self.parts.agent, self.parts.replay, self.parts.counters)
+            self.live = LiveRun(self.parts.agent, self.parts.replay, self.parts.counters, listener.on_notice)
             if begun:
                 require_no_links_out(folder)
                 self.restore()
             else:
                 require_empty(folder)  # again: another process may have been quicker
             about = name, preset, self.config, self.parts.agent, self.parts.replay_bytes, folder
-            self.plan = Plan(*about, self.parts.counters.steps, self.course.seconds, self.parts.spec.rules, self.live)
+            come = self.parts.counters.steps, self.course.seconds
+            self.plan = Plan(*about, *come, self.parts.spec.rules, self.live, self.parts.stream.space)
             self.stack = stack.pop_all()
 
     def __enter__(self) -> "Run":
@@ -99,10 +107,15 @@ class Run:
         except KeyboardInterrupt as stop:  # a second signal, or one that the program around turned into this
             stopped_by = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         except BaseException:
+            status = "failed" if self.course.divergence is None else "diverged"
             with suppress(RunError):  # on a full disk say what came first
-                self.files.save("failed" if self.course.divergence is None else "diverged", self.course)
+                self.files.save(status, self.course)
+            with suppress(Exception):
+                self.listener.on_end(status)
             raise
-        self.files.save("finished" if stopped_by is None else "interrupted", self.course, evaluation)
+        status = "finished" if stopped_by is None else "interrupted"
+        self.files.save(status, self.course, evaluation)
+        self.listener.on_end(status)
         return TrainResult(
             self.parts.agent,
             self.files.folder,
@@ -134,7 +147,8 @@ class Run:
 
     def once(self, log: RunLog) -> Evaluation | None:
         """Train to the end and return the evaluation of the final weights, or None if a signal came before it."""
-        self.follow(log)
+        evaluations = self.evaluations(log)
+        self.follow(log, evaluations)
         try:
             self.checkpoint(log)  # before the evaluation: whatever becomes of that, nothing learned is lost
         except RunError as error:
@@ -145,7 +159,7 @@ class Run:
         if known or self.config.eval_episodes == 0:
             return self.course.evaluation
         # On other episodes: a run that stopped for its score is not to be reported by that score.
-        evaluation = self.evaluate(log, self.parts.counters.steps, seed_offset=10_000)
+        evaluation = evaluations.play(self.parts.counters.steps, seed_offset=10_000)
         self.files.best.keep_for(self.files.checkpoints.kept)
         return evaluation
 
@@ -162,39 +176,35 @@ class Run:
     def open_log(self) -> RunLog:
         """Open the log files, cut back to the checkpoint that the run goes on from."""
         logs = None if self.from_checkpoint is None else self.from_checkpoint.logs
-        return RunLog(self.files.folder, logs, self.course.seconds)
+        return RunLog(self.files.folder, logs, self.course.seconds, self.listener.on_scalars)
 
-    def follow(self, log: RunLog) -> None:
+    def follow(self, log: RunLog, evaluations: Evaluations) -> None:
         """Iterate the loop to its end, until an evaluation reaches the target return, or until it is to stop."""
-        parts, course = self.parts, self.course
-        rate = Rate(parts.counters.steps, log.seconds)
-        self.evaluate_owed(log)
+        course, episodes = self.course, self.parts.episodes
+        evaluations.play_due()
         if course.reached_target:
             return
+        observers = self.observers(log, evaluations)
         for progress in self.steps():
-            course.evaluation = None
-            course.update = course.update if progress.update is None else progress.update
-            log.episodes(progress, parts.episodes.add(progress))
-            for text in parts.stream.pop_notices():
-                self.listener.on_notice(text)
-            if progress.due(self.config.log_every):
-                self.write_scalars(log, progress, rate.at(parts.counters.steps, log.seconds))
-            if progress.due(self.config.eval_every):
-                course.owed = parts.counters.steps
-            course.checkpoint_due |= progress.due(self.config.checkpoint_every)
-            self.tell(log, progress)
-            self.evaluate_owed(log)
-            if not progress.sound:
-                continue
-            if course.checkpoint_due:
-                self.checkpoint(log)
-            if self.is_over():
+            course.note(progress, self.config)
+            observe(observers, progress, episodes)
+            asked = self.stop.signal is not None or self.live.stop_reason is not None
+            if progress.sound and (asked or course.reached_target):
                 return
 
-    def is_over(self) -> bool:
-        """True if the run is to end here: by a signal, its target or a listener."""
-        asked = self.stop.signal is not None or self.live.stop_reason is not None
-        return asked or self.course.reached_target
+    def observers(self, log: RunLog, evaluations: Evaluations) -> list[Observer]:
+        """What happens after each step, in order."""
+        return [
+            EpisodeLog(self.parts, self.course, self.listener, log),
+            ScalarLog(self.parts, self.course, self.config.slowed(self.course.rollbacks), log),
+            ListenerCall(self.listener, self.live, self.stop, log),
+            evaluations,
+            PeriodicCheckpoint(self.course, partial(self.checkpoint, log)),
+        ]
+
+    def evaluations(self, log: RunLog) -> Evaluations:
+        """Return what plays evaluations."""
+        return Evaluations(self.parts, self.files, self.course, self.listener, self.stop, log)
 
     def steps(self) -> Iterator[loop.Progress]:
         """Yield what the loop does, and keep in mind whether it is between two steps."""
@@ -204,103 +214,12 @@ class Run:
             self.course.sound = False
         self.course.sound = True
 
-    def write_scalars(self, log: RunLog, progress: loop.Progress, per_second: float) -> None:
-        """Write a line of the log."""
-        parts, rollbacks = self.parts, self.course.rollbacks
-        config, metrics = self.config.slowed(rollbacks), self.course.last_metrics()
-        values = scalars(progress, parts.episodes, parts.replay, config, per_second, metrics)
-        values |= {"train/rollbacks": rollbacks} if rollbacks else {}
-        log.scalars(parts.counters.steps, values)
-
-    def tell(self, log: RunLog, progress: loop.Progress) -> None:
-        """Let the listener see a step, log what it has to say, and let it ask for a stop."""
-        try:
-            if self.listener.every is None or progress.due(self.listener.every):
-                self.listener.on_step(progress, self.parts.episodes)
-        except KeyboardInterrupt as stop:
-            self.stop.signal = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-        if values := self.live.take_values():
-            log.scalars(self.parts.counters.steps, values)
-        if self.parts.stream.cut and not self.course.said_endless:
-            self.course.said_endless = True
-            self.listener.on_notice(
-                f"an episode of {self.parts.name} had no end within {self.parts.stream.longest:,} steps: from there on "
-                "it is taken for truncated, and so is each that gets as long"
-            )
-
-    def evaluate_owed(self, log: RunLog) -> None:
-        """Play the evaluation that is due, unless the run is to stop: it is then played when the run goes on."""
-        course = self.course
-        if course.owed is None or self.stop.signal is not None:
-            return
-        course.evaluation = self.evaluate(log, course.owed)
-        if course.evaluation is not None:
-            course.owed = None
-            target = self.config.target_return
-            course.reached_target = target is not None and course.evaluation.mean >= target
-
-    def evaluate(self, log: RunLog, steps: int, seed_offset: int = 0) -> Evaluation | None:
-        """Play greedy episodes on seeds that training never sees, log the result and keep the weights if they are best.
-
-        Returns None if a signal came before they had ended.
-        """
-        self.parts.watched.settle()
-        config, alone = self.config, self.parts.one_alone
-        under_way = {} if alone is None else self.parts.stream.get_state()
-
-        def watch(steps: int, ended: int) -> None:
-            self.listener.on_evaluation_step(steps, ended, config.eval_episodes)
-            text = long_evaluation(self.parts.spec, steps, ended, config.eval_episodes, config.eval_max_steps)
-            if text is not None:
-                self.listener.on_notice(text)
-            if self.stop.signal is not None:
-                raise EvaluationStopped
-
-        try:
-            evaluation = play(
-                self.parts.agent,
-                self.parts.spec,
-                config.eval_episodes,
-                seed=seed_of(config.seed, "evaluation") + seed_offset,
-                max_episode_steps=config.eval_max_steps,
-                num_envs=config.eval_copies,
-                # Whoever trains in processes, because an environment may hang or die, is not to meet that in this one.
-                vectorization="async" if config.vectorization == "async" else "auto",
-                step_timeout=config.step_timeout,
-                watch=watch,
-                vector_env=alone,
-            )
-        except EvaluationStopped:
-            evaluation = None
-        if under_way:
-            self.tell_lost(self.parts.bring_back(under_way))
-        if evaluation is None:
-            return None
-        values = {
-            "eval/mean_reward": evaluation.mean,
-            "eval/std_reward": evaluation.std,
-            "eval/mean_ep_length": evaluation.mean_length,
-        }
-        log.scalars(steps, values)
-        self.files.offer_best(steps, evaluation)
-        self.listener.on_evaluation(steps, evaluation)
-        return evaluation
-
-    def tell_lost(self, lost: int) -> None:
-        """Say once that an episode does not go on after an evaluation in the environment of the training."""
-        if lost and not self.said_lost:
-            self.said_lost = True
-            self.listener.on_notice(
-                f"{self.parts.name} does not repeat an episode from its seed and its actions: with one environment for "
-                "both, each evaluation ends the episode that the training is in"
-            )
-
     def checkpoint(self, log: RunLog) -> None:
         """Write all that the run needs to go on from here, unless it is there; never what has diverged."""
         periodic, self.course.checkpoint_due = self.course.checkpoint_due, False
         if self.files.has_checkpoint():
             return
-        self.parts.watched.settle()
+        self.parts.learner.settle()
         self.course.seconds = log.seconds
         self.parts.replay.seal()
         self.files.write_checkpoint(self.get_state(), log.marks(), periodic)
@@ -385,15 +304,18 @@ class Run:
         """Take on a checkpoint's whole state.
 
         Raises:
-            RunError: a file of it is missing or damaged, or does not fit the run.
+            RunError: it is of another run, or a file of it is missing or damaged, or does not fit the run.
         """
         parts = self.parts
-        state = checkpoint.read_state(limit=parts.most_state_bytes())
+        require_same_run(self.files.about(), checkpoint.about, "it")
+        seen = parts.agent.state_shape, parts.state_dtype
+        read = checkpoint.read_state(limit=times_as_wide(parts.state_dtype) * parts.most_state_bytes())
+        state = narrowed(read, *seen)
         parts.set_state(state)
         self.course.set_state(state)
         if parts.counters.steps != checkpoint.steps:
             raise RunError(f"its folder is of step {checkpoint.steps}, its state of step {parts.counters.steps}")
-        for series in parts.series():
+        for series in narrowed_series(parts.series(), read, *seen):
             checkpoint.restore_series(series)
         lost = parts.go_on_with_episodes(state)
         if lost:
@@ -404,7 +326,3 @@ class Run:
             )
         self.listener.set_state(part(state, "listeners"))
         return checkpoint
-
-
-class EvaluationStopped(Exception):
-    """A signal came while an evaluation was played."""

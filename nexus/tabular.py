@@ -1,4 +1,4 @@
-"""Q* of environments so small that it fits into a table: what every agent here is checked against.
+"""Q* of environments small enough for a table, the reference that the agents are tested against.
 
 Value iteration after Bellman 1957, Q-learning after Watkins and Dayan 1992 (https://doi.org/10.1007/BF00992698).
 Shapes: `S` states, `A` actions.
@@ -22,19 +22,19 @@ Floats = NDArray[np.float64]
 
 
 class TransitionTable(NamedTuple):
-    """An environment written out. What ends an episode leads nowhere, so a row may sum to less than 1."""
+    """An environment as a table. Terminal transitions have no successor, so a row may sum to less than 1."""
 
-    probabilities: Floats  # [S, A, S], of going on from s' after a in s; what is missing to 1 terminates
-    rewards: Floats  # [S, A], mean reward of a in s, that of the last step included
+    probabilities: Floats  # [S, A, S], of continuing from s' after a in s; the rest up to 1 terminates
+    rewards: Floats  # [S, A], mean reward of a in s, including terminal steps
 
 
 def transition_table(env: Env) -> TransitionTable:
-    """Read `env.unwrapped.P`, as FrozenLake, Taxi and CliffWalking have it.
+    """Read `env.unwrapped.P`, which FrozenLake, Taxi and CliffWalking have.
 
     Time limits are not part of the table: they truncate, and a truncated state keeps its value.
 
     Raises:
-        ConfigError: the environment has no such table, or its states or actions are not counted from 0.
+        ConfigError: the environment has no such table, or its states or actions are not numbered from 0.
     """
     state_dim, action_dim = table_shape(env)
     table = getattr(env.unwrapped, "P", None)
@@ -45,29 +45,29 @@ def transition_table(env: Env) -> TransitionTable:
     for state in range(state_dim):
         for action in range(action_dim):
             outcomes: Iterable[tuple[float, int, float, bool]] = table[state][action]
-            for probability, next_state, reward, terminated in outcomes:  # the same s' may come more than once
+            for probability, next_state, reward, terminated in outcomes:  # the same s' may occur more than once
                 rewards[state, action] += probability * reward
                 probabilities[state, action, next_state] += probability * (not terminated)
     return TransitionTable(probabilities, rewards)
 
 
 def value_iteration(env: Env, gamma: float, tolerance: float = 1e-8) -> Floats:
-    """Apply Q(s, a) ← E[r + γ max_a' Q(s', a')] to all states at once until Q is Q*.
+    """Apply Q(s, a) ← E[r + γ max_a' Q(s', a')] to all states at once until it converges to Q*.
 
-    Each sweep brings Q closer to Q* by the factor γ, so the last change bounds what is still missing.
+    Each sweep contracts the distance to Q* by the factor γ, so the last change bounds the remaining error.
 
     Args:
         env: an environment with a table.
         gamma: discount factor γ, below 1.
-        tolerance: how far from Q* any entry may be.
+        tolerance: largest allowed error of any entry.
 
     Returns:
         `[S, A]`.
 
     Raises:
-        ConfigError: there is no table, or a number is impossible.
+        ConfigError: there is no table, or an argument is out of range.
     """
-    require(0 <= gamma < 1, f"gamma = {gamma}: needs a discount in [0, 1), or the sweeps need not end")
+    require(0 <= gamma < 1, f"gamma = {gamma}: needs a discount in [0, 1), or the sweeps may not end")
     require(tolerance > 0, f"tolerance = {tolerance}: needs a distance above 0")
     probabilities, rewards = transition_table(env)
     q_values: Floats = np.zeros_like(rewards)
@@ -76,7 +76,7 @@ def value_iteration(env: Env, gamma: float, tolerance: float = 1e-8) -> Floats:
         better: Floats = rewards + gamma * probabilities @ q_values.max(1)
         last, change = change, float(np.abs(better - q_values).max())
         q_values = better
-        if change * gamma <= tolerance * (1 - gamma) or change >= last:  # the latter: only rounding is left
+        if change * gamma <= tolerance * (1 - gamma) or change >= last:  # the latter: only rounding remains
             return q_values
 
 
@@ -86,22 +86,22 @@ def q_learning(
     """Learn Q(s, a) ← Q(s, a) + α (r + γ max_a' Q(s', a') - Q(s, a)) from ε-greedy experience.
 
     A time limit keeps the bootstrap; only a termination drops it. Ties are broken at random: while all values
-    are equal, always taking the first action would explore little. α is constant, so where the outcomes are random
-    the values keep swaying about Q*.
+    are equal, always taking the first action would explore little. α is constant, so with random outcomes the
+    values keep fluctuating around Q*.
 
     Args:
-        env: any environment with counted states and actions, whose episodes end.
-        episodes: how many to play.
+        env: any environment with discrete states and actions whose episodes end.
+        episodes: number of episodes to play.
         gamma: discount factor γ.
         alpha: step size α.
         epsilon: probability ε of a random action.
-        seed: of the environment and of the exploration.
+        seed: seed of the environment and of the exploration.
 
     Returns:
         `[S, A]`.
 
     Raises:
-        ConfigError: states or actions are not counted from 0, or a number is impossible.
+        ConfigError: states or actions are not numbered from 0, or an argument is out of range.
     """
     require(episodes >= 1, f"episodes = {episodes}: needs at least 1")
     require(0 <= gamma <= 1, f"gamma = {gamma}: needs a discount in [0, 1]")
@@ -123,7 +123,7 @@ def q_learning(
 
 
 def epsilon_greedy(q_values: Floats, epsilon: float, rng: np.random.Generator) -> int:
-    """Return one action for `[A]` values: any with probability ε, else one of the best."""
+    """Return one action for values `[A]`: a random one with probability ε, else one of the best."""
     if rng.random() < epsilon:
         return int(rng.integers(len(q_values)))
     return int(rng.choice(np.flatnonzero(q_values == q_values.max())))
@@ -133,20 +133,20 @@ def table_shape(env: Env) -> tuple[int, int]:
     """Return the numbers of states and actions.
 
     Raises:
-        ConfigError: they are not counted from 0.
+        ConfigError: they are not numbered from 0.
     """
     return count(env, "states", env.observation_space), count(env, "actions", env.action_space)
 
 
 def count(env: Env, kind: str, space: spaces.Space[Any]) -> int:
-    """Return how many there are in a space."""
+    """Return the number of elements of a space."""
     if not isinstance(space, spaces.Discrete) or space.start != 0:
         raise ConfigError(f"{name_of(env)} has {kind} {space}: a table needs Discrete ones that start at 0")
     return int(space.n)
 
 
 def name_of(env: Env) -> str:
-    """Return the id, or the class's name."""
+    """Return the id, or the name of the class."""
     return type(env.unwrapped).__name__ if env.spec is None else env.spec.id
 
 

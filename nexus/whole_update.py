@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nexus.core.types import Array, Batch, Outcome, Transitions
-from nexus.data.device_replay import DeviceReplay
+from nexus.data.replay import Replay
 from nexus.models.graph import Captured, Recorder, record
-from nexus.models.rl.dqn.agent import DQNAgent
+from nexus.models.rl.dqn.learner import Learner
 from nexus.models.rl.dqn.learner_state import changes, flat, streams, unflat
 
 __all__ = ["BatchToCome", "WholeUpdate"]
@@ -29,7 +29,7 @@ class BatchToCome(Mapping[str, Tensor]):
         draws: the random numbers `[B]` that it takes, on the host.
     """
 
-    def __init__(self, replay: DeviceReplay, draws: Tensor) -> None:
+    def __init__(self, replay: Replay, draws: Tensor) -> None:
         self.draws = draws
         self.indices = self.weights = torch.empty(0)  # [B], once it is drawn
         self._replay = replay
@@ -48,20 +48,19 @@ class BatchToCome(Mapping[str, Tensor]):
 
 
 class WholeUpdate:
-    """The updates of an agent from a replay on its device, each recorded as a whole. The loop takes it for the replay.
+    """The updates of a learner from a replay on its device, each recorded as a whole. The loop takes it for the replay.
 
     What does not belong to an update goes on to the replay. Whoever has a `sample` learns from it by `learn`.
 
     Args:
-        agent: who learns.
+        learner: takes them.
         replay: what it learns from.
         recorder: how to record.
     """
 
-    def __init__(self, agent: DQNAgent, replay: DeviceReplay, recorder: Recorder = record) -> None:
-        self.agent = agent
+    def __init__(self, learner: Learner, replay: Replay, recorder: Recorder = record) -> None:
+        self.learner = learner
         self.replay = replay
-        learner = agent.learner
         self._captured: Captured[Any] = Captured(
             self._whole,
             list(streams(learner).values()),
@@ -78,7 +77,7 @@ class WholeUpdate:
         """Draw a batch that `sample` returned, take one optimizer step on it and give its rows new priorities."""
         assert isinstance(batch, BatchToCome)
         draws = batch.draws.to(self.replay.device, non_blocking=True)
-        whole = self._captured({"draws": draws}, self.agent.optimizer.param_groups[0]["lr"])
+        whole = self._captured({"draws": draws}, self.learner.optimizer.param_groups[0]["lr"])
         batch.indices, batch.weights = whole.indices, whole.weights
         return unflat(whole, "indices", "weights")
 
@@ -87,7 +86,7 @@ class WholeUpdate:
 
     def _whole(self, inputs: Mapping[str, Tensor], learning_rate: float | Tensor) -> Any:
         indices, weights = self.replay.pick(inputs["draws"])
-        outcome = self.agent.learner.step(self.replay.gather(indices, weights), learning_rate)
+        outcome = self.learner.step(self.replay.gather(indices, weights), learning_rate)
         self.replay.update_priorities(indices, outcome.priorities)
         return flat(outcome, indices=indices, weights=weights)
 

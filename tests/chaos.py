@@ -17,8 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import nexus.api as api
 from nexus.core.errors import result_of
-from nexus.data.device_replay import DeviceReplay
-from nexus.data.frame_replay import FrameReplay
+from nexus.data.frames import Frames
 from nexus.envs.factory import EnvSource
 from nexus.runner import Run
 from nexus.training.config import TrainConfig
@@ -171,7 +170,8 @@ def saved(run: Path, env: EnvSource) -> dict[str, Any]:
     with Run(source, about["preset"], TrainConfig.from_mapping(about["config"]), run, Silent(), begun=True) as again:
         state = again.get_state() | {"seconds": 0.0}
         batch = again.parts.replay.sample(1_000) if len(again.parts.replay) else {}
-    numbered = FRAME_NUMBERS if isinstance(again.parts.replay, FrameReplay | DeviceReplay) else ()
+    storage = getattr(again.parts.replay, "storage", None)  # a rollout has none
+    numbered = FRAME_NUMBERS if isinstance(storage, Frames) else ()
     values = {name: value for name, value in state.items() if not name.startswith(numbered)}
     values |= {f"batch.{name}": value.numpy() for name, value in batch.items()}
     return {name: value.tobytes() if isinstance(value, np.ndarray) else value for name, value in values.items()}

@@ -9,10 +9,10 @@ REPLAYED = [name for name in ALGORITHMS if name != "pqn"]
 
 PACE: dict[str, Any] = {
     "num_envs": 2,
-    "replay_capacity": 64,
-    "update_every": "64 steps",
+    "rollout_steps": 64,
+    "update_every": None,
     "target_update_every": "64 steps",
-    "updates_each": 16,
+    "gradient_steps": 16,
     "batch_size": 16,
 }  # small rollouts
 

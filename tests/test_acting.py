@@ -74,7 +74,7 @@ def test_what_follows_is_as_if_nobody_had_evaluated(algorithm: str, noisy: bool)
         assert acted[0] == acted[1]
         watched.act(STATES[:1], 0.0, training=False)
     watched.act(STATES, 0.0, training=False)
-    np.testing.assert_array_equal(watched.state_values(STATES), alone.state_values(STATES))
+    np.testing.assert_array_equal(watched.learner.state_values(STATES), alone.learner.state_values(STATES))
     require_same(everything(watched), everything(alone))
 
 

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import nexus
 from nexus.cli.watch import WatchCommand, play
 from nexus.core import Batch, ConfigError, QOutput, Transitions
 from nexus.core.errors import EnvError
@@ -30,14 +29,14 @@ from nexus.envs.wrappers import FrameSkip
 from nexus.models.rl.dqn import DQNAgent, DQNNetwork
 from nexus.models.rl.dqn.dqn import NextAction, greedy_on_target
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
-from nexus.ops.action_masks import only_legal
+from nexus.ops.action_values import only_legal
 from nexus.ops.exploration import epsilon_greedy, random_legal
 from nexus.ops.munchausen import log_policy, soft_value
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import evaluate
 from nexus.training.loop import Counters, train
-from tests.chaos import Silent
 from tests.rollouts import REPLAYED, pace_of
+from tests.training import short_run
 
 INF = math.inf
 ACTIONS = 4
@@ -514,16 +513,8 @@ def test_a_repeated_action_stops_where_it_becomes_illegal() -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_no_illegal_action_in_training_or_evaluation(algorithm: str, tmp_path: Any) -> None:
     """`Masked` itself breaks on the first one."""
-    result = nexus.train(
-        Masked,
-        run_dir=tmp_path / "run",
-        algorithm=algorithm,
-        **{"total_steps": 2_000, "learning_starts": 100, "update_every": "16 steps", **pace_of(algorithm)},
-        eval_episodes=100,
-        hidden_dim=16,
-        threads=1,
-        listener=Silent(),
-    )
+    settings = {"algorithm": algorithm, "total_steps": 2_000, "update_every": "16 steps", "eval_episodes": 100}
+    result = short_run(Masked, tmp_path, **settings | pace_of(algorithm))
     assert result.counters.updates > 100
     assert result.evaluation is not None
     assert 3 <= result.evaluation.mean <= 5
@@ -541,7 +532,7 @@ def test_no_illegal_action_in_any_autoreset_mode(mode: AutoresetMode) -> None:
     agent = make_agent("double", state_dim=2, action_dim=ACTIONS, hidden_dim=16)
     counters = Counters()
     stream = TransitionStream(SyncVectorEnv([Masked] * 6, autoreset_mode=mode))
-    for progress in train(stream, agent, ReplayBuffer(2_000), config, counters):
+    for progress in train(stream, agent, agent, ReplayBuffer(2_000), config, counters):
         assert progress.update is None or math.isfinite(dict(progress.update.items())["loss"])
     assert counters.updates > 500
     assert evaluate(agent, EnvSpec(Masked), 200, epsilon=0.5).mean > 3
@@ -581,7 +572,7 @@ def test_a_value_that_is_never_trained_stays_out_of_the_bootstrap(next_action: N
         last.bias[1] = 50.0
     agent.update_target_network()
     stream = TransitionStream(SyncVectorEnv([Trap] * 8, autoreset_mode=AutoresetMode.SAME_STEP))
-    for _ in train(stream, agent, ReplayBuffer(2_000), config, Counters()):
+    for _ in train(stream, agent, agent, ReplayBuffer(2_000), config, Counters()):
         pass
     with torch.no_grad():
         first = agent.q_network(np.zeros(2, np.float32)).tolist()

@@ -19,6 +19,7 @@ from nexus.models.rl.dqn.dqn import GreedyBootstrap
 from nexus.models.rl.dqn.iqn import IQNLoss
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
+from nexus.models.states import PlainStates
 from nexus.ops.distributional import quantile_levels
 from nexus.training.config import TrainConfig
 from nexus.training.run_folder import read_run
@@ -186,7 +187,7 @@ def test_a_state_dict_goes_round(algorithm: str) -> None:
     np.testing.assert_array_equal(other.act(states, 0.0, False), agent.act(states, 0.0, False))
 
 
-SOFT, ATOMS, DRAWS, TOLD = "nobody picks one", "atoms can't move", "compiled graph", "in its returns already"
+SOFT, ATOMS, DRAWS, TOLD = "so none is chosen", "atoms can't move", "compiled graph", "already contain the value of s'"
 REFUSED = [
     ("munchausen", {"double": True}, SOFT),
     ("beyond", {"double": True}, SOFT),
@@ -313,8 +314,9 @@ def test_states_scaled_by_their_bounds_are_scaled_again_after_loading(tmp_path: 
         eval_episodes=1, hidden_dim=8,
     )  # fmt: skip
     loaded = nexus.load_agent(tmp_path / "run")
-    assert loaded.state_bounds is not None
-    np.testing.assert_allclose(loaded.state_bounds[1], [4.8, 1.0, 0.41887903, 1.0], rtol=1e-6)
+    assert isinstance(loaded.states, PlainStates)
+    assert loaded.states.bounds is not None
+    np.testing.assert_allclose(loaded.states.bounds[1], [4.8, 1.0, 0.41887903, 1.0], rtol=1e-6)
     states = np.array([[4.8, 0.5, -0.41887903, 0.0]], np.float32)
     torch.testing.assert_close(loaded.q_network(states), result.agent.q_network(states), rtol=0, atol=0)
     plain = nexus.DQNAgent({"state_dim": 4, "action_dim": 2, "hidden_dim": 8, "layer_norm": loaded.settings.layer_norm})

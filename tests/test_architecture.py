@@ -136,14 +136,14 @@ def test_every_import_in_the_package_is_an_allowed_arrow() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "arrow"),
     [
-        ("nexus/core/types.py", "from nexus.ops.td import td_target", "nexus.core -> nexus.ops.td"),
+        ("nexus/core/types.py", "from nexus.ops.schedules import linear", "nexus.core -> nexus.ops.schedules"),
         ("nexus/core/types.py", "import gymnasium as gym", "nexus.core -> gymnasium"),
-        ("nexus/ops/td.py", "from ..data import replay_buffer", "nexus.ops -> nexus.data.replay_buffer"),
+        ("nexus/ops/schedules.py", "from ..data import replay_buffer", "nexus.ops -> nexus.data.replay_buffer"),
         ("nexus/data/n_step.py", "import nexus.envs", "nexus.data -> nexus.envs"),
         ("nexus/envs/make.py", "from nexus import training", "nexus.envs -> nexus.training"),
         ("nexus/envs/make.py", "from nexus import DQNAgent", "nexus.envs -> nexus.DQNAgent"),
         ("nexus/envs/make.py", "import nexus", "nexus.envs -> nexus"),
-        ("nexus/models/layers.py", "from nexus.ops import td", "nexus.models.layers -> nexus.ops.td"),
+        ("nexus/models/layers.py", "from nexus.ops import schedules", "nexus.models.layers -> nexus.ops.schedules"),
         ("nexus/models/layers.py", "from nexus.models import torsos", "nexus.models.layers -> nexus.models.torsos"),
         ("nexus/models/__init__.py", "import nexus.training", "nexus.models -> nexus.training"),
         ("nexus/training/loop.py", "import nexus.models.rl.dqn", "nexus.training -> nexus.models.rl.dqn"),
@@ -180,7 +180,7 @@ def test_the_checker_names_a_forbidden_arrow(path: str, source: str, arrow: str)
     ("path", "source"),
     [
         ("nexus/core/types.py", "import math, torch\nimport numpy as np\nfrom .period import Period"),
-        ("nexus/ops/td.py", "from nexus.core import Batch\nfrom nexus import core\nimport scipy"),
+        ("nexus/ops/schedules.py", "from nexus.core import Batch\nfrom nexus import core\nimport scipy"),
         ("nexus/models/rl/__init__.py", "from nexus.models.rl.dqn import DQNAgent"),
         ("nexus/models/rl/dqn/__init__.py", "from .c51 import C51Agent\nfrom .iqn import IQNAgent"),
         ("nexus/models/rl/dqn/rainbow.py", "from .c51 import C51Agent\nfrom .iqn import IQNAgent"),
@@ -228,10 +228,8 @@ def test_every_name_in_all_exists_once(package: str) -> None:
 
 MOST_METHODS, MOST_ATTRIBUTES = 15, 12
 LARGER = {
-    "nexus/models/rl/dqn/agent.py DQNAgent": "the seed's door to policy and learner: one name each",
     "nexus/models/rl/dqn/learner.py Learner": "what is learned is named once, flat and as networks",
     "nexus/data/replay.py Replay": "what a replay is to loop, run and checkpoint; each goes to one of its parts",
-    "nexus/runner.py Run": "each method is a moment of a run, in the order in which they come",
     "nexus/envs/stream.py TransitionStream": "what an episode is under way with, for three autoreset modes",
     "nexus/cli/progress.py TrainView": "what is on the screen",
     "nexus/planning/probe.py Probe": "a stopwatch has many hands",

@@ -118,7 +118,7 @@ def test_a_run_keeps_the_size_of_its_frames(tmp_path: Path, monkeypatch: pytest.
     run["config"]["frame_size"] = 10**9
     del run["sha256"]
     write_json(tmp_path / "run.json", run)
-    with pytest.raises(RunError, match="does not tell how its environment was wrapped"):
+    with pytest.raises(RunError, match="does not say how its environment was wrapped"):
         nexus.evaluate(tmp_path, episodes=1)
 
 
@@ -427,7 +427,7 @@ def test_a_game_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_pong_goes_on_bit_for_bit_under_every_preset(preset: str, tmp_path: Path) -> None:
     settings = {"algorithm": "rainbow"} if preset == "paper" else {"protocol": "machado"}
     more: dict[str, Any] = {"total_steps": 3_000, "checkpoint_every": "500 steps", "hidden_dim": 32}
-    more |= {"replay_capacity": 900} if preset != "fast" else {"replay_capacity": 256, "update_every": "256 steps"}
+    more |= {"replay_capacity": 900} if preset != "fast" else {"rollout_steps": 256}
     assert stopped_and_whole(tmp_path, "pong", 2_300, preset=preset, **settings, **more).counters.updates > 20
 
 
@@ -463,7 +463,7 @@ def test_a_picture_of_another_game_is_an_error() -> None:
     assert env.screen is not None
     env.reset(seed=3)
     env.screen.reset(seed=9)
-    with pytest.raises(EnvError, match="another game"):
+    with pytest.raises(EnvError, match="differs from the game that is played"):
         list(map(env.step, [1, 2, 3] * 60))
     env.close()
 

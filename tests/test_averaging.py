@@ -70,7 +70,7 @@ def test_training_acts_on_the_weights_and_all_else_on_their_average() -> None:
     assert (agent.select_action(states[0]), agent.select_action(states[0], training=False)) == (0, 1)
     assert agent.predict(states)[0].tolist() == [1] * 4
     assert agent.predict(states, deterministic=False)[0].tolist() == [0] * 4
-    actor = agent.actor()  # who plays on while the agent learns
+    actor = agent.policy.follower()  # who plays on while the agent learns
     actor.follow()
     assert actor.act(states, 0.0).tolist() == [0] * 4
 

@@ -54,8 +54,8 @@ class Odd(gym.Env):
         self.count += 1
         return self.observation_space.sample(), 1.0, self.count >= 5, False, {}
 
-class DictStates(Odd):
-    observation_space = spaces.Dict({"a": spaces.Box(-1, 1, (3,))})
+class Words(Odd):
+    observation_space = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "said": spaces.Text(5)})
 
 class ManyActions(Odd):
     action_space = spaces.MultiDiscrete([2, 3])
@@ -70,7 +70,7 @@ class NoFrames(Odd):
     def render(self):
         return None
 
-for kind in (Odd, DictStates, ManyActions, OddFrames, NoFrames):
+for kind in (Odd, Words, ManyActions, OddFrames, NoFrames):
     gym.register(f"{kind.__name__}-v0", entry_point=kind)
 """
 
@@ -289,7 +289,7 @@ def test_evaluate_prints_a_score_with_its_protocol(trained: Path, capsys: pytest
 
 def test_evaluate_as_json_never_uses_the_epsilon_of_training(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert about(trained)["agent"]["epsilon"] == 1.0
+    assert about(trained)["config"]["epsilon"] == 1.0
     assert main(["evaluate", str(trained), "--episodes", "3", "--json"]) == 0
     greedy = json.loads(capsys.readouterr().out)
     assert greedy["protocol"]["epsilon"] == 0.0
@@ -503,8 +503,9 @@ def test_an_environment_without_pictures_is_refused(
         ("train cartpole", ["CartPole-v1"]),
         ("train no_such_module:Env-v0", ["no_such_module"]),
         ("train Pendulum-v1", ["Pendulum-v1", "Discrete", "SAC"]),
-        ("train odd_envs:DictStates-v0", ["Dict", "FlattenObservation"]),
-        ("train odd_envs:ManyActions-v0", ["MultiDiscrete", "6 combinations"]),
+        ("train odd_envs:Words-v0", ["observation['said']", "FilterObservation"]),
+        ("train odd_envs:Words-v0 --frame-stack 4", ["frame_stack", "gymnasium.wrappers.FrameStackObservation"]),
+        ("train odd_envs:ManyActions-v0", ["MultiDiscrete", "--flatten-actions", "6 combinations"]),
         ("train CartPole-v1 --learnig-rate 0.1", ["--learnig-rate", "--learning-rate"]),
         ("train CartPole-v1 --learning-rate fast", ["learning-rate", "fast"]),
         ("train CartPole-v1 --num-envs 2.5", ["num-envs", "2.5"]),
@@ -531,7 +532,7 @@ def test_an_environment_without_pictures_is_refused(
         ("plan CartPole-v1 --replay-capacity 100000000000", ["replay_capacity", "fit"]),
         ("plan CartPole-v1 --run-dir .", ["not empty"]),
         ("plan CartPole-v1 --run-dir odd_envs.py/run", ["odd_envs.py", "no folder"]),
-        ("plan odd_envs:DictStates-v0", ["FlattenObservation"]),
+        ("plan odd_envs:Words-v0", ["FilterObservation"]),
         ("evaluate", ["run"]),
         ("evaluate missing", ["missing", "no such folder"]),
         ("evaluate .", ["run.json"]),
@@ -594,7 +595,7 @@ def impossible_agent(run: Path) -> None:
 
 def other_shapes(run: Path) -> None:
     values = about(run)
-    values["agent"]["hidden_dim"] = 8
+    values["config"]["hidden_dim"] = 8
     rewrite(run, values)
 
 

@@ -20,7 +20,7 @@ from nexus.models.rl.dqn.rainbow import make_agent
 from nexus.training import loop
 from nexus.training.concurrent_loop import train
 from nexus.training.config import TrainConfig
-from nexus.training.divergence import WatchedAgent
+from nexus.training.divergence import WatchedLearner
 from nexus.training.logs import Rate
 from nexus.training.loop import Counters, Progress
 from nexus.training.under_way import fresh_under_way
@@ -63,7 +63,7 @@ class Recorded(Witness):
         self.threads: set[int] = set()
         self.sampled: list[int] = []  # rows that the replay had at each update
 
-    def actor(self) -> Follower:
+    def follower(self) -> Follower:
         return Follower(self)
 
     def learn(self, batch: Batch) -> Outcome:
@@ -78,7 +78,7 @@ def run(**settings: Any) -> tuple[Recorded, PriorityReplay, Counters, list[tuple
     stream = TransitionStream(SyncVectorEnv([FiveSteps] * ENVS, autoreset_mode=AutoresetMode.SAME_STEP))
     agent, replay, counters = Recorded(), PriorityReplay(config.replay_capacity), Counters()
     yielded = []
-    for progress in train(stream, agent, replay, config, counters):
+    for progress in train(stream, agent, agent, replay, config, counters):
         agent.events.append("yield")
         yielded.append(seen(progress))
     return agent, replay, counters, yielded
@@ -127,7 +127,7 @@ def test_learning_has_a_thread_of_its_own_and_playing_goes_on_beside_it() -> Non
                 met.wait()
             return super().learn(batch)
 
-        def actor(self) -> Follower:
+        def follower(self) -> Follower:
             agent = self
 
             class Waits(Follower):
@@ -144,7 +144,7 @@ def test_learning_has_a_thread_of_its_own_and_playing_goes_on_beside_it() -> Non
     )
     stream = TransitionStream(SyncVectorEnv([FiveSteps] * ENVS, autoreset_mode=AutoresetMode.SAME_STEP))
     agent = Meeting()
-    for _ in train(stream, agent, PriorityReplay(100), config, Counters()):
+    for _ in train(stream, agent, agent, PriorityReplay(100), config, Counters()):
         pass
     assert not met.broken
     assert threading.get_ident() in agent.threads  # of the last epoch
@@ -157,7 +157,7 @@ def test_learning_has_a_thread_of_its_own_and_playing_goes_on_beside_it() -> Non
         ({"update_every": "4 steps", "target_update_every": "10 updates"}, 25, 2),
         ({"update_every": "4 steps", "target_update_every": "25 steps"}, 25, 4),
         ({"update_every": "2 episodes", "target_update_every": "3 episodes"}, 10, 6),
-        ({"update_every": "50 steps", "updates_each": 4, "target_update_every": "2 updates"}, 8, 4),
+        ({"update_every": "50 steps", "gradient_steps": 4, "target_update_every": "2 updates"}, 8, 4),
         ({"actor_sync_every": "7 steps", "update_every": "3 steps"}, 33, 0),
         ({"actor_sync_every": "1000 steps"}, 100, 0),
         ({"checkpoint_every": "30 steps"}, 100, 0),
@@ -179,7 +179,8 @@ def test_the_replay_is_told_how_far_the_training_has_come_after_each_step() -> N
     config, replay = TrainConfig.from_mapping(BASE), Told(1_000)
     replay.fractions = []
     stream = TransitionStream(SyncVectorEnv([FiveSteps] * ENVS, autoreset_mode=AutoresetMode.SAME_STEP))
-    for _ in train(stream, Recorded(), replay, config, Counters()):
+    agent = Recorded()
+    for _ in train(stream, agent, agent, replay, config, Counters()):
         pass
     assert replay.fractions == [steps / 100 for steps in range(2, 101, 2)]
 
@@ -188,7 +189,8 @@ def test_what_is_saved_continues_exactly_only_with_the_last_step_of_an_epoch() -
     config = TrainConfig.from_mapping(BASE | {"actor_sync_every": "30 steps"})
     stream = TransitionStream(SyncVectorEnv([FiveSteps] * ENVS, autoreset_mode=AutoresetMode.SAME_STEP))
     under_way, sound = fresh_under_way(config), {}
-    for progress in train(stream, Recorded(), PriorityReplay(1_000), config, Counters(), under_way):
+    agent = Recorded()
+    for progress in train(stream, agent, agent, PriorityReplay(1_000), config, Counters(), under_way):
         if progress.sound:
             spans = [(before.steps, after.steps) for before, after in under_way.to_learn]
             sound[progress.counters.steps] = progress.counters.updates, spans
@@ -224,10 +226,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     "iqn": {"algorithm": "iqn"},
     "pqn": {
         "algorithm": "pqn",
-        "replay_capacity": 100,
-        "update_every": "100 steps",
+        "rollout_steps": 100,
+        "update_every": None,
         "target_update_every": "100 steps",
-        "updates_each": 8,
+        "gradient_steps": 8,
     },
 }
 
@@ -262,7 +264,7 @@ def test_who_is_quicker_does_not_matter(name: str, tmp_path: Path, monkeypatch: 
 
 def test_an_actor_stays_as_it_was_until_it_follows() -> None:
     agent = make_agent("dqn", state_dim=3, action_dim=5, hidden_dim=8, learning_rate=0.5)
-    actor, states = agent.actor(), np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    actor, states = agent.policy.follower(), np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     actor.follow()
     before = actor.act(states, 0.0)
     assert np.array_equal(before, agent.act(states, 0.0))
@@ -285,7 +287,7 @@ def test_an_actor_stays_as_it_was_until_it_follows() -> None:
 def test_the_noise_of_an_actor_is_its_own() -> None:
     agents = [make_agent("noisy", state_dim=3, action_dim=5, hidden_dim=8, seed=1) for _ in range(2)]
     states = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    actors = [agent.actor() for agent in agents]
+    actors = [agent.policy.follower() for agent in agents]
     for actor in actors:
         actor.follow()
     agents[1].act(states, 0.0)  # draws from the agent's own stream in between
@@ -309,16 +311,17 @@ def test_the_update_that_diverged_in_the_thread_is_named(tmp_path: Path) -> None
     )
     stream = TransitionStream(SyncVectorEnv([FiveSteps] * ENVS, autoreset_mode=AutoresetMode.SAME_STEP))
     counters = Counters()
-    watched = WatchedAgent(Diverging(), counters, tmp_path, at_once=True)
+    diverging = Diverging()
+    watched = WatchedLearner(diverging, counters, tmp_path, at_once=True)
     with pytest.raises(DivergenceError, match="update 33: loss nan"):
-        for _ in train(stream, watched, PriorityReplay(100), config, counters):
+        for _ in train(stream, diverging, watched, PriorityReplay(100), config, counters):
             pass
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_an_actor_has_a_stream_of_its_own(tmp_path: Path) -> None:
     agent = make_agent("dqn", state_dim=3, action_dim=5, hidden_dim=8, device="cuda")
-    actor, states = agent.actor(), np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    actor, states = agent.policy.follower(), np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     actor.follow()
     assert np.array_equal(actor.act(states, 0.0), agent.act(states, 0.0))
     result = nexus.train("CartPole-v1", run_dir=tmp_path / "run", device="cuda", **SMALL)

@@ -43,7 +43,7 @@ def go_on(agent: DQNAgent, first: int, count: int = 4) -> list[Any]:
         if number % 2:
             agent.update_target_network()
         seen += [agent.act(STATES, 0.3).tolist(), agent.act(STATES, 0.0, training=False).tolist()]
-    return [*seen, agent.state_values(STATES).tolist()]
+    return [*seen, agent.learner.state_values(STATES).tolist()]
 
 
 def require_same(agent: DQNAgent, state: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Mapping
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus.core import AgentConfig, ConfigError, NexusError, Period, RunError, nearest
-from nexus.core.config import CheckedConfig
+from nexus.core.checked import CheckedConfig
 from nexus.core.period import UNITS
 from nexus.core.seeding import Stream, generator, seed_of
-from nexus.training.config import TrainConfig
+from nexus.training.config import GROUPS, TrainConfig
 
 NEXUS = Path(__file__).resolve().parent.parent / "nexus"
 
@@ -68,7 +68,7 @@ def test_a_period_reads_back_what_it_prints(count: int, unit: str) -> None:
     ],
 )
 def test_what_is_no_period_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(ConfigError, match="need a count and a unit, as in '10000 steps'"):
+    with pytest.raises(ConfigError, match="needs a count and a unit, as in '10000 steps'"):
         Period.parse(text)
 
 
@@ -76,7 +76,7 @@ def test_what_is_no_period_is_refused_with_an_example(text: str) -> None:
     ("text", "message"),
     [
         ("10 epsiodes", "did you mean episodes"),
-        ("10 frames", "need one of steps, episodes, updates"),
+        ("10 frames", "needs one of steps, episodes, updates"),
         ("0 steps", "at least 1 steps, got 0"),
     ],
 )
@@ -135,8 +135,9 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("frame_stack", 0),
     ("n_step", 0),
     ("replay_capacity", 0),
+    ("rollout_steps", 0),
     ("batch_size", 0),
-    ("updates_each", 0),
+    ("gradient_steps", 0),
     ("epsilon_steps", 0),
     ("learning_rate_step", 0),
     ("eval_episodes", -1),
@@ -162,9 +163,9 @@ WRONG_TYPE: list[tuple[str, Any, str]] = [
     ("loss", "hubert", "one of huber, squared"),
     ("loss", None, "one of huber, squared"),
     ("epsilon_schedule", ["linear"], "one of linear, per_step, per_episode, constant"),
-    ("log_every", 1_000, "need a count and a unit"),
-    ("log_every", None, "need a count and a unit"),
-    ("eval_every", "10 frames", "need one of steps, episodes, updates"),
+    ("log_every", 1_000, "needs a count and a unit"),
+    ("log_every", None, "needs a count and a unit"),
+    ("eval_every", "10 frames", "needs one of steps, episodes, updates"),
 ]
 
 
@@ -258,7 +259,7 @@ def test_to_mapping_gives_every_field_and_the_values_set() -> None:
     assert {name: mapping[name] for name in CHANGED} == CHANGED
 
 
-@pytest.mark.parametrize("kind", [AgentConfig, TrainConfig])
+@pytest.mark.parametrize("kind", [group for groups in GROUPS.values() for group in groups])
 def test_every_field_is_described_right_below_it(kind: type[CheckedConfig]) -> None:
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(definition, ast.ClassDef)
@@ -271,9 +272,56 @@ def test_every_field_is_described_right_below_it(kind: type[CheckedConfig]) -> N
                     continue
             bare.append(node.target.id)
     assert bare == []
-    inherited = {field.name for parent in kind.__mro__[1:-1] for field in fields(parent)}
-    assert declared == [field.name for field in fields(kind) if field.name not in inherited]
+    assert declared == [field.name for field in fields(kind)]
     assert declared
+
+
+def test_each_setting_is_in_one_group_and_each_group_in_the_config() -> None:
+    grouped = [group for groups in GROUPS.values() for group in groups]
+    assert sorted(field.name for group in grouped for field in fields(group)) == sorted(
+        field.name for field in fields(TrainConfig)
+    )
+    assert all(issubclass(TrainConfig, group) for group in grouped)
+    assert [field.name for field in fields(AgentConfig)][:2] == ["algorithm", "seed"]
+
+
+@dataclass(frozen=True)
+class Even(CheckedConfig):
+    even: int = 2
+
+    def check(self) -> None:
+        self.require(self.even % 2 == 0, "even", "an even number")
+
+
+@dataclass(frozen=True)
+class Odd(CheckedConfig):
+    odd: int = 3
+
+    def check(self) -> None:
+        self.require(self.odd % 2 == 1, "odd", "an odd number")
+
+
+@dataclass(frozen=True)
+class Both(Odd, Even):
+    def check(self) -> None:
+        self.require(self.even < self.odd, "even", "less than odd")
+
+
+@dataclass(frozen=True)
+class Unchecked(Both):
+    more: int = 0
+
+
+@pytest.mark.parametrize("kind", [Both, Unchecked])
+def test_each_group_checks_its_own_and_the_config_the_rest(kind: type[Both]) -> None:
+    kind(even=4, odd=5)
+    for values, says in (
+        ({"even": 1}, "even = 1: needs an even number"),
+        ({"odd": 4}, "odd = 4: needs an odd number"),
+        ({"even": 6, "odd": 5}, "even = 6: needs less than odd"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{says}$"):
+            kind(**values)
 
 
 # --- seeding ---

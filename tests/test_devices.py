@@ -15,6 +15,7 @@ from nexus.cli.main import main
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import restore_torch_generator
 from nexus.listener import Listener
+from nexus.models.setup import resolve_device
 from nexus.training.files import write_json, write_tensors
 
 LACKING = "mps" if torch.cuda.is_available() else "cuda"
@@ -35,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("trained") / "run"
     nexus.train("CartPole-v1", algorithm="noisy", run_dir=run, **TINY)
     about = json.loads((run / "run.json").read_text())
-    about["config"]["device"] = about["agent"]["device"] = LACKING
+    about["config"]["device"] = LACKING
     write_json(run / "run.json", about)
     for state in run.glob("checkpoints/*/state.safetensors"):
         arrays = safetensors.numpy.load_file(state)
@@ -59,7 +60,7 @@ class Heard(Listener):
 
 
 def test_an_agent_of_a_device_that_is_not_here_comes_on_the_cpu_with_a_notice(trained: Path) -> None:
-    with pytest.warns(RuntimeWarning, match=f"was trained on {LACKING}, which is not to be had here: its agent is on "):
+    with pytest.warns(RuntimeWarning, match=f"was trained on {LACKING}, which is not available here: its agent is on "):
         agent = nexus.load_agent(trained)
     assert agent.device.type == "cpu"
     heard = Heard()
@@ -71,18 +72,22 @@ def test_an_agent_of_a_device_that_is_not_here_comes_on_the_cpu_with_a_notice(tr
 
 def test_a_device_that_was_asked_for_is_not_replaced(trained: Path) -> None:
     for act in (nexus.load_agent, nexus.evaluate):
-        with pytest.raises(ConfigError, match=f"^device = '{LACKING}' is not to be had here"):
+        with pytest.raises(ConfigError, match=f"^device = '{LACKING}' is not available"):
             act(trained, device=LACKING)
-    with pytest.raises(ConfigError, match="device = 'cpu': needs the folder of a run in place of an agent"):
+    with pytest.raises(ConfigError, match="device = 'cpu': needs the folder of a run instead of an agent"):
         nexus.evaluate(nexus.load_agent(trained, device="cpu"), "CartPole-v1", 2, device="cpu")
 
 
 def test_what_is_no_device_is_damage(copy: Path) -> None:
     about = json.loads((copy / "run.json").read_text())
-    for device in ("tpu", "", 7):
-        about["agent"]["device"] = device
+    for device, says in (
+        ("tpu", "an agent that can't be"),
+        ("", "an agent that can't be"),
+        (7, "a config that can't be"),
+    ):
+        about["config"]["device"] = device
         write_json(copy / "run.json", about)
-        with pytest.raises(RunError, match="describes an agent that can't be made"):
+        with pytest.raises(RunError, match=says):
             nexus.load_agent(copy)
 
 
@@ -92,9 +97,10 @@ def test_to_go_on_elsewhere_must_be_said(copy: Path) -> None:
     heard = Heard()
     result = nexus.resume(copy, total_steps=400, device="cpu", listener=heard)
     assert result.counters.steps >= 400
-    assert any(f"it was trained on {LACKING} and goes on on cpu" in text for text in heard.notices)
+    assert any(f"it was trained on {LACKING} and continues on cpu" in text for text in heard.notices)
     about = json.loads((copy / "run.json").read_text())
-    assert about["config"]["device"] == about["agent"]["device"] == "cpu"
+    assert about["config"]["device"] == "cpu"
+    assert set(about["agent"]) == {"state_dim", "action_dim", "state_bounds"}
     nexus.resume(copy, total_steps=500, listener=Heard())  # from now on it belongs here
     nexus.load_agent(copy)
 
@@ -111,7 +117,7 @@ def test_each_command_takes_a_device(copy: Path, tmp_path: Path, capsys: pytest.
         assert main([*words, "--device", "cpu"]) == 0
         assert "Note" not in capsys.readouterr().err
         assert main([*words, "--device", LACKING]) == 2
-        assert f"nexus: error: device = '{LACKING}' is not to be had here" in capsys.readouterr().err
+        assert f"nexus: error: device = '{LACKING}' is not available" in capsys.readouterr().err
     resumed = ["resume", str(copy), "--total-steps", "400"]
     assert main(resumed) == 2
     assert "add --device cpu" in capsys.readouterr().err
@@ -131,3 +137,64 @@ def test_a_generator_of_another_kind_of_device_begins_where_only_that_state_says
     for strange in (own[:-1], np.ones((1, 16), np.uint8), np.ones(16, np.int64), np.ones(100, np.uint8), None):
         with pytest.raises(RunError, match="noise"):
             drawn(strange)
+
+
+class Machine:
+    """Which devices torch finds, whatever is really there."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, gpus: int = 0, mps: bool = False, built: str | None = None) -> None:
+        patch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        patch.setattr(torch.cuda, "device_count", lambda: gpus)
+        patch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        patch.setattr(torch.version, "cuda", built)
+        patch.setattr(torch.version, "hip", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "says"),
+    [
+        ("cuda", {}, "is not available: this torch was built without CUDA; use auto or cpu"),
+        ("cuda:1", {}, "is not available: this torch was built without CUDA; use auto or cpu"),
+        ("cuda", {"built": "13.0"}, "is not available: torch finds no GPU that CUDA can use; use auto or cpu"),
+        ("cuda", {"mps": True}, "is not available: this torch was built without CUDA; use auto, cpu or mps"),
+        ("cuda:4", {"gpus": 1}, "is not available: this machine has only 1 of them; use auto, cpu or cuda"),
+        (
+            "cuda:2",
+            {"gpus": 2},
+            "is not available: this machine has only 2 of them; use auto, cpu, cuda, cuda:0 or cuda:1",
+        ),
+        ("meta", {}, "is not available on this machine: use auto or cpu"),
+        ("hpu", {}, "is not available on this machine: use auto or cpu"),
+        ("gpu", {}, ": needs auto or cpu"),
+        ("CUDA", {"gpus": 1}, ": needs auto, cpu or cuda"),
+        ("", {}, ": needs auto or cpu"),
+        ("cuda:-1", {"gpus": 1}, ": needs auto, cpu or cuda"),
+    ],
+)
+def test_a_device_that_is_not_here_is_told_with_those_that_are(
+    name: str, machine: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Machine(monkeypatch, **machine)
+    with pytest.raises(ConfigError) as caught:
+        resolve_device(name, (4,))
+    space = "" if says.startswith(":") else " "
+    assert str(caught.value) == f"device = {name!r}{space}{says}"
+
+
+def test_a_gpu_that_fails_is_not_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: out of memory\nmore of it")
+
+    Machine(monkeypatch, gpus=1)
+    monkeypatch.setattr(torch, "zeros", full)
+    with pytest.raises(ConfigError, match=r"^device = 'cuda' can't be used: CUDA error: out of memory; use cpu$"):
+        resolve_device("cuda", (4,))
+
+
+def test_another_name_of_the_same_device_is_no_other(copy: Path) -> None:
+    about = json.loads((copy / "run.json").read_text())
+    about["config"]["device"] = about["agent"]["device"] = "auto"  # the CPU, for vectors
+    write_json(copy / "run.json", about)
+    heard = Heard()
+    nexus.resume(copy, total_steps=400, device="cpu", listener=heard)
+    assert not [text for text in heard.notices if "trained on" in text]

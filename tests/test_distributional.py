@@ -515,7 +515,7 @@ def test_an_impossible_kappa_is_refused(kappa: float) -> None:
 def test_qr_dqn_refuses_logits_and_reads_a_scalar_as_the_median() -> None:
     """Logits have the shape of quantiles, so that nothing else would say that they are none."""
     batch = random_batch()
-    with pytest.raises(ConfigError, match="numbers are no quantiles"):
+    with pytest.raises(ConfigError, match="this one outputs no quantiles"):
         QuantileLoss()(c51_network(), c51_network(), greedy_on_target, batch)
     scalar, one = DQNNetwork(2, 2, 32), qr_network(1)
     one.load_state_dict(scalar.state_dict())
@@ -550,7 +550,7 @@ def trained(env: type[probes.Probe], network: DQNNetwork, loss: Loss, **more: An
     counters = loop.Counters()
     with closing(make_vector_env(EnvSpec(env), config.num_envs)) as vector_env:
         replay = ReplayBuffer(config.replay_capacity, seed=0)
-        for _ in loop.train(TransitionStream(vector_env), agent, replay, config, counters):
+        for _ in loop.train(TransitionStream(vector_env), agent, agent, replay, config, counters):
             pass
     assert counters.updates > 300
     return agent.q_network

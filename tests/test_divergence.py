@@ -21,7 +21,7 @@ from nexus.core.types import Batch, Outcome
 from nexus.runner import MOST_ROLLBACKS, Run
 from nexus.training.config import TrainConfig
 from nexus.training.course import Course
-from nexus.training.divergence import BATCH_FILE, WINDOW, WatchedAgent
+from nexus.training.divergence import BATCH_FILE, WINDOW, WatchedLearner
 from nexus.training.files import read_tensors, write_tensors
 from nexus.training.loop import Counters
 from nexus.training.verify import verify
@@ -47,15 +47,15 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes one update of every run fail, as long as the learning rate is above a limit; no state but the agent's."""
 
     def use(above: float = 0.0, at_update: int = POISONED, name: str = "rewards", value: float = math.inf) -> None:
-        learn = WatchedAgent.learn
+        learn = WatchedLearner.learn
 
-        def poisoned(watched: WatchedAgent, batch: Batch) -> Any:
+        def poisoned(watched: WatchedLearner, batch: Batch) -> Any:
             steps = next(iter(watched.optimizer.state.values()))["step"].item()
             if steps == at_update - 1 and watched.optimizer.param_groups[0]["lr"] > above:
                 batch = {**batch, name: torch.full_like(batch[name], value)}
             return learn(watched, batch)
 
-        monkeypatch.setattr(WatchedAgent, "learn", poisoned)
+        monkeypatch.setattr(WatchedLearner, "learn", poisoned)
 
     return use
 
@@ -107,7 +107,7 @@ def test_an_infinite_loss_with_a_finite_gradient_is_no_learning_either(tmp_path:
             return told(math.inf, 1.0)
 
     agent = Agent(epsilon=0.0, temperature=0.0, optimizer=None)
-    watched = WatchedAgent(agent, Counters(7, 0, 2), tmp_path, at_once=True)
+    watched = WatchedLearner(agent, Counters(7, 0, 2), tmp_path, at_once=True)
     with pytest.raises(DivergenceError, match=r"step 7, update 3: loss inf, gradient norm 1;"):
         watched.learn({"states": torch.zeros(1)})
 
@@ -122,7 +122,7 @@ def test_where_looking_waits_for_a_device_the_first_bad_update_is_still_named(tm
 
     counters = Counters()
     agent = Agent(epsilon=0.0, temperature=0.0, optimizer=None)
-    watched = WatchedAgent(agent, counters, tmp_path, at_once=False)
+    watched = WatchedLearner(agent, counters, tmp_path, at_once=False)
 
     def learn_until(last: int) -> None:
         while counters.updates < last:
@@ -146,9 +146,9 @@ def test_a_run_that_looks_rarely_never_saves_or_evaluates_what_diverged(
     at_update: int, total_steps: int, poison: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nexus.training.divergence.WINDOW", 10_000)
-    make = WatchedAgent.__init__
+    make = WatchedLearner.__init__
     monkeypatch.setattr(
-        WatchedAgent, "__init__", lambda self, *given, **named: make(self, *given, **named | {"at_once": False})
+        WatchedLearner, "__init__", lambda self, *given, **named: make(self, *given, **named | {"at_once": False})
     )
     poison(at_update=at_update)
     with pytest.raises(DivergenceError, match=f"update {at_update}: "):
@@ -273,7 +273,7 @@ def test_a_run_that_diverged_can_be_resumed_with_another_answer(poison: Callable
     listener = Silent()
     with pytest.raises(DivergenceError):
         resume(tmp_path / "run", env=match_reward, listener=listener)
-    assert "with the same settings will again" in listener.notices[0]
+    assert "it diverged, and will again with the same settings" in listener.notices[0]
     resume(tmp_path / "run", env=match_reward, on_divergence="rollback", listener=Silent())
     trained(tmp_path / "whole", on_divergence="rollback")
     assert differences(tmp_path / "whole", tmp_path / "run") == []
@@ -339,7 +339,7 @@ def test_looking_costs_little(tmp_path: Path) -> None:
             return ready
 
     agent = Agent(epsilon=0.0, temperature=0.0, optimizer=None)
-    watched = WatchedAgent(agent, Counters(), tmp_path, at_once=True)
+    watched = WatchedLearner(agent, Counters(), tmp_path, at_once=True)
     best = math.inf
     for _ in range(20):
         started = time.perf_counter()

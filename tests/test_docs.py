@@ -16,13 +16,15 @@ import pytest
 
 import nexus
 from nexus.cli.algorithms import AlgorithmsCommand
+from nexus.cli.check import CheckCommand
 from nexus.cli.evaluate import EvaluateCommand
 from nexus.cli.main import main
 from nexus.cli.parsing import flags_of
 from nexus.cli.plan import PlanCommand
 from nexus.cli.plot import PlotCommand
 from nexus.cli.resume import ResumeCommand
-from nexus.cli.train import ALIASES, TrainCommand
+from nexus.cli.setting_flags import FLAG_ALIASES
+from nexus.cli.train import TrainCommand
 from nexus.cli.verify import VerifyCommand
 from nexus.cli.watch import WatchCommand
 from tests.chaos import Silent, interrupt, interrupted
@@ -36,6 +38,7 @@ BLANKS: Sequence[tuple[str, str]] = (
     ("runs/NAME", "RUN"),
     ("RUN...", "RUN"),
     ("train ENV", "train CartPole-v1"),
+    ("check ENV", "check CartPole-v1"),
     ("plan ENV", "plan CartPole-v1"),
     ("train GAME", "train pong"),
     ("--algo NAME", "--algo qr-dqn"),
@@ -58,6 +61,7 @@ SHORT: Mapping[str, str] = {
     "nexus train pong": PQN,
     "nexus train breakout": GAME,
     "nexus train seaquest": GAME,
+    "nexus check": "",
     "nexus plan": "--probe-seconds=0.5",
     "nexus plan pong": f"{PQN} --probe-seconds=2",
     "nexus evaluate": "--episodes=2",
@@ -71,19 +75,26 @@ FILES: Mapping[str, Mapping[str, str]] = {
         "my_package/__init__.py": "",
         "my_package/envs.py": "import gymnasium as gym\n"
         "from gymnasium.envs.classic_control import CartPoleEnv\n"
-        'gym.register("MyEnv-v0", entry_point=CartPoleEnv, max_episode_steps=100)\n',
+        'gym.register("MyEnv-v0", entry_point=CartPoleEnv, max_episode_steps=100)\n'
+        "def Shaped(env): return gym.wrappers.TransformReward(env, lambda reward: reward - 0.5)\n",
     }
 }
+# The module that a page shows; the commands and the blocks after it use it.
+MY_ENVS = FENCED.findall((ROOT / "docs" / "your_environment.md").read_text("utf-8"))[0][1]
 # Commands that are not run here: what installs, and what runs this.
 NOT_RUN = ("make train", "make test", "pip install")
 
 # What a block of Python presupposes, by page and place.
 BEFORE: Mapping[tuple[str, int], str] = {
+    ("README.md", 1): (
+        "import nexus\n"
+        "result = nexus.train('CartPole-v1', total_steps=300, learning_starts=64, eval_episodes=2, target_return=None)"
+    ),
     (
         "README.md",
-        1,
+        2,
     ): "import numpy as np\nstate = next_state = np.zeros(4)\naction, reward, terminated = 0, 1.0, False",
-    ("action_masking.md", 1): (
+    ("action_masking.md", 3): (
         "import numpy as np, nexus\n"
         "agent = nexus.make_agent('dqn', state_dim=4, action_dim=2)\n"
         "state = next_state = np.zeros(4)\n"
@@ -93,19 +104,28 @@ BEFORE: Mapping[tuple[str, int], str] = {
         "reward, done = 1.0, False\n"
         "replay_buffer = nexus.ReplayBuffer(100)"
     ),
+    ("your_environment.md", 1): MY_ENVS,
+    ("your_environment.md", 2): MY_ENVS,
     ("prioritized_replay.md", 0): "import torch\nstep, total_steps, priorities = 5, 10, torch.ones(32)",
 }
 # What is too long, or stands for code of one's own.
 REPLACED: Mapping[tuple[str, int], Sequence[tuple[str, str]]] = {
     ("README.md", 0): (
         ("seed=1)", "seed=1, total_steps=1_100, eval_episodes=2, target_return=None)"),
-        ("episodes=1_000", "episodes=10"),
         ("total_steps=200_000", "total_steps=1_200"),
-        ('("LunarLander-v3")', '("LunarLander-v3", probe_seconds=0.3)'),
     ),
     ("README.md", 1): (
+        ("episodes=1_000", "episodes=10"),
+        ('("LunarLander-v3")', '("LunarLander-v3", probe_seconds=0.3)'),
+    ),
+    ("README.md", 2): (
         ("...  # play", "for _ in range(64):\n    replay_buffer.push(state, 0, 1.0, next_state, False)\n# play"),
     ),
+    ("your_environment.md", 1): (
+        ("from my_envs import Corridor\n", ""),
+        ("total_steps=20_000", "total_steps=1_100, eval_episodes=2"),
+    ),
+    ("your_environment.md", 2): (("from my_envs import Corridor\n", ""),),
     ("prioritized_replay.md", 0): (
         (
             "replay.anneal(",
@@ -168,14 +188,17 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+# A block that registers an environment and a command that imports it run in one process.
+OVERRIDING = pytest.mark.filterwarnings("ignore:.*Overriding environment Corridor-v0")
 RUN_HERE = [command for command in commands() if not command.startswith(NOT_RUN)]
 
 
+@OVERRIDING
 @pytest.mark.parametrize("command", [marked(command) for command in RUN_HERE])
 def test_a_command_works_as_printed(command: str, stopped: Path, empty: Path) -> None:
     if "RUN" in command:
         shutil.copytree(stopped, empty / "runs" / "mine")
-    for name, files in FILES.items():
+    for name, files in {**FILES, "my_envs": {"my_envs.py": MY_ENVS}}.items():
         for path, text in files.items() if name in command else ():
             (empty / path).parent.mkdir(exist_ok=True)
             (empty / path).write_text(text)
@@ -204,6 +227,7 @@ def test_each_table_is_of_what_is_printed() -> None:
         assert blank in text, blank
 
 
+@OVERRIDING
 @pytest.mark.parametrize(("page", "place", "code"), fenced("python"), ids=lambda part: getattr(part, "name", None))
 def test_a_block_of_python_works_as_printed(page: Path, place: int, code: str, empty: Path) -> None:
     for old, new in REPLACED.get((page.name, place), ()):
@@ -212,7 +236,7 @@ def test_a_block_of_python_works_as_printed(page: Path, place: int, code: str, e
     names: dict[str, Any] = {}
     exec(BEFORE.get((page.name, place), ""), names)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nexus.listener.warnings.warn", lambda *_, **__: None)  # schedules of short runs
+        patch.setattr("nexus.listener.warn", lambda _: None)  # schedules of short runs
         exec(compile(code, f"{page.name}, block {place}", "exec"), names)
 
 
@@ -235,9 +259,17 @@ def test_lines_are_found() -> None:
 
 
 def test_every_flag_is_one() -> None:
-    kinds: list[Any] = [TrainCommand, PlanCommand, ResumeCommand, EvaluateCommand, WatchCommand, PlotCommand]
+    kinds: list[Any] = [
+        TrainCommand,
+        CheckCommand,
+        PlanCommand,
+        ResumeCommand,
+        EvaluateCommand,
+        WatchCommand,
+        PlotCommand,
+    ]
     known = {flag for kind in (*kinds, VerifyCommand, AlgorithmsCommand) for flag in flags_of(kind)} | {
-        *ALIASES,
+        *FLAG_ALIASES,
         "--help",
     }
     known |= {f"--no-{flag[2:]}" for flag in known}

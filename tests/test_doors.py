@@ -98,6 +98,44 @@ def test_a_listener_stops_a_run_as_its_last_step_would(tmp_path: Path) -> None:
     assert further.counters.steps == 320
 
 
+class Keeps(Silent):
+    """Keeps the lines of scalars and how the run ended."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.lines: list[dict[str, float]] = []
+        self.ends: list[str] = []
+
+    def on_scalars(self, steps: int, values: Mapping[str, float]) -> None:
+        self.lines.append({"step": steps, **values})
+
+    def on_end(self, status: str) -> None:
+        self.ends.append(status)
+
+
+def test_a_listener_gets_every_line_of_scalars_and_the_end(tmp_path: Path) -> None:
+    keeps = Keeps()
+    listener = Listeners(keeps, Doctor())
+    nexus.train(match_reward, config=config_of(), run_dir=tmp_path / "run", listener=listener)
+    assert keeps.lines == [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any("eval/mean_reward" in line for line in keeps.lines)
+    assert any("doctor/sum" in line for line in keeps.lines)
+    assert any("train/loss" in line for line in keeps.lines)
+    assert keeps.ends == ["finished"]
+
+
+def test_a_listener_is_told_how_a_run_ended_that_was_not_finished(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise ValueError("mine")
+
+    keeps = Keeps(210, fail)
+    with pytest.raises(ValueError, match="mine"):
+        nexus.train(match_reward, config=config_of(), run_dir=tmp_path / "failed", listener=keeps)
+    stopped = Keeps(210, interrupt)
+    interrupted(lambda: nexus.train(match_reward, config=config_of(), run_dir=tmp_path / "stopped", listener=stopped))
+    assert (keeps.ends, stopped.ends) == (["failed"], ["interrupted"])
+
+
 def test_several_listeners_are_told_in_their_order_and_keep_their_own(tmp_path: Path) -> None:
     said: list[tuple[str, str]] = []
 

@@ -12,9 +12,8 @@ from nexus.core import QOutput
 from nexus.models.layers import NoisyLinear
 from nexus.models.rl.dqn import DQNAgent, DQNNetwork
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
-from nexus.models.rl.dqn.dqn import DQNLoss, NextAction, greedy_on_target
+from nexus.models.rl.dqn.dqn import DQNLoss, NextAction, greedy_on_target, squared
 from nexus.models.rl.dqn.dueling_dqn import DuelingHead
-from nexus.ops.td import squared
 
 
 class Looked(DQNNetwork):

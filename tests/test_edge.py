@@ -20,6 +20,7 @@ from nexus.envs.factory import EnvSpec, make_env, make_vector_env, seen_by_agent
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
 from tests.chaos import Silent
+from tests.training import short_run
 
 ASYNC = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # how Linux starts processes before 3.14
 TWO = spaces.Box(0, 9, (2,), np.float32)
@@ -212,7 +213,7 @@ def test_a_number_that_the_nearest_dtype_can_not_hold_is_refused() -> None:
     ("observation", "space", "text"),
     [
         ([1, 2, 3], TWO, "an observation int64[3]: needs float32[2]"),
-        ([[1], [2, 3]], TWO, "an observation that is no array: "),
+        ([[1], [2, 3]], TWO, "an observation that is not an array: "),
         (None, TWO, "an observation of type NoneType: needs float32[2]"),
         ({"a": 1}, TWO, "an observation of type dict: needs float32[2]"),
         ("12", TWO, "an observation of type str: needs float32[2]"),
@@ -361,8 +362,8 @@ class ListInfo(Saying):
         return (*super().step(action)[:4], [])
 
 
-OLD_RESET = "in place of gym's old API let reset(self, *, seed=None, options=None) return (observation, info)"
-OLD_STEP = "in place of gym's old API let step return (observation, reward, terminated, truncated, info)"
+OLD_RESET = "instead of gym's old API, let reset(self, *, seed=None, options=None) return (observation, info)"
+OLD_STEP = "instead of gym's old API, let step return (observation, reward, terminated, truncated, info)"
 NO_PAIR = f"needs (observation, info); {OLD_RESET}"
 OLD: list[tuple[Any, str]] = [
     (partial(OldReset, [np.zeros(2)] * 3), f"step 0: its reset returned one ndarray: {NO_PAIR}"),
@@ -701,18 +702,8 @@ def test_masks_of_other_libraries_are_taken_and_said(make: Any, notice: str, vec
 @pytest.mark.parametrize("make", [ByMethod, InDict])
 def test_no_illegal_action_is_ever_taken(make: Any, algorithm: str, tmp_path: Any) -> None:
     """The environments raise at the first one."""
-    result = nexus.train(
-        make,
-        run_dir=tmp_path / "run",
-        algorithm=algorithm,
-        total_steps=1_200,
-        learning_starts=100,
-        update_every="16 steps",
-        hidden_dim=16,
-        eval_episodes=20,
-        threads=1,
-        listener=Silent(),
-    )
+    settings = {"algorithm": algorithm, "total_steps": 1_200, "update_every": "16 steps", "eval_episodes": 20}
+    result = short_run(make, tmp_path, **settings)
     assert result.counters.updates > 50
     assert result.evaluation is not None
     assert result.evaluation.returns == [10.0] * 20
@@ -811,16 +802,29 @@ def test_the_copy_is_named_that_tells_its_legal_actions_too_late(vectorization: 
     )
 
 
-def test_a_dict_with_a_mask_and_more_than_one_other_entry_is_refused() -> None:
-    class Three(InDict):
+@pytest.mark.parametrize(
+    ("observations", "places"),
+    [
+        ({"action_mask": TWO}, "observation['action_mask']"),
+        (
+            {"action_mask": TWO, "action_masks": TWO, "more": TWO},
+            "observation['action_mask'] and observation['action_masks']",
+        ),
+        ({"action_mask": TWO, "one": spaces.Dict({"action_mask": TWO})}, "observation['one']['action_mask']"),
+        ({"one": spaces.Dict({"action_mask": TWO}), "other": TWO}, "observation['one']['action_mask']"),
+    ],
+)
+def test_a_dict_with_more_than_a_mask_at_its_top_or_with_nothing_else_is_refused(
+    observations: Any, places: str
+) -> None:
+    class Odd(InDict):
         def __init__(self) -> None:
             super().__init__()
-            self.observation_space = spaces.Dict({**self.observation_space, "more": TWO})  # type: ignore[dict-item]
+            self.observation_space = spaces.Dict(observations)
 
-    with pytest.raises(
-        ConfigError, match=r"^Three has Dict observations: needs one array; beside the action_mask have one"
-    ):
-        make_env(EnvSpec(Three))
+    with pytest.raises(ConfigError) as caught:
+        make_env(EnvSpec(Odd))
+    assert str(caught.value) == f"Odd has {places}: needs one mask alone, at the top of a Dict that has more to see"
 
 
 def test_a_dict_that_lacks_an_entry_is_refused() -> None:
@@ -905,16 +909,7 @@ def test_an_image_with_its_channel_and_a_small_table_are_no_matter() -> None:
 
 
 def test_a_grey_picture_is_seen_by_convolutions(tmp_path: Any) -> None:
-    result = nexus.train(
-        grey,
-        run_dir=tmp_path / "run",
-        total_steps=80,
-        learning_starts=40,
-        batch_size=8,
-        eval_episodes=2,
-        threads=1,
-        listener=Silent(),
-    )
+    result = short_run(grey, tmp_path, total_steps=80, learning_starts=40, batch_size=8, eval_episodes=2)
     assert result.agent.state_shape == (1, 40, 60)
     assert any(isinstance(layer, torch.nn.Conv2d) for layer in result.agent.q_network.modules())
 

@@ -15,6 +15,7 @@ from nexus.cli.main import main
 from nexus.core.errors import RunError
 from nexus.listener import Listener
 from nexus.training import curves
+from nexus.training.config import TrainConfig
 from nexus.training.edited import edits_of, read_run_or_copy
 from nexus.training.files import write_json
 from nexus.training.run_folder import read_run
@@ -49,7 +50,7 @@ class Heard(Listener):
 
 
 RATE = '"learning_rate": 0.001', '"learning_rate": 0.1'
-SAYS = "was changed by hand: learning_rate is 0.1 there, the run has 0.001; the run is read as checkpoint 600 has it"
+SAYS = "was changed by hand: learning_rate is 0.1 there, the run has 0.001; the run is read from checkpoint 600"
 
 
 def same(one: nexus.DQNAgent, other: nexus.DQNAgent) -> bool:
@@ -140,7 +141,7 @@ def test_to_go_on_is_refused_with_what_was_changed_and_how_to_train_with_it(
     said = str(refused.value)
     assert said.startswith(f"{copy / 'run.json'} was changed by hand: ")
     assert says in said
-    assert "A run goes on as it began: undo that, or train again: " in said
+    assert "A run continues with its original settings: undo that, or train again: " in said
     assert f"train --config {copy}" in said
     assert flags in said
     assert len(said.splitlines()) == 1
@@ -160,7 +161,7 @@ def test_a_change_of_no_setting_is_noted_and_not_gone_on_from(copy: Path) -> Non
     edit(copy, '"seconds"', '"secs"')
     heard = Heard()
     nexus.load_agent(copy, listener=heard)
-    assert "differs from its checksum, in none of its settings; the run is read as checkpoint 600" in heard.said[0]
+    assert "differs from its checksum, in no setting; the run is read from checkpoint 600" in heard.said[0]
     with pytest.raises(RunError, match=r"is damaged: it differs from its checksum$"):
         nexus.resume(copy, total_steps=700)
 
@@ -179,11 +180,11 @@ def cut(run: Path) -> None:
 
 
 def newer(run: Path) -> None:
-    edit(run, '"format": 3', '"format": 99')
+    edit(run, '"format": 4', '"format": 99')
 
 
 def older(run: Path) -> None:
-    edit(run, '"format": 3', '"format": 2')
+    edit(run, '"format": 4', '"format": 2')
 
 
 @pytest.mark.parametrize("damage", [drop_checkpoints, damage_checkpoints, cut, newer, older])
@@ -211,7 +212,7 @@ def test_what_a_checkpoint_says_of_its_run_can_not_change_the_rest(copy: Path) -
         write_json(path, {**values, "run": {**values["run"], "format": "x", "status": [], "progress": 3}})
     edit(copy, *RATE)
     read = read_run_or_copy(copy, str)
-    assert (read["format"], read["status"], read["progress"]["steps"]) == (3, "finished", 600)
+    assert (read["format"], read["status"], read["progress"]["steps"]) == (4, "finished", 600)
     nexus.load_agent(copy, listener=Heard())
 
 
@@ -235,6 +236,28 @@ def test_a_module_of_its_own_is_found_still(tmp_path: Path, monkeypatch: pytest.
     assert main(["evaluate", "run", "--episodes", "2"]) == 0
 
 
+OF_FORMAT_3 = sorted((Path(__file__).parent / "runs_of_format_3").iterdir())
+
+
+@pytest.mark.parametrize("old", OF_FORMAT_3, ids=lambda path: path.name)
+def test_names_that_settings_had_in_an_older_checkpoint_are_no_changes(old: Path, tmp_path: Path) -> None:
+    """As where a run of format 3 was taken further, killed before its next checkpoint, and changed by hand."""
+    run = Path(shutil.copytree(old, tmp_path / "run"))
+    values = read_run(run)
+    values["config"] = TrainConfig.from_mapping(values["config"]).to_mapping()
+    values["agent"] = {name: value for name, value in values["agent"].items() if name not in values["config"]}
+    write_json(run / "run.json", {**values, "format": 4})
+    edit(run, '"seconds"', '"secs"')
+    found, changes = edits_of(run)
+    assert found is not None
+    assert changes == {}
+    edit(run, '"gradient_steps": ', '"gradient_steps": 9')
+    edit(run, '"rollout_steps": ', '"rollout_steps": 9')
+    _, changes = edits_of(run)
+    assert set(changes) == {"gradient_steps", "rollout_steps"}
+    assert changes["gradient_steps"][1] == {"pqn": 16}.get(values["algorithm"], 2)
+
+
 # Folders that are no runs, among those that a shell gives.
 
 
@@ -253,8 +276,8 @@ def test_what_is_no_run_is_left_out_of_a_picture_of_several(
     capsys.readouterr()
     assert main(["plot", *given]) == 0
     said = capsys.readouterr().out
-    assert "Note: runs/notes is left out: it is no run, it has no run.json\n" in said
-    assert "Note: runs/notes.txt is left out: it is no run, it has no run.json\n" in said
+    assert "Note: runs/notes is left out: it is not a run, it has no run.json\n" in said
+    assert "Note: runs/notes.txt is left out: it is not a run, it has no run.json\n" in said
     assert (
         "Note: runs/young has nothing to draw yet: no episode has ended, and it was not evaluated: it is left " in said
     )
@@ -264,7 +287,7 @@ def test_what_is_no_run_is_left_out_of_a_picture_of_several(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["runs/notes"], "runs/notes is no run folder: it has no run.json"),
+        (["runs/notes"], "runs/notes is not a run folder: it has no run.json"),
         (["runs/notes", "runs/other"], "nothing to draw: none of these is a run with an episode or an evaluation"),
         (["runs/a", "runs/b"], "no run at runs/b: there is no such folder"),
         (["runs/a", "runs/damaged"], "is damaged"),

@@ -22,7 +22,7 @@ from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
 from nexus.training import checkpoint_writer
 from nexus.training.config import TrainConfig
-from nexus.training.files import write_tensors
+from nexus.training.files import write_json, write_tensors
 from nexus.training.run_folder import new_run_folder
 from nexus.training.verify import verify
 from tests.chaos import SETTINGS, Silent, differences, interrupted, match_reward, run_child
@@ -31,6 +31,7 @@ from tests.rollouts import pace_of
 from tests.training import weights
 
 OLD = Path(__file__).parent / "runs_of_format_2"
+OLDER = sorted(path for folder in (OLD, OLD.with_name("runs_of_format_3")) for path in folder.iterdir())
 QUICK: dict[str, Any] = SETTINGS | {"total_steps": 300, "eval_every": "140 steps", "checkpoint_every": "120 steps"}
 
 
@@ -199,7 +200,7 @@ def test_the_readmes_own_line_takes_a_run_further_that_reached_its_target(tmp_pa
     further = nexus.resume(result.run_dir, total_steps=1_500, listener=keeper)
     assert (keeper.first_step, keeper.began) == (504, learned)
     assert further.counters.steps == 1_504
-    assert any("whether or not it reaches its target of 5" in notice for notice in keeper.notices)
+    assert any("even if it reaches its target of 5" in notice for notice in keeper.notices)
 
 
 def test_going_further_says_which_schedules_jump(tmp_path: Path) -> None:
@@ -249,7 +250,7 @@ def test_one_signal_ends_a_loop_over_seeds_and_saves(number: signal.Signals, tmp
     assert out == "seed 0 ends\n"
     assert process.returncode == -signal.SIGINT  # as shells and their loops want it
     assert "stopped at step" in said.splitlines()[-1]
-    assert "to go on" in said.splitlines()[-1]
+    assert "to continue" in said.splitlines()[-1]
     assert about(tmp_path / "0")["status"] == "interrupted"
     assert verify(tmp_path / "0").checkpoints[0] == about(tmp_path / "0")["progress"]["steps"]
     assert not (tmp_path / "1").exists()
@@ -308,9 +309,9 @@ def test_evaluations_change_no_bit_of_training(algorithm: str, tmp_path: Path) -
 def test_evaluations_change_no_bit_of_training_on_a_game(preset: str, tmp_path: Path) -> None:
     pytest.importorskip("ale_py")
     small: dict[str, Any] = {"total_steps": 512, "learning_starts": 64, "eval_episodes": 1, "frame_size": 36}
-    small |= {"replay_capacity": 256, "num_envs": 4, "hidden_dim": 16, "checkpoint_every": None}
+    small |= {"num_envs": 4, "hidden_dim": 16, "checkpoint_every": None}
     small |= {"preset": preset, "listener": Silent()}
-    small |= {"update_every": "256 steps"} if preset == "fast" else {"update_every": "64 steps"}
+    small |= {"rollout_steps": 256} if preset == "fast" else {"update_every": "64 steps", "replay_capacity": 256}
     from nexus.envs.atari import PROTOCOLS
 
     rules = PROTOCOLS["nature"]
@@ -356,12 +357,12 @@ def test_runs_in_threads_of_one_process_come_to_their_own_bits(tmp_path: Path) -
         assert list(pool.map(lambda seed: run("together", seed), range(8))) == alone
 
 
-# Runs of format 2, in which episodes ended at each checkpoint.
+# Runs of format 2, in which episodes ended at each checkpoint, and of format 3, which said an agent's settings twice.
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in OLD.iterdir()))
-def test_an_older_run_is_loaded_verified_and_taken_further(name: str, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(OLD / name, tmp_path / "run"))
+@pytest.mark.parametrize("old", OLDER, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_an_older_run_is_loaded_verified_and_taken_further(old: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(old, tmp_path / "run"))
     verdict = verify(run)
     assert verdict.whole, verdict.damage
     agent = nexus.load_agent(run)
@@ -369,7 +370,7 @@ def test_an_older_run_is_loaded_verified_and_taken_further(name: str, tmp_path: 
     assert nexus.evaluate(run, episodes=2).episodes == 2
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     if not verdict.checkpoints:
-        with pytest.raises(RunError, match="would cost what it learned"):
+        with pytest.raises(RunError, match="would discard what it learned"):
             nexus.resume(run, total_steps=500, listener=Silent())
         after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
         assert after == before
@@ -380,8 +381,27 @@ def test_an_older_run_is_loaded_verified_and_taken_further(name: str, tmp_path: 
     assert keeper.first_step == verdict.checkpoints[0]
     assert result.counters.steps >= 500
     assert verify(run).whole
-    assert about(run)["format"] == 3
+    assert about(run)["format"] == 4
+    assert set(about(run)["agent"]) <= {"state_dim", "action_dim", "state_bounds"}
+    before_that = json.loads((old / "run.json").read_text())["config"]
+    now = about(run)["config"]
+    assert (now["gradient_steps"], now["trace_lambda"]) == (before_that["updates_each"], before_that["trace_decay"])
+    if now["algorithm"] == "pqn":
+        assert (now["rollout_steps"], now["update_every"]) == (before_that["replay_capacity"], None)
+    else:
+        assert now["update_every"] == before_that["update_every"]
     nexus.load_agent(run, checkpoint="best")
+
+
+@pytest.mark.parametrize("old", [path for path in OLDER if "interrupted" in path.name], ids=lambda path: path.name)
+def test_an_older_run_whose_agent_is_said_otherwise_is_damaged(old: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(old, tmp_path / "run"))
+    values = about(run)
+    values["agent"]["gamma"] = 0.5
+    write_json(run / "run.json", values)
+    for act in (nexus.load_agent, nexus.resume):
+        with pytest.raises(RunError, match=r"run\.json: config and agent differ in gamma$"):
+            act(run)
 
 
 @pytest.mark.parametrize("name", ["rows-interrupted", "frames-interrupted"])

@@ -73,9 +73,9 @@ def refusal(mode: AutoresetMode, **faults: Any) -> str:
         (np.inf, "got reward inf: needs a finite number"),
         (-np.inf, "got reward -inf: needs a finite number"),
         (None, "got reward nan: needs a finite number"),  # which is what Gymnasium makes of None
-        ("much", "fits no vector of all copies: could not convert string to float: 'much'"),
-        ({"a": 1}, "fits no vector of all copies: float() argument must be"),
-        (np.ones(2), "fits no vector of all copies: setting an array element with a sequence"),
+        ("much", "can't be stacked with the other copies': could not convert string to float: 'much'"),
+        ({"a": 1}, "can't be stacked with the other copies': float() argument must be"),
+        (np.ones(2), "can't be stacked with the other copies': setting an array element with a sequence"),
     ],
 )
 def test_a_reward_must_be_a_finite_number(mode: AutoresetMode, reward: Any, text: str) -> None:
@@ -148,7 +148,7 @@ def test_environments_in_processes_of_their_own_are_checked_too(reward: Any, tex
 def test_a_reward_that_is_repeated_is_refused_too() -> None:
     stream = TransitionStream(SyncVectorEnv([lambda: FrameSkip(Faulty(None), 3)]))
     stream.reset()
-    with pytest.raises(EnvError, match="Faulty: copy 0 of 1, step 1: got an answer that fits no vector"):
+    with pytest.raises(EnvError, match="Faulty: copy 0 of 1, step 1: got an answer that can't be stacked"):
         stream.step(np.zeros(1, np.int64))
 
 

@@ -324,7 +324,7 @@ def test_a_vector_inside_an_environment_does_not_name_its_own_copy(make: Any) ->
     ("odd", "text"),
     [
         (partial(First, np.zeros(3, np.float32)), "got an observation float32[3]: needs float32[4]"),
-        (partial(First, [[1], [2, 3]]), "got an observation that is no array: "),
+        (partial(First, [[1], [2, 3]]), "got an observation that is not an array: "),
         (partial(First, None, np.ones(3)), "got an action_mask of shape (3,): needs (2,), one entry per action"),
         (partial(First, None, np.array([0.5, 1])), "got an action_mask that holds more than 0 and 1"),
     ],

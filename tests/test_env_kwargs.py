@@ -152,7 +152,9 @@ def test_a_run_whose_keywords_are_none_is_damaged(wrong: Any, run: Path, tmp_pat
     about["config"]["env_kwargs"] = wrong
     write_json(copy / "run.json", about)
     kind = ConfigError if isinstance(wrong, dict) else RunError
-    with pytest.raises(kind, match="FrozenLake-v1" if isinstance(wrong, dict) else "does not tell how its environment"):
+    with pytest.raises(
+        kind, match="FrozenLake-v1" if isinstance(wrong, dict) else "a config that can't be used: env_kwargs"
+    ):
         nexus.evaluate(copy, episodes=2, listener=Listener())
 
 

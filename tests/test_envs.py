@@ -256,15 +256,21 @@ def test_actions_that_dqn_can_not_use_are_refused(actions: spaces.Space[Any], ne
 
 
 @pytest.mark.parametrize(
-    "observations",
-    [spaces.Dict({"a": NUMBER}), spaces.Tuple([NUMBER, NUMBER]), spaces.Text(5), spaces.Sequence(NUMBER)],
+    ("observations", "way"),
+    [
+        (spaces.Text(5), "encode it as numbers, such as a MultiDiscrete of words"),
+        (spaces.Sequence(NUMBER), "pad it to a Box of a fixed shape"),
+        (spaces.Graph(NUMBER, None), "pad it to a Box of a fixed shape"),
+    ],
 )
-def test_observations_that_are_no_array_are_refused(observations: spaces.Space[Any]) -> None:
+def test_observations_of_no_fixed_shape_are_refused(observations: spaces.Space[Any], way: str) -> None:
     def custom() -> gym.Env[Any, Any]:
         return Scripted(observations=observations)
 
-    text = refusal(EnvSpec(custom))
-    assert text.startswith(f"custom has {type(observations).__name__} observations: needs one array")
+    kind = type(observations).__name__
+    assert refusal(EnvSpec(custom)) == (
+        f"custom has {kind} observations: needs numbers of a fixed shape; {way} in an ObservationWrapper"
+    )
 
 
 def test_the_spaces_of_a_state_are_described() -> None:

@@ -182,7 +182,7 @@ def test_what_resets_by_itself_can_not_be_saved(mode: AutoresetMode) -> None:
         stream.get_state()
     unseeded = TransitionStream(ledgers(1, []))
     unseeded.reset()
-    with pytest.raises(ConfigError, match="seeds of their own"):
+    with pytest.raises(ConfigError, match="only episodes with separate seeds"):
         unseeded.get_state()
 
 
@@ -304,7 +304,7 @@ def test_an_endless_task_is_said_to_be_one_once(tmp_path: Path, monkeypatch: pyt
     settings: dict[str, Any] = {"total_steps": 1_000, "learning_starts": 100, "eval_episodes": 1, "num_envs": 2}
     result = nexus.train(long(10**9), run_dir=tmp_path / "run", listener=watch, **settings)
     (notice,) = watch.notices
-    assert "had no end within 50 steps" in notice
+    assert "did not end within 50 steps" in notice
     assert result.counters.episodes == 1_000 // 50
     assert {row.split(",")[3] for row in (tmp_path / "run" / "episodes.csv").read_text().splitlines()[1:]} == {"50"}
 

@@ -422,7 +422,9 @@ def test_frames_of_any_dtype_and_shape_come_back(kind: Kind) -> None:
 def test_states_that_are_no_stack_are_refused() -> None:
     yes = np.ones(1, bool)
     states = np.arange(12, dtype=np.uint8).reshape(1, 4, 3)
-    with pytest.raises(ConfigError, match="needs states that are stacks of frames, each the one before moved on"):
+    with pytest.raises(
+        ConfigError, match="needs states that are stacks of frames, each the previous one shifted by one frame"
+    ):
         frames_of("raw", 4).remember(states, states, yes, yes)
     with pytest.raises(ConfigError, match=r"stacks of 2 to 9 frames, got shape \(1, 3\); set frame_stack"):
         frames_of("raw", 4).remember(states[:, :1], states[:, :1], yes, yes)
@@ -569,7 +571,7 @@ def test_the_loop_takes_a_lost_life_for_an_end_and_counts_whole_games() -> None:
     stream, agent = stream_of(3, 2, AutoresetMode.SAME_STEP, "zero", 30.0), agent_for((2, 3, 5), 2, config)
     terminal = terminated = games = 0
     counters = Counters()
-    for progress in train(stream, agent, replay, config, counters):
+    for progress in train(stream, agent, agent, replay, config, counters):
         terminal += int(progress.step.terminal.sum())
         terminated += int(progress.step.terminated.sum())
         games += int((progress.step.terminated | progress.step.truncated).sum())

@@ -13,8 +13,8 @@ from nexus.api import load_agent, resume, train
 from nexus.core.errors import RunError
 from nexus.core.state import State
 from nexus.core.types import Array
-from nexus.data.device_replay import DeviceReplay
-from nexus.data.frame_replay import FrameReplay
+from nexus.data.frames import Frames
+from nexus.data.replay import Replay
 from nexus.runner import Run
 from nexus.training import checkpoint_writer
 from nexus.training.checkpoint import Checkpoint, Chunk
@@ -99,7 +99,8 @@ def test_a_rollback_takes_the_frames_back_too(store: str, tmp_path: Path) -> Non
     config = TrainConfig.from_mapping({name: value for name, value in values.items() if name != "env"})
     with Run(QUICK["env"], None, config, tmp_path / "run", Silent(200, interrupt)) as run:
         run.run()
-        assert isinstance(run.parts.replay, FrameReplay | DeviceReplay)
+        assert isinstance(run.parts.replay, Replay)
+        assert isinstance(run.parts.replay.storage, Frames)
         added = run.parts.replay.added
         shutil.rmtree(max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name)))
         run.newest_whole()  # into the replay that is filled already

@@ -1,6 +1,8 @@
 """A recorded update is the eager update, or there is none. A GPU records for real; elsewhere a recorder stands in."""
 
+import linecache
 import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -105,6 +107,24 @@ def test_a_recording_that_moves_the_weights_otherwise_is_not_used() -> None:
         captured(inputs_of(1.0))
     eager(inputs_of(1.0))
     assert torch.equal(subject.weights, eager.weights)
+
+
+@pytest.mark.parametrize("door", ["step", "learner", "agent", "update"])
+def test_the_warning_names_the_line_that_asked_for_the_update(door: str) -> None:
+    """From each door it is another number of calls away."""
+    agent = agent_for({}, "cpu", cuda_graph=False)
+    agent.learner.take_step = step = CapturedStep(agent.learner, fails)
+    batch = batch_of(0)
+    doors: dict[str, Callable[[], object]] = {
+        "step": lambda: step(agent.learner.prepared(batch), 0.001),
+        "learner": lambda: agent.learner.learn(batch),
+        "agent": lambda: agent.learn(batch),
+        "update": lambda: agent.update(batch),
+    }
+    with pytest.warns(RuntimeWarning, match="without a CUDA graph") as caught:
+        doors[door]()
+    assert caught[0].filename == __file__
+    assert linecache.getline(__file__, caught[0].lineno).startswith(f'        "{door}": lambda:')
 
 
 def batch_of(seed: int, device: str = "cpu") -> dict[str, Tensor]:

@@ -146,7 +146,9 @@ def test_a_torch_that_can_not_tell_means_float32(monkeypatch: pytest.MonkeyPatch
 
 
 def test_bfloat16_is_for_images() -> None:
-    with pytest.raises(ConfigError, match="precision = 'bfloat16': is for torsos of images; the mlp computes in float"):
+    with pytest.raises(
+        ConfigError, match="precision = 'bfloat16': applies only to image torsos; the mlp computes in float"
+    ):
         agent_of((4,), precision="bfloat16")
     with pytest.raises(ConfigError, match="precision = 'half': needs one of auto, float32, bfloat16"):
         agent_of(precision="half")

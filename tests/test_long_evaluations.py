@@ -74,7 +74,7 @@ def test_one_that_takes_long_is_said_once() -> None:
     assert str(said[2]).startswith(
         "the evaluation has taken 10,000 steps, and 3 of 100 episodes have ended: one without"
     )
-    assert str(said[2]).endswith("is cut off after 100,000; eval_max_steps sets how many")
+    assert str(said[2]).endswith("is cut off after 100,000 steps; eval_max_steps sets this limit")
     assert long_evaluation(spec, 10_000, 3, 100, 10_000) is None  # it is over
     assert long_evaluation(EnvSpec("ALE/Pong-v5", 4), 10_000, 3, 100, 100_000) is None  # its protocol wants it
 
@@ -104,7 +104,7 @@ def test_a_program_can_follow_its_own_evaluations() -> None:
     assert heard.notices == []
     nexus.evaluate(small_agent(), Sometimes, 5, max_steps=10_001, listener=heard)
     assert len(heard.notices) == 1
-    assert heard.notices[0].endswith("; max_steps sets how many")
+    assert heard.notices[0].endswith("; max_steps sets this limit")
     with pytest.raises(ConfigError, match="max_steps = 0: needs at least 1"):
         nexus.evaluate(small_agent(), Sometimes, 5, max_steps=0)
 

@@ -87,7 +87,7 @@ def run(
     config = TrainConfig.from_mapping({**base, **settings})
     stream = TransitionStream(SyncVectorEnv([FiveSteps] * config.num_envs, autoreset_mode=mode))
     agent, replay, counters = Witness(), PriorityReplay(config.replay_capacity), Counters()
-    yielded = list(train(stream, agent, replay, config, counters))
+    yielded = list(train(stream, agent, agent, replay, config, counters))
     return agent, replay, counters, yielded
 
 
@@ -110,7 +110,7 @@ def test_it_yields_once_per_vector_step() -> None:
         ({"update_every": "1 steps"}, 100),
         ({"update_every": "4 steps"}, 25),
         ({"update_every": "3 steps"}, 33),
-        ({"update_every": "10 steps", "updates_each": 7}, 70),
+        ({"update_every": "10 steps", "gradient_steps": 7}, 70),
         ({"update_every": "2 episodes"}, 10),
         ({"update_every": "4 steps", "learning_starts": 50}, 12),  # at 52, 56, ... 96: and 100
         ({"update_every": "4 steps", "num_envs": 16, "total_steps": 96}, 24),
@@ -141,7 +141,7 @@ def test_the_target_follows_in_its_own_unit(period: str, syncs: int) -> None:
 
 
 def test_a_target_that_counts_updates_follows_between_them() -> None:
-    agent, *_ = run(update_every="50 steps", updates_each=4, target_update_every="2 updates")
+    agent, *_ = run(update_every="50 steps", gradient_steps=4, target_update_every="2 updates")
     assert agent.calls == ["learn", "learn", "sync"] * 4
 
 
@@ -193,9 +193,10 @@ def test_the_learning_rate_reaches_the_optimizer(settings: dict[str, Any], first
 def test_progress_tells_when_a_period_is_due() -> None:
     config = TrainConfig(total_steps=100, num_envs=4, learning_starts=0)
     stream = TransitionStream(SyncVectorEnv([FiveSteps] * 4, autoreset_mode=AutoresetMode.SAME_STEP))
+    witness = Witness()
     due = [
         progress.counters.steps
-        for progress in train(stream, Witness(), ReplayBuffer(100), config, Counters())
+        for progress in train(stream, witness, witness, ReplayBuffer(100), config, Counters())
         if progress.due(Period(30, "steps"))
     ]
     assert due == [32, 60, 92]  # the first steps at or past 30, 60 and 90
@@ -211,7 +212,8 @@ def test_the_replay_is_told_how_far_the_training_has_come_after_each_step() -> N
     config, replay = TrainConfig(total_steps=100, num_envs=4, learning_starts=0), Told(1_000)
     replay.fractions = []
     stream = TransitionStream(SyncVectorEnv([FiveSteps] * 4, autoreset_mode=AutoresetMode.SAME_STEP))
-    for _ in train(stream, Witness(), replay, config, Counters()):
+    witness = Witness()
+    for _ in train(stream, witness, witness, replay, config, Counters()):
         pass
     assert replay.fractions == [steps / 100 for steps in range(4, 101, 4)]
 
@@ -219,8 +221,18 @@ def test_the_replay_is_told_how_far_the_training_has_come_after_each_step() -> N
 def test_training_stops_when_the_iterator_is_closed() -> None:
     config = TrainConfig(total_steps=100, num_envs=1, learning_starts=0)
     stream = TransitionStream(SyncVectorEnv([FiveSteps], autoreset_mode=AutoresetMode.SAME_STEP))
-    counters = Counters()
-    for _ in train(stream, Witness(), ReplayBuffer(100), config, counters):
+    counters, witness = Counters(), Witness()
+    for _ in train(stream, witness, witness, ReplayBuffer(100), config, counters):
         if counters.steps == 17:
             break
     assert counters.steps == 17
+
+
+def test_progress_offers_the_last_batch_and_what_came_of_it() -> None:
+    _, _, _, yielded = run(learning_starts=50, update_every="4 steps")
+    before, after = [each for each in yielded if each.before.steps < 50], yielded[-1]
+    assert {(each.batch, each.update) for each in before} == {(None, None)}
+    assert after.batch is not None
+    assert after.update is not None
+    assert after.batch["actions"].shape == after.update.priorities.shape == (4,)
+    assert after.update.priorities.tolist() == [3.0] * 4

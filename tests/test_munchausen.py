@@ -13,10 +13,9 @@ from torch import Tensor
 from nexus.core import Batch, ConfigError, QOutput
 from nexus.models.layers import Head
 from nexus.models.rl.dqn.agent import DQNAgent
-from nexus.models.rl.dqn.dqn import DQNLoss, DQNNetwork, greedy_on_target
+from nexus.models.rl.dqn.dqn import DQNLoss, DQNNetwork, greedy_on_target, huber, squared
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.ops.munchausen import log_policy, munchausen_bonus, soft_value
-from nexus.ops.td import huber, squared
 from tests import probes
 from tests.training import GAMMA, q_values, trained, weights
 

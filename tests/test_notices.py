@@ -68,19 +68,19 @@ def said_in(tmp_path: Path, env: Any, **settings: Any) -> list[str]:
 
 @pytest.mark.parametrize("algorithm", ["c51", "rainbow"])
 def test_an_assumed_range_is_said_before_and_its_ends_after_a_training(algorithm: str, tmp_path: Path) -> None:
-    before, after = said_in(tmp_path, Arms, algorithm=algorithm, updates_each=2)
+    before, after = said_in(tmp_path, Arms, algorithm=algorithm, gradient_steps=2)
     assert before.startswith(RANGE)
-    assert "set v_min and v_max to what a discounted return can be" in before
+    assert "set v_min and v_max to the range of discounted returns" in before
     assert "% of the probability of returns lies on the assumed v_max = 10 after the training" in after
 
 
 def test_returns_below_it_lie_on_its_other_end(tmp_path: Path) -> None:
-    _, after = said_in(tmp_path, Losses, algorithm="c51", updates_each=2)
+    _, after = said_in(tmp_path, Losses, algorithm="c51", gradient_steps=2)
     assert "lies on the assumed v_min = -10 after" in after
 
 
 def test_returns_within_it_are_no_matter_afterwards(tmp_path: Path) -> None:
-    (before,) = said_in(tmp_path, SmallArms, algorithm="c51", updates_each=2)
+    (before,) = said_in(tmp_path, SmallArms, algorithm="c51", gradient_steps=2)
     assert before.startswith("no range of returns is known for SmallArms")
 
 

@@ -86,7 +86,7 @@ def trained(make: Any, folder: Path, listener: nexus.Listener | None = None, **s
         {"vectorization": "async"},
         {"actor_sync_every": "60 steps"},
         {"algorithm": "rainbow", "frame_stack": 2},
-        {"algorithm": "pqn", "replay_capacity": 32, "update_every": "32 steps", "n_step": 1, "learning_starts": 32},
+        {"algorithm": "pqn", "rollout_steps": 32, "n_step": 1, "learning_starts": 32},
     ],
 )
 @ASYNC

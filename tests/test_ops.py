@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nexus.models.rl.dqn.dqn import huber, squared, td_target
+from nexus.ops.action_values import values_of_actions
 from nexus.ops.exploration import epsilon_greedy
 from nexus.ops.schedules import cosine, exponential, linear, step_decay
 from nexus.ops.target_update import hard_update, soft_update
-from nexus.ops.td import huber, squared, td_target, values_of_actions
 
 
 def exactly(actual: Tensor, expected: Tensor) -> None:

@@ -33,7 +33,7 @@ from nexus.planning.planner import notes
 from nexus.planning.probe import Enough, Probe, longest_episode, measure, probed
 from nexus.runner import Run
 from nexus.training.config import TrainConfig
-from nexus.training.divergence import WatchedAgent
+from nexus.training.divergence import WatchedLearner
 from tests import probes
 
 PROBE: dict[str, Any] = {"probe_seconds": 0.6, "hidden_dim": 16, "eval_episodes": 3}
@@ -60,7 +60,7 @@ CONFIG = make_config(
     total_steps=1_000,
     learning_starts=200,
     update_every="4 steps",
-    updates_each=3,
+    gradient_steps=3,
     eval_every=None,
     eval_episodes=250,
     checkpoint_every="300 steps",
@@ -178,8 +178,7 @@ def test_best_weights_and_priorities_take_more() -> None:
 
 ROLLOUT: dict[str, Any] = {
     "algorithm": "pqn",
-    "replay_capacity": 200,
-    "update_every": "200 steps",
+    "rollout_steps": 200,
     "checkpoint_every": "50 steps",
 }
 
@@ -292,6 +291,18 @@ def test_every_band_is_found_by_its_own_settings() -> None:
         assert expectation(band.env, band.config).band == band
 
 
+def test_a_setting_counts_by_what_it_comes_to() -> None:
+    bands = [entry(env="FrozenLake-v1", preset=None)]
+    assert expectation("FrozenLake-v1", make_config("FrozenLake-v1", update_every="4 steps"), bands).band is not None
+    assert expectation("FrozenLake-v1", make_config("FrozenLake-v1", rollout_steps=7), bands).band is not None
+    assert expectation("FrozenLake-v1", make_config("FrozenLake-v1", update_every="5 steps"), bands).band is None
+    pqn = [entry(env="FrozenLake-v1", preset=None, algorithm="pqn")]
+    config = make_config("FrozenLake-v1", algorithm="pqn", replay_capacity=500)
+    assert expectation("FrozenLake-v1", config, pqn).band is not None
+    config = make_config("FrozenLake-v1", algorithm="pqn", rollout_steps=500)
+    assert expectation("FrozenLake-v1", config, pqn).band is None
+
+
 @pytest.mark.parametrize("name", sorted(IGNORED))
 def test_what_does_not_move_learning_does_not_hide_a_band(name: str) -> None:
     other = {
@@ -324,7 +335,7 @@ def test_what_does_not_move_learning_does_not_hide_a_band(name: str) -> None:
 
 
 def test_every_other_setting_hides_the_band_and_is_named() -> None:
-    names = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol", "env_kwargs"}
+    names = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol", "env_kwargs", "wrappers"}
     assert {"total_steps", "num_envs", "frame_skip", "target_return", "gamma", "seed"} - names == {"seed"}
     for name in names:
         plain, other = changed(name)
@@ -339,7 +350,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
     """Two configs that differ in one setting."""
-    algorithm = "pqn" if name == "trace_decay" else "dqn"
+    algorithm = "pqn" if name in ("trace_lambda", "rollout_steps") else "dqn"
     base = make_config("CartPole-v1", algorithm=algorithm, temperature_min=0.05)
     value = getattr(base, name)
     text: dict[str, Any] = {
@@ -410,11 +421,19 @@ def test_scores_of_an_environment_that_was_made_otherwise_are_never_shown() -> N
     plain, other = entry(settings={"target_return": None}), {"sutton_barto_reward": True}
     made = entry(settings={"target_return": None, "env_kwargs": other})
     config = make_config("CartPole-v1", target_return=None)
-    for ours, theirs in ((config, made), (but(config, env_kwargs=other), plain)):
+    around = ("gymnasium.wrappers:NormalizeReward",)
+    wrapped = entry(settings={"target_return": None, "wrappers": around})
+    for ours, theirs in (
+        (config, made),
+        (but(config, env_kwargs=other), plain),
+        (config, wrapped),
+        (but(config, wrappers=around), plain),
+    ):
         found = expectation("CartPole-v1", ours, [theirs])
         assert (found.band, found.nearest) == (None, None)
         assert str(found) == "no committed result for these settings"
     assert expectation("CartPole-v1", but(config, env_kwargs=other), [plain, made]).band == made
+    assert expectation("CartPole-v1", but(config, wrappers=around), [plain, wrapped]).band == wrapped
 
 
 def test_no_protocol_is_the_nature_protocol() -> None:
@@ -447,8 +466,8 @@ class Clock:
 
 def fake_run() -> Any:
     """What a probe needs of a run."""
-    counters, watched = SimpleNamespace(steps=0, updates=0), SimpleNamespace(settle=lambda: None)
-    return SimpleNamespace(parts=SimpleNamespace(counters=counters, watched=watched))
+    counters, learner = SimpleNamespace(steps=0, updates=0), SimpleNamespace(settle=lambda: None)
+    return SimpleNamespace(parts=SimpleNamespace(counters=counters, learner=learner))
 
 
 def test_the_probe_cuts_slices_after_its_warm_up() -> None:
@@ -582,7 +601,7 @@ def test_learning_beside_acting_takes_no_time_of_its_own(elsewhere: Path) -> Non
     found = planned("CartPole-v1", actor_sync_every="64 steps", **PROBE)
     assert found.time.learning == 0
     assert found.time.steps_per_second > 0
-    assert any("beside acting" in note for note in found.notes)
+    assert any("concurrently with acting" in note for note in found.notes)
 
 
 def test_frames_are_probed_in_the_store_that_the_run_would_have(elsewhere: Path) -> None:
@@ -635,7 +654,7 @@ def test_the_notes_say_what_the_numbers_leave_out(monkeypatch: pytest.MonkeyPatc
     assert "more memory than is free" in notes(CONFIG, MEASURED, small, 40)[0]
     assert "no time limit" in notes(CONFIG, MEASURED, enough, None)[0]
     idle = replace(MEASURED, slices=(Slice(1.0, 1, 0, 0.0),))
-    assert "no update fell into the probe" in notes(CONFIG, idle, enough, 40)[0]
+    assert "the probe saw no update" in notes(CONFIG, idle, enough, 40)[0]
 
 
 def test_a_used_folder_is_refused(elsewhere: Path) -> None:
@@ -647,10 +666,10 @@ def test_a_used_folder_is_refused(elsewhere: Path) -> None:
 
 
 def test_a_divergence_in_the_probe_names_no_file_that_is_gone(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def diverge(agent: WatchedAgent, batch: Any) -> Any:
+    def diverge(agent: WatchedLearner, batch: Any) -> Any:
         raise DivergenceError("diverged at step 9, update 1: loss nan, gradient norm nan; its batch is in /gone")
 
-    monkeypatch.setattr(WatchedAgent, "learn", diverge)
+    monkeypatch.setattr(WatchedLearner, "learn", diverge)
     with pytest.raises(
         DivergenceError, match=r"^in the probe: diverged at step 9, update 1: loss nan, gradient norm nan$"
     ):
@@ -701,7 +720,7 @@ def test_plan_takes_the_flags_of_train() -> None:
 
 def test_a_plan_from_python_is_the_same(cartpole: Forecast) -> None:
     assert nexus.plan is planned
-    with pytest.raises(ConfigError, match="config= brings all settings: gamma"):
+    with pytest.raises(ConfigError, match="config= contains all settings: gamma"):
         nexus.plan("CartPole-v1", config=cartpole.config, gamma=0.5)
 
 

@@ -132,12 +132,24 @@ def test_functions_of_one_name_are_not_one_environment_unless_that_is_said(make:
     assert [len(group) for group in curves.same_settings(read(*folders, same_env=True)).values()] == [2]
 
 
+def test_runs_from_before_settings_had_other_names_share_a_mean_with_those_of_now(make: Make) -> None:
+    old = make("old", seed=1, updates_each=3, update_every="4 steps")
+    new = make("new", seed=2, gradient_steps=3, update_every=None, rollout_steps=2048)
+    other = make("other", seed=3, gradient_steps=4)
+    assert [len(group) for group in curves.same_settings(read(old, new)).values()] == [2]
+    assert list(curves.same_settings(read(old, other))) == ["gradient_steps = 3", "gradient_steps = 4"]
+    before = {"trace_decay": 0.5, "replay_capacity": 64, "update_every": "64 steps"}
+    old = make("old pqn", seed=1, algorithm="pqn", **before)
+    new = make("new pqn", seed=2, algorithm="pqn", trace_lambda=0.5, rollout_steps=64, update_every=None)
+    assert [len(group) for group in curves.same_settings(read(old, new)).values()] == [2]
+
+
 def test_a_seed_counts_once(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, other = make("a"), make("c", seed=2)
     again = Path(shutil.copytree(first, tmp_path / "b"))
     kept, said = curves.different_seeds(read(first, again, other))
     assert [run.folder for run in kept] == [first, other]
-    assert said == [f"{again} is left out: its seed 1 and its settings are those of {first}"]
+    assert said == [f"{again} is left out: it has the seed 1 and the settings of {first}"]
     assert main(["plot", *map(str, (first, again, other)), "--out", str(tmp_path / "p.png")]) == 0
     printed = capsys.readouterr().out
     assert f"Note: {said[0]}\n" in printed

@@ -1,5 +1,6 @@
 """PQN: its returns by hand and by a slow oracle, what a rollout holds, its loss, and that it learns."""
 
+import json
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 import nexus
 from nexus.api import load_agent, make_config, resume, train
 from nexus.cli.main import main
+from nexus.cli.train import read_command
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.types import Array, Transitions
 from nexus.data.n_step import NStepAccumulator
@@ -25,9 +27,10 @@ from nexus.data.returns import lambda_returns
 from nexus.data.rollout_buffer import RolloutBuffer
 from nexus.envs.atari import LIFE_LOST
 from nexus.envs.stream import TransitionStream
+from nexus.models.rl.dqn.dqn import huber
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.rainbow import make_agent
-from nexus.ops.td import huber
+from nexus.training.config import TrainConfig
 from tests import probes
 from tests.chaos import Silent, differences, interrupt, interrupted, match_reward
 from tests.rollouts import PACE
@@ -224,9 +227,9 @@ def test_what_is_under_way_comes_back_and_what_does_not_fit_is_refused() -> None
         {"rewards": state["rewards"][1:]},
         {"begins": state["begins"][:, 1:]},
     ):
-        with pytest.raises(RunError, match="under way does not fit"):
+        with pytest.raises(RunError, match="the open rollout does not fit"):
             other.set_state({**state, **damage})
-    with pytest.raises(RunError, match="under way does not fit"):
+    with pytest.raises(RunError, match="the open rollout does not fit"):
         other.set_state({name: value for name, value in state.items() if name != "next_values"})
 
 
@@ -279,8 +282,10 @@ def test_states_are_worth_their_best_legal_action_to_the_target_network() -> Non
     masks = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1]], bool)
     with torch.no_grad():
         target = agent.target_network(states).numpy()
-    np.testing.assert_allclose(agent.state_values(states), target.max(1), rtol=1e-6)
-    np.testing.assert_allclose(agent.state_values(states, masks), np.where(masks, target, -np.inf).max(1), rtol=1e-6)
+    np.testing.assert_allclose(agent.learner.state_values(states), target.max(1), rtol=1e-6)
+    np.testing.assert_allclose(
+        agent.learner.state_values(states, masks), np.where(masks, target, -np.inf).max(1), rtol=1e-6
+    )
 
 
 # --- training ---
@@ -291,7 +296,7 @@ SETTINGS: dict[str, Any] = {"algorithm": "pqn", "hidden_dim": 32, "learning_rate
 
 @pytest.mark.parametrize("decay", [0.0, 0.65, 1.0])
 def test_a_reward_reaches_the_step_before_it(tmp_path: Path, decay: float) -> None:
-    settings = {**SETTINGS, "num_envs": 4, "total_steps": 3_000, "gamma": 0.9, "trace_decay": decay}
+    settings = {**SETTINGS, "num_envs": 4, "total_steps": 3_000, "gamma": 0.9, "trace_lambda": decay}
     agent = nexus.train(probes.DelayedReward, run_dir=tmp_path / "run", **settings).agent
     for signal in (-1, 1):
         first, second = (agent.q_network(np.array([at, signal], np.float32)).detach().numpy() for at in (0, 1))
@@ -341,7 +346,7 @@ class Pictures(gym.Env[Array, SupportsInt]):
 
 def test_a_rollout_that_is_larger_than_its_agent_comes_back_too(tmp_path: Path) -> None:
     given_settings = {**SETTINGS, "num_envs": 8, "hidden_dim": 4, "total_steps": 6_000, "eval_episodes": 1}
-    given_settings |= {"replay_capacity": 4800, "update_every": "4800 steps", "checkpoint_every": "4000 steps"}
+    given_settings |= {"rollout_steps": 4800, "checkpoint_every": "4000 steps"}
     train(Pictures, run_dir=tmp_path / "whole", listener=Silent(), **given_settings)
 
     stop = Silent(4_500, interrupt)
@@ -370,16 +375,19 @@ def test_cartpole_is_solved_with_other_seeds(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"algorithm": "dqn", "trace_decay": 0.9}, "trace_decay = 0.9: needs the algorithm pqn"),
-        ({"trace_decay": None}, "trace_decay = None: needs a number in"),
-        ({"trace_decay": 1.5}, "trace_decay = 1.5: needs a number in"),
+        ({"algorithm": "dqn", "trace_lambda": 0.9}, "trace_lambda = 0.9: needs the algorithm pqn"),
+        ({"trace_lambda": None}, "trace_lambda = None: needs a number in"),
+        ({"trace_lambda": 1.5}, "trace_lambda = 1.5: needs a number in"),
         ({"n_step": 3}, "n_step = 3: needs 1 with pqn"),
         ({"prioritized": True}, "prioritized = True: needs false with pqn"),
         ({"replay_store": "raw", "frame_stack": 2}, "replay_store = 'raw': needs auto or full"),
-        ({"update_every": "512 steps"}, "update_every = 512 steps: needs '1024 steps' with pqn"),
-        ({"update_every": "1 episodes"}, "update_every = 1 episodes: needs '1024 steps' with pqn"),
+        (
+            {"update_every": "512 steps"},
+            r"update_every = 512 steps: needs none with pqn: it learns every rollout_steps = 1024$",
+        ),
+        ({"update_every": "1 episodes"}, "update_every = 1 episodes: needs none with pqn"),
         ({"double": True}, "pqn can't take double"),
-        ({"batch_size": 2048}, "batch_size = 2048: needs at most replay_capacity = 1024"),
+        ({"batch_size": 2048}, "batch_size = 2048: needs at most rollout_steps = 1024"),
     ],
 )
 def test_what_makes_no_sense_is_one_clear_line(settings: dict[str, Any], says: str, tmp_path: Path) -> None:
@@ -387,14 +395,63 @@ def test_what_makes_no_sense_is_one_clear_line(settings: dict[str, Any], says: s
         nexus.train("CartPole-v1", run_dir=tmp_path / "run", **{"algorithm": "pqn", **settings})
 
 
+def test_a_rollout_has_a_setting_of_its_own_and_the_rest_follows() -> None:
+    usual = make_config("CartPole-v1", algorithm="pqn")
+    assert (usual.rollout_steps, usual.update_every, str(usual.update_period)) == (1024, None, "1024 steps")
+    assert str(usual.target_update_every) == "1024 steps"
+    larger = make_config("CartPole-v1", algorithm="pqn", rollout_steps=2048)
+    assert (str(larger.update_period), str(larger.target_update_every)) == ("2048 steps", "2048 steps")
+    assert read_command(["CartPole-v1", "--algo", "pqn", "--rollout-steps", "2048"]).config == larger
+    rarer = make_config("CartPole-v1", algorithm="pqn", rollout_steps=2048, target_update_every="4096 steps")
+    assert (str(rarer.update_period), str(rarer.target_update_every)) == ("2048 steps", "4096 steps")
+    assert make_config("CartPole-v1", algorithm="pqn", update_every="1024 steps").update_period == usual.update_period
+    # The replay of other algorithms has no say in it.
+    assert make_config("CartPole-v1", algorithm="pqn", replay_capacity=5).kept_transitions == 1024
+    other = make_config("CartPole-v1", rollout_steps=7, replay_capacity=500)
+    assert (str(other.update_period), other.kept_transitions) == ("4 steps", 500)
+    assert str(make_config("Unknown-v0").update_period) == "4 steps"
+
+
+def test_as_many_updates_come_as_there_are_rollouts(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "num_envs": 4, "total_steps": 1_000, "rollout_steps": 160, "eval_episodes": 1}
+    result = nexus.train("CartPole-v1", run_dir=tmp_path / "run", **settings)
+    assert result.counters.updates == 6 * 16
+
+
+OLD_PQN: dict[str, Any] = {
+    "algorithm": "pqn",
+    "replay_capacity": 4096,
+    "update_every": "4096 steps",
+    "trace_decay": 0.5,
+}
+
+
+def test_a_rollout_as_it_was_said_before_is_understood(tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"env": "CartPole-v1", "config": {**OLD_PQN, "updates_each": 8}}))
+    read = read_command(["--config", str(file)]).config
+    config = make_config("CartPole-v1", **OLD_PQN)
+    for found in (TrainConfig.from_mapping(OLD_PQN), config, read):
+        assert (found.rollout_steps, found.update_every, found.trace_lambda) == (4096, None, 0.5)
+    assert (config.gradient_steps, read.gradient_steps) == (64, 8)
+    dqn = TrainConfig.from_mapping({"replay_capacity": 4096, "update_every": "4096 steps"})
+    assert (dqn.replay_capacity, str(dqn.update_period), dqn.rollout_steps) == (4096, "4096 steps", 1024)
+
+
+def test_a_rollout_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"algorithm": "pqn", "rollout_steps": 10**12, "total_steps": 10**13}
+    with pytest.raises(ConfigError, match=r"^rollout_steps = 1000000000000 needs .* MB for states of shape"):
+        nexus.train("CartPole-v1", run_dir=tmp_path / "run", **settings)
+
+
 def test_atari_has_settings_for_it() -> None:
     config = make_config("pong", "fast", algorithm="pqn")
-    assert (config.algorithm, config.prioritized, config.n_step, config.replay_capacity) == ("pqn", False, 1, 1024)
+    assert (config.algorithm, config.prioritized, config.n_step, config.rollout_steps) == ("pqn", False, 1, 1024)
     assert (config.frame_stack, config.frame_size) == (2, 44)
 
 
 def test_the_command_line_says_rollout_and_decay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["CartPole-v1", "--algo", "pqn", "--total-steps", "1100", "--eval-episodes", "1", "--trace-decay", "0.8"]
+    words = ["CartPole-v1", "--algo", "pqn", "--total-steps", "1100", "--eval-episodes", "1", "--trace-lambda", "0.8"]
     assert main(["train", *words, "--target-return", "none", "--run-dir", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
     assert re.search(r"rollout +1,024 transitions, 0\.0 MB, λ = 0\.8", said)

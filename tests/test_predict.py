@@ -158,8 +158,8 @@ def test_a_refusal_is_one_whole_line() -> None:
 
 def test_select_action_takes_one_state() -> None:
     agent = agent_of(4)
-    assert refused(agent.select_action, STATES) == "observation of shape (64, 4): needs (4,); for many there is predict"
-    assert refused(agent.select_action, STATES[:1]).endswith("needs (4,); for many there is predict")
+    assert refused(agent.select_action, STATES) == "observation of shape (64, 4): needs (4,); use predict for many"
+    assert refused(agent.select_action, STATES[:1]).endswith("needs (4,); use predict for many")
     assert refused(agent.select_action, STATES[0, :3]) == "observation of shape (3,): needs (4,)"
     assert refused(agent.select_action, STATES[:1].T) == "observation of shape (4, 1): needs (4,); pass x.reshape((4,))"
 
@@ -202,10 +202,10 @@ def test_what_is_no_numbers_is_refused(given: Any, expected: str) -> None:
 def test_what_reset_and_step_return_is_refused_with_the_part_to_pass() -> None:
     agent, env = agent_of(4), gym.make("CartPole-v1")
     assert refused(agent.predict, env.reset(seed=0)) == (
-        "observation is all that env.reset() returned: pass env.reset()[0]"
+        "observation is the whole result of env.reset(): pass env.reset()[0]"
     )
     assert refused(agent.select_action, env.reset(seed=0)).endswith("pass env.reset()[0]")
-    assert refused(agent.predict, env.step(0)) == "observation is all that env.step() returned: pass its first part"
+    assert refused(agent.predict, env.step(0)) == "observation is the whole result of env.step(): pass its first part"
     env.close()
 
 
@@ -266,8 +266,9 @@ def test_a_fraction_is_no_state() -> None:
 def test_the_entry_stays_in_the_config_and_is_checked() -> None:
     agent = lake()
     assert agent.config["discrete_start"] == 0
-    assert DQNAgent(agent.config).discrete_start == 0
-    assert agent_of(16, discrete_start=None).discrete_start is None
+    again = DQNAgent(agent.config)
+    assert again.predict(np.arange(16))[0].tolist() == best(again, np.eye(16, dtype=np.float32))
+    assert "needs (16,), or (E, 16)" in refused(agent_of(16, discrete_start=None).predict, 3)
     with pytest.raises(ConfigError, match="discrete_start = 'a': needs a whole number"):
         agent_of(16, discrete_start="a")
     with pytest.raises(ConfigError, match=r"discrete_start = 0: needs states of shape \(n,\), got \(4, 16\)"):

@@ -31,12 +31,6 @@ def test_every_algorithm_is_sound_in_every_environment(env: str, algorithm: str)
         assert config.v_max >= for_ever - 1e-9
 
 
-@pytest.mark.parametrize("env", ENVIRONMENTS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_flags_and_python_give_the_same_settings(env: str, algorithm: str) -> None:
-    assert read_command([env, "--algo", algorithm]).config == make_config(env, algorithm=algorithm)
-
-
 def test_the_layers_go_over_each_other_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Range of returns, preset, algorithm, preset for the algorithm, user: each decides what those after it leave."""
     preset = {"v_max": 1.0, "n_step": 1, "gamma": 0.1, "batch_size": 11, "double": False}
@@ -111,11 +105,11 @@ def test_the_paper_preset_is_pqns_settings_for_atari() -> None:
     expected: dict[str, Any] = {
         "total_steps": 10_000_000,
         "num_envs": 128,
-        "updates_each": 2 * 32,
+        "gradient_steps": 2 * 32,
         "batch_size": 4096 // 32,
         "learning_rate": 0.00025,
         "learning_rate_schedule": "constant",
-        "trace_decay": 0.65,
+        "trace_lambda": 0.65,
         "max_grad_norm": 10.0,
         "layer_norm": True,
         "loss": "squared",
@@ -126,14 +120,15 @@ def test_the_paper_preset_is_pqns_settings_for_atari() -> None:
         "protocol": "nature",
     }
     assert {name: getattr(config, name) for name in expected} == expected
-    assert str(config.update_every) == str(config.target_update_every) == f"{128 * 32} steps"
+    assert str(config.update_period) == str(config.target_update_every) == f"{128 * 32} steps"
+    assert config.rollout_steps == 128 * 32
 
 
 def test_the_fast_preset_is_pqn_and_has_a_replay_for_the_others() -> None:
     assert make_config("pong", "fast") == make_config("pong", "fast", algorithm="pqn")
     assert read_command(["pong", "--preset", "fast"]).config == make_config("pong", "fast")
     replayed = make_config("pong", "fast", algorithm="dqn")
-    assert (replayed.algorithm, replayed.trace_decay, replayed.replay_capacity) == ("dqn", None, 250_000)
+    assert (replayed.algorithm, replayed.trace_lambda, replayed.replay_capacity) == ("dqn", None, 250_000)
     assert (replayed.prioritized, replayed.n_step, replayed.total_steps) == (True, 5, 250_000)
     assert read_command(["pong", "--preset", "fast", "--algo", "dqn"]).config == replayed
 

@@ -386,7 +386,7 @@ def test_a_row_that_the_replay_does_not_hold_is_refused(row: int) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 1), (3,), ()])
 def test_other_than_one_priority_a_row_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="one priority a row"):
+    with pytest.raises(ConfigError, match="one priority per row"):
         filled(3).update_priorities(torch.tensor([0, 1]), torch.ones(shape))
 
 

@@ -151,7 +151,7 @@ def test_a_target_that_ends_the_run_is_said_with_the_reason_for_two_evaluations(
     assert len(lines) == 3
     assert lines[0].startswith("evaluation after 1")
     assert lines[1].startswith("That reaches the target return of 5, which ends the run. Its score is that of a second")
-    assert ", on other episodes: " in lines[2]
+    assert ", on different episodes: " in lines[2]
 
 
 def test_a_target_that_is_not_reached_before_the_end_ends_nothing(
@@ -172,7 +172,8 @@ def test_a_target_that_is_reached_with_the_last_step_is_said_at_the_end(
     assert result.reached_target
     assert said.count("evaluation after 4") == 2
     assert (
-        said.count("The target return of 5 was reached. The last score is that of a second evaluation, on other") == 1
+        said.count("The target return of 5 was reached. The last score is that of a second evaluation, on different")
+        == 1
     )
     assert "which ends the run" not in said
 
@@ -185,7 +186,7 @@ def test_a_program_may_show_how_a_run_goes_on(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == ""
     nexus.resume(run, total_steps=440, listener=told, verbose=True)
     said = capsys.readouterr().out
-    assert "Going on from step 420" in said
+    assert "Continuing from step 420" in said
     assert f"Run saved in {run}" in said
     assert "Next:" not in said
     assert told.told["start"] == told.told["evaluation"] == 2

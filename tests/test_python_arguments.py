@@ -52,7 +52,7 @@ def test_another_is_refused_with_those_that_there_are(which: Any, trained: Train
 def test_a_result_stands_for_its_run(trained: TrainResult) -> None:
     assert nexus.load_agent(trained).action_dim == 2
     assert nexus.evaluate(trained, episodes=2) == nexus.evaluate(trained.run_dir, episodes=2)
-    with pytest.raises(ConfigError, match="is finished: to go further"):
+    with pytest.raises(ConfigError, match="is finished: to train further"):
         nexus.resume(trained)
 
 
@@ -71,7 +71,7 @@ def test_what_is_no_folder_is_said(wrong: Any) -> None:
 def test_settings_that_are_no_config_and_presets_that_are_no_names() -> None:
     for begin in (nexus.train, nexus.plan):
         with pytest.raises(
-            ConfigError, match="config is a dict: needs a TrainConfig; settings alone go in as they are"
+            ConfigError, match="config is a dict: needs a TrainConfig; pass single settings as keywords"
         ):
             begin("CartPole-v1", config={"gamma": 0.9})  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="preset = 5: needs one of seed, nature, fast, paper, tuned, or none"):

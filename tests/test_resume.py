@@ -20,13 +20,14 @@ import pytest
 import torch
 
 import nexus
-from nexus import run_files, runner
+from nexus import observers, run_files
 from nexus.api import TrainResult, resume, train
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import Series, State
 from nexus.envs import stream
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
+from nexus.observers import Evaluations
 from nexus.runner import Run
 from nexus.training import checkpoint_writer, evaluation, run_folder
 from nexus.training.best import BestWeights
@@ -138,15 +139,15 @@ def test_a_run_that_stopped_for_its_score_is_reported_by_the_same_evaluation(
 ) -> None:
     settings = {"target_return": 0.0, "eval_every": "120 steps"}  # reached at step 120
     assert whole(tmp_path / "whole", **settings).counters.steps == 120
-    evaluate, calls = Run.evaluate, []
+    play, calls = Evaluations.play, []
 
-    def stop(run: Run, log: Any, steps: int, seed_offset: int = 0) -> Any:
+    def stop(evaluations: Evaluations, steps: int, seed_offset: int = 0) -> Any:
         calls.append(seed_offset)
         if seed_offset:
             raise KeyboardInterrupt
-        return evaluate(run, log, steps, seed_offset)
+        return play(evaluations, steps, seed_offset)
 
-    monkeypatch.setattr(Run, "evaluate", stop)
+    monkeypatch.setattr(Evaluations, "play", stop)
     interrupted(lambda: whole(tmp_path / "broken", **settings))
     assert calls == [0, 10_000]
     monkeypatch.undo()
@@ -294,7 +295,7 @@ def test_a_run_that_learned_and_has_no_checkpoint_is_not_begun_again(status: str
     shutil.rmtree(run / "checkpoints")
     write_json(run / "run.json", json.loads((run / "run.json").read_text()) | {"status": status})
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    with pytest.raises(RunError, match=rf"no checkpoint.*would cost what it learned.*nexus train --config {run}"):
+    with pytest.raises(RunError, match=rf"no checkpoint.*would discard what it learned.*nexus train --config {run}"):
         go_on(run, total_steps=1_000)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
@@ -341,7 +342,7 @@ def kept(run: Path) -> list[int]:
 def scores_of(monkeypatch: pytest.MonkeyPatch, *means: float) -> None:
     """Let evaluations end with these scores, in this order."""
     left, play = iter(means), evaluation.evaluate
-    monkeypatch.setattr(runner, "play", lambda *given, **named: replace(play(*given, **named), mean=next(left)))
+    monkeypatch.setattr(observers, "play", lambda *given, **named: replace(play(*given, **named), mean=next(left)))
 
 
 def test_the_newest_stay_with_their_chunks(tmp_path: Path) -> None:
@@ -388,7 +389,7 @@ def test_a_best_that_is_half_written_is_none(tmp_path: Path, monkeypatch: pytest
     whole(run, num_envs=1)
     (run / "best" / "280.json").write_text("{")
     assert not verify(run).whole
-    assert BestWeights(run).present()[0].steps < 280
+    assert BestWeights(run, {}).present()[0].steps < 280
     nexus.load_agent(run, checkpoint="best")
 
 
@@ -555,7 +556,7 @@ def test_two_processes_never_write_into_one_run(tmp_path: Path) -> None:
             [sys.executable, "-c", other, str(tmp_path / "run")], capture_output=True, text=True, check=False
         )
     assert done.returncode == 2
-    assert "another process writes into" in done.stderr
+    assert "another process is writing to" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -607,10 +608,10 @@ def test_the_command_line_resumes_and_verifies(tmp_path: Path, capsys: pytest.Ca
     newest = kept(tmp_path / "broken")[-1]
     assert newest == 200
     assert main(["verify", str(tmp_path / "broken")]) == 0
-    assert f"goes on from step {newest}" in capsys.readouterr().out
+    assert f"continues from step {newest}" in capsys.readouterr().out
     assert main(["resume", str(tmp_path / "broken")]) == 0
     seconds = json.loads((tmp_path / "whole" / "run.json").read_text())["seconds"]
-    found = re.search(rf"Going on from step {newest}, ([0-9.]+) s into the run", capsys.readouterr().out)
+    found = re.search(rf"Continuing from step {newest}, ([0-9.]+) s into the run", capsys.readouterr().out)
     assert found is not None
     assert 0 < float(found[1]) < 10 * seconds  # not from 1970 on
     assert differences(tmp_path / "whole", tmp_path / "broken") == []

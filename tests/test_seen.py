@@ -75,8 +75,9 @@ def test_another_environment_is_wrapped_alike_and_that_is_said(trained: TrainRes
         with pytest.warns(
             RuntimeWarning,
             match="^the agent was trained on CartPole-v1; pole is played with frame_skip = 3, frame_stack = 2 as ",
-        ):
+        ) as caught:
             score = nexus.evaluate(given, pole, 2)
+        assert caught[0].filename == __file__  # the user's line, not one of ours
         assert (score.protocol.env, score.protocol.frame_skip, score.protocol.frame_stack) == ("pole", 3, 2)
     with pytest.warns(RuntimeWarning, match="Acrobot-v1 is played"), pytest.raises(ConfigError, match="made for"):
         nexus.evaluate(trained, "Acrobot-v1", 2)

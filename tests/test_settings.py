@@ -1,15 +1,19 @@
-"""Settings as people hand them over: numbers of NumPy's, devices of torch's, numbers as they are written."""
+"""Settings as people hand them over: NumPy's numbers, torch's devices, numbers as people write them, other names."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from nexus.api import make_config
 from nexus.cli.train import read_command
 from nexus.core.errors import ConfigError
+from nexus.core.names import ALIASES
 from nexus.core.period import whole_number
+from nexus.models.rl.dqn.rainbow import make_agent
 from nexus.training.config import TrainConfig
 
 
@@ -80,3 +84,59 @@ def test_what_is_no_number_is_said_without_programmers_words(flags: str, message
     with pytest.raises(ConfigError) as refused:
         read_command(["CartPole-v1", *flags.split()])
     assert str(refused.value) == f"{message}; see nexus train --help"
+
+
+# A name of a setting that people bring or that it had before, a value, and the present name, worked out by hand.
+OTHER_NAMES: list[tuple[str, Any, str]] = [
+    ("algo", "c51", "algorithm"),
+    ("buffer_size", 5_000, "replay_capacity"),
+    ("lr", 0.002, "learning_rate"),
+    ("n_timesteps", 7_000, "total_steps"),
+    ("total_timesteps", 8_000, "total_steps"),
+    ("trace_decay", 0.3, "trace_lambda"),
+    ("updates_each", 3, "gradient_steps"),
+]
+
+
+@pytest.mark.parametrize(("other", "value", "name"), OTHER_NAMES)
+def test_another_name_of_a_setting_is_taken_wherever_settings_are(
+    other: str, value: Any, name: str, tmp_path: Path
+) -> None:
+    beside = {"algorithm": "pqn"} if name == "trace_lambda" else {}
+    given = {**beside, other: value}
+    whole = make_config("CartPole-v1", **beside).to_mapping()
+    whole.pop(name)
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"env": "CartPole-v1", **whole, **given}))
+    flags = [word for key, text in given.items() for word in (f"--{key.replace('_', '-')}", str(text))]
+    for config in (
+        make_config("CartPole-v1", **given),
+        read_command(["CartPole-v1", *flags]).config,
+        read_command(["--config", str(file)]).config,
+        TrainConfig.from_mapping({**whole, **given}),
+    ):
+        assert getattr(config, name) == value
+
+
+def test_no_other_name_goes_without_a_test() -> None:
+    assert {other: name for other, _, name in OTHER_NAMES} == dict(ALIASES)
+
+
+def test_an_agent_takes_other_names_too() -> None:
+    agent = make_agent("dqn", state_dim=2, action_dim=2, lr=0.002)
+    assert agent.settings.learning_rate == 0.002
+    assert agent.config["learning_rate"] == 0.002
+
+
+def test_a_flag_goes_over_what_a_file_says_under_another_name(tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"env": "CartPole-v1", "algo": "c51", "lr": 0.5}))
+    config = read_command(["--config", str(file), "--algorithm", "qr-dqn", "--learning-rate", "0.25"]).config
+    assert (config.algorithm, config.learning_rate) == ("qr-dqn", 0.25)
+
+
+def test_one_setting_under_two_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^updates_each and gradient_steps are one setting, gradient_steps: give it"):
+        TrainConfig.from_mapping({"updates_each": 2, "gradient_steps": 3})
+    with pytest.raises(ConfigError, match=r"^lr and learning_rate are one setting, learning_rate: give it once$"):
+        make_config("CartPole-v1", lr=0.1, learning_rate=0.2)

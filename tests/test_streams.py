@@ -72,4 +72,4 @@ def test_the_list_of_algorithms_fits_a_narrow_terminal(
     assert "arxiv.org/abs/1511.05952, data/prioritized_replay_buffer.py\n" in said.replace(" \n", "\n").replace(
         "  ", ""
     )
-    assert "update_every=1024 steps, updates_each=64" in " ".join(said.split())
+    assert "update_every=None, gradient_steps=64" in " ".join(said.split())

@@ -10,9 +10,9 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-import nexus
 from nexus.core import ConfigError
 from nexus.tabular import q_learning, transition_table, value_iteration
+from tests.training import short_run
 
 GAMMA = 0.9
 Floats = NDArray[np.float64]
@@ -203,12 +203,10 @@ def test_impossible_numbers_of_value_iteration_are_refused() -> None:
 
 
 def test_dqn_finds_the_table_along_the_best_path(tmp_path: Path) -> None:
-    result = nexus.train(
+    result = short_run(
         frozen_lake,
-        run_dir=tmp_path / "run",
+        tmp_path,
         total_steps=12_000,
-        num_envs=8,
-        learning_starts=100,
         hidden_dim=32,
         learning_rate=0.002,
         gamma=GAMMA,
@@ -217,7 +215,6 @@ def test_dqn_finds_the_table_along_the_best_path(tmp_path: Path) -> None:
         target_update_every="20 updates",
         eval_episodes=1,
     )
-    assert result.counters.updates > 0
     q_star = value_iteration(frozen_lake(), GAMMA)
     path = greedy_path(frozen_lake(), q_star)
     assert len(path) == 6

@@ -12,6 +12,7 @@ from nexus.core import AgentConfig, ConfigError
 from nexus.models.layers import MLPTorso
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent, network_bytes
+from nexus.models.states import PlainStates
 from nexus.models.torsos import (
     ConvolutionalTorso,
     Images,
@@ -216,7 +217,7 @@ def test_agents_made_before_read_images_as_they_did() -> None:
 
 
 def test_a_place_of_channels_needs_images() -> None:
-    with pytest.raises(ConfigError, match=r"channels = 'last': is for images, got states of shape \(4,\)"):
+    with pytest.raises(ConfigError, match=r"channels = 'last': is only for images, got states of shape \(4,\)"):
         make_agent("dqn", state_dim=4, action_dim=2, channels="last")
     with pytest.raises(ConfigError, match="channels = 'middle': needs one of auto, first, last"):
         make_agent("dqn", state_dim=ATARI, action_dim=2, channels="middle")
@@ -286,10 +287,10 @@ def test_the_last_layer_is_as_wide_as_asked_or_as_in_its_paper() -> None:
         (
             {"standardize_images": True, "torso": "mlp"},
             ATARI,
-            "standardize_images: is for torsos of images; for the mlp",
+            "standardize_images: applies only to image torsos; for the mlp",
         ),
-        ({"standardize_images": True}, (4,), "standardize_images: is for torsos of images"),
-        ({"hidden_layers": 2}, ATARI, "hidden_layers = 2: nature_cnn has 1 behind its convolutions"),
+        ({"standardize_images": True}, (4,), "standardize_images: applies only to image torsos"),
+        ({"hidden_layers": 2}, ATARI, "hidden_layers = 2: nature_cnn has 1 after its convolutions"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(
@@ -303,7 +304,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
 def test_bounds_are_for_the_mlp() -> None:
     numbers = 2 * 3 * 3
     bounds = ([0.0] * numbers, [2.0] * numbers)
-    with pytest.raises(ConfigError, match="scale_observations: minatar_cnn takes images as they are"):
+    with pytest.raises(ConfigError, match="scale_observations: minatar_cnn does not scale images this way"):
         make_agent("dqn", state_dim=(2, 3, 3), action_dim=2, state_bounds=bounds)
 
 
@@ -324,8 +325,12 @@ def test_states_are_scaled_by_what_their_space_says(shape: tuple[int, ...]) -> N
     assert torch.equal(pixels.q_network(bytes_.astype(np.int64)), plain.q_network(bytes_))
     assert pixels.predict(bytes_.tolist())[0].tolist() == plain.predict(bytes_)[0].tolist()
     assert board.config["state_scale"] == [0, 1]
-    assert (board.state_scale, plain.state_scale) == ((0, 1), None)
-    assert DQNAgent(settings | {"state_scale": None}).state_scale is None
+    spans = [
+        agent.states.span
+        for agent in (board, plain, DQNAgent(settings | {"state_scale": None}))
+        if isinstance(agent.states, PlainStates)
+    ]
+    assert spans == [(0, 1), None, None]
     own = DQNAgent(settings | {"state_scale": [0, 1]})
     assert torch.equal(own.q_network(numbers.astype(np.uint8)), own.q_network(numbers.astype(np.float32)))
 

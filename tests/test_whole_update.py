@@ -13,7 +13,7 @@ from torch import Tensor
 from nexus.api import train
 from nexus.core.errors import ConfigError, DivergenceError
 from nexus.core.types import Transitions
-from nexus.data.device_replay import DeviceReplay
+from nexus.data.replay import Replay
 from nexus.listener import Listener
 from nexus.models.graph import Captured
 from nexus.models.rl.dqn import DQNAgent
@@ -21,7 +21,7 @@ from nexus.models.rl.dqn.learner_state import tensors
 from nexus.runner import Run, agent_for
 from nexus.training import loop
 from nexus.training.config import TrainConfig
-from nexus.training.divergence import BATCH_FILE, WatchedAgent
+from nexus.training.divergence import BATCH_FILE, WatchedLearner
 from nexus.training.files import read_tensors
 from nexus.training.loop import Counters
 from nexus.training.replays import replay_for
@@ -66,20 +66,21 @@ class Learning:
         self.config = TrainConfig.from_mapping(QUICK | settings)
         self.agent: DQNAgent = agent_for(SHAPE, 2, self.config)
         replay = replay_for(self.config, SHAPE, np.uint8)
-        assert isinstance(replay, DeviceReplay)
+        assert isinstance(replay, Replay)
+        assert replay.on_device
         self.replay, self.recorder, self.counters = replay, OnTheCPU(), Counters()
-        self.whole = WholeUpdate(self.agent, replay, self.recorder) if whole else None
+        self.whole = WholeUpdate(self.agent.learner, replay, self.recorder) if whole else None
 
-    def watched(self, folder: Path, kind: type[WatchedAgent] = WatchedAgent) -> WatchedAgent:
+    def watched(self, folder: Path, kind: type[WatchedLearner] = WatchedLearner) -> WatchedLearner:
         """The agent as a run has it."""
         learn = None if self.whole is None else self.whole.learn
-        return kind(self.agent, self.counters, folder, at_once=False, learn=learn)
+        return kind(self.agent.learner, self.counters, folder, at_once=False, learn=learn)
 
-    def run(self, watched: WatchedAgent | None = None) -> "Learning":
+    def run(self, watched: WatchedLearner | None = None) -> "Learning":
         stream = stream_of(self.config.num_envs, 3, AutoresetMode.SAME_STEP, "zero", 12.0)
         replay = self.replay if self.whole is None else self.whole
         watched = self.watched(Path()) if watched is None else watched
-        for _ in loop.train(stream, watched, replay, self.config, self.counters):
+        for _ in loop.train(stream, self.agent.policy, watched, replay, self.config, self.counters):
             pass
         watched.settle()
         stream.env.close()
@@ -170,7 +171,7 @@ def test_what_diverged_is_saved_as_it_was_drawn(tmp_path: Path) -> None:
     assert learning.whole is not None
     seen: list[Mapping[str, Tensor]] = []
 
-    class Spoiled(WatchedAgent):
+    class Spoiled(WatchedLearner):
         def learn(self, batch: Any) -> Any:
             if learning.counters.updates == 40:
                 with torch.no_grad():
@@ -195,7 +196,7 @@ def test_rows_that_are_added_get_the_highest_priority_also_around_the_end() -> N
     replay.update_priorities(torch.tensor([7]), torch.tensor([50.0]))
     before, start = replay.get_state()["leaves"], replay.added % replay.capacity
     count = replay.capacity - start + 4  # over the end
-    numbers = replay._rows.columns["states"][(start - 1) % replay.capacity].repeat(count)
+    numbers = replay.storage.columns["states"][(start - 1) % replay.capacity].repeat(count)
     ones = np.ones(count, np.float32)
     replay.add(Transitions(numbers, np.ones(count, np.int64), ones, ones, numbers))
     after, new = replay.get_state()["leaves"], (start + np.arange(count)) % replay.capacity
@@ -222,7 +223,8 @@ def test_a_run_takes_whole_updates_on_a_gpu_only(tmp_path: Path) -> None:
     settings = {**QUICK, "env": "tests.probes:Flicker-v0"}
     config = TrainConfig.from_mapping({name: value for name, value in settings.items() if name != "env"})
     with Run(settings["env"], None, config, tmp_path / "run", Listener()) as run:
-        assert isinstance(run.parts.replay, DeviceReplay)
+        assert isinstance(run.parts.replay, Replay)
+        assert run.parts.replay.on_device
         assert run.parts.learned_from is run.parts.replay
 
 

@@ -1,23 +1,26 @@
-"""Train an agent that was put together by hand on a probe, in seconds."""
+"""Train in seconds: a run, or an agent that was put together by hand on a probe."""
 
 from contextlib import closing
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+import nexus
 from nexus.core import AgentConfig
 from nexus.core.seeding import generator
 from nexus.core.types import Array
 from nexus.data.replay_buffer import ReplayBuffer
-from nexus.envs.factory import EnvSpec, make_vector_env
+from nexus.envs.factory import EnvSource, EnvSpec, make_vector_env
 from nexus.envs.stream import TransitionStream
 from nexus.models.rl.dqn.agent import DQNAgent
 from nexus.models.rl.dqn.dqn import DQNNetwork, Loss
 from nexus.training.config import TrainConfig
 from nexus.training.loop import Counters, train
+from tests.chaos import Silent
 from tests.probes import Probe
 
 GAMMA = 0.9
@@ -36,6 +39,14 @@ QUICK: dict[str, Any] = {
 }
 
 
+def short_run(env: EnvSource, folder: Path, **settings: Any) -> nexus.TrainResult:
+    """What a short run of a small network leaves that learned something; settings are fields of `TrainConfig`."""
+    own: dict[str, Any] = {"learning_starts": 100, "hidden_dim": 16, "threads": 1}
+    result = nexus.train(env, run_dir=folder / "run", listener=Silent(), **own | settings)
+    assert result.counters.updates > 0
+    return result
+
+
 def trained(env: type[Probe], network: DQNNetwork | None = None, loss: Loss | None = None, **settings: Any) -> DQNAgent:
     """An agent after a run on `env`; settings are fields of `TrainConfig`."""
     config = TrainConfig.from_mapping(QUICK | settings)
@@ -46,7 +57,7 @@ def trained(env: type[Probe], network: DQNNetwork | None = None, loss: Loss | No
     before = weights(agent.q_network)
     counters, replay = Counters(), ReplayBuffer(config.replay_capacity, generator(config.seed, "replay"))
     with closing(make_vector_env(EnvSpec(env), config.num_envs, "sync")) as envs:
-        for _ in train(TransitionStream(envs), agent, replay, config, counters):
+        for _ in train(TransitionStream(envs), agent.policy, agent.learner, replay, config, counters):
             pass
     assert counters.updates > 0
     assert not torch.equal(weights(agent.q_network), before)

@@ -12,21 +12,21 @@ CONFIG = {
     "action_dim": 2,  # left, right
     "learning_rate": 0.0003,
     "gamma": 0.99,
-    # An agent used alone multiplies ε with each update, and here each step brings one. So this is far nearer
-    # to 1 than the 0.995 that is meant per episode: after 2,000 updates ε is 0.37, after 9,000 it is 0.01.
+    # Without the trainer, an agent decays ε at each update, and here every step makes one. The factor is therefore far
+    # closer to 1 than the usual 0.995 per episode: after 2,000 updates ε is 0.37, after 9,000 it is 0.01.
     "epsilon_decay": 0.9995,
 }
 
 
 def main(num_episodes: int = 300) -> list[float]:
-    """Train for some episodes; return the return of each."""
+    """Train for `num_episodes` episodes and return their returns."""
     env = gym.make("CartPole-v1")
     agent = DQNAgent(CONFIG)
     replay_buffer = ReplayBuffer(capacity=10_000)
     returns: list[float] = []
 
     for episode in range(num_episodes):
-        # Only the first reset takes a seed: with one each time, all episodes would start in the same state.
+        # Seed only the first reset: seeding each one would start all episodes in the same state.
         state, _ = env.reset(seed=0 if episode == 0 else None)
         total_reward, terminated, truncated = 0.0, False, False
 
@@ -34,8 +34,8 @@ def main(num_episodes: int = 300) -> list[float]:
             action = agent.select_action(state)
             next_state, reward, terminated, truncated, _ = env.step(action)
 
-            # Stored is `terminated` alone. At the time limit the pole still stands, and the value of what would
-            # have followed is learned; taking truncation for an end would teach that state 500 is worth nothing.
+            # Store `terminated` only. At the time limit the pole is still up and the target bootstraps from the next
+            # state; treating truncation as termination would teach that the state at step 500 is worth nothing.
             replay_buffer.push(state, action, float(reward), next_state, terminated)
             state, total_reward = next_state, total_reward + float(reward)
 

@@ -12,7 +12,7 @@ __all__ = ["run"]
 
 @dataclass(frozen=True)
 class AlgorithmsCommand:
-    """List the algorithms: what each changes, where it is from and where it is."""
+    """List the algorithms: what each changes, its paper and its source file."""
 
 
 def run(arguments: list[str]) -> int:
@@ -31,8 +31,8 @@ def run(arguments: list[str]) -> int:
             refused.setdefault(refusal, []).append(name)
     console = Console(highlight=False)
     console.print(table)
-    console.print("What makes no sense together:")
+    console.print("Combinations that make no sense:")
     for (setting, reason), names in refused.items():
         console.print(f"  {setting} with {', '.join(names)}: {reason}", soft_wrap=True)
-    console.print("Combine by flags, as in: nexus train CartPole-v1 --algo c51 --double --dueling")
+    console.print("Combine them with flags, as in: nexus train CartPole-v1 --algo c51 --double --dueling")
     return 0

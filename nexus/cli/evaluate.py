@@ -8,9 +8,10 @@ import tyro
 
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
-from nexus.core.config import Keywords
+from nexus.core.checked import Keywords
 from nexus.core.errors import ConfigError
 from nexus.core.figures import figures
+from nexus.core.importable import ImportNames
 
 __all__ = ["run"]
 
@@ -22,21 +23,23 @@ class EvaluateCommand:
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder."""
     checkpoint: str | None = None
-    """best, latest, or the steps of one; none takes the weights at the end of the run."""
+    """best, latest, or the steps of a checkpoint; none for the weights at the end of the run."""
     device: str | None = None
-    """Where to, as cpu or cuda; none for where it was trained, or the CPU where that is not to be had."""
+    """cpu, cuda, cuda:1 or mps; none for where it was trained, or the CPU if that is not available here."""
     env: str | None = None
-    """Another environment than the one of the run."""
+    """A different environment from the run's."""
     env_kwargs: Keywords | None = None
-    """What its maker is told, as is_slippery=False; none for what it was in the training."""
+    """Arguments of the environment, such as is_slippery=False; none for those of the training."""
+    wrappers: ImportNames | None = None
+    """Around the environment, as module:Wrapper,module:function; as in the training if left out."""
     episodes: int | None = None
-    """Episodes to play; none for 100, or as many as the protocol of an Atari game says."""
+    """Episodes to play; none for 100, or the number in an Atari game's protocol."""
     epsilon: float | None = None
-    """Probability of a random action, never the one left from training; none for 0, or what the protocol says."""
+    """Probability of a random action, independent of training; none for 0, or the protocol's ε."""
     seed: int = 0
     """Seed of the environments."""
     max_steps: int | None = None
-    """Steps after which an episode is cut off; none for what the training said."""
+    """Steps after which an episode is cut off; none for the setting of the training."""
     json: bool = False
     """Print the result as JSON, with every return."""
 
@@ -52,7 +55,7 @@ class EvaluateCommand:
 def run(arguments: list[str]) -> int:
     """Evaluate and print."""
     command = parse(EvaluateCommand, arguments, "nexus evaluate")
-    look_here(command.env, command.run)
+    look_here(command.env, command.run, command.wrappers)
     from nexus.api import evaluate
     from nexus.cli.progress import EvaluationView
 
@@ -65,6 +68,7 @@ def run(arguments: list[str]) -> int:
             seed=command.seed,
             max_steps=command.max_steps,
             env_kwargs=command.env_kwargs,
+            wrappers=command.wrappers,
             checkpoint=command.checkpoint,
             device=command.device,
             listener=view,

@@ -1,4 +1,4 @@
-"""Packages that only some verbs need, and the command that installs them."""
+"""Packages that only some verbs need, with the command that installs them."""
 
 from importlib import import_module
 from typing import Any
@@ -13,7 +13,7 @@ def load(module: str, extra: str) -> Any:
     """Import a module of one of the extras in `pyproject.toml`.
 
     Raises:
-        NexusError: it isn't installed; says which command installs it.
+        NexusError: it isn't installed; the message names the command that installs it.
     """
     try:
         return import_module(module)

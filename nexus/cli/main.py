@@ -1,4 +1,4 @@
-"""`nexus VERB ...`: find the verb, run it, and turn what a user can mend into one line and exit code 2."""
+"""`nexus VERB ...`: find the verb, run it, and turn errors a user can fix into one line and exit code 2."""
 
 import errno
 import os
@@ -12,18 +12,19 @@ from nexus.cli.streams import printable
 
 __all__ = ["main"]
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)  # of a disk that is full or gone
-INTERRUPTED, TERMINATED = 130, 143  # what shells use for Ctrl-C and SIGTERM
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)  # the disk is full or gone
+INTERRUPTED, TERMINATED = 130, 143  # the exit codes of shells for Ctrl-C and SIGTERM
 
 VERBS = {
     "train": ("nexus.cli.train", "train an agent:        nexus train CartPole-v1"),
+    "check": ("nexus.cli.check", "check an environment:  nexus check my_envs:MyEnv-v0"),
     "plan": ("nexus.cli.plan", "what a run will take:  nexus plan CartPole-v1"),
     "resume": ("nexus.cli.resume", "go on with a run:      nexus resume runs/NAME"),
     "verify": ("nexus.cli.verify", "check a run's files:   nexus verify runs/NAME"),
     "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),
-    "watch": ("nexus.cli.watch", "see a run play:        nexus watch runs/NAME --video out.mp4"),
+    "watch": ("nexus.cli.watch", "watch a run play:      nexus watch runs/NAME --video out.mp4"),
     "plot": ("nexus.cli.plot", "draw learning curves:  nexus plot runs/*"),
-    "algorithms": ("nexus.cli.algorithms", "list what there is:    nexus algorithms"),
+    "algorithms": ("nexus.cli.algorithms", "list the algorithms:   nexus algorithms"),
 }
 
 USAGE = "usage: nexus VERB ...\n\n" + "\n".join(f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items())
@@ -32,7 +33,7 @@ USAGE = "usage: nexus VERB ...\n\n" + "\n".join(f"  {verb:<10} {text}" for verb,
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0, 2 for what a user can mend, 3 if the training diverged, 130 for Ctrl-C, 143 for SIGTERM.
+    0; 1 if `check` found a fault; 2 for errors a user can fix; 3 if training diverged; 130 for Ctrl-C; 143 for SIGTERM.
     """
     try:
         with printable(), path_kept():
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
     except BrokenPipeError:
-        sys.stderr.close()  # the reader left, as in `nexus --help | head`; Python would complain at exit
+        sys.stderr.close()  # the reader has closed the pipe, as in `nexus --help | head`; Python would complain at exit
         return 0
     except OSError as error:
         if error.filename is not None or error.errno not in UNWRITABLE:
@@ -51,22 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def discard_output() -> None:
-    """Let what could not be written go, of which Python would complain at exit."""
-    with suppress(OSError, ValueError):  # of a stream that is no file
+    """Discard unwritten output, about which Python would complain at exit."""
+    with suppress(OSError, ValueError):  # a stream that is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answer(arguments: list[str]) -> int:
-    """Say the help or the version, or run a verb."""
+    """Print the help or the version, or run a verb."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(f"{USAGE}\n\n`nexus VERB --help` tells more.")
+        print(f"{USAGE}\n\n`nexus VERB --help` lists its options.")
         return 0
     if arguments[0] in ("-V", "--version"):
         from nexus import __version__
 
         print(f"nexus {__version__}")
         return 0
-    from nexus.core.errors import NexusError, Terminated  # brings torch, for which nobody who asks for help should wait
+    from nexus.core.errors import NexusError, Terminated  # imports torch, which would delay the help
 
     try:
         return verb_of(arguments[0])(arguments[1:])

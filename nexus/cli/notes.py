@@ -1,4 +1,4 @@
-"""What a user should know, beside what a command prints."""
+"""Notices for the user, in addition to a command's output."""
 
 import sys
 
@@ -8,13 +8,13 @@ __all__ = ["Notes"]
 
 
 class Notes(Listener):
-    """Prints notices on stderr, so that stdout has nothing but what was asked for."""
+    """Prints notices on stderr, so that stdout contains only the requested output."""
 
     def __init__(self) -> None:
         self.said: set[str] = set()
 
     def on_notice(self, text: str) -> None:
-        """Print it, unless it was said already."""
+        """Print it, unless it was printed already."""
         if text not in self.said:
             self.said.add(text)
             print(f"Note: {text}", file=sys.stderr)

@@ -4,7 +4,9 @@ import ast
 import inspect
 import io
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields, is_dataclass
@@ -16,14 +18,17 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from nexus.core.config import Keywords, keyword
+from nexus.core.checked import Keywords, keyword
 from nexus.core.errors import ConfigError
+from nexus.core.importable import ImportNames, import_names
 from nexus.core.period import Period, whole_number
 
-__all__ = ["parse"]
+__all__ = ["HELP", "asks_for_help", "flag_of", "flags_of", "parse", "registry"]
 
 Command = TypeVar("Command")
 NO_ALIASES: Mapping[str, str] = {}
+HELP = ("-h", "--help")
+WIDEST = 100  # columns of a text above the flags
 CLOSE = 0.6  # how alike a flag must be to be suggested, from 0 to 1
 
 registry = ConstructorRegistry()
@@ -69,6 +74,21 @@ def keywords(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         instance_from_str=lambda texts: dict(map(read_keyword, texts)),
         is_instance=lambda value: isinstance(value, Mapping) or (value is None and NoneType in options),
         str_from_instance=lambda value: [f"{word}={given}" for word, given in (value or {}).items()],
+    )
+
+
+@registry.primitive_rule
+def names_to_import(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read names of classes and functions as `module:Name,module:Name`."""
+    options = get_args(info.type) if get_origin(info.type) in (Union, UnionType) else (info.type,)
+    if ImportNames not in options:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="MODULE:NAME,...|none",
+        instance_from_str=lambda texts: import_names("it", texts[0]),
+        is_instance=lambda value: isinstance(value, tuple) or (value is None and NoneType in options),
+        str_from_instance=lambda value: [",".join(value) if value else "none"],
     )
 
 
@@ -122,24 +142,26 @@ def parse(
         arguments: of the command line.
         prog: what help and errors call it.
         default: what its fields are where no flag says otherwise.
-        aliases: other names of flags, which the caller has replaced; named in the help and in errors.
+        aliases: other names of flags, which the caller has replaced; named in errors.
 
     Raises:
         ConfigError: an option is unknown or can't be read; one line with the nearest right thing.
         SystemExit: code 0, after printing the help that was asked for.
     """
     said = io.StringIO()
-    asked_for_help = any(word in ("-h", "--help") for word in arguments)
+    asked_for_help = asks_for_help(arguments)
     flags = flags_of(command)
     if not asked_for_help:
         require_known(arguments, flags, aliases, prog)
+    else:
+        print(about(command), end="\n\n")
     try:
         with redirect_stderr(said), redirect_stdout(sys.stdout if asked_for_help else said):
             parsed, left = tyro.cli(
                 command,
                 args=list(arguments),
                 prog=prog,
-                description=description(command, aliases),
+                description="",  # tyro does not wrap it
                 registry=registry,
                 return_unknown_args=True,
                 default=tyro.MISSING_NONPROP if default is None else default,
@@ -154,16 +176,16 @@ def parse(
     return result
 
 
-def description(command: type, aliases: Mapping[str, str]) -> str:
-    """Return the first lines of a help: what the command does, and the other names of its flags."""
-    lines = [inspect.cleandoc(command.__doc__ or "")]
-    if aliases:
-        names: dict[str, list[str]] = {}
-        for alias, flag in aliases.items():
-            names.setdefault(flag, []).append(alias)
-        said = "; ".join(f"{', '.join(others)} for {flag}" for flag, others in names.items())
-        lines.append(f"Other names: {said}.")
-    return "\n\n".join(lines)
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """True if a command line asks for help."""
+    return any(word in HELP for word in arguments)
+
+
+def about(command: type) -> str:
+    """Return what a command does, from its docstring, in lines that fit the terminal."""
+    width = min(WIDEST, shutil.get_terminal_size().columns)
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(textwrap.fill(" ".join(text.split()), width) for text in paragraphs)
 
 
 def require_known(arguments: Sequence[str], flags: Mapping[str, bool], aliases: Mapping[str, str], prog: str) -> None:
@@ -197,8 +219,13 @@ def flags_of(command: Any) -> dict[str, bool]:
         if kind is not Period and is_dataclass(kind):
             flags |= flags_of(kind)
         else:
-            flags[f"--{field.name.replace('_', '-')}"] = kind is bool
+            flags[flag_of(field.name)] = kind is bool
     return flags
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a field."""
+    return f"--{name.replace('_', '-')}"
 
 
 def first_paragraph(text: str) -> str:

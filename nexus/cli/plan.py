@@ -14,18 +14,19 @@ __all__ = ["run"]
 
 @dataclass(frozen=True)
 class PlanCommand(TrainCommand):
-    """Say what a training would take in memory, disk and time, and what it can be expected to score. Takes the flags
-    of `nexus train`, and trains for some seconds in a temporary folder.
+    """Estimate the memory, disk and time that a training needs, and the score to expect.
+
+    Takes the flags of `nexus train`, and trains for some seconds in a temporary folder.
     """
 
     probe_seconds: float = 10.0
-    """Seconds that the probe takes."""
+    """Duration of the probe in seconds."""
 
 
 def run(arguments: list[str]) -> int:
     """Probe and print the table."""
     command = read_as(PlanCommand, arguments, "nexus plan")
-    look_here(command.env)
+    look_here(command.env, wrappers=command.config.wrappers)
     from nexus.planning import plan
 
     console = Console(highlight=False)
@@ -44,7 +45,7 @@ def run(arguments: list[str]) -> int:
 
 
 def table(forecast: Forecast) -> Table:
-    """Return the forecast, units spelled out."""
+    """Return the forecast as a table, with units."""
     from nexus.cli.progress import algorithm_line, environment, two_columns
 
     config = forecast.config
@@ -66,35 +67,35 @@ def table(forecast: Forecast) -> Table:
 
 
 def memory_line(forecast: Forecast) -> str:
-    """Say what the replay and the process take, and what is free."""
+    """Return text on the memory of replay and process, and the memory available."""
     memory = forecast.memory
     filled = "" if memory.filled == memory.replay else f" ({size(memory.filled)} after this many steps)"
-    name = "replay" if forecast.config.trace_decay is None else "rollout"
+    name = "rollout" if forecast.config.has_rollouts else "replay"
     return f"{name} {size(memory.replay)} when full{filled}, process {size(memory.base)}, {size(memory.free)} free"
 
 
 def disk_line(forecast: Forecast) -> str:
-    """Say what checkpoints and logs take, and what is free."""
+    """Return text on the disk space of checkpoints and logs, and the space available."""
     disk = forecast.disk
     kept = f"at most {size(disk.checkpoints)} for {disk.kept} checkpoint(s)"
     return f"{kept}, logs and weights {size(disk.logs)}, {size(disk.free)} free"
 
 
 def speed_line(forecast: Forecast) -> str:
-    """Say the steps per second, and the frames where a step is several."""
+    """Return text on steps per second, and frames per second if a step has several."""
     frames = f", {forecast.frames_per_second:,.0f} frames/s" if forecast.config.frame_skip > 1 else ""
-    return f"{forecast.time.steps_per_second:,.0f} steps/s while it trains{frames}"
+    return f"{forecast.time.steps_per_second:,.0f} steps/s during training{frames}"
 
 
 def size(count: int | None) -> str:
-    """Return bytes as people read them."""
+    """Return bytes in a readable unit."""
     if count is None:
         return "unknown"
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people read them."""
+    """Return seconds in a readable unit."""
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -28,23 +28,23 @@ __all__ = ["run"]
 
 FORMATS = (".png", ".pdf", ".svg")
 LABELS = {"steps": "steps (decisions)", "episodes": "episodes", "seconds": "wall-clock time (seconds)"}
-# Okabe & Ito's colours, which colour-blind people can tell apart: https://jfly.uni-koeln.de/color/
+# Okabe & Ito's colour-blind safe palette: https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", ":", "-.")  # after the last colour they start again with another line
+LINES = ("-", "--", ":", "-.")  # used in turn when the colours repeat
 GREY = "#555555"
-LIGHT = 0.4  # of the training returns, which lie behind the evaluations
-PANEL, ROW = (7.2, 4.4), 0.2  # inches of a panel, and of a row of the legend below it
-KINDS_OF_LINES = 3  # that a legend explains
-MOST_STACKED = 3  # panels above each other; more stand in two columns
-BEHIND, FRONT, TOP = 2, 4, 5  # matplotlib's order
+LIGHT = 0.4  # opacity of training returns, drawn behind the evaluations
+PANEL, ROW = (7.2, 4.4), 0.2  # inches: size of a panel, and height of a legend row below it
+KINDS_OF_LINES = 3  # in a legend
+MOST_STACKED = 3  # panels in one column; more are arranged in two
+BEHIND, FRONT, TOP = 2, 4, 5  # matplotlib's z-order
 DIAMOND = {"marker": "D", "markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.8, "linestyle": "none"}
 
 
 @dataclass(frozen=True)
 class PlotCommand:
-    """Draw the learning curves of runs: their evaluations, and behind them the returns of training, which
-    explores. Runs that differ in nothing but their seed become one curve: their mean, with a 95 % bootstrap
-    interval. Each environment gets a panel of its own.
+    """Draw the learning curves of runs: their evaluations, with the returns of training, which include
+    exploration, behind them. Runs that differ only in their seed become one curve: their mean, with a 95 %
+    bootstrap interval. Each environment gets a separate panel.
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
@@ -56,7 +56,7 @@ class PlotCommand:
     x: Axis = "steps"
     """What to draw the returns against."""
     same_env: bool = False
-    """Runs on functions of one name were on one environment, so that their seeds may share a mean."""
+    """Treat functions with the same name as one environment, so that their runs can share a mean."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -68,7 +68,7 @@ class PlotCommand:
 
 
 def run(arguments: list[str]) -> int:
-    """Draw and say where the picture is."""
+    """Draw the picture and print its path."""
     command = parse(PlotCommand, arguments, "nexus plot")
     load("matplotlib", "plot")
     notes: list[str] = []
@@ -94,7 +94,7 @@ def by_env(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def draw(runs: Sequence[Run], x: Axis, window: int) -> Any:
     """Return a matplotlib figure with a panel for each environment."""
-    from matplotlib.figure import Figure  # without pyplot: no window system is looked for, nothing global changes
+    from matplotlib.figure import Figure  # without pyplot, which would look for a window system and change global state
 
     panels = by_env(runs)
     columns = 1 if len(panels) <= MOST_STACKED else 2
@@ -111,7 +111,7 @@ def draw(runs: Sequence[Run], x: Axis, window: int) -> Any:
 
 
 def draw_panel(axes: Any, runs: Sequence[Run], x: Axis, window: int) -> None:
-    """Draw the runs of one environment, a colour for each kind of run, and the legend."""
+    """Draw the runs of one environment, with one colour per kind of run, and the legend."""
     groups = same_settings(runs)
     handles: list[Any] = []
     for number, (name, group) in enumerate(groups.items()):
@@ -123,13 +123,13 @@ def draw_panel(axes: Any, runs: Sequence[Run], x: Axis, window: int) -> None:
     if len(runs) == 1:
         draw_episodes(axes, runs[0], x)
     handles += key(groups, window)
-    # Below the panel if it has long lines: they would hide the curves.
+    # Below the panel if its lines are long enough to hide the curves.
     place = {} if len(groups) == 1 else {"loc": "upper left", "bbox_to_anchor": (0, -0.13)}
     axes.legend(handles=handles, frameon=False, fontsize=9, **place)
 
 
 def draw_training(axes: Any, group: Sequence[Run], x: Axis, window: int, look: dict[str, Any]) -> None:
-    """Draw the returns of training: in front with their interval, or light and behind if there are evaluations."""
+    """Draw the returns of training: with their interval, or lightly in the background if there are evaluations."""
     behind = any(len(run.scores) > 1 for run in group)
     style = {**look, "linewidth": 1.2, "alpha": LIGHT} if behind else {**look, "linewidth": 1.8}
     curves = [run.training(x, window) for run in group if run.episodes["step"].size]
@@ -140,7 +140,7 @@ def draw_training(axes: Any, group: Sequence[Run], x: Axis, window: int, look: d
 
 
 def draw_evaluations(axes: Any, group: Sequence[Run], x: Axis, look: dict[str, Any]) -> None:
-    """Draw the evaluations with their interval, and a diamond where the final weights of a run were evaluated."""
+    """Draw the evaluations with their interval, and a diamond for the evaluation of a run's final weights."""
     curves = [run.evaluations(x) for run in group if run.scores]
     for curve in means(curves, points_of(curves) if curves else None):
         axes.plot(curve.x, curve.mean, marker="o", markersize=3, linewidth=1.8, zorder=FRONT, **look)
@@ -163,7 +163,7 @@ def draw_episodes(axes: Any, run: Run, x: Axis) -> None:
 
 
 def key(groups: Mapping[str, Sequence[Run]], window: int) -> list[Any]:
-    """Return the part of the legend that says what the kinds of lines are."""
+    """Return the part of the legend that explains the kinds of lines."""
     runs = [run for group in groups.values() for run in group]
     alone = len(runs) == 1
     colour = COLOURS[0] if len(groups) == 1 else GREY
@@ -174,7 +174,7 @@ def key(groups: Mapping[str, Sequence[Run]], window: int) -> list[Any]:
         handles.append(sample(said, color=colour, marker="o", markersize=3, linewidth=1.8))
     if any(run.episodes["step"].size for run in runs):
         look = {"linewidth": 1.2, "alpha": LIGHT} if handles else {"linewidth": 1.8}
-        said = f"training, which explores: mean of {window} episodes{'' if handles else of_runs}"
+        said = f"training, with exploration: mean of {window} episodes{'' if handles else of_runs}"
         handles.append(sample(said, color=colour, **look))
         if alone:
             dot = {"marker": ".", "linestyle": "none", "markeredgewidth": 0, "alpha": LIGHT}
@@ -193,12 +193,12 @@ def sample(label: str, **look: Any) -> Any:
 
 
 def plain(text: str) -> str:
-    """Return text that matplotlib prints as it is: between two dollar signs it would expect a formula."""
+    """Escape text for matplotlib, which would read text between two dollar signs as a formula."""
     return text.replace("$", r"\$")
 
 
 def count(runs: Sequence[Run]) -> str:
-    """Say how many runs a curve is of."""
+    """Return text on the number of runs behind a curve."""
     return "1 run" if len(runs) == 1 else f"{len(runs)} runs, 95 % interval"
 
 
@@ -209,7 +209,7 @@ def dress(axes: Any, env: str, x: Axis) -> None:
     axes.set_title(plain(env), loc="left", fontsize=12, fontweight="bold")
     axes.set_xlabel(LABELS[x])
     axes.set_ylabel("episode return")
-    if x != "seconds":  # 500m of them would be taken for minutes
+    if x != "seconds":  # 500m would be read as minutes
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
     axes.margins(x=0.02)

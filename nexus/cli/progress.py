@@ -1,4 +1,4 @@
-"""What a person sees while training: a table first, a bar with live numbers, the result."""
+"""Console output during training: first a table, then a bar with live numbers, then the result."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,13 +14,13 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 from torch import nn
 
+from nexus.checking.first_steps import FirstSteps
 from nexus.cli.streams import printable
 from nexus.core.figures import figures
 from nexus.core.installation import nexus_command, tensorboard_command
 from nexus.core.state import State
 from nexus.listener import Listener, Listeners, Plan, TrainResult
 from nexus.models.rl.dqn.c51 import CategoricalReadout
-from nexus.models.torsos import torso_of
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
 from nexus.training.logs import EpisodeTracker, Rate
@@ -28,18 +28,18 @@ from nexus.training.loop import Progress
 
 __all__ = ["EvaluationView", "TrainView", "algorithm_line", "environment", "two_columns", "watching"]
 
-REFRESH = 0.25  # seconds; the only moments at which the bar asks the device for numbers
-PATIENCE = 30.0  # seconds without a word in an evaluation where the output is no terminal
-LINES = 10  # progress lines of a whole run where the output is no terminal
-STALE = 0.2  # of a run: a return that is older is said to be old
+REFRESH = 0.25  # seconds between refreshes; only then does the bar read numbers from the device
+PATIENCE = 30.0  # seconds between lines during an evaluation without a terminal
+LINES = 10  # progress lines of a whole run without a terminal
+STALE = 0.2  # fraction of a run after which a return is marked as old
 BAR = 16  # characters
 
 
 class TrainView(Listener):
-    """Follows a run on the console, in a notebook too. Use as a context manager.
+    """Shows a run on the console or in a notebook. Use as a context manager.
 
     Args:
-        commands: whether to end with commands that go on from there; a program has no use for them.
+        commands: whether to end with suggested commands, which are of no use to a program.
     """
 
     def __init__(self, commands: bool = True) -> None:
@@ -59,6 +59,7 @@ class TrainView(Listener):
         self.streams = ExitStack()
         self.started = False
         self.notices: list[str] = []
+        self.first_steps = FirstSteps(self.on_notice)
 
     def __enter__(self) -> Self:
         self.streams.enter_context(printable())
@@ -68,16 +69,16 @@ class TrainView(Listener):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.bar.stop()
-        self.say_notices()  # of a run that did not start
+        self.say_notices()  # for a run that did not start
         self.streams.close()
 
     def on_start(self, plan: Plan) -> None:
-        """Print what is about to happen and start the bar."""
+        """Print the plan and start the bar."""
         self.console.print(plan_table(plan))
         if plan.first_step:
-            self.console.print(f"Going on from step {plan.first_step:,}, {plan.seconds:.1f} s into the run.")
+            self.console.print(f"Continuing from step {plan.first_step:,}, {plan.seconds:.1f} s into the run.")
         if plan.preset is None:
-            self.console.print(f"No settings were tuned for {plan.env}: these are general ones.", markup=False)
+            self.console.print(f"No settings were tuned for {plan.env}: these are general defaults.", markup=False)
         self.started = True
         self.say_notices()
         self.config, self.total = plan.config, plan.config.total_steps
@@ -88,9 +89,11 @@ class TrainView(Listener):
         self.reached_target = False
         self.task = self.bar.add_task("training", total=self.total, completed=plan.first_step, steps="", numbers="")
         self.bar.start()
+        self.first_steps.on_start(plan)
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        """Refresh the bar a few times a second; without a terminal print a line now and then."""
+        """Refresh the bar a few times a second; without a terminal print an occasional line."""
+        self.first_steps.on_step(progress, episodes)
         steps = progress.counters.steps
         if progress.counters.episodes != self.ended:
             self.ended_at, self.ended = steps, progress.counters.episodes
@@ -112,7 +115,7 @@ class TrainView(Listener):
             self.console.print(f"step {steps:>9,} of {self.total:,}  {'  '.join(parts)}", soft_wrap=True)
 
     def last_return(self, steps: int, episodes: EpisodeTracker) -> str:
-        """Say the mean return of the last episodes, and how old it is if none has ended for long."""
+        """Return text with the mean return of the last episodes, and its age if none has ended for long."""
         if episodes.mean_return is None:
             return "return -"
         age = steps - self.ended_at
@@ -120,7 +123,7 @@ class TrainView(Listener):
         return said if age <= STALE * self.total else f"{said} ({age:,} steps ago)"
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
-        """Say how far an evaluation is, without a terminal only where it takes long."""
+        """Show the progress of an evaluation; without a terminal only if it takes long."""
         if time.perf_counter() - self.shown_at < (REFRESH if self.live else PATIENCE):
             return
         self.shown_at = time.perf_counter()
@@ -131,15 +134,15 @@ class TrainView(Listener):
             self.console.print(said, soft_wrap=True)
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
-        """Print each evaluation above the bar, and why one of them is the last but one."""
-        which = ", on other episodes" if self.reached_target else ""
+        """Print each evaluation above the bar, and why another one follows if it reached the target."""
+        which = ", on different episodes" if self.reached_target else ""
         self.console.print(f"evaluation after {steps:,} steps{which}: {evaluation}", soft_wrap=True)
         target = self.config.target_return
         if target is not None and evaluation.mean >= target and steps < self.total and not self.reached_target:
             self.reached_target = True
             self.console.print(
                 f"That reaches the target return of {target:g}, which ends the run. Its score is that of a second "
-                "evaluation, on other episodes: the first one was picked for being high.",
+                "evaluation, on different episodes: the first one was selected for being high.",
                 soft_wrap=True,
             )
 
@@ -150,13 +153,13 @@ class TrainView(Listener):
             self.say_notices()
 
     def say_notices(self) -> None:
-        """Print what was not yet."""
+        """Print the notices not yet printed."""
         for text in self.notices:
             self.console.print(f"Note: {text}", soft_wrap=True, markup=False)
         self.notices.clear()
 
     def finish(self, result: TrainResult) -> None:
-        """Say how it ended and where everything is."""
+        """Print how the run ended and where its files are."""
         self.bar.stop()
         counters = result.counters
         verb = "Interrupted" if result.interrupted else "Trained"
@@ -165,10 +168,10 @@ class TrainView(Listener):
             f"{result.seconds:.1f} s",
             soft_wrap=True,
         )
-        if result.reached_target and not self.reached_target:  # with the last step
+        if result.reached_target and not self.reached_target:  # at the last step
             self.console.print(
                 f"The target return of {self.config.target_return:g} was reached. The last score is that of a second "
-                "evaluation, on other episodes: the first one was picked for being high.",
+                "evaluation, on different episodes: the first one was selected for being high.",
                 soft_wrap=True,
             )
         if result.evaluation is not None:
@@ -178,18 +181,18 @@ class TrainView(Listener):
             self.say_commands(result)
 
     def say_commands(self, result: TrainResult) -> None:
-        """Print what to type next."""
+        """Print suggested commands."""
         if result.interrupted:
-            where = "anew: no checkpoint was due yet" if result.resumes_from is None else f"at {result.resumes_from:,}"
+            where = "over: no checkpoint was due yet" if result.resumes_from is None else f"at {result.resumes_from:,}"
             resume = nexus_command("resume", result.run_dir)
-            self.console.print(f"{resume} begins {where}", soft_wrap=True, markup=False)
+            self.console.print(f"{resume} starts {where}", soft_wrap=True, markup=False)
         commands = [*(nexus_command(verb, result.run_dir) for verb in ("watch", "plot"))]
         commands.append(tensorboard_command(result.run_dir))
         self.console.print("Next: " + "\n      ".join(commands), soft_wrap=True, markup=False)
 
 
 class EvaluationView(Listener):
-    """Follows an evaluation on stderr: in a terminal by a line that is gone at its end, else now and then by one more.
+    """Shows the progress of an evaluation on stderr: in a terminal on one temporary line, else on occasional lines.
 
     Use as a context manager.
     """
@@ -209,7 +212,7 @@ class EvaluationView(Listener):
             self.status.stop()
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
-        """Say how far it is."""
+        """Show its progress."""
         if time.perf_counter() - self.shown_at < (PATIENCE if self.status is None else REFRESH):
             return
         self.shown_at = time.perf_counter()
@@ -225,18 +228,18 @@ class EvaluationView(Listener):
 
 
 class Both(Listeners):
-    """A program's own listener and the console, whose checkpoints are those of the listener alone."""
+    """A program's listener and the console view; only the listener's state is saved in checkpoints."""
 
     def __init__(self, own: Listener, view: TrainView) -> None:
         super().__init__(own, view)
         self.own = own
 
     def get_state(self) -> State:
-        """Return what the program's own has to keep."""
+        """Return the state of the program's listener."""
         return self.own.get_state()
 
     def set_state(self, state: State) -> None:
-        """Give it back."""
+        """Restore the state of the program's listener."""
         self.own.set_state(state)
 
 
@@ -244,12 +247,12 @@ class Both(Listeners):
 def watching(
     listener: Listener | None, verbose: bool | None
 ) -> Iterator[tuple[Listener, Callable[[TrainResult], None]]]:
-    """Yield who is told of a run that a program starts, and what is called with its result.
+    """Yield the listener of a run started by a program, and a function to call with its result.
 
     Args:
-        listener: the program's own.
-        verbose: whether to show the run on the console too; None shows it to somebody who looks on, in a terminal or a
-            notebook, unless there is a listener.
+        listener: the program's listener.
+        verbose: whether to also show the run on the console; None shows it in a terminal or a notebook, unless there
+            is a listener.
     """
     own = Listener() if listener is None else listener
     if not (somebody_looks_on() and listener is None if verbose is None else verbose):
@@ -266,12 +269,12 @@ def somebody_looks_on() -> bool:
 
 
 def evaluating(steps: int, ended: int, episodes: int) -> str:
-    """Say how far an evaluation is."""
+    """Return text on the progress of an evaluation."""
     return f"evaluating: {ended} of {episodes} episodes, step {steps:,}"
 
 
 def live_numbers(progress: Progress, rate: float, config: TrainConfig) -> list[str]:
-    """The figures behind the bar, the most important first."""
+    """Return the numbers next to the bar, most important first."""
     by_temperature = config.exploration == "boltzmann"
     explores = f"temperature {progress.temperature:.3g}" if by_temperature else f"ε {progress.epsilon:.2f}"
     parts = [f"{rate:,.0f} steps/s", explores]
@@ -283,7 +286,7 @@ def live_numbers(progress: Progress, rate: float, config: TrainConfig) -> list[s
 
 
 def fitting(parts: Sequence[str], width: int) -> str:
-    """Return as many of the parts as fit, from the first on."""
+    """Return as many of the first parts as fit."""
     said = ""
     for part in parts:
         longer = f"{said}  {part}" if said else part
@@ -294,12 +297,11 @@ def fitting(parts: Sequence[str], width: int) -> str:
 
 
 def plan_table(plan: Plan) -> Table:
-    """What a run is about to do, units spelled out."""
+    """Return the plan of a run as a table, with units."""
     config, network = plan.config, plan.agent.q_network
-    shape = "x".join(map(str, plan.agent.state_shape)) or "1"
     linear = [layer.out_features for layer in network.torso.modules() if isinstance(layer, nn.Linear)]
-    torso = torso_of(config, plan.agent.state_shape)
-    layers = [shape, *([] if torso == "mlp" else [torso]), *linear, plan.agent.action_dim]
+    torsos = [torso for torso in plan.agent.states.torsos(config) if torso != "mlp"]
+    layers = [plan.agent.states, *torsos, *linear, plan.agent.action_dim]
     rows = {
         "environment": f"{environment(plan.env, config)}, {plan.agent.action_dim} actions",
         "algorithm": algorithm_line(plan.config),
@@ -309,9 +311,9 @@ def plan_table(plan: Plan) -> Table:
         + (", states scaled by their bounds" if config.scale_observations else "")
         + (", images standardized" if config.standardize_images else ""),
         **memory(plan),
-        "learning": f"{config.updates_each} update(s) of {config.batch_size} every {config.update_every}, "
+        "learning": f"{config.gradient_steps} update(s) of {config.batch_size} every {config.update_period}, "
         f"learning rate {config.learning_rate:g} ({config.learning_rate_schedule})"
-        + ("" if config.actor_sync_every is None else ", beside the acting"),
+        + ("" if config.actor_sync_every is None else ", concurrent with acting"),
         "target network": f"τ = {config.tau:g} every {config.target_update_every}",
         "exploration": exploration(plan),
         "device, seed": f"{plan.agent.device}, {config.seed}",
@@ -325,13 +327,14 @@ def plan_table(plan: Plan) -> Table:
 
 
 def environment(name: str, config: TrainConfig) -> str:
-    """Name an environment with what its maker is told, and say how many copies are stepped together."""
+    """Return text on an environment, its keyword arguments and its number of copies."""
     told = "".join(f", {word}={value}" for word, value in config.env_kwargs.items())
-    return f"{name}{told}, {config.num_envs} in parallel"
+    around = f", in {', '.join(config.wrappers)}" if config.wrappers else ""
+    return f"{name}{told}{around}, {config.num_envs} in parallel"
 
 
 def two_columns(rows: Mapping[str, str]) -> Table:
-    """Return a table of names and values, none of them cut."""
+    """Return a table of names and untruncated values."""
     table = Table("", Column(overflow="fold"), show_header=False, box=None, padding=(0, 1))
     for name, value in rows.items():
         table.add_row(f"[bold]{name}", escape(value))
@@ -339,16 +342,16 @@ def two_columns(rows: Mapping[str, str]) -> Table:
 
 
 def memory(plan: Plan) -> dict[str, str]:
-    """Name what is learned from; say how large it is and how far its returns look ahead."""
+    """Return rows on the replay or rollout: its size and the length of its returns."""
     config = plan.config
-    size = f"{config.replay_capacity:,} transitions, {plan.replay_bytes / 1e6:,.1f} MB"
-    if config.trace_decay is None:
+    size = f"{config.kept_transitions:,} transitions, {plan.replay_bytes / 1e6:,.1f} MB"
+    if config.trace_lambda is None:
         return {"replay": f"{size}, {config.n_step}-step"}
-    return {"rollout": f"{size}, λ = {config.trace_decay:g}"}
+    return {"rollout": f"{size}, λ = {config.trace_lambda:g}"}
 
 
 def algorithm_line(config: TrainConfig) -> str:
-    """Name the algorithm and the parts that are switched on."""
+    """Return text on the algorithm and the parts that are switched on."""
     parts = [name for name in ("munchausen", "double", "dueling", "noisy", "prioritized") if getattr(config, name)]
     return ", ".join([config.algorithm, *(part for part in parts if part != config.algorithm)])
 
@@ -359,7 +362,7 @@ def has_atoms(plan: Plan) -> bool:
 
 
 def exploration(plan: Plan) -> str:
-    """Say the schedule of ε or of the temperature in words."""
+    """Return the schedule of ε or of the temperature in words."""
     config = plan.config
     what, start, end = "ε", config.epsilon, config.epsilon_min
     if config.exploration == "boltzmann":

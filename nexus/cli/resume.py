@@ -13,22 +13,22 @@ __all__ = ["run"]
 
 @dataclass(frozen=True)
 class ResumeCommand:
-    """Go on with a run that was stopped or killed, as if nothing had happened; or go further with a finished one."""
+    """Continue a run that was stopped or killed as if nothing had happened, or train a finished one further."""
 
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder."""
     total_steps: int | None = None
-    """Train to this step, in place of what was planned."""
+    """Train to this step instead of the planned one."""
     on_divergence: Literal["stop", "rollback"] | None = None
-    """Another answer to a divergence than the run began with."""
+    """What to do on divergence, if different from the run's setting."""
     device: str | None = None
-    """Where to go on, as cpu or cuda; none for where it was trained. Another kind gives other last bits."""
+    """cpu, cuda, cuda:1 or mps; none for where it was trained. Another kind of device gives other last bits."""
 
 
 def run(arguments: list[str]) -> int:
-    """Go on; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
+    """Continue the run; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = parse(ResumeCommand, arguments, "nexus resume")
-    look_here(None, command.run)
+    look_here(None, command.run, None)
     from nexus.api import resume
     from nexus.cli.progress import TrainView
     from nexus.core.errors import result_of
@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
             )
         except KeyboardInterrupt as stop:
             result = result_of(stop)
-            if result is None:  # a second signal, before all was saved
+            if result is None:  # a second signal arrived before everything was saved
                 raise
     view.finish(result)
     return result.exit_code

@@ -1,4 +1,4 @@
-"""Output for streams that lack some characters: a log file on Windows is cp1252, and has no ε."""
+"""Output to streams that lack some characters: a log file on Windows is cp1252, without ε."""
 
 import codecs
 import sys
@@ -12,7 +12,7 @@ __all__ = ["printable"]
 HANDLER = "nexus.spelled"
 GREEK = "GREEK SMALL LETTER "
 SIGNS = {
-    "λ": "lambda",  # which Unicode calls lamda
+    "λ": "lambda",  # Unicode spells it lamda
     "±": "+-",
     "×": "x",
     "·": "*",
@@ -30,7 +30,7 @@ SIGNS = {
 
 @contextmanager
 def printable() -> Iterator[None]:
-    """Let stdout and stderr spell what their encodings lack, in place of an error in the midst of a run."""
+    """Make stdout and stderr spell out characters that their encodings lack, instead of raising during a run."""
     streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, TextIOWrapper)]
     before = [stream.errors for stream in streams]
     for stream in streams:
@@ -44,14 +44,14 @@ def printable() -> Iterator[None]:
 
 
 def spelled(error: UnicodeError) -> tuple[str, int]:
-    """Return what stands for the characters that can't be encoded, as an error handler of codecs does."""
+    """Return the replacement of characters that can't be encoded; an error handler for codecs."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(spell, error.object[error.start : error.end])), error.end
 
 
 def spell(character: str) -> str:
-    """Return a character in ASCII: Greek letters by their names, signs by their looks, others without an accent."""
+    """Return a character in ASCII: Greek letters by name, signs by similar signs, others without accents."""
     if character in SIGNS:
         return SIGNS[character]
     called = name(character, "")

@@ -1,67 +1,44 @@
 """`nexus train ENV`."""
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar, cast
 
-import tyro
-
-from nexus.cli.here import look_here
-from nexus.cli.parsing import parse
-from nexus.core.errors import ConfigError, RunError
-from nexus.core.names import algorithm_name
+from nexus.cli.here import look_here, wrappers_in
+from nexus.cli.parsing import HELP, asks_for_help, parse
+from nexus.cli.setting_flags import FLAG_ALIASES, SettingFlags, given_settings
+from nexus.core.errors import ConfigError, NexusError, RunError
 from nexus.training.config import TrainConfig
-from nexus.training.presets import algorithm_preset, resolve_preset, settled
 from nexus.training.run_folder import RUN_FILE
 
 __all__ = ["TrainCommand", "read_as", "run"]
 
-# Short forms, and what people bring from other libraries.
-ALIASES = {
-    "-n": "--total-steps",
-    "--total-timesteps": "--total-steps",
-    "--n-timesteps": "--total-steps",
-    "--env-id": "--env",
-    "--lr": "--learning-rate",
-    "--algo": "--algorithm",
-    "--buffer-size": "--replay-capacity",
-    "--config": "--config-file",
-}
-
-
-# Flags that decide over other settings.
-SETTLING = (
-    "eval_every",
-    "eval_episodes",
-    "target_return",
-    "epsilon_schedule",
-    "epsilon_steps",
-    "total_steps",
-    "learning_starts",
-)
-
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """Train an agent, evaluate it, and save the run. Name the environment first: nexus train CartPole-v1."""
+    """Train an agent, evaluate it, and save the run.
+
+    Name the environment first, as in: nexus train CartPole-v1
+    """
 
     env: str = ""
-    """A Gymnasium id or module:Id; may stand alone as the first word."""
+    """A Gymnasium id or module:Id; may stand alone as the first word. Also: --env-id."""
     preset: str | None = None
     """Named settings: seed, nature, fast, paper, tuned. None takes those for the environment, if there are any."""
     config_file: str | None = None
-    """Settings from a JSON file, for example a run's run.json."""
+    """Settings from a JSON file, for example a run's run.json. Also: --config."""
     run_dir: str | None = None
     """A new or empty folder for the run; none makes one below runs/."""
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    config: SettingFlags = field(default_factory=TrainConfig)
 
 
 def run(arguments: list[str]) -> int:
     """Train; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = read_command(arguments)
-    look_here(command.env)
+    look_here(command.env, wrappers=command.config.wrappers)
     from nexus.api import train
     from nexus.cli.progress import TrainView
     from nexus.core.errors import result_of
@@ -88,7 +65,7 @@ def read_command(arguments: list[str]) -> TrainCommand:
 
 
 def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:
-    """Parse the command line over the defaults that its environment, preset or file give.
+    """Parse the command line, and resolve the settings that it gives.
 
     Args:
         kind: `TrainCommand`, or one with more flags.
@@ -98,59 +75,57 @@ def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:
     words = [expand(word) for word in arguments]
     if words and not words[0].startswith("-"):
         words = ["--env", *words]
-    env, preset, file = (option(words, name) for name in ("--env", "--preset", "--config-file"))
-    values: dict[str, Any] = {}
-    if file is not None and preset is not None:
-        raise ConfigError("--preset and --config both bring all settings: give one of them")
-    if file is not None:
-        file_env, values = read_config(file)
-        if env is None and file_env is not None:
-            require_own_module(file_env, file)
-        env = env or file_env
-    elif env is not None:
-        preset, values = resolve_preset(preset, env)
-    from nexus.models.rl.dqn.rainbow import algorithm_named
-
-    algorithm = algorithm_name(option(words, "--algorithm") or values.get("algorithm", "dqn"))
-    if file is None or option(words, "--algorithm") is not None:
-        values |= {**algorithm_named(algorithm).settings, **algorithm_preset(preset, env or "", algorithm)}
-        values["algorithm"] = algorithm
-    flags = {name: text for name in SETTLING if (text := option(words, f"--{name.replace('_', '-')}")) is not None}
-    values, said = settled(values, flags)
-    default = kind(env or "", preset, file, config=TrainConfig.from_mapping(values))
-    command = parse(kind, words, prog, default, ALIASES)
+    if asks_for_help(words):
+        parse(kind, words, prog, usual_for([word for word in words if word not in HELP], kind, prog), FLAG_ALIASES)
+    command, notes = resolved(parse(kind, words, prog, kind(), FLAG_ALIASES), words)
     if not command.env:
         raise ConfigError(f"name an environment first, as in: {prog} CartPole-v1")
-    for text in said:
+    for text in notes:
         print(f"Note: {text}")
-    return replace(command, preset=preset)
+    return command
+
+
+def usual_for(words: list[str], kind: type[Command], prog: str) -> Command:
+    """Return the defaults for a help: those that the other words of the command line bring, if they can be read."""
+    with suppress(NexusError):
+        return resolved(parse(kind, words, prog, kind(), FLAG_ALIASES), words)[0]
+    return kind()
+
+
+def resolved(command: Command, words: list[str]) -> tuple[Command, tuple[str, ...]]:
+    """Return a command that was parsed from words with its environment and all settings, and what is to be noted."""
+    from nexus.resolver import resolve
+
+    env, file = command.env, None
+    if command.config_file is not None:
+        file_env, file = read_config(command.config_file)
+        if not env and file_env is not None:
+            require_own_module(file_env, command.config_file)
+        if "wrappers" not in given_settings(cast(Mapping[str, Any], command.config), words):
+            for name in wrappers_in({"config": file}):
+                require_own_module(name, command.config_file, "wrappers")
+        env = env or file_env or ""
+    # What was parsed as a config is a mapping still, see `SettingFlags`.
+    own = given_settings(cast(Mapping[str, Any], command.config), words)
+    found = resolve(env, own, command.preset, file)
+    return replace(command, env=env, preset=found.preset, config=found.config), found.notes
 
 
 def expand(word: str) -> str:
     """Replace a short or foreign flag by ours; `--flag=value` and `--some_flag` too."""
     flag, equals, value = word.partition("=")
     flag = flag.replace("_", "-") if flag.startswith("--") else flag
-    return ALIASES.get(flag, flag) + equals + value
+    return FLAG_ALIASES.get(flag, flag) + equals + value
 
 
-def option(words: list[str], name: str) -> str | None:
-    """Find one option's value before the parser that needs it is made."""
-    for word, following in zip_longest(words, words[1:]):
-        if word == name:
-            return following
-        if word.startswith(name + "="):
-            return word.partition("=")[2]
-    return None
-
-
-def require_own_module(env: str, file: str) -> None:
-    """Raise `RunError` if a run's settings name an environment whose module lies in its folder."""
+def require_own_module(name: str, file: str, setting: str = "env") -> None:
+    """Raise `RunError` if a run's settings name an environment or a wrapper whose module lies in its folder."""
     from nexus.api import require_foreign_module
 
     folder = Path(file) if Path(file).is_dir() else Path(file).parent
-    look_here(env)
+    look_here(name)
     if (folder / RUN_FILE).exists():
-        require_foreign_module(env, folder)
+        require_foreign_module(name, folder, setting)
 
 
 def read_config(file: str) -> tuple[str | None, dict[str, Any]]:

@@ -14,8 +14,9 @@ import tyro
 from nexus.cli.extras import load
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
-from nexus.core.config import Keywords
+from nexus.core.checked import Keywords
 from nexus.core.errors import ConfigError, NexusError, RunError, one_line
+from nexus.core.importable import ImportNames
 from nexus.core.installation import nexus_command
 from nexus.core.types import Array
 
@@ -26,31 +27,33 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # one of these says where a window can open
-FPS = 30.0  # of an environment that doesn't tell
-LIMIT = 100_000  # steps of an episode in an environment without a limit of its own
+DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # a window can open if one of these is set
+FPS = 30.0  # for an environment that doesn't specify it
+LIMIT = 100_000  # steps of an episode in an environment without a time limit
 
 
 @dataclass(frozen=True)
 class WatchCommand:
-    """See a trained agent play, greedily or as an Atari protocol evaluates, in a window or in a video."""
+    """Watch a trained agent play, greedily or with the ε of an Atari protocol, in a window or in a video."""
 
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder."""
     checkpoint: str | None = None
-    """best, latest, or the steps of one; none takes the weights at the end of the run."""
+    """best, latest, or the steps of a checkpoint; none for the weights at the end of the run."""
     device: str | None = None
-    """Where to, as cpu or cuda; none for where it was trained, or the CPU where that is not to be had."""
+    """cpu, cuda, cuda:1 or mps; none for where it was trained, or the CPU if that is not available here."""
     env: str | None = None
-    """Another environment than the one of the run."""
+    """A different environment from the run's."""
     env_kwargs: Keywords | None = None
-    """What its maker is told, as is_slippery=False; none for what it was in the training."""
+    """Arguments of the environment, such as is_slippery=False; none for those of the training."""
+    wrappers: ImportNames | None = None
+    """Around the environment, as module:Wrapper,module:function; as in the training if left out."""
     episodes: int = 3
     """Episodes to play."""
     video: str | None = None
     """An .mp4 file to write instead of opening a window."""
     seed: int = 0
-    """Seed of the first episode; each one after it adds 1."""
+    """Seed of the first episode; each later episode adds 1."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
@@ -67,13 +70,13 @@ def run(arguments: list[str]) -> int:
     else:
         require_writable(command.video)
         load("imageio_ffmpeg", "video")
-    look_here(command.env, command.run)
+    look_here(command.env, command.run, command.wrappers)
     from nexus.api import env_of_run, load_agent
     from nexus.cli.notes import Notes
 
     notes = Notes()
     agent = load_agent(command.run, checkpoint=command.checkpoint, device=command.device, listener=notes)
-    spec = env_of_run(command.run, command.env, command.env_kwargs, notes)
+    spec = env_of_run(command.run, command.env, command.env_kwargs, command.wrappers, notes)
     env = rendered(spec, agent, "human" if command.video is None else "rgb_array")
     with closing(env):
         if command.video is None:
@@ -110,7 +113,7 @@ def play(
 
 
 def first_state(env: Any, command: WatchCommand, seed: int) -> tuple[Any, dict[str, Any]]:
-    """Reset the environment, which is when a window opens or fails to."""
+    """Reset the environment, which opens a window or fails to."""
     try:
         state, info = env.reset(seed=seed)
         return state, info
@@ -121,7 +124,7 @@ def first_state(env: Any, command: WatchCommand, seed: int) -> tuple[Any, dict[s
 
 
 def require_display(command: WatchCommand) -> None:
-    """Raise `NexusError` where no window can open: on Linux without a display."""
+    """Raise `NexusError` if no window can open: on Linux without a display."""
     if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in DISPLAYS):
         raise no_window(command, "there is no display")
 
@@ -134,10 +137,10 @@ def no_window(command: WatchCommand, reason: str) -> NexusError:
 
 
 def rendered(spec: "EnvSpec", agent: "DQNAgent", mode: Literal["human", "rgb_array"]) -> Any:
-    """Return the environment as it is to be shown.
+    """Return the environment, ready to render.
 
     Raises:
-        ConfigError: it can't be shown that way, or isn't one for this agent.
+        ConfigError: it can't be shown that way, or doesn't fit this agent.
     """
     from nexus.api import require_fit
     from nexus.envs.factory import make_env, name_of
@@ -148,13 +151,13 @@ def rendered(spec: "EnvSpec", agent: "DQNAgent", mode: Literal["human", "rgb_arr
         modes = plain.metadata.get("render_modes") or []
     if mode not in modes:
         kind = "window" if mode == "human" else "video"
-        able = f"only {', '.join(map(str, modes))}" if modes else "it renders nothing"
+        able = f"but has only {', '.join(map(str, modes))}" if modes else "but it renders nothing"
         raise ConfigError(f"{name_of(spec.source)} can't be shown in a {kind}: needs render mode {mode}, {able}")
     return make_env(spec, render_mode=mode)
 
 
 def frame_of(env: Any) -> Array:
-    """Return the picture of the current state, `[H, W, 3]` with even sides, as video players need them."""
+    """Return the picture of the current state, `[H, W, 3]` with even sides, as video players require."""
     try:
         frame = np.asarray(env.render())
     except Exception as error:
@@ -167,7 +170,7 @@ def frame_of(env: Any) -> Array:
 
 @contextmanager
 def video_writer(path: str, frames_per_second: float) -> Iterator[Callable[[Array], None]]:
-    """Open an mp4 file; yields what adds a frame to it."""
+    """Open an mp4 file; yields a function that adds a frame to it."""
     imageio = load("imageio.v2", "video")
     try:
         # The default block size of 16 would stretch every frame to a multiple of it.
@@ -178,7 +181,7 @@ def video_writer(path: str, frames_per_second: float) -> Iterator[Callable[[Arra
 
 
 def require_writable(path: str) -> None:
-    """Raise before anything is played if the video can't be written there."""
+    """Raise an error before playing if the video can't be written there."""
     video = Path(path)
     if video.suffix.lower() != ".mp4":
         raise ConfigError(f"video = {path!r}: needs a file name that ends in .mp4")

@@ -1,4 +1,4 @@
-"""The nouns that every other floor shares."""
+"""The basic types that all other floors share."""
 
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, NexusError, RunError, nearest

@@ -1,5 +1,7 @@
-"""Errors that a user can act on: one line that says what, where, what it got and what it needs."""
+"""Errors that a user can act on: one line with what, where, the value given and the value needed."""
 
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -15,11 +17,19 @@ __all__ = [
     "nearest",
     "one_line",
     "result_of",
+    "warn",
 ]
+
+NOT_THE_USERS = (
+    "nexus",
+    "torch",
+    "gymnasium",
+    "contextlib",
+)  # packages in which a warning's cause is not to be looked for
 
 
 class NexusError(Exception):
-    """The user can mend this. The command line prints its one line and exits with its code."""
+    """An error that the user can fix. The command line prints its one line and exits with its code."""
 
     exit_code = 2
 
@@ -33,7 +43,7 @@ class ConfigError(NexusError, ValueError):
 
 
 class EnvError(NexusError):
-    """An environment returned what nobody can learn from, such as a reward that is not a number."""
+    """An environment failed or returned something unusable, such as a reward that is not a number."""
 
 
 class RunError(NexusError):
@@ -41,19 +51,19 @@ class RunError(NexusError):
 
 
 class DivergenceError(NexusError):
-    """A loss, a gradient or a weight is no finite number any more: from there on nothing is learned."""
+    """A loss, a gradient or a weight is no longer finite, so nothing can be learned any more."""
 
     exit_code = 3
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: like Ctrl-C, but a shell is told another exit code."""
+    """SIGTERM arrived: like Ctrl-C, but with a different exit code."""
 
 
 def interrupted(text: str, result: Any) -> KeyboardInterrupt:
-    """Return what a run raises that a signal stopped, once all is saved; its `result` is what the run leaves behind.
+    """Return the exception of a run stopped by a signal, raised after saving; its `result` is the run's result.
 
-    A plain `KeyboardInterrupt`: for that kind alone Python ends a program as Ctrl-C does, which ends a loop of a shell.
+    It is a plain `KeyboardInterrupt`: only then does Python exit as after Ctrl-C, which also ends a shell loop.
     """
     stop: Any = KeyboardInterrupt(text)
     stop.result = result
@@ -61,7 +71,7 @@ def interrupted(text: str, result: Any) -> KeyboardInterrupt:
 
 
 def result_of(stop: KeyboardInterrupt) -> Any:
-    """Return the result of the run that a signal stopped; None where it was stopped before all was saved."""
+    """Return the result of a run stopped by a signal; None if it stopped before everything was saved."""
     return getattr(stop, "result", None)
 
 
@@ -73,9 +83,17 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's text without its line breaks, or its kind if it has no text."""
+    """Return an error's text without line breaks, or its class name if it has no text."""
     try:
         text = str(error)
     except Exception:  # an error of foreign code may fail at this too
         text = ""
     return " ".join(text.split()) or type(error).__name__
+
+
+def warn(text: str) -> None:
+    """Give a `RuntimeWarning` that names the line of the user's program from which this package was called."""
+    frame, level = sys._getframe(1), 2  # 1 would be this function
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in NOT_THE_USERS:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, RuntimeWarning, stacklevel=level)

@@ -1,19 +1,19 @@
-"""Numbers as people read them: returns may be of any size, and 0.0 says nothing of a return of 0.004."""
+"""Numbers for display: returns have any magnitude, and 0.0 would hide a return of 0.004."""
 
 from math import floor, isfinite, log10
 
 __all__ = ["figures"]
 
 SIGNIFICANT = 3
-SMALLEST = 1e-4  # below it, with an exponent
+SMALLEST = 1e-4  # below it, use an exponent
 
 
 def figures(*values: float, least: int = 1) -> list[str]:
-    """Return numbers with as many decimals as the largest of them needs for three significant digits.
+    """Return numbers as text, with the decimals that the largest needs for three significant digits.
 
     Args:
-        values: numbers that belong together, as a mean and its interval.
-        least: decimals at least.
+        values: numbers that belong together, such as a mean and its interval.
+        least: minimum number of decimals.
     """
     largest = max((abs(value) for value in values if isfinite(value)), default=0.0)
     if 0 < largest < SMALLEST:

@@ -18,10 +18,10 @@ class NexusModule(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     @property
     def num_parameters(self) -> int:
-        """How many trainable numbers the module holds."""
+        """Number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

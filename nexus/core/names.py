@@ -1,13 +1,25 @@
-"""Names of algorithms as people write them: `DDQN`, `double_dqn`, `C-51`."""
+"""Names as people write them: of algorithms, such as `DDQN`, `double_dqn` and `C-51`, and of settings, such as `lr`."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from nexus.core.errors import ConfigError
 
-__all__ = ["algorithm_name"]
+__all__ = ["ALIASES", "algorithm_name", "current_names"]
 
-# Without case, dashes and blanks -> what it is called here.
+# Names of a setting in other libraries, and its earlier names here -> its present name. They work as flags (with
+# dashes), in config files, in run.json and as keyword arguments.
+ALIASES: Mapping[str, str] = {
+    "algo": "algorithm",
+    "buffer_size": "replay_capacity",
+    "lr": "learning_rate",
+    "n_timesteps": "total_steps",
+    "total_timesteps": "total_steps",
+    "trace_decay": "trace_lambda",  # until format 3
+    "updates_each": "gradient_steps",  # likewise
+}
+
+# Name without case, dashes and blanks -> name used here.
 CALLED: Mapping[str, str] = {
     "dqn": "dqn",
     "double": "double",
@@ -37,11 +49,11 @@ CALLED: Mapping[str, str] = {
     "beyondtherainbow": "beyond",
     "btr": "beyond",
 }
-# Parts of an agent that go under a name elsewhere, and the flags that choose them.
+# Algorithm names that are combinations of parts here, and the flags that choose them.
 PARTS: Mapping[str, str] = {
-    "per": "--prioritized, beside any algorithm",
-    "prioritizedreplay": "--prioritized, beside any algorithm",
-    "prioritizedexperiencereplay": "--prioritized, beside any algorithm",
+    "per": "--prioritized, with any algorithm",
+    "prioritizedreplay": "--prioritized, with any algorithm",
+    "prioritizedexperiencereplay": "--prioritized, with any algorithm",
     "d3qn": "--double --dueling",
     "duelingdoubledqn": "--double --dueling",
     "doubleduelingdqn": "--double --dueling",
@@ -50,14 +62,41 @@ PARTS: Mapping[str, str] = {
 
 
 def algorithm_name(name: Any) -> str:
-    """Return the name that an algorithm has here; one that nobody knows comes back as it is.
+    """Return the name used here for an algorithm; unknown names are returned unchanged.
 
     Raises:
-        ConfigError: it is no text, or no algorithm here but a choice of flags; says which.
+        ConfigError: it is not text, or it is a combination of flags here; the message names them.
     """
     if not isinstance(name, str):
         raise ConfigError(f"algorithm = {name}: needs text")
     bare = "".join(filter(str.isalnum, name.casefold()))
     if bare in PARTS:
-        raise ConfigError(f"algorithm {name!r} is a choice of parts here: {PARTS[bare]}")
+        raise ConfigError(f"algorithm {name!r} is a combination of flags here: {PARTS[bare]}")
     return CALLED.get(bare, name)
+
+
+def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings under the names that they have now.
+
+    Until format 3, `replay_capacity` and `update_every` together gave the length of a PQN rollout.
+
+    Raises:
+        ConfigError: a setting is given under two of its names.
+    """
+    given: dict[str, str] = {}  # name now -> name used
+    for name in settings:
+        now = ALIASES.get(name, name)
+        if now in given:
+            raise ConfigError(f"{given[now]} and {name} are one setting, {now}: give it once")
+        given[now] = name
+    current = {now: settings[name] for now, name in given.items()}
+    said_before = "rollout_steps" not in current and "replay_capacity" in current and is_pqn(current)
+    if said_before and str(current.get("update_every")) == f"{current['replay_capacity']} steps":
+        current |= {"rollout_steps": current["replay_capacity"], "update_every": None}
+    return current
+
+
+def is_pqn(settings: Mapping[str, Any]) -> bool:
+    """True if settings name the algorithm PQN."""
+    name = settings.get("algorithm")
+    return isinstance(name, str) and algorithm_name(name) == "pqn"

@@ -1,4 +1,4 @@
-"""A cadence that carries its unit: mixed-up units are the most common reproduction error of this field."""
+"""An interval with its unit: mixed-up units are the most common reproduction error in this field."""
 
 import re
 from contextlib import suppress
@@ -9,7 +9,7 @@ from nexus.core.errors import ConfigError, nearest
 __all__ = ["UNITS", "Period", "whole_number"]
 
 UNITS = ("steps", "episodes", "updates")
-"""`steps`: decisions of the agent, summed over all environments; `episodes`: finished ones, likewise;
+"""`steps`: decisions of the agent, summed over all environments; `episodes`: finished episodes, likewise;
 `updates`: optimizer steps."""
 
 
@@ -26,19 +26,19 @@ class Period:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise ConfigError(f"unknown unit {self.unit!r}: need one of {', '.join(UNITS)}{nearest(self.unit, UNITS)}")
+            raise ConfigError(f"unknown unit {self.unit!r}: needs one of {', '.join(UNITS)}{nearest(self.unit, UNITS)}")
         if self.count < 1:
             raise ConfigError(f"a period must be at least 1 {self.unit}, got {self.count}")
 
     @classmethod
     def parse(cls, text: "str | Period") -> "Period":
-        """Read `"10000 steps"`, `"10 episodes"` or `"500 updates"`; `"1 step"`, `"10_000 steps"`, `"1e4 steps"` too."""
+        """Parse `"10000 steps"`, `"10 episodes"` or `"500 updates"`; or `"1 step"`, `"10_000 steps"`, `"1e4 steps"`."""
         if isinstance(text, Period):
             return text
         match = re.fullmatch(r"\s*(\d[\d_,.e+]*?)\s*([a-z]+)\s*", str(text).lower())
         count = None if match is None else whole_number(match[1].replace(",", ""))
         if match is None or count is None:
-            raise ConfigError(f"{text!r} is no period: need a count and a unit, as in '10000 steps'")
+            raise ConfigError(f"{text!r} is not a period: needs a count and a unit, as in '10000 steps'")
         return cls(count, match[2] if match[2].endswith("s") else match[2] + "s")
 
     def crossings(self, before: int, after: int) -> int:
@@ -50,7 +50,7 @@ class Period:
 
 
 def whole_number(text: str) -> int | None:
-    """Read `"8"`, `"100_000"` or `"1e6"`; None for what is no whole number."""
+    """Parse `"8"`, `"100_000"` or `"1e6"`; return None if it is not a whole number."""
     with suppress(ValueError):
         return int(text)
     with suppress(ValueError):

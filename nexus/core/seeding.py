@@ -10,33 +10,33 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["Stream", "generator", "seed_at", "seed_of", "seeded_initialisation", "torch_generator"]
 
-# New streams go to the end: the place of a stream is its key, and runs made before must stay as they were.
+# Append new streams at the end: a stream's position is its key, and existing runs must not change.
 Stream = Literal["initialisation", "exploration", "replay", "environments", "evaluation", "noise", "levels"]
 
-# Torch's functions that draw from a generator if they are given one, and else from the global one.
+# Torch functions that draw from a given generator, or else from the global one.
 DRAWS: frozenset[Callable[..., Any]] = frozenset(
     [
         *(torch.bernoulli, torch.multinomial, torch.normal, torch.poisson),
         *(torch.rand, torch.randint, torch.randn, torch.randperm),
         *(Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_),
         *(Tensor.log_normal_, Tensor.normal_, Tensor.random_, Tensor.uniform_),
-        *(nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_),  # they hand on what they are given
+        *(nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_),  # these pass their generator on
     ]
 )
 
 
 def generator(seed: int, stream: Stream) -> np.random.Generator:
-    """Return the generator of one stream; streams of one seed are independent, and so are seeds."""
+    """Return the generator of one stream; streams of one seed are independent, as are streams of different seeds."""
     return np.random.default_rng(sequence(seed, stream))
 
 
 def seed_of(seed: int, stream: Stream) -> int:
-    """Return a plain 31-bit seed for one stream, for libraries that take no generator."""
+    """Return a plain 31-bit seed for one stream, for libraries that do not accept a generator."""
     return int(sequence(seed, stream).generate_state(1)[0] >> 1)
 
 
 def seed_at(seed: int, stream: Stream, steps: int) -> int:
-    """Return the seed of a stream for a part of a run that begins after so many steps; at 0 it is `seed_of`."""
+    """Return the seed of a stream for the part of a run that begins after `steps` steps; `seed_of` at 0."""
     if steps == 0:
         return seed_of(seed, stream)
     key = (get_args(Stream).index(stream), steps)
@@ -44,22 +44,22 @@ def seed_at(seed: int, stream: Stream, steps: int) -> int:
 
 
 def torch_generator(seed: int, stream: Stream, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return torch's generator of one stream, on a device."""
+    """Return the torch generator of one stream, on a device."""
     return torch.Generator(device).manual_seed(seed_of(seed, stream))
 
 
 def seeded_initialisation(seed: int) -> TorchFunctionMode:
-    """Return a context in which the networks that are made draw their weights from one seed."""
+    """Return a context in which new networks draw their initial weights from one seed."""
     return DrawsFrom(seed_of(seed, "initialisation"))
 
 
 class DrawsFrom(TorchFunctionMode):
-    """Let what torch draws in this thread come from a seed, as if it had been the global generator's.
+    """Makes torch draw from a seed in this thread, as if the global generator had that seed.
 
-    The global generator is not touched: threads share it, so that one would draw from what another had just seeded.
+    The global generator is not touched: threads share it, so one could draw from what another just seeded.
 
     Args:
-        seed: of a generator on each device that is drawn on.
+        seed: seed of the generator on each device used.
     """
 
     def __init__(self, seed: int) -> None:
@@ -74,14 +74,14 @@ class DrawsFrom(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call one of torch's functions, with a generator if it draws and was given none."""
+        """Call a torch function, adding a generator if it draws and has none."""
         given = dict(kwargs or {})
         if func in DRAWS and given.get("generator") is None:
             given["generator"] = self._generator(device_of(args, given))
         return func(*args, **given)
 
     def _generator(self, device: torch.device) -> torch.Generator:
-        """Return the one of a device; of the CPU for `meta`, where nothing is drawn in truth."""
+        """Return the generator of a device; the CPU's for `meta`, where nothing is really drawn."""
         device = torch.device("cpu") if device.type == "meta" else device
         if device not in self._generators:
             self._generators[device] = torch.Generator(device).manual_seed(self._seed)
@@ -89,7 +89,7 @@ class DrawsFrom(TorchFunctionMode):
 
 
 def device_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.device:
-    """Return where a function of torch works, by its arguments."""
+    """Return the device that a torch function works on, from its arguments."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor):
             return value.device
@@ -98,5 +98,5 @@ def device_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.device:
 
 
 def sequence(seed: int, stream: Stream) -> np.random.SeedSequence:
-    """Return the seed sequence behind one stream."""
+    """Return the seed sequence of one stream."""
     return np.random.SeedSequence(seed, spawn_key=(get_args(Stream).index(stream),))

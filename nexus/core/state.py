@@ -1,6 +1,6 @@
-"""State as plain arrays and values by name, so that it can be saved without pickle and checked when it comes back.
+"""State as plain arrays and values by name, so that it can be saved without pickle and validated when restored.
 
-Arrays are NumPy's; everything else is what JSON can hold. Nested state is flat, with dots: `replay.rng`.
+Arrays are NumPy's; everything else is representable in JSON. Nested state is flattened with dots: `replay.rng`.
 """
 
 import hashlib
@@ -34,40 +34,40 @@ __all__ = [
 State: TypeAlias = dict[str, Any]
 
 Plain = TypeVar("Plain")
-PROCESSOR = len(torch.Generator().get_state())  # bytes of its generator's state
-ACCELERATOR = range(8, 65)  # likewise: 16 of CUDA's, some more of others'
+PROCESSOR = len(torch.Generator().get_state())  # bytes of a CPU generator's state
+ACCELERATOR = range(8, 65)  # likewise: 16 for CUDA, some more for others
 
 
 @dataclass(frozen=True)
 class Series:
-    """Numbered items of which new ones come at one end and old ones leave at the other, as a checkpoint sees them.
+    """Numbered items, with new ones added at one end and old ones dropped at the other, as checkpoints see them.
 
-    An item never changes once the replay was sealed, so a checkpoint writes those that are new since the last.
+    An item never changes after the replay was sealed, so a checkpoint writes only items new since the last one.
     """
 
-    name: str  # of the kind of items
-    first: int  # number of the oldest that is there
-    last: int  # number after that of the newest
-    most: int  # items that can be there at once
-    most_bytes: int  # that one can rightly take
+    name: str  # name of the kind of items
+    first: int  # number of the oldest stored item
+    last: int  # one past the number of the newest item
+    most: int  # most items stored at the same time
+    most_bytes: int  # most bytes a valid item can take
     get: Callable[[int, int], dict[str, Array]]  # copies items number `first` to `last - 1`, as columns
-    # `put(first, last, wanted, columns)` puts such columns back, but for the items before number `wanted`. They come in
+    # `put(first, last, wanted, columns)` restores such columns, except items before number `wanted`. Calls come in
     # order, without a gap. Raises `RunError` unless the columns fit.
     put: Callable[[int, int, int, Mapping[str, Array]], None]
 
 
 def below(name: str, state: State) -> State:
-    """Return a state with `name.` before each of its names."""
+    """Return a state with `name.` prefixed to each of its names."""
     return {f"{name}.{key}": value for key, value in state.items()}
 
 
 def part(state: State, name: str) -> State:
-    """Return what `below` put under a name."""
+    """Return the part of a state that `below` put under a name."""
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
 def arrays_of(tensors: Mapping[str, Tensor]) -> State:
-    """Return copies of tensors that later steps don't change."""
+    """Return copies of tensors, which later steps don't change."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
 
 
@@ -75,7 +75,7 @@ def value_from(state: State, name: str, kind: type[Plain]) -> Plain:
     """Return a plain value.
 
     Raises:
-        RunError: it is missing or of another kind.
+        RunError: it is missing or of another type.
     """
     value = state.get(name)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -87,7 +87,7 @@ def number_from(state: State, name: str, low: float = -math.inf, high: float = m
     """Return a finite number in [low, high].
 
     Raises:
-        RunError: it is missing, no number, or out of range.
+        RunError: it is missing, not a number, or out of range.
     """
     value = state.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value)):
@@ -101,7 +101,7 @@ def count_from(state: State, name: str, low: int = 0, high: int = 2**53) -> int:
     """Return a whole number in [low, high].
 
     Raises:
-        RunError: it is missing, no whole number, or out of range.
+        RunError: it is missing, not a whole number, or out of range.
     """
     number_from({name: value_from(state, name, int)}, name, low, high)
     return value_from(state, name, int)
@@ -111,7 +111,7 @@ def array_from(state: State, name: str, like: Array, finite: bool = True) -> Arr
     """Return an array with the shape and dtype of `like`.
 
     Raises:
-        RunError: it is missing, does not fit, or holds NaN or infinity where `finite` is asked.
+        RunError: it is missing, does not fit, or contains NaN or infinity although `finite` is set.
     """
     array = state.get(name)
     if not isinstance(array, np.ndarray):
@@ -124,7 +124,7 @@ def array_from(state: State, name: str, like: Array, finite: bool = True) -> Arr
 
 
 def restore_tensors(tensors: Mapping[str, Tensor], state: State) -> None:
-    """Fill tensors with what `arrays_of` gave.
+    """Fill tensors with what `arrays_of` returned.
 
     Raises:
         RunError: an array is missing, does not fit, or is not finite.
@@ -138,27 +138,27 @@ def restore_generator(rng: np.random.Generator, state: State, name: str) -> None
     """Set a NumPy generator to a saved state.
 
     Raises:
-        RunError: it is missing or no state of such a generator.
+        RunError: it is missing or not a state of such a generator.
     """
     saved = value_from(state, name, dict)
     try:
         rng.bit_generator.state = saved
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise RunError(f"{name} is no state of a generator: {one_line(error)}") from None
+        raise RunError(f"{name} is not a state of a generator: {one_line(error)}") from None
 
 
 def is_of_another_kind(saved: tuple[int, ...], own: tuple[int, ...]) -> bool:
-    """True if one state is of a processor's generator, some thousand bytes, and the other of an accelerator's."""
+    """True if one state is a CPU generator's, some thousand bytes, and the other an accelerator's."""
     return len(saved) == 1 and (saved[0] == PROCESSOR) != (own[0] == PROCESSOR) and min(saved[0], own[0]) in ACCELERATOR
 
 
 def restore_torch_generator(generator: torch.Generator, state: State, name: str) -> None:
-    """Set one of torch's generators to a saved state; torch itself checks what the bytes mean.
+    """Set a torch generator to a saved state; torch itself validates the bytes.
 
-    Kinds of devices draw in ways of their own: after a state of another kind the draws are others, but always the same.
+    Device types draw differently: after restoring a state of another type the draws differ, but reproducibly.
 
     Raises:
-        RunError: it is missing or no state of a generator.
+        RunError: it is missing or not a state of a generator.
     """
     own, saved = generator.get_state().numpy(), state.get(name)
     if isinstance(saved, np.ndarray) and saved.dtype == own.dtype and is_of_another_kind(saved.shape, own.shape):
@@ -168,4 +168,4 @@ def restore_torch_generator(generator: torch.Generator, state: State, name: str)
     try:
         generator.set_state(torch.from_numpy(saved))
     except RuntimeError as error:
-        raise RunError(f"{name} is no state of a generator: {one_line(error)}") from None
+        raise RunError(f"{name} is not a state of a generator: {one_line(error)}") from None

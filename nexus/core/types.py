@@ -1,4 +1,4 @@
-"""What flows along the line: transitions into the replay, batches out of it, Q-values and losses.
+"""The data of a training step: transitions into the replay, batches out of it, Q-values and losses.
 
 Shapes: `B` batch, `E` environments, `A` actions, `N` atoms or quantiles.
 """
@@ -15,27 +15,27 @@ __all__ = ["Array", "Batch", "Outcome", "QOutput", "Transitions"]
 Array: TypeAlias = NDArray[Any]
 
 Batch: TypeAlias = Mapping[str, Tensor]
-"""A sample from the replay, one row a transition:
+"""A sample from the replay, one transition per row:
 
 | key | shape | meaning |
 |---|---|---|
-| `states`, `next_states` | `[B, *obs]` | in the environment's own dtype |
-| `actions` | `[B]` int64 | what was done |
+| `states`, `next_states` | `[B, *obs]` | in the environment's dtype |
+| `actions` | `[B]` int64 | the actions taken |
 | `rewards` | `[B]` float32 | the folded n-step reward |
-| `discounts` | `[B]` float32 | what multiplies the bootstrap: γ^k, or 0 after a termination |
+| `discounts` | `[B]` float32 | factor of the bootstrap: γ^k, or 0 after a termination |
 | `weights` | `[B]` float32 | importance weights, 1 under uniform sampling |
 | `indices` | `[B]` int64 | rows of the replay, for new priorities |
-| `action_masks`, `next_action_masks` | `[B, A]` bool | legal actions in each; only where the environment tells |
+| `action_masks`, `next_action_masks` | `[B, A]` bool | legal actions in each; only if the environment reports them |
 
-A batch from a rollout has `returns` `[B]` float32 in place of `rewards`, `next_states` and `discounts`.
-A batch from a replay that was filled by `push` has the seed's `dones` in place of `discounts`.
-Extra columns of the stored transitions come under their own names.
+A batch from a rollout has `returns` `[B]` float32 instead of `rewards`, `next_states` and `discounts`.
+A batch from a replay filled by `push` has `dones`, as in the original interface, instead of `discounts`.
+Extra columns of the stored transitions keep their names.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Transitions:
-    """Folded experience on its way into the replay; `K` rows, from any of the environments."""
+    """Folded transitions for the replay: `K` rows, from any of the environments."""
 
     states: Array  # [K, *obs]
     actions: Array  # [K] int64
@@ -43,8 +43,8 @@ class Transitions:
     discounts: Array  # [K] float32, γ^k or 0
     next_states: Array  # [K, *obs]
     action_masks: Array | None = None  # [K, A] bool, the legal actions in `states`
-    next_action_masks: Array | None = None  # [K, A] bool, those in `next_states`; both or neither
-    extras: Mapping[str, Array] | None = None  # [K, ...] each, what else a batch is to have, by its name there
+    next_action_masks: Array | None = None  # [K, A] bool, the legal actions in `next_states`; both or neither
+    extras: Mapping[str, Array] | None = None  # [K, ...] each, extra columns of a batch, by name
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -52,21 +52,21 @@ class Transitions:
 
 @dataclass(frozen=True, slots=True)
 class QOutput:
-    """What a network says of its states. Acting reads `q_values` and nothing else."""
+    """A network's output for a batch of states. Acting reads only `q_values`."""
 
     q_values: Tensor  # [B, A]
-    distribution: Tensor  # [B, A, N], as the head gave it; N = 1 for a scalar head
+    distribution: Tensor  # [B, A, N], the head's output; N = 1 for a scalar head
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome(Mapping[str, Tensor]):
-    """What a loss says of a batch, and an update of itself. A new metric is one more entry where its value is known.
+    """The result of a loss on a batch, and of an update. To add a metric, add an entry where its value is computed.
 
-    Metrics are tensors of any shape, without gradient. As a mapping it has every one as a single number: its mean, or
-    the largest or smallest where the name ends with `_max` or `_min`. They stay tensors: no update waits for them.
+    Metrics are tensors of any shape, without gradient. As a mapping it reduces each to a single number: its mean, or
+    its maximum or minimum if the name ends with `_max` or `_min`. They stay tensors: no update waits for them.
     """
 
-    loss: Tensor  # of a loss [B], with gradient; of an update [], weighted and averaged
+    loss: Tensor  # from a loss [B], with gradient; from an update [], weighted and averaged
     priorities: Tensor  # [B], no gradient
     metrics: Mapping[str, Tensor]
 

@@ -1,6 +1,6 @@
-"""What a device is told of each row, so that a batch is gathered there and never passes through main memory.
+"""Records of each row on a device, so that batches are gathered there and never pass through main memory.
 
-The host keeps the books: which frames there are, which rows need them, what a checkpoint saves.
+The host does the bookkeeping: which frames exist, which rows need them, what a checkpoint saves.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ __all__ = ["DeviceRecords"]
 
 
 class DeviceRecords:
-    """A record of each row beside the frames of a film: where its frames lie, action, reward, discount, legal actions.
+    """A record of each row, next to the frames of a film: frame locations, action, reward, discount, legal actions.
 
-    `gather` is operations on tensors of fixed shapes that wait for nothing, so that a CUDA graph can hold it.
+    `gather` consists of asynchronous operations on tensors of fixed shapes, so that a CUDA graph can record it.
 
     Args:
-        capacity: rows.
-        film: whose frames are on the device.
-        device: which.
+        capacity: number of rows.
+        film: the film, whose frames are on the device.
+        device: that device.
     """
 
     def __init__(self, capacity: int, film: Film, device: torch.device) -> None:
@@ -42,7 +42,7 @@ class DeviceRecords:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What `gather` reads."""
+        """The tensors that `gather` reads."""
         return {"frames": self._store.frames, "records": self._records, **self._extras}
 
     @property
@@ -51,7 +51,7 @@ class DeviceRecords:
         return self._records.nbytes + sum(values.nbytes for values in self._extras.values())
 
     def write(self, first: int, rows: Mapping[str, Array]) -> None:
-        """Write the records of rows `[K]`, at most all of them, that were added as number `first` and after it."""
+        """Write the records of rows `[K]` from number `first` on, at most `capacity` of them."""
         records = self._records_of(rows)
         extras = {name: values for name, values in rows.items() if name not in COLUMNS}
         if not len(self._records):
@@ -63,12 +63,12 @@ class DeviceRecords:
                 self._extras[name][at].copy_(torch.from_numpy(values[part]), non_blocking=True)
 
     def gather(self, indices: Numbers, weights: Tensor) -> dict[str, Tensor]:
-        """Return the transitions in these rows `[B]`, with weights `[B]` that the caller chose."""
+        """Return the transitions in these rows `[B]`, with weights `[B]` chosen by the caller."""
         rows = tensor_on(self.device, indices)
         shape, dtype = self._film.state_shape, self._film.state_dtype
         records = self._records.index_select(0, rows)  # [B, R]
         places, records = records[:, : 2 * shape[0]], records[:, 2 * shape[0] :]
-        both = places.view(len(rows), 2, shape[0]).transpose(0, 1).reshape(-1)  # of all states, then all next ones
+        both = places.view(len(rows), 2, shape[0]).transpose(0, 1).reshape(-1)  # all states, then all next states
         states = self._store.frames.index_select(0, both).view(dtype).view(2, len(rows), *shape)
         numbers = records[:, 1:3].contiguous().view(torch.float32)
         batch = {"states": states[0], "actions": records[:, 0].long()}
@@ -80,9 +80,9 @@ class DeviceRecords:
         return {**batch, "weights": tensor_on(self.device, weights), "indices": rows}
 
     def _records_of(self, rows: Mapping[str, Array]) -> NDArray[np.int32]:
-        """Return what the device is told of rows `[K]`: numbers of 32 bits, floats among them as their bits.
+        """Return the records of rows `[K]` as 32-bit integers, with floats stored as their bits.
 
-        First where the frames of both stacks lie, then action, reward, discount, and both masks if there are any.
+        The frame locations of both stacks come first, then action, reward, discount, and both masks if any.
         """
         places = [self._places(rows[name]) for name in ("states", "next_states")]  # [K, S] each
         numbers = [rows[name][:, None].view(np.int32) for name in ("rewards", "discounts")]
@@ -90,14 +90,14 @@ class DeviceRecords:
         return np.concatenate([*places, rows["actions"][:, None], *numbers, *masks], 1, dtype=np.int32)
 
     def _places(self, numbers: Array) -> NDArray[np.int64]:
-        """Return which frames of the store make the stacks `[K, S]` that end with these numbers `[K]`.
+        """Return the store's rows of the stacks `[K, S]` that end with these numbers `[K]`.
 
-        What lies before the start of an episode is a frame of zeros. Good as long as a transition needs the frames.
+        Positions before the start of an episode are the frame of zeros. Valid while a transition needs the frames.
         """
         stacks, missing = self._film.index.stacks(numbers)
         return np.where(missing, self._store.blank, self._store.at(stacks))
 
     def _room(self, like: Array) -> Tensor:
-        """Return room on the device for all rows, each like these `[K, ...]`."""
+        """Allocate room on the device for all rows, each like these `[K, ...]`."""
         kind = torch.from_numpy(like[:0])
         return torch.empty((self._capacity, *kind.shape[1:]), dtype=kind.dtype, device=self.device)

@@ -1,6 +1,6 @@
-"""The frames that stacks are made of, each stored once (Mnih et al. 2015): which there are, and where they lie.
+"""The frames of stacks, each stored once (Mnih et al. 2015): their numbers and where they are stored.
 
-A state is known by the number of its newest frame; those before it follow from that (`frame_index.py`).
+A state is identified by the number of its newest frame; the others follow from it (`frame_index.py`).
 """
 
 from collections.abc import Mapping
@@ -22,20 +22,20 @@ __all__ = ["Film"]
 
 
 class Film:
-    """The frames of `E` environments, as long as a transition or an open n-step window needs them.
+    """The frames of `E` environments, kept while a transition or an open n-step window needs them.
 
-    States have the shape `[S, *frame]`, the newest frame last, and each shows the frames of the state before it
-    moved on by one. At the start of an episode leading frames of zeros (the paper's padding) are not stored.
+    States have the shape `[S, *frame]`, the newest frame last, and each is the previous state's stack shifted by one
+    frame. At the start of an episode leading frames of zeros (the paper's padding) are not stored.
 
     Args:
-        like: what states `[E, S, *frame]` are like, by shape and dtype.
-        kind: where the bytes of frames are; see `frame_store`.
-        capacity: transitions that need frames at once.
-        n_step: steps that a transition may span.
-        device: where the network is; it matters to `device` alone.
+        like: example states `[E, S, *frame]`, for their shape and dtype.
+        kind: how frames are stored; see `frame_store`.
+        capacity: most transitions that need frames at the same time.
+        n_step: most steps that a transition spans.
+        device: the network's device; used only by the kind `device`.
 
     Raises:
-        ConfigError: states are no stacks of frames, or memory is too small.
+        ConfigError: states are not stacks of frames, or memory is too small.
     """
 
     def __init__(self, like: Array, kind: Kind, capacity: int, n_step: int = 1, device: torch.device = CPU) -> None:
@@ -48,37 +48,37 @@ class Film:
         require_memory_for_frames(capacity, like.shape[1:], like.dtype, kind, device)
         self.kind = kind
         self.state_shape, self.state_dtype = like.shape[1:], torch.from_numpy(np.empty(0, like.dtype)).dtype
-        # A window reaches n_step steps back, the stack of its first state further, and a group is open for eight
-        # frames, of which a step brings one, or a whole stack where an episode begins.
+        # A window reaches n_step steps back and the stack of its first state further. A group stays open for eight
+        # frames; a step adds one frame, or a whole stack where an episode begins.
         self._reserve = num_envs * ((n_step + stack + 2 * GROUP) * (stack + 1) // GROUP + 2)
-        # A row brings a group where a seal ended the one before, and two where an episode begins with a whole stack.
+        # A row opens one group after a seal closed the last, and two where an episode begins with a whole stack.
         self._most_groups = 3 * (capacity + self._reserve)
         groups = capacity // GROUP + self._reserve
         self._newest = np.zeros(num_envs, np.int64)  # [E], number of the newest frame
-        self._sealed = np.ones(num_envs, bool)  # [E], where the groups of frames before were ended
-        self._lag = 0  # groups opened since the first one that a transition needs, at most so far
+        self._sealed = np.ones(num_envs, bool)  # [E], whether the environment's last group was closed by `seal`
+        self._lag = 0  # most groups opened since the first one that a transition needs
         self.store = frame_store(kind, like[0, 0].nbytes, int(SPARE * groups) + self._reserve, device)
         self.index = FrameIndex(num_envs, stack, groups)
 
     def append(
         self, states: Array, next_states: Array, begins: NDArray[np.bool_], valid: NDArray[np.bool_]
     ) -> tuple[Numbers, Numbers]:
-        """Store the new frames of one vector step and return numbers `[E]` that stand for its states.
+        """Store the new frames of one vector step and return numbers `[E]` that identify its states.
 
         Args:
-            states: `[E, S, *frame]`, what was acted on.
-            next_states: `[E, S, *frame]`, the true ones.
-            begins: `[E]`, True where `states` is no `next_states` of the call before: an episode begins.
-            valid: `[E]`, False where nothing was decided; such a row's numbers mean nothing.
+            states: `[E, S, *frame]`, the states that were acted on.
+            next_states: `[E, S, *frame]`, the true next states.
+            begins: `[E]`, True where an episode begins: `states` are not the last call's `next_states`.
+            valid: `[E]`, False where no action was taken; the numbers of such a row are meaningless.
 
         Raises:
-            ConfigError: the next stack is not the stack before, moved on by one frame.
+            ConfigError: a next stack is not the previous stack shifted by one frame.
         """
         frames, next_frames = as_bytes(states), as_bytes(next_states)
         if not np.array_equal(frames[valid, 1:], next_frames[valid, :-1]):
             raise ConfigError(
-                f"replay_store = {self.kind!r}: needs states that are stacks of frames, each the one before moved on "
-                "by one frame; use replay_store full"
+                f"replay_store = {self.kind!r}: needs states that are stacks of frames, each the previous one "
+                "shifted by one frame; use replay_store full"
             )
         if (starting := (begins | self._sealed) & valid).any():
             self._begin(np.flatnonzero(starting), frames)
@@ -90,20 +90,20 @@ class Film:
         return numbers, self._newest.copy()
 
     def needed(self, numbers: Numbers) -> None:
-        """Take note of transitions that are stored, by the numbers `[K]` of their states."""
+        """Record that transitions were stored, given the numbers `[K]` of their states."""
         self._lag = max(self._lag, self.index.opened - self.index.first_group(numbers))
 
     def forget(self, oldest: int) -> None:
-        """Forget the frames that nothing needs any more, where the oldest transition ends with this number.
+        """Drop the frames that are no longer needed; `oldest` is the number at which the oldest transition ends.
 
-        Transitions are stored in the order of their last frame: no later one needs what lies further back than any
-        ever did.
+        Transitions are stored in the order of their last frame, so none needs frames further back than the largest
+        distance seen so far.
         """
         needed = min(oldest // GROUP + 1 - self._lag, self.index.opened - self._reserve)
         self.store.release(*self.index.release(needed))
 
     def states(self, numbers: Numbers) -> Tensor:
-        """Return the states `[K, S, *frame]` that end with these numbers `[K]`, where the frames are."""
+        """Return the states `[K, S, *frame]` that end with these numbers `[K]`, on the store's device."""
         stacks, missing = self.index.stacks(numbers)
         frames = self.store.read(stacks.reshape(-1))  # [K · S, F]
         if len(gaps := np.flatnonzero(missing)):
@@ -111,24 +111,24 @@ class Film:
         return frames.view(self.state_dtype).view(len(numbers), *self.state_shape)
 
     def seal(self) -> None:
-        """End every group under way; each environment's next stack is then stored whole, as where an episode begins."""
+        """Close every open group; each environment's next stack is then stored whole, as at the start of an episode."""
         self.store.close(self.index.close())
         self._sealed[:] = True
 
     @property
     def nbytes(self) -> int:
-        """Bytes that frames and their index take now."""
+        """Bytes currently used by frames and their index."""
         return self.index.nbytes + self.store.nbytes
 
     def get_state(self) -> State:
-        """Return all but the groups of frames, which are a series; to be called after `seal`."""
+        """Return everything but the groups of frames, which are a series; call `seal` first."""
         return {"opened": self.index.opened, "released": self.index.released, "lag": self._lag}
 
     def restart(self, opened: int, released: int, lag: int) -> None:
-        """Go on from such a state; the series must then bring the groups.
+        """Continue from a saved state; the series must then restore the groups.
 
         Raises:
-            RunError: there can't be so many.
+            RunError: the number of groups is impossible.
         """
         if opened - released > self._most_groups:
             raise RunError(f"the replay has {opened - released} groups of frames: needs at most {self._most_groups}")
@@ -136,7 +136,7 @@ class Film:
         self._lag = lag
 
     def series(self) -> Series:
-        """Return the groups of frames as what a checkpoint saves in chunks."""
+        """Return the groups of frames as a series that a checkpoint saves in chunks."""
         index, store = self.index, self.store
 
         def get(first: int, last: int) -> dict[str, Array]:
@@ -146,11 +146,11 @@ class Film:
             index.put(first, last, wanted, columns)
             store.put(first, last, wanted, columns)
 
-        group_bytes = store.most_bytes + 3 * GROUP  # ages, the group before, and a size
+        group_bytes = store.most_bytes + 3 * GROUP  # ages, the previous group, and a size
         return Series("frames", index.released, index.opened, self._most_groups, group_bytes, get, put)
 
     def _begin(self, envs: NDArray[np.int64], frames: Array) -> None:
-        """Store the stacks `[E, S, F]` with which episodes begin, but for leading frames of zeros."""
+        """Store the stacks `[E, S, F]` with which episodes begin, except for leading frames of zeros."""
         for env in envs:
             shown = frames[env].any(-1)
             first = int(shown.argmax()) if shown.any() else self.index.stack - 1

@@ -1,4 +1,4 @@
-"""Where the bytes of frames are, by their numbers (see `frame_index`)."""
+"""Stores for the bytes of frames, addressed by number (see `frame_index`)."""
 
 import importlib
 import math
@@ -27,61 +27,61 @@ __all__ = [
 ]
 
 Kind = Literal["raw", "compressed", "device"]
-"""Frames as they are, compressed to about a hundredth, or as they are where the network is."""
+"""Uncompressed frames, compressed to about a hundredth, or uncompressed on the network's device."""
 
 
 class FrameStore(Protocol):
-    """Where the bytes of frames are, by number."""
+    """Stores the bytes of frames by number."""
 
     def write(self, numbers: Numbers, frames: Array) -> None:
-        """Keep frames `[K, F]` as bytes; each group is filled from its first place on."""
+        """Store frames `[K, F]` as bytes; each group is filled from its first slot on."""
 
     def read(self, numbers: Numbers) -> Tensor:
-        """Return a copy of frames `[K, F]`, where they are."""
+        """Return a copy of frames `[K, F]`, on the store's device."""
 
     def release(self, first: int, last: int) -> None:
-        """Forget the groups from `first` to `last - 1`."""
+        """Drop the groups from `first` to `last - 1`."""
 
     def close(self, numbers: Numbers) -> None:
-        """End the groups of which these numbers `[K]` would be next; zeros stand in for what is left of them."""
+        """Close the groups whose next numbers are these `[K]`, filling the remaining slots with zeros."""
 
     def get(self, first: int, last: int) -> dict[str, Array]:
         """Copy the groups from `first` to `last - 1`, all of them full or closed, as columns."""
 
     def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
-        """Put back such groups, but for those before `wanted`.
+        """Restore such groups, except those before `wanted`.
 
         Raises:
-            RunError: the columns are not what such groups are.
+            RunError: the columns do not describe such groups.
         """
 
     @property
     def most_bytes(self) -> int:
-        """Bytes that a group can take in columns."""
+        """Most bytes that a group can take in columns."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the frames take now."""
+        """Bytes currently used by the frames."""
 
 
 class Places:
-    """Where in a block of a fixed size each group lies.
+    """Assigns each group its slot in a block of fixed size.
 
     Args:
-        groups: how many there are at once at most.
+        groups: most groups stored at the same time.
     """
 
     def __init__(self, groups: int) -> None:
-        self.touched = 0  # rows of the block, one for a frame, that were ever in use: from the first on
+        self.touched = 0  # rows of the block (one per frame) ever used; the first ones are used first
         self._most = groups * GROUP
-        self._free: list[int] = []  # rows of forgotten groups: they come first, so that no more memory is touched
+        self._free: list[int] = []  # rows of dropped groups, reused before new memory is touched
         self._rows = np.zeros(1 << math.ceil(math.log2(groups + 1)), np.int64)  # by group modulo its length
 
     def open(self, numbers: Numbers) -> None:
-        """Find room for each group whose first number is among these.
+        """Assign a slot to each group whose first number is among these.
 
         Raises:
-            ConfigError: there is no room: episodes are so short that their first frames fill it.
+            ConfigError: no slot is free: episodes are so short that their first frames fill the block.
         """
         for group in (numbers[numbers % GROUP == 0] // GROUP).tolist():
             self._rows[group % len(self._rows)] = self._take()
@@ -91,11 +91,11 @@ class Places:
         return self._rows[(numbers // GROUP) % len(self._rows)] + numbers % GROUP
 
     def release(self, first: int, last: int) -> None:
-        """Take back the room of groups `first` to `last - 1`."""
+        """Free the slots of groups `first` to `last - 1`."""
         self._free += self._rows[np.arange(first, last) % len(self._rows)].tolist()
 
     def rest(self, numbers: Numbers) -> list[tuple[int, int]]:
-        """Return the rows, from and to, that are left of groups of which these numbers would be next."""
+        """Return the ranges of unused rows in the groups whose next numbers are these."""
         return [(row, row + GROUP - int(number % GROUP)) for number, row in zip(numbers, self.at(numbers), strict=True)]
 
     def _take(self) -> int:
@@ -104,21 +104,21 @@ class Places:
         if self.touched == self._most:
             raise ConfigError(
                 "replay_store: no room for raw frames, since episodes have fewer than 4 steps on average, or "
-                "environments few steps between checkpoints; use compressed"
+                "there are few steps between checkpoints; use compressed"
             )
         self.touched += GROUP
         return self.touched - GROUP
 
 
 class RawFrames:
-    """Frames as they are, in one preallocated array.
+    """Uncompressed frames in one preallocated array.
 
     Args:
         frame_bytes: `F`.
-        groups: how many there are at once at most.
+        groups: most groups stored at the same time.
 
     Raises:
-        ConfigError: (`write`) there is no room.
+        ConfigError: (from `write`) the array is full.
     """
 
     def __init__(self, frame_bytes: int, groups: int) -> None:
@@ -126,7 +126,7 @@ class RawFrames:
         self._places = Places(groups)
 
     def write(self, numbers: Numbers, frames: Array) -> None:
-        """Keep frames `[K, F]`."""
+        """Store frames `[K, F]`."""
         self._places.open(numbers)
         self._frames[self._places.at(numbers)] = frames
 
@@ -135,11 +135,11 @@ class RawFrames:
         return torch.from_numpy(self._frames.take(self._places.at(numbers), axis=0))
 
     def release(self, first: int, last: int) -> None:
-        """Forget groups."""
+        """Drop groups."""
         self._places.release(first, last)
 
     def close(self, numbers: Numbers) -> None:
-        """End groups early."""
+        """Close groups that are not full."""
         for first, last in self._places.rest(numbers):
             self._frames[first:last] = 0
 
@@ -149,11 +149,11 @@ class RawFrames:
         return {"frames": self._frames.take(rows, axis=0).reshape(-1, GROUP, self._frames.shape[1])}
 
     def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
-        """Put back groups, but for those before `wanted`.
+        """Restore groups, except those before `wanted`.
 
         Raises:
-            ConfigError: there is no room.
-            RunError: they don't fit.
+            ConfigError: the store is full.
+            RunError: the columns don't fit.
         """
         like = np.broadcast_to(np.uint8(0), (last - first, GROUP, self._frames.shape[1]))
         frames = array_from(dict(columns), "frames", like)[wanted - first :]
@@ -166,33 +166,33 @@ class RawFrames:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that frames have been written to."""
+        """Bytes that have been written to."""
         return self._places.touched * self._frames.shape[1]
 
 
 class DeviceFrames:
-    """Frames as they are, in one preallocated tensor where the network is; in a checkpoint they are packed.
+    """Uncompressed frames in one preallocated tensor on the network's device; checkpoints store them compressed.
 
     Args:
         frame_bytes: `F`.
-        groups: how many there are at once at most.
-        device: where.
+        groups: most groups stored at the same time.
+        device: the tensor's device.
 
     Raises:
-        ConfigError: the package zstandard is missing; (`write`) there is no room.
+        ConfigError: the package zstandard is missing; (from `write`) the tensor is full.
     """
 
     def __init__(self, frame_bytes: int, groups: int, device: torch.device) -> None:
-        self.blank = groups * GROUP  # row of a frame of zeros, behind all others
+        self.blank = groups * GROUP  # row of a frame of zeros, after all others
         self.frames = torch.empty((groups * GROUP + 1, frame_bytes), dtype=torch.uint8, device=device)
         self.frames[self.blank].zero_()
         self._places = Places(groups)
         self._packer = Packer(frame_bytes)
 
     def write(self, numbers: Numbers, frames: Array) -> None:
-        """Keep frames `[K, F]`."""
+        """Store frames `[K, F]`."""
         self._places.open(numbers)
-        given = torch.from_numpy(np.array(frames))  # torch wants memory that may be written to
+        given = torch.from_numpy(np.array(frames))  # torch requires writable memory
         self.frames.index_copy_(0, self._rows(numbers), given.to(self.frames.device, non_blocking=True))
 
     def read(self, numbers: Numbers) -> Tensor:
@@ -200,29 +200,29 @@ class DeviceFrames:
         return self.frames.index_select(0, self._rows(numbers))
 
     def at(self, numbers: Numbers) -> Numbers:
-        """Return the rows of `frames` that have these numbers."""
+        """Return the rows of `frames` that hold these numbers."""
         return self._places.at(numbers)
 
     def release(self, first: int, last: int) -> None:
-        """Forget groups."""
+        """Drop groups."""
         self._places.release(first, last)
 
     def close(self, numbers: Numbers) -> None:
-        """End groups early."""
+        """Close groups that are not full."""
         for first, last in self._places.rest(numbers):
             self.frames[first:last].zero_()
 
     def get(self, first: int, last: int) -> dict[str, Array]:
-        """Return groups as `CompressedFrames` does."""
+        """Return groups in the format of `CompressedFrames`."""
         frames = self.read(np.arange(GROUP * first, GROUP * last)).view(last - first, -1).numpy(force=True)
         return self._packer.columns([self._packer.pack(group) for group in frames])
 
     def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
-        """Put back groups, but for those before `wanted`.
+        """Restore groups, except those before `wanted`.
 
         Raises:
-            ConfigError: there is no room.
-            RunError: they don't fit.
+            ConfigError: the store is full.
+            RunError: the columns don't fit.
         """
         for number, packed in enumerate(self._packer.groups(columns, last - first), first):
             if number >= wanted:
@@ -231,12 +231,12 @@ class DeviceFrames:
 
     @property
     def most_bytes(self) -> int:
-        """Bytes that a group can take in a checkpoint."""
+        """Most bytes that a group can take in a checkpoint."""
         return self._packer.most_bytes
 
     @property
     def nbytes(self) -> int:
-        """Bytes that frames have been written to."""
+        """Bytes that have been written to."""
         return self._places.touched * self.frames.shape[1]
 
     def _rows(self, numbers: Numbers) -> Tensor:
@@ -244,10 +244,10 @@ class DeviceFrames:
 
 
 class Packer:
-    """Zstandard for groups of eight frames, alone and as columns of a checkpoint.
+    """Compresses groups of eight frames with Zstandard, singly and as columns of a checkpoint.
 
-    Its window spans a group, so it finds for itself what frames share: taking the exclusive or with the frame before
-    first makes every one of five Atari games larger, and slower to open (`docs/atari.md`).
+    Its window spans a group, so it finds what the frames share: an exclusive or with the previous frame beforehand
+    makes the groups of all five Atari games measured larger, and slower to open (`docs/atari.md`).
 
     Args:
         frame_bytes: `F`.
@@ -267,16 +267,16 @@ class Packer:
     def pack(self, group: Array) -> bytes:
         """Compress a group of `8 F` bytes.
 
-        Copied: what the compressor returns was cut from a block for the worst case, and the rest of a block is too
-        small for the next one. Kept as it is, it takes as much memory as raw frames.
+        The result is copied: the compressor returns part of a block allocated for the worst case, whose remainder is
+        too small to reuse. Kept without a copy, it would take as much memory as raw frames.
         """
         return bytes(memoryview(self._compress(group)))
 
     def sound(self, packed: bytes) -> Array:
-        """Open a group `[8 F]` that somebody else has packed.
+        """Decompress and validate a group `[8 F]` read from a file.
 
         Raises:
-            RunError: it does not open to eight frames, or takes more memory than that.
+            RunError: it does not decompress to eight frames, or takes more memory than that.
         """
         try:
             if self._size_of(packed) == self._raw:
@@ -288,26 +288,26 @@ class Packer:
         raise RunError("its compressed frames can't be opened")
 
     def columns(self, groups: Sequence[bytes]) -> dict[str, Array]:
-        """Return packed groups as `packed`, all one after another, and `sizes` `[G]` in bytes."""
+        """Return packed groups as `packed`, concatenated, and `sizes` `[G]` in bytes."""
         sizes = np.array([len(packed) for packed in groups], np.int64)
         return {"packed": np.frombuffer(b"".join(groups), np.uint8), "sizes": sizes}
 
     def groups(self, columns: Mapping[str, Array], count: int) -> list[bytes]:
-        """Return the packed groups of what `columns` gave, of which nobody knows yet whether they can be opened.
+        """Return the packed groups in such columns, without checking that they decompress.
 
         Raises:
-            RunError: it holds another number of groups, or some of impossible sizes.
+            RunError: the number of groups differs from `count`, or sizes are impossible.
         """
         sizes = array_from(dict(columns), "sizes", np.empty(count, np.int64))
         if not ((sizes > 0) & (sizes <= self.most_bytes)).all():
-            raise RunError("its compressed frames have sizes that can't be")
+            raise RunError("its compressed frames have impossible sizes")
         packed = array_from(dict(columns), "packed", np.broadcast_to(np.uint8(0), (int(sizes.sum()),))).tobytes()
         ends = np.cumsum(sizes)
         return [packed[start:end] for start, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True)]
 
     @property
     def most_bytes(self) -> int:
-        """Bytes that a group can take: what does not compress becomes a little larger, by Zstandard's own bound."""
+        """Most bytes that a group can take: incompressible data grows a little, up to Zstandard's bound."""
         return self._raw + self._raw // 128 + 512
 
 
@@ -329,7 +329,7 @@ class CompressedFrames:
         self._bytes = 0
 
     def write(self, numbers: Numbers, frames: Array) -> None:
-        """Keep frames `[K, F]`; a group that is full is compressed."""
+        """Store frames `[K, F]`; a full group is compressed."""
         for number, frame in zip(numbers.tolist(), frames, strict=True):
             group, place = divmod(number, GROUP)
             if place == 0:
@@ -345,25 +345,25 @@ class CompressedFrames:
         return torch.from_numpy(groups.reshape(-1, self._frame_bytes).take(which * GROUP + numbers % GROUP, axis=0))
 
     def release(self, first: int, last: int) -> None:
-        """Forget groups."""
+        """Drop groups."""
         for group in range(first, last):
             packed = self._packed.pop(group, b"")
             self._bytes -= sys.getsizeof(packed) if packed else 0
 
     def close(self, numbers: Numbers) -> None:
-        """End groups early."""
+        """Close groups that are not full."""
         for group in (numbers // GROUP).tolist():
             self._keep(group, self._packer.pack(self._open.pop(group)))
 
     def get(self, first: int, last: int) -> dict[str, Array]:
-        """Return groups as they are kept: `packed`, all one after another, and `sizes` `[G]` in bytes."""
+        """Return groups as stored: `packed`, concatenated, and `sizes` `[G]` in bytes."""
         return self._packer.columns([self._packed[group] for group in range(first, last)])
 
     def put(self, first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
-        """Put back groups, but for those before `wanted`. Each is opened once, to know that it can be.
+        """Restore groups, except those before `wanted`. Each is decompressed once to validate it.
 
         Raises:
-            RunError: they don't fit.
+            RunError: the columns don't fit.
         """
         for group, packed in enumerate(self._packer.groups(columns, last - first), first):
             if group >= wanted:
@@ -372,12 +372,12 @@ class CompressedFrames:
 
     @property
     def most_bytes(self) -> int:
-        """Bytes that a group can take."""
+        """Most bytes that a group can take."""
         return self._packer.most_bytes
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the frames take now, packed or waiting to be."""
+        """Bytes currently used by frames, packed or not yet packed."""
         return self._bytes + len(self._open) * GROUP * self._frame_bytes
 
     def _keep(self, group: int, packed: bytes) -> None:
@@ -394,7 +394,7 @@ def frame_store(kind: Kind, frame_bytes: int, groups: int, device: torch.device)
     """Return an empty store of one kind; see the stores for the arguments.
 
     Raises:
-        ConfigError: the package that it needs is missing.
+        ConfigError: a package that it needs is missing.
     """
     if kind == "compressed":
         return CompressedFrames(frame_bytes)
@@ -402,10 +402,10 @@ def frame_store(kind: Kind, frame_bytes: int, groups: int, device: torch.device)
 
 
 def load_zstandard() -> Any:
-    """Import the package that compresses.
+    """Import zstandard.
 
     Raises:
-        ConfigError: it isn't installed; says which command installs it.
+        ConfigError: it isn't installed; the message names the command that installs it.
     """
     try:
         return importlib.import_module("zstandard")

@@ -1,7 +1,7 @@
-"""Storage for stacked frames in which each frame is kept once (Mnih et al. 2015).
+"""A storage for stacked frames that keeps each frame once (Mnih et al. 2015).
 
-What flows through the accumulator and into ordinary rows are the numbers of frames, one for each state; a batch turns
-them back into stacks. So folding, sampling and overwriting know nothing of frames.
+The accumulator and the rows handle frame numbers, one per state; a batch turns them back into stacks. Folding, sampling
+and overwriting therefore know nothing of frames.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,19 +26,18 @@ __all__ = ["Frames"]
 
 
 class Frames:
-    """The last `capacity` transitions between stacks of frames; each frame is stored once, whatever the stacks share.
+    """The last `capacity` transitions between stacks of frames, with each frame stored once.
 
     Args:
         capacity: transitions kept; the oldest is overwritten.
-        kind: frames `raw`, `compressed` to about a hundredth, or raw on the `device`, where batches are gathered too.
-        n_step: steps that a transition may span.
-        like: what states `[E, S, *frame]` are like, by shape and dtype; None takes it from the first. Needed to
-            take back a state.
-        device: where the network is; it matters to `device` alone.
+        kind: `raw` frames, `compressed` to about a hundredth, or raw on the `device`, which also gathers batches.
+        n_step: most steps that a transition spans.
+        like: example states `[E, S, *frame]`, for their shape and dtype; None takes the first ones. Needed to
+            restore a state.
+        device: the network's device; used only by the kind `device`.
 
     Raises:
-        ConfigError: the package that compresses is missing; (`remember`) states are no such stacks, or memory is
-            too small.
+        ConfigError: zstandard is missing; (from `remember`) states are not such stacks, or memory is too small.
     """
 
     def __init__(
@@ -57,27 +56,27 @@ class Frames:
         self._rows = Rows(capacity)
         self._like = like
         self._new_film: Callable[[Array], Film] = lambda like: Film(like, kind, capacity, n_step, device)
-        self._film: Film | None = None  # known from the first states on, like the next
-        self._records: DeviceRecords | None = None  # of the kind `device` only
+        self._film: Film | None = None  # both known from the first states on
+        self._records: DeviceRecords | None = None  # for the kind `device` only
 
     @property
     def added(self) -> int:
-        """How many transitions were ever written, the overwritten ones too."""
+        """Number of transitions ever written, including overwritten ones."""
         return self._rows.added
 
     @property
     def columns(self) -> Mapping[str, Array]:
-        """What each row has, `[capacity, ...]` by name; states are numbers."""
+        """The columns of the rows, `[capacity, ...]` by name; states are frame numbers."""
         return self._rows.columns
 
     @property
     def reads(self) -> Mapping[str, Tensor]:
-        """What `gather` reads on a device."""
+        """The tensors that `gather` reads on a device."""
         return NOTHING if self._records is None else self._records.tensors
 
     @property
     def nbytes(self) -> int:
-        """Bytes that rows and frames take now, here and on the device."""
+        """Bytes currently used by rows and frames, on the host and on the device."""
         return sum(part.nbytes for part in (self._rows, self._film, self._records) if part is not None)
 
     def remember(
@@ -88,7 +87,7 @@ class Frames:
         return film.append(states, next_states, begins, valid)
 
     def write(self, transitions: Transitions) -> None:
-        """Write transitions whose states are numbers `[K]`; forget the frames that nothing needs any more."""
+        """Write transitions whose states are numbers `[K]`; drop frames that are no longer needed."""
         film, first = self._film, self.added
         assert film is not None
         self._rows.write(transitions)
@@ -98,7 +97,7 @@ class Frames:
         self._record(first, self.added)
 
     def gather(self, indices: Numbers, weights: Tensor) -> dict[str, Tensor]:
-        """Return the transitions in these rows `[B]`, stacks in place of their numbers."""
+        """Return the transitions in these rows `[B]`, with stacks instead of frame numbers."""
         if self._records is not None:
             return self._records.gather(indices, weights)
         film = self._film
@@ -109,30 +108,30 @@ class Frames:
         return batch
 
     def seal(self) -> None:
-        """End every group of frames under way, so that what is stored now never changes again and can be saved."""
+        """Close every open group of frames, so that stored frames never change again and can be saved."""
         if self._film is not None:
             self._film.seal()
 
     def get_state(self) -> State:
-        """Return all but the rows and the frames, which are `series`; to be called after `seal`."""
+        """Return everything but the rows and the frames, which are `series`; call `seal` first."""
         frames = {"opened": 0, "released": 0, "lag": 0} if self._film is None else self._film.get_state()
         return {**self._rows.get_state(), **below("frames", frames)}
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave; the `series` must then bring frames and rows.
+        """Restore what `get_state` returned; the `series` must then restore frames and rows.
 
         Raises:
             ConfigError: memory is too small.
-            RunError: something is missing or impossible.
+            RunError: something is missing or invalid.
         """
         self._rows.set_state(state)
         frames = part(state, "frames")
         opened = count_from(frames, "opened")
         released, lag = count_from(frames, "released", 0, opened), count_from(frames, "lag", 0, opened)
-        self._film = self._records = None  # the old ones first: both together may not fit
+        self._film = self._records = None  # freed first: old and new together may not fit
         if opened:
             if self._like is None:
-                raise ConfigError("a replay of frames takes a state back only if it knows what states are like")
+                raise ConfigError("a replay of frames can restore a state only if it was made with like=")
             self._begin(self._like).restart(opened, released, lag)
 
     def series(self, state_shape: tuple[int, ...], state_dtype: DTypeLike, action_dim: int) -> tuple[Series, ...]:
@@ -144,7 +143,7 @@ class Frames:
                 numbers = columns.get(name, np.empty(0))
                 fits = numbers.shape == (last - first,) and numbers.dtype == np.int64
                 if not fits or self._film is None or not self._film.index.holds(numbers[wanted - first :]):
-                    raise RunError(f"its {name} are no numbers of frames that are there")
+                    raise RunError(f"its {name} are not numbers of stored frames")
             rows.put(first, last, wanted, columns)
             self._record(wanted, last)
 
@@ -152,13 +151,13 @@ class Frames:
         return none if self._film is None else self._film.series(), replace(rows, put=put)
 
     def _begin(self, like: Array) -> Film:
-        """Make room for frames, now that it is known what states `[E, S, *frame]` are like."""
+        """Allocate the film for states like these, `[E, S, *frame]`."""
         self._film = self._new_film(like)
         self._records = DeviceRecords(self.capacity, self._film, self.device) if self.on_device else None
         return self._film
 
     def _record(self, first: int, last: int) -> None:
-        """Tell the device of the transitions that were added as number `first` to `last - 1`."""
+        """Write the records of transitions number `first` to `last - 1` to the device."""
         first = max(first, last - self.capacity)
         if self._records is not None and first < last:
             self._records.write(first, self._rows.copied(first, last))

@@ -1,4 +1,4 @@
-"""What replays take, and what is free: said before anything is allocated."""
+"""Memory needed by replays and memory available, checked before anything is allocated."""
 
 import os
 
@@ -14,13 +14,13 @@ CPU = torch.device("cpu")
 
 
 def replay_bytes(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike) -> int:
-    """Return what a full replay takes, in bytes: two states, an action, a reward and a discount per row."""
+    """Return the bytes of a full replay: two states, an action, a reward and a discount per row."""
     state = int(np.prod(state_shape, dtype=np.int64)) * np.dtype(state_dtype).itemsize
     return capacity * (2 * state + 8 + 4 + 4)
 
 
 def available_memory() -> int | None:
-    """Return the bytes of memory that are free for use, or None where the system does not tell."""
+    """Return the bytes of available memory, or None if the system does not report them."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -33,19 +33,29 @@ def available_memory() -> int | None:
 
 
 def memory_on(device: torch.device) -> int | None:
-    """Return the bytes that are free on a device, or None where nobody tells."""
+    """Return the bytes available on a device, or None if unknown."""
     if device.type == "cpu":
         return available_memory()
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
-def require_memory(capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike, beside: int = 0) -> None:
-    """Raise `ConfigError` if a replay of this size, with so many bytes more in a row, can't fit; say which would."""
+def require_memory(
+    capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike, beside: int = 0, name: str = "replay_capacity"
+) -> None:
+    """Raise `ConfigError` if a replay of this size, with so many bytes more in a row, can't fit; say which would.
+
+    Args:
+        capacity: rows.
+        state_shape: of one state.
+        state_dtype: of its numbers.
+        beside: bytes of a row beside its two states, action, reward and discount.
+        name: of the setting that says the capacity.
+    """
     row, free = replay_bytes(1, state_shape, state_dtype) + beside, available_memory()
     needed = capacity * row
     if free is not None and needed > free:
         raise ConfigError(
-            f"replay_capacity = {capacity} needs {needed / 1e6:,.0f} MB for states of shape {state_shape}, "
+            f"{name} = {capacity} needs {needed / 1e6:,.0f} MB for states of shape {state_shape}, "
             f"{free / 1e6:,.0f} MB are free: at most {free // row} transitions fit"
         )
 

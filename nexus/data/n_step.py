@@ -13,17 +13,17 @@ __all__ = ["NStepAccumulator"]
 
 
 class NStepAccumulator:
-    """Turn single steps into transitions that look `n` steps ahead (Sutton 1988; Mnih et al. 2016).
+    """Folds single steps into n-step transitions (Sutton 1988; Mnih et al. 2016).
 
-    Each environment has its own window. A step opens a slot; every later step of the same episode adds
-    γ^i r to it; the slot leaves after `n` steps, or with fewer when its episode ends. Then its discount is
-    the γ^k of its true length: 0 after a termination, kept after a truncation. No transition ever spans
+    Each environment has a separate window. A step opens a slot; every later step of the same episode adds
+    γ^i r to it; the slot is emitted after `n` steps, or earlier when its episode ends. Its discount is then
+    γ^k for its actual length k, or 0 after a termination; a truncation keeps γ^k. No transition ever spans
     two episodes, and none of the last n - 1 of an episode is lost.
 
     Args:
         num_envs: environments `E`.
-        n: how many rewards to fold, at least 1.
-        gamma: the discount γ. It is read here and in no loss.
+        n: number of rewards to fold, at least 1.
+        gamma: the discount γ. It is used here and in no loss.
     """
 
     def __init__(self, num_envs: int, n: int, gamma: float) -> None:
@@ -35,8 +35,8 @@ class NStepAccumulator:
         self._actions = np.zeros((n, num_envs), np.int64)
         self._rewards = np.zeros((n, num_envs), np.float32)
         self._discounts = np.zeros((n, num_envs), np.float32)
-        self._states: Array | None = None  # [n, E, *obs], allocated when the first state shows its dtype
-        self._action_masks: Array | None = None  # [n, E, A], only where there are masks
+        self._states: Array | None = None  # [n, E, *obs], allocated when the first state gives its dtype
+        self._action_masks: Array | None = None  # [n, E, A], only with masks
 
     def push(
         self,
@@ -50,18 +50,18 @@ class NStepAccumulator:
         action_masks: NDArray[np.bool_] | None = None,
         next_action_masks: NDArray[np.bool_] | None = None,
     ) -> Transitions:
-        """Take one vector step and return the transitions that it completed, oldest first.
+        """Add one vector step and return the transitions it completed, oldest first.
 
         Args:
-            states: `[E, *obs]`, what was acted on.
+            states: `[E, *obs]`, the states that were acted on.
             actions: `[E]`.
-            rewards: `[E]`, as the agent is to learn them (clipped, if they are).
-            next_states: `[E, *obs]`, the true ones, also where an episode ended.
+            rewards: `[E]`, as the agent learns from them (clipped if clipping is on).
+            next_states: `[E, *obs]`, the true next states, also at the end of an episode.
             terminated: `[E]`, the episode ended in a terminal state.
-            truncated: `[E]`, the episode was cut off and keeps its bootstrap.
-            valid: `[E]`, False where the environment only reset itself and nothing was decided.
-            action_masks: `[E, A]`, the legal actions in `states`, where the environment tells.
-            next_action_masks: `[E, A]`, those in `next_states`.
+            truncated: `[E]`, the episode was truncated and keeps its bootstrap.
+            valid: `[E]`, False where the environment only reset and no action was taken.
+            action_masks: `[E, A]`, the legal actions in `states`, if the environment reports them.
+            next_action_masks: `[E, A]`, the legal actions in `next_states`.
         """
         if self._states is None:
             self._states = np.zeros((self.n, *states.shape), states.dtype)
@@ -82,7 +82,7 @@ class NStepAccumulator:
 
         self._cursor = (slot + 1) % self.n
         leaving = self._open & (terminated | truncated)  # [n, E]
-        leaving[self._cursor] |= self._open[self._cursor]  # its n steps are over
+        leaving[self._cursor] |= self._open[self._cursor]  # its n steps are complete
         self._open &= ~leaving
         return self._collect(leaving, next_states, next_action_masks)
 
@@ -92,9 +92,9 @@ class NStepAccumulator:
         """Close every open window of some environments as a truncation and return its transition, oldest first.
 
         Args:
-            which: `[E]`, the environments.
-            next_states: `[E, *obs]`, the true ones of the last step.
-            next_action_masks: `[E, A]`, of those; None where there are none.
+            which: `[E]`, True for the environments to flush.
+            next_states: `[E, *obs]`, the true next states of the last step.
+            next_action_masks: `[E, A]`, the legal actions there; None without masks.
         """
         leaving = self._open & which
         self._open &= ~which
@@ -110,7 +110,7 @@ class NStepAccumulator:
         }
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave.
+        """Restore what `get_state` returned.
 
         Raises:
             RunError: something is missing or does not fit.
@@ -122,7 +122,7 @@ class NStepAccumulator:
 
     @property
     def _columns(self) -> dict[str, Array]:
-        """What every window has, `[n, E]` each."""
+        """The columns of every window, `[n, E]` each."""
         return {"open": self._open, "actions": self._actions, "rewards": self._rewards, "discounts": self._discounts}
 
     def _windows_from(self, state: State, name: str) -> Array | None:

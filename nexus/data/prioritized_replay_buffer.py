@@ -19,18 +19,18 @@ from nexus.data.sum_tree import SumTree
 
 __all__ = ["PRIORITY_OFFSET", "Priorities", "PrioritizedReplayBuffer"]
 
-PRIORITY_OFFSET = 1e-6  # the paper's ε: a transition without error can still be drawn
+PRIORITY_OFFSET = 1e-6  # the paper's ε: a transition with zero error can still be drawn
 
 
 class Priorities:
-    """Draws rows in proportion to `(priority + PRIORITY_OFFSET) ** priority_exponent`, by a sum tree in main memory.
+    """Draws rows in proportion to `(priority + PRIORITY_OFFSET) ** priority_exponent`, from a sum tree in main memory.
 
     New rows enter at the highest priority so far.
 
     Args:
-        capacity: rows.
-        seed: of the draws, or the generator itself.
-        priority_exponent: α, from 0 (uniform) to 1 (in proportion to the priority).
+        capacity: number of rows.
+        seed: seed of the draws, or a generator.
+        priority_exponent: α, from 0 (uniform) to 1 (proportional to the priority).
         importance_exponent: β at the start, from 0 (no correction) to 1 (full correction).
 
     Raises:
@@ -55,12 +55,12 @@ class Priorities:
         self._tree = SumTree(capacity)
         self._capacity = capacity
         self._size = 0  # rows that have a priority
-        self._highest_priority = 1.0  # of all that were ever given
+        self._highest_priority = 1.0  # of all priorities ever given
         self._limit = largest_priority(capacity)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the priorities take."""
+        """Bytes used by the priorities."""
         return self._tree.nbytes
 
     def draw(self, batch_size: int, size: int) -> Array:
@@ -70,8 +70,8 @@ class Priorities:
     def pick(self, draws: Numbers, storage: Storage) -> tuple[Numbers, Tensor, Mapping[str, Tensor]]:
         """Return one row from each of B equal segments of the total priority, and importance weights `[B]`.
 
-        The weights are `(N · P(i)) ** -β` over the highest of the batch: there N and the total cancel, and
-        `(lowest p of the batch / p) ** β` is left.
+        The weights are `(N · P(i)) ** -β` divided by the highest of the batch; N and the total cancel, which leaves
+        `(lowest p of the batch / p) ** β`.
         """
         numbers = array_of(draws)
         indices = self._tree.find(numbers * (self._tree.total / len(numbers)))
@@ -80,23 +80,23 @@ class Priorities:
         return indices, torch.from_numpy(weights.astype(np.float32)), NOTHING
 
     def enter(self, first: int, count: int) -> None:
-        """Give `count` new rows from `first` on, and from 0 on behind the last one, the highest priority so far."""
+        """Give `count` new rows from `first` on, wrapping around to 0, the highest priority so far."""
         rows = (first + np.arange(min(count, self._capacity))) % self._capacity
         self._tree.set(rows, self._scaled(np.full(len(rows), self._highest_priority)))
         self._size = min(self._size + count, self._capacity)
 
     def update(self, indices: Tensor, priorities: Tensor) -> None:
-        """Give rows `[B]` new priorities `[B]`; where a row comes twice, its last one stays.
+        """Give rows `[B]` new priorities `[B]`; if a row occurs twice, the last priority wins.
 
         Raises:
             ConfigError: a priority is negative, not finite or too large to sum up, a row is not in the replay, or
-                the shapes differ. Then nothing is changed.
+                the shapes differ. Nothing is changed then.
         """
         if indices.shape != priorities.shape or indices.ndim != 1:
-            raise ConfigError(f"needs one priority a row, got {tuple(priorities.shape)} for {tuple(indices.shape)}")
+            raise ConfigError(f"needs one priority per row, got {tuple(priorities.shape)} for {tuple(indices.shape)}")
         if len(indices) == 0:
             return
-        if priorities.dtype is torch.bfloat16:  # which NumPy lacks
+        if priorities.dtype is torch.bfloat16:  # NumPy has no bfloat16
             priorities = priorities.float()
         rows, given = indices.long().numpy(force=True), priorities.numpy(force=True)
         highest = float(np.maximum.reduce(given))
@@ -105,7 +105,7 @@ class Priorities:
             raise ConfigError(
                 f"a priority must be a finite number from 0 to {self._limit:.0e}, got {given[at]} for row {rows[at]}"
             )
-        if np.maximum.reduce(rows.view(np.uint64)) >= self._size:  # unsigned, a negative row is huge
+        if np.maximum.reduce(rows.view(np.uint64)) >= self._size:  # as unsigned, a negative row is huge
             raise ConfigError(
                 f"rows {rows.min()} to {rows.max()} were given priorities, the replay holds 0 to {self._size - 1}"
             )
@@ -113,11 +113,11 @@ class Priorities:
         self._highest_priority = max(self._highest_priority, highest)
 
     def anneal(self, fraction: float) -> None:
-        """Move β in a straight line from its first value to 1, by the fraction of the training that is over."""
+        """Set β, which grows linearly from its first value to 1, for a fraction of the training."""
         self.importance_exponent = annealed(self._first_importance_exponent, fraction)
 
     def get_state(self, size: int) -> State:
-        """Return the generator and the numbers in the leaves of the tree, whose sums follow from them, and the rest."""
+        """Return the generator, the tree's leaves (its sums follow from them), the highest priority and β."""
         return {
             "rng": self.rng.bit_generator.state,
             "leaves": self._tree.get(np.arange(size)),  # float64, (priority + ε)^α
@@ -126,10 +126,10 @@ class Priorities:
         }
 
     def set_state(self, state: State, size: int) -> None:
-        """Take back what `get_state` gave, for so many rows.
+        """Restore what `get_state` returned, for `size` rows.
 
         Raises:
-            RunError: something is missing or impossible.
+            RunError: something is missing or invalid.
         """
         restore_generator(self.rng, state, "rng")
         leaves, self._highest_priority, self.importance_exponent = priorities_from(state, size, self._limit)
@@ -142,7 +142,7 @@ class Priorities:
 
 
 class PrioritizedReplayBuffer(ReplayBuffer):
-    """A `ReplayBuffer` whose rows are drawn by `Priorities`; see there for the arguments."""
+    """A `ReplayBuffer` sampled by `Priorities`; see there for the arguments."""
 
     def __init__(
         self,
@@ -170,20 +170,20 @@ def require_exponents(priority_exponent: float, importance_exponent: float) -> N
 
 
 def largest_priority(capacity: int) -> float:
-    """Return the largest priority of so many of which no sum can overflow."""
+    """Return the largest priority with which the sum of `capacity` priorities can't overflow."""
     return sys.float_info.max / (2 * capacity)
 
 
 def annealed(first: float, fraction: float) -> float:
-    """Return β after a fraction of the training: in a straight line from its first value to 1."""
+    """Return β after a fraction of the training: linear from its first value to 1."""
     return first + (1.0 - first) * min(max(fraction, 0.0), 1.0)
 
 
 def priorities_from(state: State, rows: int, limit: float) -> tuple[Array, float, float]:
-    """Return what a saved state says of so many rows: (priority + ε)^α of each, the highest priority ever given, and β.
+    """Return from a saved state (priority + ε)^α of each of `rows` rows, the highest priority ever given, and β.
 
     Raises:
-        RunError: something is missing or impossible.
+        RunError: something is missing or invalid.
     """
     leaves = array_from(state, "leaves", np.empty(rows))
     if not ((leaves >= 0) & (leaves <= limit)).all():

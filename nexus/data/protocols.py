@@ -1,7 +1,7 @@
-"""The two parts of a replay: a storage keeps transitions, a sampler says which of them are drawn.
+"""The two parts of a replay: a storage keeps transitions, a sampler chooses which of them are drawn.
 
-Any storage goes with any sampler. A new one is a class in a file of its own that does what is written here, and a line
-in `training/replays.py`.
+Any storage works with any sampler. To add one, write a class in a new file that implements the protocol here, and add a
+line in `training/replays.py`.
 """
 
 from collections.abc import Mapping
@@ -18,35 +18,35 @@ from nexus.core.types import Array, Transitions
 __all__ = ["NOTHING", "Numbers", "Sampler", "Storage", "array_of", "tensor_on"]
 
 Numbers: TypeAlias = Array | Tensor
-"""`[B]`, an array on the host or a tensor on a device; whoever needs one of the two takes both."""
+"""`[B]`, an array on the host or a tensor on a device; functions that need one of the two accept both."""
 
 NOTHING: Mapping[str, Tensor] = {}
 
 
 class Storage(Protocol):
-    """Keeps the last `capacity` transitions: the one that was added as number `i` is in row `i` modulo the capacity."""
+    """Keeps the last `capacity` transitions: transition number `i` is in row `i` modulo the capacity."""
 
     @property
     def capacity(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
 
     @property
     def device(self) -> torch.device:
-        """Where `gather` leaves a batch."""
+        """The device of batches from `gather`."""
 
     @property
     def on_device(self) -> bool:
-        """True if `gather` is operations on tensors of fixed shapes that wait for nothing, as a CUDA graph needs."""
+        """True if `gather` is asynchronous operations on tensors of fixed shapes, as a CUDA graph requires."""
 
     @property
     def added(self) -> int:
-        """How many transitions were ever written, the overwritten ones too."""
+        """Number of transitions ever written, including overwritten ones."""
 
     @property
     def columns(self) -> Mapping[str, Array]:
-        """What each row has, `[capacity, ...]` by name, in main memory; none before the first row.
+        """The columns of the rows, `[capacity, ...]` by name, in main memory; empty before the first row.
 
-        Names are those of `Transitions` and of its extras. Where states are kept elsewhere, numbers stand for them.
+        Names are those of `Transitions` and of its extras. If states are stored elsewhere, numbers refer to them.
         """
 
     @property
@@ -55,49 +55,49 @@ class Storage(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all of it takes now, here and on a device."""
+        """Bytes currently used, on the host and on a device."""
 
     def remember(self, states: Array, next_states: Array, begins: Array, valid: Array) -> tuple[Array, Array]:
-        """Return the states and next states `[E, *obs]` of a vector step, or numbers `[E]` that stand for them."""
+        """Return the states and next states `[E, *obs]` of a vector step, or numbers `[E]` that refer to them."""
 
     def write(self, transitions: Transitions) -> None:
-        """Keep transitions, `K` of them, at least one; of more than `capacity` the last ones stay."""
+        """Store `K` transitions, at least one; of more than `capacity` only the last ones are kept."""
 
     def gather(self, indices: Numbers, weights: Tensor) -> dict[str, Tensor]:
-        """Return the transitions in these rows `[B]` as a batch, with weights `[B]` that somebody else chose."""
+        """Return the transitions in these rows `[B]` as a batch, with weights `[B]` from the sampler."""
 
     def seal(self) -> None:
-        """Take care that what is stored now never changes again and can be saved."""
+        """Make sure that what is stored now never changes again and can be saved."""
 
     def get_state(self) -> State:
-        """Return all but what `series` saves in chunks; to be called after `seal`."""
+        """Return everything but what `series` saves in chunks; call `seal` first."""
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave; the `series` must then bring the rest.
+        """Restore what `get_state` returned; the `series` must then restore the rest.
 
         Raises:
             ConfigError: memory is too small.
-            RunError: something is missing or impossible.
+            RunError: something is missing or invalid.
         """
 
     def series(self, state_shape: tuple[int, ...], state_dtype: DTypeLike, action_dim: int) -> tuple[Series, ...]:
-        """Return what a checkpoint saves in chunks, in the order in which it is put back.
+        """Return what a checkpoint saves in chunks, in the order in which it is restored.
 
         Args:
-            state_shape: shape of a state, which what is put back must have.
-            state_dtype: what states are made of.
-            action_dim: actions `A`, which masks may tell of.
+            state_shape: shape of a state, required of restored rows.
+            state_dtype: dtype of states.
+            action_dim: number of actions `A`, for masks.
         """
 
 
 class Sampler(Protocol):
-    """Says which rows are drawn, with which weights, and what the batch has in place of what is stored."""
+    """Chooses which rows are drawn, their weights, and which columns of the batch replace the stored ones."""
 
     @property
     def on_device(self) -> bool:
-        """True if `pick` and `update` are operations on tensors of fixed shapes that wait for nothing.
+        """True if `pick` and `update` are asynchronous operations on tensors of fixed shapes.
 
-        A CUDA graph may then hold them, and `pick` puts nothing in the place of columns.
+        A CUDA graph can then record them; `pick` must replace no columns.
         """
 
     @property
@@ -106,31 +106,31 @@ class Sampler(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes, here and on a device."""
+        """Bytes used, on the host and on a device."""
 
     def draw(self, batch_size: int, size: int) -> Array:
-        """Return the random numbers `[B]` that a batch takes out of `size` rows, 0 to `size - 1`."""
+        """Return the random numbers `[B]` with which `pick` chooses a batch from rows 0 to `size - 1`."""
 
     def pick(self, draws: Numbers, storage: Storage) -> tuple[Numbers, Tensor, Mapping[str, Tensor]]:
-        """Return rows `[B]`, weights `[B]`, and what takes the place of columns of the batch, by name."""
+        """Return rows `[B]`, weights `[B]`, and columns that replace those of the batch, by name."""
 
     def enter(self, first: int, count: int) -> None:
-        """Take note of `count` new rows from `first` on, and from 0 on behind the last one."""
+        """Record `count` new rows from `first` on, wrapping around to 0."""
 
     def update(self, indices: Tensor, priorities: Tensor) -> None:
-        """Take note of the new priorities `[B]` of rows `[B]`."""
+        """Record new priorities `[B]` of rows `[B]`."""
 
     def anneal(self, fraction: float) -> None:
-        """Take note of how far the training has come, from 0 to 1."""
+        """Record the fraction of the training completed, from 0 to 1."""
 
     def get_state(self, size: int) -> State:
-        """Return all that is to be saved of it, its generator as `rng`, for so many rows."""
+        """Return its state for `size` rows, including its generator as `rng`."""
 
     def set_state(self, state: State, size: int) -> None:
-        """Take back what `get_state` gave, for so many rows.
+        """Restore what `get_state` returned, for `size` rows.
 
         Raises:
-            RunError: something is missing or impossible.
+            RunError: something is missing or invalid.
         """
 
 

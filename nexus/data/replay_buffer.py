@@ -1,4 +1,4 @@
-"""The seed's replay: one transition at a time comes in by `push`, with its `done` flag."""
+"""The replay of the original interface: `push` stores one transition at a time, with its `done` flag."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
@@ -18,15 +18,15 @@ Row = tuple[Array, int, float, Array, bool]
 
 
 class ReplayBuffer(Replay):
-    """A replay of plain rows, drawn uniformly with replacement unless a sampler is given, with the seed's edge.
+    """A replay of plain rows with the original interface, sampled uniformly with replacement by default.
 
-    Filled either by `push`, one seed-style transition at a time with its `done` flag, or by `add`, many
-    folded transitions with their discounts; never by both. It changes nothing of what a `Replay` does.
+    Fill it either with `push`, one transition at a time with its `done` flag, or with `add`, many folded transitions
+    with their discounts; never with both. It only adds to `Replay` and overrides nothing.
 
     Args:
         capacity: transitions kept; the oldest is overwritten.
-        seed: of the draws, or the generator itself.
-        sampler: draws in place of a uniform one, and has a generator of its own.
+        seed: seed of the draws, or a generator.
+        sampler: replaces the uniform sampler, and has a separate generator.
 
     Raises:
         ConfigError: the capacity is below 1, or (at the first transition, when the shape of a state is
@@ -48,11 +48,11 @@ class ReplayBuffer(Replay):
         action_masks: Any = None,
         next_action_masks: Any = None,
     ) -> None:
-        """Store one transition as it comes from `env.step`.
+        """Store one transition as returned by `env.step`.
 
-        `done` means terminated: what follows is worth nothing. A truncated episode still has a future, so
-        pass False there. The batch then holds `dones`, and the agent brings its own γ.
-        The masks `[A]` tell the legal actions in either state; give both, each time or never.
+        `done` means terminated: the next state has no value. A truncated episode still has a future, so
+        pass False there. Batches then contain `dones`, and the agent applies its γ.
+        The masks `[A]` are the legal actions in the two states; pass both, always or never.
         """
         row = Transitions(
             states=np.asarray(state)[None],
@@ -74,23 +74,23 @@ class ReplayBuffer(Replay):
 
     @property
     def columns(self) -> Mapping[str, Array]:
-        """The arrays `[capacity, ...]` by name; none before the first transition."""
+        """The arrays `[capacity, ...]` by name; empty before the first transition."""
         return self._rows.columns
 
     def rows(self, first: int, last: int) -> dict[str, Array]:
-        """Copy the columns of the transitions that were added as number `first` to `last - 1`, which it still holds."""
+        """Copy the columns of transitions number `first` to `last - 1`, which must still be stored."""
         return self._rows.copied(first, last)
 
     def set_rows(self, first: int, columns: Mapping[str, Array]) -> None:
-        """Put back rows that were added as number `first` and after it; see `Rows.put_back`."""
+        """Restore rows from number `first` on; see `Rows.put_back`."""
         self._rows.put_back(first, columns)
 
 
 class BufferView(Sequence[Row]):
-    """A view of rows as the seed has them, so that `zip(*replay_buffer.buffer)` gives five columns. It copies nothing.
+    """Rows as tuples, as in the original interface: `zip(*replay_buffer.buffer)` gives five columns. No copies.
 
     Args:
-        rows: that it looks at.
+        rows: the rows to view.
     """
 
     def __init__(self, rows: Rows) -> None:

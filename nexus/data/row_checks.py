@@ -1,4 +1,4 @@
-"""What rows may be: checked before they are written, whether they come from a caller or from a file."""
+"""Validation of rows before they are written, whether they come from a caller or from a file."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -30,13 +30,13 @@ DTYPES: Mapping[str, DTypeLike] = {
     "discounts": np.float32,
     "action_masks": np.bool_,
     "next_action_masks": np.bool_,
-}  # states and extras keep their own
-TAKEN = frozenset({*COLUMNS, "extras", "weights", "indices", "dones", "returns"})  # by a batch
+}  # states and extras keep their dtype
+TAKEN = frozenset({*COLUMNS, "extras", "weights", "indices", "dones", "returns"})  # names used by a batch
 EXTRA_DTYPES = frozenset({"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"})
 
 
 def columns_of(rows: Transitions) -> dict[str, Array]:
-    """Return all that transitions have, by name."""
+    """Return all columns of transitions, by name."""
     given = {name: values for name in COLUMNS if (values := getattr(rows, name)) is not None}
     return {**given, **rows.extras} if rows.extras else given
 
@@ -53,12 +53,12 @@ def require_capacity(capacity: int) -> None:
 
 
 def require_fit(rows: Transitions, stored: Mapping[str, Array], extras: Mapping[str, Array]) -> None:
-    """Raise `ConfigError` unless rows fit what is stored, or each other where nothing is yet.
+    """Raise `ConfigError` unless rows match the stored columns, or each other if nothing is stored yet.
 
     Args:
-        rows: that are to be written.
-        stored: the columns, none before the first row.
-        extras: those of them that not all replays have.
+        rows: the rows to write.
+        stored: the columns, empty before the first row.
+        extras: the extra columns among them.
     """
     states = stored.get("states", rows.states)
     if rows.states.shape[1:] != states.shape[1:]:
@@ -84,16 +84,16 @@ def require_masks(rows: Transitions, stored: Array | None) -> None:
 
 
 def require_extras(rows: Transitions, stored: Mapping[str, Array] | None) -> None:
-    """Raise `ConfigError` unless rows have the extra columns that are stored, or some that can be if none is yet."""
+    """Raise `ConfigError` unless rows have the stored extra columns, or valid ones if nothing is stored yet."""
     given = rows.extras or {}
     if stored is not None and given.keys() != stored.keys():
         got, needs = (", ".join(sorted(names)) or "none" for names in (given, stored))
         raise ConfigError(f"extras: got {got}, this replay needs {needs}")
     for name, values in given.items():
         if not is_free(name):
-            raise ConfigError(f"extras: {name!r} can't be the name of a column: needs a word that no batch has already")
+            raise ConfigError(f"extras: {name!r} can't be the name of a column: needs a word not used in batches")
         if values.dtype.name not in EXTRA_DTYPES:
-            raise ConfigError(f"extras: {name} is {values.dtype}, which a replay can't hold")
+            raise ConfigError(f"extras: {name} is {values.dtype}, which a replay can't store")
         like = values if stored is None else stored[name]
         if values.shape != (len(rows), *like.shape[1:]):
             raise ConfigError(f"extras: {name} has shape {values.shape}: needs {(len(rows), *like.shape[1:])}")
@@ -107,7 +107,7 @@ def is_free(name: str) -> bool:
 
 
 def state_of_extras(extras: Mapping[str, Array]) -> State:
-    """Return what has to be saved of extra columns `[0, ...]`: of each its dtype and the shape of one."""
+    """Return the state of extra columns `[0, ...]`: the dtype and item shape of each."""
     return below("extras", {name: [like.dtype.name, *like.shape[1:]] for name, like in extras.items()})
 
 
@@ -115,7 +115,7 @@ def extras_from(state: State) -> dict[str, Array]:
     """Return extra columns `[0, ...]` as `state_of_extras` saved them.
 
     Raises:
-        RunError: there can't be such.
+        RunError: they are not valid columns.
     """
     extras = {}
     for name, entry in part(state, "extras").items():
@@ -124,14 +124,14 @@ def extras_from(state: State) -> dict[str, Array]:
                 if all(type(size) is int and 0 <= size < 2**31 for size in shape):
                     extras[name] = np.empty((0, *shape), dtype)
         if name not in extras:
-            raise RunError(f"the state has an extra column {name!r} that can't be")
+            raise RunError(f"the state has an invalid extra column {name!r}")
     return extras
 
 
 def require_columns(
     columns: Mapping[str, Array], stored: Mapping[str, Array], extras: Mapping[str, Array], capacity: int
 ) -> None:
-    """Raise `RunError` unless columns of rows from a file fit what is stored, or each other where nothing is yet."""
+    """Raise `RunError` unless columns read from a file match those stored, or each other if nothing is stored yet."""
     count = len(next(iter(columns.values()), ()))
     needed, known = (stored.keys(), stored.keys()) if stored else (REQUIRED | extras.keys(), {*COLUMNS, *extras})
     if not needed <= columns.keys() <= known or count > capacity:
@@ -144,7 +144,7 @@ def require_columns(
 
 
 def layout_of(columns: Mapping[str, Array]) -> dict[str, Array]:
-    """Return columns `[0, ...]` as a replay has them whose first rows these are, but for extras."""
+    """Return the columns `[0, ...]`, except extras, of a replay whose first rows these are."""
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(COLUMNS, ())
     shapes |= dict.fromkeys(("states", "next_states"), columns["states"].shape[1:])
     shapes |= dict.fromkeys(("action_masks", "next_action_masks"), columns.get("action_masks", np.empty(0)).shape[1:])

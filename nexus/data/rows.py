@@ -1,4 +1,4 @@
-"""Transitions as rows of preallocated arrays: the plain storage, and the books of those that keep frames elsewhere."""
+"""Transitions as rows of preallocated arrays: the plain storage, and the row store of those with separate frames."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ __all__ = ["Rows", "pieces"]
 
 
 class Rows:
-    """The last `capacity` transitions: a ring for each column.
+    """The last `capacity` transitions, with a ring buffer for each column.
 
     Args:
         capacity: transitions kept; the oldest is overwritten.
@@ -41,27 +41,27 @@ class Rows:
         require_capacity(capacity)
         self.capacity = capacity
         self.device, self.on_device, self.reads = CPU, False, NOTHING
-        self.added = 0  # ever, the overwritten ones too
+        self.added = 0  # ever, including overwritten ones
         self.columns: dict[str, Array] = {}  # [capacity, ...] by name, from the first write on
-        self.extras: dict[str, Array] = {}  # [0, ...] by name, the columns that not all replays have
+        self.extras: dict[str, Array] = {}  # [0, ...] by name, the extra columns
         self._holds_dones: bool | None = None  # known from the first write on
 
     def remember(
         self, states: Array, next_states: Array, begins: NDArray[np.bool_], valid: NDArray[np.bool_]
     ) -> tuple[Array, Array]:
-        """Return the states: here they go through the accumulator as they are (see `Frames.remember`)."""
+        """Return the states unchanged: here the accumulator handles them directly (see `Frames.remember`)."""
         return states, next_states
 
     def write(self, transitions: Transitions, holds_dones: bool = False) -> None:
-        """Write transitions, `K` rows at once; of more than `capacity` rows the last ones stay.
+        """Write transitions, `K` rows at once; of more than `capacity` rows only the last ones are kept.
 
         Args:
             transitions: `K` of them.
-            holds_dones: whether their discounts are 1 - done; so it is for all rows or for none.
+            holds_dones: whether their discounts are 1 - done; the same for all rows of a replay.
         """
         if transitions.next_states.shape != transitions.states.shape:
             state, next_state = transitions.states.shape[1:], transitions.next_states.shape[1:]
-            raise ConfigError(f"a next_state has the shape of its state, {state}, got {next_state}")
+            raise ConfigError(f"a next_state needs the shape of its state, {state}, got {next_state}")
         if self.columns and holds_dones is not self._holds_dones:
             raise ConfigError("a replay is filled either by push or by add, not by both: their discounts differ")
         require_fit(transitions, self.columns, self.extras)
@@ -80,9 +80,9 @@ class Rows:
         self.added += count
 
     def gather(self, indices: Numbers, weights: Tensor) -> dict[str, Tensor]:
-        """Return the transitions in these rows `[B]` as tensors, with weights `[B]` that the caller chose."""
+        """Return the transitions in these rows `[B]` as tensors, with weights `[B]` chosen by the caller."""
         at, batch = array_of(indices), {}
-        for name, values in self.columns.items():  # a comprehension costs a call more in each batch
+        for name, values in self.columns.items():  # a comprehension would cost one more call per batch
             batch[name] = from_numpy(values.take(at, 0))
         if self._holds_dones:
             batch["dones"] = 1.0 - batch.pop("discounts")
@@ -91,19 +91,19 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the arrays take, 0 before the first transition."""
+        """Bytes used by the arrays, 0 before the first transition."""
         return sum(values.nbytes for values in self.columns.values())
 
     def seal(self) -> None:
-        """Do nothing: a row that is stored never changes (see `Frames.seal`)."""
+        """Do nothing: a stored row never changes (see `Frames.seal`)."""
 
     def copied(self, first: int, last: int) -> dict[str, Array]:
-        """Copy the columns of the transitions that were added as number `first` to `last - 1`, which it still holds."""
+        """Copy the columns of transitions number `first` to `last - 1`, which must still be stored."""
         at = np.arange(first, last) % self.capacity
         return {name: values.take(at, axis=0) for name, values in self.columns.items()}
 
     def put_back(self, first: int, columns: Mapping[str, Array]) -> None:
-        """Put back rows that were added as number `first` and after it.
+        """Restore rows from number `first` on.
 
         Raises:
             ConfigError: memory is too small.
@@ -117,14 +117,14 @@ class Rows:
             self.columns[name][at] = values
 
     def get_state(self) -> State:
-        """Return all but the rows, which `copied` gives."""
+        """Return everything but the rows, which `copied` returns."""
         return {"added": self.added, "holds_dones": self._holds_dones, **state_of_extras(self.extras)}
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave; `put_back` must then bring the rows.
+        """Restore what `get_state` returned; `put_back` must then restore the rows.
 
         Raises:
-            RunError: something is missing or impossible.
+            RunError: something is missing or invalid.
         """
         self.added = value_from(state, "added", int)
         number_from(state, "added", low=0)
@@ -132,7 +132,7 @@ class Rows:
         self.extras, self.columns = extras_from(state), {}
 
     def series(self, state_shape: tuple[int, ...], state_dtype: DTypeLike, action_dim: int) -> tuple[Series, ...]:
-        """Return the rows as what a checkpoint saves in chunks."""
+        """Return the rows as a series that a checkpoint saves in chunks."""
 
         def put(first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
             if "states" not in columns or columns["states"].shape != (last - first, *state_shape):
@@ -144,7 +144,7 @@ class Rows:
         return (Series("rows", first, self.added, self.capacity, 2 * row_bytes, self.copied, put),)
 
     def _allocated(self, given: Mapping[str, Array], extras: Mapping[str, Array]) -> dict[str, Array]:
-        """Return empty columns for rows like those given."""
+        """Return empty columns for rows like the given ones."""
         states = given["states"]
         require_memory(self.capacity, states.shape[1:], states.dtype, bytes_beside(extras))
         dtypes = {**DTYPES, **{name: like.dtype for name, like in extras.items()}}
@@ -155,14 +155,14 @@ class Rows:
 
 
 def bytes_beside(extras: Mapping[str, Array]) -> int:
-    """Return what extra columns `[0, ...]` take in each row."""
+    """Return the bytes that extra columns `[0, ...]` take per row."""
     return sum(math.prod(like.shape[1:]) * like.itemsize for like in extras.values())
 
 
 def pieces(first: int, count: int, capacity: int, skipped: int = 0) -> list[tuple[slice, slice]]:
-    """Return where `count` items go in a ring from number `first` on, at most all of it: which rows, and which items.
+    """Return the row and item slices at which `count` items from number `first` on go into a ring buffer.
 
-    The items are counted from `skipped` on.
+    Items are counted from `skipped` on; there are at most `capacity` of them.
     """
     start = first % capacity
     until = min(count, capacity - start)

@@ -1,4 +1,4 @@
-"""A sum tree with a wide fan-out: draws in proportion to a million priorities, in a few array calls."""
+"""A sum tree with a wide fan-out: samples in proportion to a million priorities in a few array calls."""
 
 import math
 
@@ -12,15 +12,15 @@ Indices = NDArray[np.int64]
 
 
 class SumTree:
-    """`capacity` numbers ≥ 0, all 0 at first, and the sums that find one of them by its share of the total.
+    """`capacity` numbers ≥ 0, initially 0, and the partial sums to select one in proportion to its value.
 
     A binary tree over a million leaves is 20 levels deep, and each level costs array calls. Here a node is the
     sum of `fan_out` children, and the highest level, up to `fan_out²` wide, is searched at once: three levels for a
-    million leaves. Every sum is float64 and made anew from its children, so rounding does not add up.
+    million leaves. Every sum is float64 and recomputed from its children, so rounding errors do not accumulate.
 
     Args:
-        capacity: how many numbers.
-        fan_out: children of a node.
+        capacity: number of numbers.
+        fan_out: children per node.
     """
 
     def __init__(self, capacity: int, fan_out: int = 32) -> None:
@@ -29,9 +29,9 @@ class SumTree:
         width = capacity
         while width > fan_out**2:
             width = -(-width // fan_out)
-            self._levels.append(np.full((width, fan_out), 0.0))  # written, not np.zeros: so the system counts it
+            self._levels.append(np.full((width, fan_out), 0.0))  # np.zeros would not touch the memory
         self._top = np.zeros(width)
-        self._running = np.zeros(width + 1)  # sums of the top: before its first node, before its second, ...
+        self._running = np.zeros(width + 1)  # cumulative sums of the top level, from 0 on
         self._ends = self._running[1:]
         flat = [*(level.reshape(-1) for level in self._levels), self._top]
         self._leaves, self._above = flat[0], flat[1:]  # the parents of each level, as a view
@@ -43,7 +43,7 @@ class SumTree:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all levels take."""
+        """Bytes used by all levels."""
         return sum(level.nbytes for level in (*self._levels, self._top, self._running))
 
     def get(self, indices: Indices) -> Floats:
@@ -51,9 +51,9 @@ class SumTree:
         return self._leaves.take(indices)
 
     def set(self, indices: Indices, values: Floats) -> None:
-        """Write values at indices `[K]`; where an index comes twice, its last value stays.
+        """Write values at indices `[K]`; if an index occurs twice, the last value wins.
 
-        The caller answers for the values: each ≥ 0, and their sum finite.
+        The caller guarantees that each value is ≥ 0 and their sum is finite.
         """
         self._leaves[indices] = values
         nodes = indices
@@ -61,15 +61,15 @@ class SumTree:
             if len(nodes) < len(level):
                 nodes = nodes // self.fan_out
                 above[nodes] = np.add.reduce(level.take(nodes, 0), 1)
-            else:  # as many changes as nodes: the same sums for all of them
+            else:  # as many changes as nodes: recompute all sums
                 above[: len(level)] = np.add.reduce(level, 1)
         np.add.accumulate(self._top, out=self._ends)
 
     def find(self, masses: Floats) -> Indices:
-        """Return for each mass `[K]` in [0, total) the index at which the running sum of all numbers passes it.
+        """Return for each mass `[K]` in [0, total) the index at which the cumulative sum of all numbers exceeds it.
 
-        A number of 0 is never found. A running sum that passes a mass rose at that very child, so the child is
-        not 0; and a mass that rounding carried to the end of a node or beyond is first pulled back below it.
+        A number of 0 is never selected. A cumulative sum that exceeds a mass rose at exactly that child, so the child
+        is not 0; and a mass that rounding carried to the end of a node or beyond is first pulled back below it.
 
         Raises:
             ValueError: all numbers are 0.
@@ -86,7 +86,7 @@ class SumTree:
         for level in reversed(self._levels):
             np.add.accumulate(level.take(nodes, 0), 1, out=ends)
             np.minimum(masses, np.nextafter(last, 0.0), out=masses)
-            child = (ends > masses[:, None]).argmax(1)  # the first that passes
+            child = (ends > masses[:, None]).argmax(1)  # the first to exceed it
             masses -= running[rows, child]
             nodes *= self.fan_out
             nodes += child

@@ -1,4 +1,4 @@
-"""Rows are drawn all alike (Lin 1992)."""
+"""Uniform sampling (Lin 1992)."""
 
 from collections.abc import Mapping
 
@@ -15,11 +15,11 @@ __all__ = ["Uniform"]
 
 
 class Uniform:
-    """Draws rows uniformly with replacement; what has to do with priorities does nothing.
+    """Draws rows uniformly with replacement; the methods for priorities do nothing.
 
     Args:
-        seed: of the draws, or the generator itself.
-        device: where the storage gathers batches.
+        seed: seed of the draws, or a generator.
+        device: the device on which the storage gathers batches.
     """
 
     def __init__(self, seed: int | np.random.Generator = 0, device: torch.device = CPU) -> None:
@@ -28,7 +28,7 @@ class Uniform:
         self._elsewhere = None if device.type == "cpu" else device
 
     def draw(self, batch_size: int, size: int) -> Array:
-        """Return rows `[B]` out of so many."""
+        """Return random rows `[B]` below `size`."""
         return self.rng.integers(size, size=batch_size)
 
     def pick(self, draws: Numbers, storage: Storage) -> tuple[Numbers, Tensor, Mapping[str, Tensor]]:
@@ -39,22 +39,22 @@ class Uniform:
         return rows, ones(len(rows), device=self._elsewhere), NOTHING
 
     def enter(self, first: int, count: int) -> None:
-        """Take note of new rows."""
+        """Do nothing: new rows need no priority."""
 
     def update(self, indices: Tensor, priorities: Tensor) -> None:
-        """Take note of new priorities."""
+        """Do nothing: there are no priorities."""
 
     def anneal(self, fraction: float) -> None:
-        """Take note of how far the training has come."""
+        """Do nothing: there is no β."""
 
     def get_state(self, size: int) -> State:
         """Return the generator."""
         return {"rng": self.rng.bit_generator.state}
 
     def set_state(self, state: State, size: int) -> None:
-        """Take back the generator.
+        """Restore the generator.
 
         Raises:
-            RunError: it is missing or no state of such a generator.
+            RunError: it is missing or not a state of such a generator.
         """
         restore_generator(self.rng, state, "rng")

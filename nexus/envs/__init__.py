@@ -1,1 +1,1 @@
-"""Environments: making them, and the one place that knows how they reset themselves."""
+"""Environments: making them, and the one place that handles autoreset."""

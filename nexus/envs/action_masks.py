@@ -1,4 +1,4 @@
-"""Reading `info["action_mask"]` of a vector environment, and saying clearly what is wrong with one."""
+"""Reading and validating `info["action_mask"]` of a vector environment."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,19 +11,19 @@ from nexus.core.types import Array
 
 __all__ = ["KEY", "mask_in", "read_action_masks"]
 
-KEY = "action_mask"  # Gymnasium's own name, as Taxi-v3 has it
+KEY = "action_mask"  # Gymnasium's name, as in Taxi-v3
 
 WRONG_ENTRIES = f"got an {KEY} that holds more than 0 and 1: needs 1 where legal, else 0"
 
 Fault = Callable[[int, str], EnvError]
-"""Makes the error of one copy."""
+"""Makes the error for one copy."""
 
 
 def mask_in(mask: Any, action_dim: int) -> NDArray[np.bool_]:
-    """Return the mask `[A]` of one environment as an array of its own; whether any action is legal is not looked at.
+    """Return a copy of the mask `[A]` of one environment; whether any action is legal is not checked.
 
     Raises:
-        EnvError: it has another shape, or other entries than 0 and 1.
+        EnvError: it has the wrong shape, or entries other than 0 and 1.
     """
     given = np.asarray(mask)
     if given.shape != (action_dim,):
@@ -40,15 +40,15 @@ def read_action_masks(
     """Return `[E, A]`, True where an action is legal.
 
     Args:
-        info: of a vector environment: masks `[E, A]`, and under `_action_mask` which copies gave one (all, if absent).
-        needed: `[E]`, where an action will be chosen. A terminal state needs none: it may have no mask, or no
+        info: a vector environment's: masks `[E, A]`, and in `_action_mask` which copies gave one (all, if absent).
+        needed: `[E]`, where an action will be chosen. A terminal state needs no mask: it may be missing, or without a
             legal action.
         action_dim: number of actions `A`.
-        fault: makes the error that names the environment, the copy and the step.
+        fault: makes an error that names the environment, the copy and the step.
 
     Raises:
-        EnvError: a mask that is needed is missing or has no legal action, or a mask has another shape than `[A]`
-            or other entries than 0 and 1.
+        EnvError: a required mask is missing or has no legal action, or a mask has a shape other than `[A]` or entries
+            other than 0 and 1.
     """
     masks = info.get(KEY)
     given = np.asarray(info.get("_" + KEY, np.full(len(needed), masks is not None)), bool)
@@ -68,7 +68,7 @@ def read_action_masks(
 
 
 def stacked(rows: Array, given: NDArray[np.bool_], action_dim: int, fault: Fault) -> Array:
-    """Return masks that are no arrays, such as lists, as `[E, A]`."""
+    """Return masks that are not arrays, such as lists, as `[E, A]`."""
     whole = np.zeros((len(rows), action_dim))
     for copy in np.flatnonzero(given):
         row = np.asarray(rows[copy])
@@ -79,11 +79,11 @@ def stacked(rows: Array, given: NDArray[np.bool_], action_dim: int, fault: Fault
 
 
 def wrong_shape(shape: tuple[int, ...], action_dim: int) -> str:
-    """Say which shape a mask has and should have."""
+    """Return the message about a mask's actual and required shape."""
     return f"got an {KEY} of shape {shape}: needs ({action_dim},), one entry per action"
 
 
 def refuse(wrong: NDArray[np.bool_], fault: Fault, text: str) -> None:
-    """Raise for the first copy `[E]` that is wrong, if one is."""
+    """Raise an error for the first copy `[E]` that is wrong, if any."""
     if wrong.any():
         raise fault(int(wrong.argmax()), text)

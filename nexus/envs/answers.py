@@ -1,6 +1,7 @@
-"""An environment's answers, read: one array, one number, two flags; what can't be meant so is told in one line."""
+"""Reading what an environment returns: one array, one number, two flags; anything else is a one-line error."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import partial
 from math import prod
 from operator import index
@@ -14,7 +15,6 @@ from nexus.core.types import Array
 from nexus.envs.checks import place_in
 
 __all__ = [
-    "DISCRETE_START",
     "OLD_RESET",
     "OLD_STEP",
     "Form",
@@ -25,36 +25,38 @@ __all__ = [
     "number_in",
     "outside",
     "reset_answer",
+    "said_in",
+    "saying",
     "step_answer",
 ]
 
-DISCRETE_START = "discrete_start"  # where a space of one-hot vectors says which number is the first
-SMALLEST_PICTURE = 36  # pixels on a side, of a grey image that comes without its channel
-NUMBERS = "biuf"  # NumPy's kinds: truth values, whole numbers and others
+SAID = "nexus_said"  # where a space of states keeps what an agent's config says of them, so that it can read the rest
+SMALLEST_PICTURE = 36  # pixels on a side of a grey image without a channel axis
+NUMBERS = "biuf"  # NumPy's kinds: booleans, whole numbers and floats
 WHOLE = "biu"
 LARGEST_NUMBER = 8  # bytes
-ROUNDING = 1e-6  # of a bound, by which a float may be beyond it
+ROUNDING = 1e-6  # relative amount by which a float may exceed a bound
 
-OLD_RESET = "in place of gym's old API let reset(self, *, seed=None, options=None) return (observation, info)"
+OLD_RESET = "instead of gym's old API, let reset(self, *, seed=None, options=None) return (observation, info)"
 OLD_STEP = (
-    "in place of gym's old API let step return (observation, reward, terminated, truncated, info), where truncated is "
-    "the end by a time limit"
+    "instead of gym's old API, let step return (observation, reward, terminated, truncated, info), where truncated "
+    "means the end by a time limit"
 )
 
 
 class Form(NamedTuple):
-    """How observations of a space are given on."""
+    """How observations of a space are converted."""
 
-    space: spaces.Space[Any]  # of what is given on
-    read: Callable[[Any], Array]  # from an observation as it came to an array of its own
+    space: spaces.Space[Any]  # space of the converted observations
+    read: Callable[[Any], Array]  # from an observation to a newly allocated array
 
 
 def form_of(space: spaces.Space[Any], picture: bool = False) -> Form:
-    """Return how observations are given on: numbers that count something as one-hot vectors, arrays as they are.
+    """Return how observations are converted: discrete numbers to one-hot vectors, arrays unchanged.
 
     Args:
         space: the environment's: Box, Discrete, MultiDiscrete or MultiBinary, or one that Gymnasium can flatten.
-        picture: whether an array of two dimensions is a picture, which gets an axis for its one channel.
+        picture: whether a two-dimensional array is an image, which gets a channel axis.
 
     Raises:
         NotImplementedError: it can't be flattened.
@@ -64,28 +66,47 @@ def form_of(space: spaces.Space[Any], picture: bool = False) -> Form:
     match space:
         case spaces.Box() if picture:
             framed = spaces.Box(space.low[None], space.high[None], dtype=space.dtype.type)
-            return Form(framed, lambda observation: array_in(observation, space.shape, space.dtype)[None])
+            return Form(
+                saying(framed, observed_dim=list(space.shape)),
+                lambda observation: array_in(observation, space.shape, space.dtype)[None],
+            )
         case spaces.Box():
             return Form(space, partial(array_in, shape=space.shape, dtype=space.dtype))
         case spaces.Discrete():
             count, start = int(space.n), int(space.start)
-            numbers = zeros_and_ones(count)
-            vars(numbers)[DISCRETE_START] = start  # so that an agent can take the number as well
-            return Form(numbers, lambda observation: one_hot(observation, count, start))
+            return Form(
+                saying(zeros_and_ones(count), discrete_start=start),
+                lambda observation: one_hot(observation, count, start),
+            )
         case spaces.MultiDiscrete():
             sizes, starts = space.nvec.ravel(), space.start.ravel()
+            vectors = zeros_and_ones(int(sizes.sum()))
             return Form(
-                zeros_and_ones(int(sizes.sum())),
+                saying(vectors, discrete_sizes=space.nvec.tolist(), discrete_start=space.start.tolist()),
                 lambda observation: one_hots(whole_in(observation, space.nvec.shape), sizes, starts),
             )
         case spaces.MultiBinary():
-            return Form(zeros_and_ones(prod(space.shape)), lambda observation: bits_in(observation, space.shape))
+            bits = zeros_and_ones(prod(space.shape))
+            said = {} if space.shape == bits.shape else {"observed_dim": list(space.shape)}
+            return Form(saying(bits, **said), lambda observation: bits_in(observation, space.shape))
     flat = spaces.flatten_space(space)
     return Form(flat, lambda observation: np.array(spaces.flatten(space, observation)))
 
 
+def saying(space: spaces.Box, **entries: Any) -> spaces.Box:
+    """Return a space of states that says more of how they follow from observations, in entries of an agent's config."""
+    said = copy(space)  # it may be the environment's
+    vars(said)[SAID] = {**said_in(space), **entries}
+    return said
+
+
+def said_in(space: spaces.Space[Any]) -> dict[str, Any]:
+    """Return what a space says so."""
+    return dict(vars(space).get(SAID, {}))
+
+
 def zeros_and_ones(count: int) -> spaces.Box:
-    """Return the space of so many zeros and ones: in single bytes, since a replay holds millions of them."""
+    """Return the space of `count` zeros and ones, as bytes, since a replay holds millions of them."""
     return spaces.Box(0, 1, (count,), np.int8)
 
 
@@ -98,7 +119,7 @@ def in_torchs_dtype(space: spaces.Box) -> spaces.Box:
 
 
 def is_picture(space: spaces.Space[Any]) -> bool:
-    """True for a large grid of numbers from 0 to 1 or to 255: a grey image without an axis for its channel."""
+    """True for a large grid of numbers from 0 to 1 or to 255: a grey image without a channel axis."""
     if not is_grid(space) or not isinstance(space, spaces.Box):
         return False
     shades = space.low.min() == space.low.max() == 0 and space.high.min() == space.high.max() in (1, 255)
@@ -106,17 +127,17 @@ def is_picture(space: spaces.Space[Any]) -> bool:
 
 
 def is_grid(space: spaces.Space[Any]) -> bool:
-    """True for numbers in two dimensions that may be meant as an image: bytes, and all that are large."""
+    """True for a two-dimensional array that may be an image: bytes, or large."""
     if not isinstance(space, spaces.Box) or len(space.shape) != 2:
         return False
     return space.dtype == np.uint8 or min(space.shape) >= SMALLEST_PICTURE
 
 
 def array_in(observation: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return an observation as an array of its own, of this shape and dtype.
+    """Return an observation as a newly allocated array of this shape and dtype.
 
     Raises:
-        EnvError: it has another shape or kind, or numbers that this dtype can't hold.
+        EnvError: it has another shape or kind, or numbers that this dtype can't represent.
     """
     if type(observation) is np.ndarray and observation.dtype is dtype and observation.shape == shape:
         return observation.copy()
@@ -128,7 +149,7 @@ def array_in(observation: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
     fine = np.isfinite(taken) if dtype.kind == "f" else taken == given
     if np.count_nonzero(fine) == taken.size:
         return taken
-    lost = np.argwhere(~fine & np.isfinite(given))  # what is no finite number as it comes is refused as that
+    lost = np.argwhere(~fine & np.isfinite(given))  # numbers that are not finite to begin with are refused elsewhere
     if len(lost):
         where = tuple(lost[0])
         raise EnvError(f"got an observation with {given[where]}{place_in(where)}: {dtype} can't hold it")
@@ -136,12 +157,12 @@ def array_in(observation: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 
 
 def numbers_in(observation: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return an observation as an array of this shape, perhaps the environment's own; one number fits every shape."""
+    """Return an observation as an array of this shape, possibly without a copy; one number fits every shape."""
     try:
         given = np.asarray(observation)
-    except Exception as error:  # lists of different lengths, and whatever else says that it is an array
+    except Exception as error:  # lists of different lengths, and anything else that fails to convert
         needed = f"needs {dtype}{list(shape)}"
-        raise EnvError(f"got an observation that is no array: {one_line(error)}; {needed}") from error
+        raise EnvError(f"got an observation that is not an array: {one_line(error)}; {needed}") from error
     if given.dtype.kind in NUMBERS + "c":
         if given.shape == shape:
             return given
@@ -152,7 +173,7 @@ def numbers_in(observation: Any, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def whole_in(observation: Any, shape: tuple[int, ...]) -> Array:
-    """Return an observation of whole numbers; of floats those are taken that are whole."""
+    """Return an observation of whole numbers; floats are accepted if they are whole."""
     given = numbers_in(observation, shape, np.dtype(np.int64))
     if given.dtype.kind in WHOLE:
         return given
@@ -164,7 +185,7 @@ def whole_in(observation: Any, shape: tuple[int, ...]) -> Array:
 
 
 def one_hot(observation: Any, count: int, start: int) -> Array:
-    """Return the one-hot vector `[count]` of a number that counts from `start`."""
+    """Return the one-hot vector `[count]` of a number from `start` on."""
     try:
         number = index(observation)
     except TypeError:
@@ -177,7 +198,7 @@ def one_hot(observation: Any, count: int, start: int) -> Array:
 
 
 def one_hots(numbers: Array, sizes: Array, starts: Array) -> Array:
-    """Return one-hot vectors `[sum(sizes)]` one after the other, of numbers that count from `starts`."""
+    """Return concatenated one-hot vectors `[sum(sizes)]` of numbers from `starts` on."""
     places = numbers.ravel().astype(np.int64) - starts
     astray = (places < 0) | (places >= sizes)
     if astray.any():
@@ -192,7 +213,7 @@ def one_hots(numbers: Array, sizes: Array, starts: Array) -> Array:
 
 
 def bits_in(observation: Any, shape: tuple[int, ...]) -> Array:
-    """Return zeros and ones in a row."""
+    """Return zeros and ones, flattened."""
     given = whole_in(observation, shape)
     odd = (given != 0) & (given != 1)
     if odd.any():
@@ -201,8 +222,8 @@ def bits_in(observation: Any, shape: tuple[int, ...]) -> Array:
     return given.ravel().astype(np.int8)
 
 
-def outside(observation: Array, space: spaces.Box) -> str | None:
-    """Say which number of an observation is beyond its bound, or return None. Rounding is no offence."""
+def outside(observation: Array, space: spaces.Box, name: str = "observation") -> str | None:
+    """Return a message about the first number beyond its bound, or None. Rounding is tolerated."""
     beyond = (observation < space.low) | (observation > space.high)
     if not beyond.any():
         return None
@@ -210,15 +231,15 @@ def outside(observation: Array, space: spaces.Box) -> str | None:
         number, low, high = (float(values[where]) for values in (observation, space.low, space.high))
         word, bound = ("least", low) if number < low else ("most", high)
         if abs(number - bound) > ROUNDING * max(1.0, abs(bound)):
-            return f"observation{list(map(int, where)) or ''} was {number:g}, its space says at {word} {bound:g}"
+            return f"{name}{list(map(int, where)) or ''} was {number:g}, its space says at {word} {bound:g}"
     return None
 
 
 def number_in(reward: Any) -> float:
-    """Return a reward that may also be an array of one number.
+    """Return a reward as a number; an array of one number is accepted.
 
     Raises:
-        EnvError: it is none.
+        EnvError: it is not a number.
     """
     try:
         if isinstance(reward, float | int):  # NumPy's float64 among them
@@ -232,10 +253,10 @@ def number_in(reward: Any) -> float:
 
 
 def flag_in(flag: Any, name: str) -> bool:
-    """Return a flag that may also be an array of one.
+    """Return a flag as a bool; an array of one is accepted.
 
     Raises:
-        EnvError: it is neither true nor false: answers in another order would be taken without a word.
+        EnvError: it is not a boolean; values returned in the wrong order would otherwise go unnoticed.
     """
     if flag is True or flag is False:
         return flag
@@ -249,7 +270,7 @@ def flag_in(flag: Any, name: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value as it is said: short ones whole, others by their type and shape."""
+    """Return a value as text for a message: short ones in full, others by type and shape."""
     text = " ".join(repr(value).split())
     if len(text) <= 40:
         return text
@@ -260,7 +281,7 @@ def reset_answer(answer: Any) -> tuple[Any, Mapping[str, Any]]:
     """Return observation and info of a reset.
 
     Raises:
-        EnvError: they are not two.
+        EnvError: the answer is not a pair.
     """
     if isinstance(answer, tuple | list) and len(answer) == 2:
         observation, info = answer
@@ -275,7 +296,7 @@ def step_answer(answer: Any) -> tuple[Any, Any, Any, Any, Mapping[str, Any]]:
     """Return observation, reward, terminated, truncated and info of a step.
 
     Raises:
-        EnvError: they are not five.
+        EnvError: the answer does not have five parts.
     """
     if not isinstance(answer, tuple | list) or len(answer) != 5:
         raise EnvError(f"its step returned {told_answer(answer)}: needs 5; {OLD_STEP}")
@@ -288,7 +309,7 @@ def step_answer(answer: Any) -> tuple[Any, Any, Any, Any, Mapping[str, Any]]:
 
 
 def told_answer(answer: Any) -> str:
-    """Say how many values were returned, or of which type the one is."""
+    """Return a description of the answer: the number of values, or the type of a single one."""
     if not isinstance(answer, tuple | list):
         return f"one {type(answer).__name__}"
     kinds = ", ".join(type(value).__name__ for value in answer[:6])

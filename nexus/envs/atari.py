@@ -1,4 +1,4 @@
-"""Atari games, stepped by the C++ threads of ale-py, under protocols that have a name (`docs/atari.md`)."""
+"""Atari games, stepped by the C++ threads of ale-py, under named protocols (`docs/atari.md`)."""
 
 import importlib
 import re
@@ -27,12 +27,12 @@ __all__ = [
     "short_names",
 ]
 
-LIFE_LOST = "nexus_life_lost"  # in our infos: [E], where a life was lost, the game goes on, and learning sees an end
+LIFE_LOST = "nexus_life_lost"  # in our infos: [E], where a life was lost: the game continues, and learning sees an end
 PREFIX, SUFFIX = "ALE/", "-v5"
-SCREEN = {"img_height": 210, "img_width": 160, "grayscale": False}  # the console's own picture
+SCREEN = {"img_height": 210, "img_width": 160, "grayscale": False}  # the console's native picture
 FRAME_SIZE = 84
 FRAMES_PER_SECOND = 60
-COUNTS = ("lives", "episode_frame_number")  # of an info, by which two games are told apart
+COUNTS = ("lives", "episode_frame_number")  # parts of an info by which two games are compared
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class AtariProtocol:
     """
 
     name: str
-    sticky: float  # probability, at each frame, that the action before is repeated in place of the chosen one
-    no_ops: int  # at most so many frames without an action begin a game
-    life_loss: bool  # a lost life ends what is learned from, never the game
-    train_frames: int  # a longer game is cut off
-    eval_frames: int  # likewise in an evaluation
+    sticky: float  # probability, at each frame, that the previous action is repeated
+    no_ops: int  # a game begins with up to this many no-op frames
+    life_loss: bool  # a lost life ends the learning episode, never the game
+    train_frames: int  # longest game, in frames
+    eval_frames: int  # likewise in evaluations
     eval_epsilon: float
     eval_episodes: int
     minimal_actions: bool = True
@@ -65,21 +65,21 @@ class AtariProtocol:
 
 
 PROTOCOLS = {
-    # Mnih et al. 2015: up to 30 no-ops, minimal actions, a game of at most five minutes when evaluated.
+    # Mnih et al. 2015: up to 30 no-ops, minimal actions, games of at most five minutes in evaluations.
     "nature": AtariProtocol("nature", 0.0, 30, True, 108_000, 18_000, 0.05, 30),
-    # Machado et al. 2018 (https://arxiv.org/abs/1709.06009): sticky actions make the game random, so no no-ops; no life
-    # signal. Games of half an hour, as is usual since.
+    # Machado et al. 2018 (https://arxiv.org/abs/1709.06009): sticky actions, not no-ops, make games random; no life
+    # signal. Games of half an hour, as is usual today.
     "machado": AtariProtocol("machado", 0.25, 0, False, 108_000, 108_000, 0.01, 30),
 }
 
 
 def is_atari(source: object) -> bool:
-    """True for `ALE/Pong-v5` and all of that form, and for a game's short name, such as `pong`."""
+    """True for ids such as `ALE/Pong-v5`, and for a game's short name, such as `pong`."""
     return isinstance(source, str) and (source.startswith(PREFIX) or source in short_names(source))
 
 
 def canonical(source: Any) -> Any:
-    """Return `ALE/SpaceInvaders-v5` for `space_invaders`; everything else as it is."""
+    """Return `ALE/SpaceInvaders-v5` for `space_invaders`; everything else unchanged."""
     return full_name(source) if is_atari(source) and not source.startswith(PREFIX) else source
 
 
@@ -89,7 +89,7 @@ def full_name(rom: str) -> str:
 
 
 def short_names(word: str) -> list[str]:
-    """Return the short names of all games if `word` could be one, and ale-py is there to know them; else none."""
+    """Return the short names of all games if `word` could be one and ale-py is installed; else none."""
     if not re.fullmatch(r"[a-z0-9_]+", word) or word in gym.registry:
         return []
     try:
@@ -99,7 +99,7 @@ def short_names(word: str) -> list[str]:
 
 
 def hint(word: str) -> str:
-    """Return how to get Atari games where `word` could be one and ale-py is missing, else an empty text."""
+    """Return how to install Atari games if `word` could be one and ale-py is missing, else an empty text."""
     bare = re.fullmatch(r"[a-z0-9_]+", word) is not None
     return f"; for an Atari game: {not_installed('ale-py', 'atari')}" if bare and not short_names(word) else ""
 
@@ -113,26 +113,26 @@ def make_atari(
     frame_size: int | None = None,
     **picture: Any,
 ) -> VectorEnv[Any, Any, Any]:
-    """Return `num_envs` games that step together: grey, maximum over two frames, stacked, rewards as they are.
+    """Return `num_envs` games that step together: grey, maximum over two frames, stacked, rewards unclipped.
 
-    Where the protocol has it, their infos tell of lost lives. That is taken from the number of lives: of the two
-    signals of ale-py one resets the game, and the other leaves the last observation unwritten.
+    If the protocol wants it, their infos report lost lives. These are derived from the number of lives: of ale-py's two
+    signals one resets the game, and the other leaves the last observation uninitialised.
 
     Args:
         name: as in `canonical`.
-        protocol: how it is played.
-        num_envs: copies.
-        frame_skip: frames to a step.
-        frame_stack: frames shown at once.
-        frame_size: pixels on a side of a frame; None takes 84.
-        picture: how ale-py is to show a frame, where that is not to be as said.
+        protocol: the protocol to play under.
+        num_envs: number of games.
+        frame_skip: frames per step.
+        frame_stack: frames per state.
+        frame_size: pixels on a side of a frame; None for 84.
+        picture: overrides ale-py's settings of the picture.
 
     Raises:
         ConfigError: ale-py is not installed, there is no such game, or its ROM can't be read.
     """
     game, size = rom_of(name), frame_size or FRAME_SIZE
     vector_env = importlib.import_module("ale_py.vector_env").AtariVectorEnv
-    # It writes its autoreset mode into the metadata of Gymnasium's base class unless it has its own.
+    # ale-py writes its autoreset mode into the metadata of Gymnasium's base class unless the subclass has metadata.
     kind = type("AtariVectorEnv", (vector_env,), {"metadata": {}})
     try:
         env: VectorEnv[Any, Any, Any] = kind(
@@ -156,17 +156,17 @@ def make_atari(
 
 
 class SeededGames(VectorWrapper[Any, Any, Any, Any]):
-    """Games of which none resets by itself, and each can be reset with a seed of its own.
+    """Games without autoreset, each of which can be reset with a separate seed.
 
-    ale-py's games do reset by themselves: the new game waits here until it is asked for. Seeding one takes as long as
-    a hundred steps, since its console is built again, so most games go on with the generator of the one before:
-    `reseed_after` says how many steps lie between two seeds. The seed and all actions since bring a game back.
+    ale-py's games reset by themselves: the new game waits here until it is requested. Seeding one takes as long as a
+    hundred steps, since its console is rebuilt, so most games continue with the generator of the last one:
+    `reseed_after` is the number of steps between two seeds. The seed and all actions since reproduce a game.
 
-    `info[LIFE_LOST]` `[E]` tells where a life was lost and the game goes on, if that is wanted.
+    `info[LIFE_LOST]` `[E]` marks where a life was lost and the game continues, if requested.
 
     Args:
-        env: that resets in the same step, and whose infos count `lives`.
-        life_loss: whether to tell of lost lives.
+        env: a vector environment with same-step autoreset, whose infos have `lives`.
+        life_loss: whether to report lost lives.
     """
 
     reseed_after = 10_000
@@ -176,31 +176,31 @@ class SeededGames(VectorWrapper[Any, Any, Any, Any]):
         self.metadata = {**env.metadata, "autoreset_mode": AutoresetMode.DISABLED}
         self.life_loss = life_loss
         self._lives: Array = np.zeros(env.num_envs, np.int64)
-        self._shown: tuple[Array, dict[str, Any]] = np.empty(0), {}  # by all games, the new ones included
-        self._new = np.zeros(env.num_envs, bool)  # [E], where a game has just begun by itself
+        self._shown: tuple[Array, dict[str, Any]] = np.empty(0), {}  # last observations and infos
+        self._new = np.zeros(env.num_envs, bool)  # [E], where autoreset has just begun a new game
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        """Reset the games of the option `RESET_MASK`, or all, and play their `ACTIONS` if there are any."""
+        """Reset the games of the option `RESET_MASK`, or all, and replay their `ACTIONS` if given."""
         options = options or {}
         which = options.get(RESET_MASK, np.ones(self.num_envs, bool))
         seeds = seeds_for(seed, self.num_envs)
         self._begin(which, seeds)
-        if ACTIONS in options:  # after the reset, since ale-py resets a part of its games only once all were
+        if ACTIONS in options:  # after the reset: ale-py can reset some of its games only after all were reset once
             play_aligned(options[ACTIONS], seeds, self._begin, self.step)
         self._lives = self._shown[1]["lives"]
         return self._shown
 
     def _begin(self, which: Array, seeds: Seeds) -> None:
-        """Reset games, but for those without a seed that have begun by themselves."""
+        """Reset games, except those without a seed that autoreset has already begun."""
         seeded = np.array([seed is not None for seed in seeds])
         asked = which & (seeded | ~self._new)
         if asked.any():
-            given: Any = np.array([-1 if seed is None else seed for seed in seeds])[asked]  # -1: none
+            given: Any = np.array([-1 if seed is None else seed for seed in seeds])[asked]  # -1: no seed
             self._shown = self.env.reset(seed=given, **({} if asked.all() else {"options": {RESET_MASK: asked}}))
         self._new[which] = False
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Step, and look at the lives."""
+        """Step, and check the lives."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         done = terminated | truncated
         self._shown, self._new = (observations, info), done
@@ -216,11 +216,11 @@ class SeededGames(VectorWrapper[Any, Any, Any, Any]):
 class OneGame(gym.Env[Any, Any]):
     """One game with Gymnasium's interface for one environment.
 
-    To be shown, it plays the same game a second time, in colour: what the agent sees stays what its protocol says.
+    For display it plays the same game a second time, in colour; the agent's observations follow its protocol.
 
     Args:
-        games: a vector of one.
-        screen: another, of the same game and protocol, whose observations are single pictures in colour.
+        games: a vector of one game.
+        screen: another one, of the same game and protocol, whose observations are single colour pictures.
     """
 
     def __init__(self, games: VectorEnv[Any, Any, Any], screen: VectorEnv[Any, Any, Any] | None = None) -> None:
@@ -232,7 +232,7 @@ class OneGame(gym.Env[Any, Any]):
         self.observation_space, self.action_space = games.single_observation_space, games.single_action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin a game; without a seed both take the same one."""
+        """Begin a game; without a seed, both emulators get the same random one."""
         super().reset(seed=seed)
         seed = int(self.np_random.integers(2**31 - 1)) if seed is None and self.screen is not None else seed
         observations, info = self.games.reset(seed=seed)
@@ -249,22 +249,20 @@ class OneGame(gym.Env[Any, Any]):
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def follow(self, screen: VectorEnv[Any, Any, Any], action: Any, seen: tuple[Array, ...]) -> None:
-        """Take the same step on the screen.
+        """Take the same step in the second emulator.
 
         Raises:
-            EnvError: it shows another game than the one that is played.
+            EnvError: the two games differ.
         """
         pictures, *flags, info = screen.step(np.array([action]))
         if not all(
             np.array_equal(one, two) for one, two in zip(seen, [*flags, *(info[name] for name in COUNTS)], strict=True)
         ):
-            raise EnvError(
-                "the picture shows another game than the one that is played: ale-py does not keep to its seed"
-            )
+            raise EnvError("the picture differs from the game that is played: ale-py did not reproduce its seed")
         self.picture = pictures[0, -1]
 
     def render(self) -> Any:
-        """Return the picture `[420, 320, 3]`: each point of the console's own is four."""
+        """Return the picture `[420, 320, 3]`: each of the console's pixels becomes four."""
         return self.picture.repeat(2, axis=0).repeat(2, axis=1)
 
     def close(self) -> None:
@@ -282,7 +280,7 @@ def make_one_atari(
     frame_size: int | None = None,
     render_mode: str | None = None,
 ) -> gym.Env[Any, Any]:
-    """Return one game; see `make_atari`. With a render mode it can be shown: `rgb_array`, or `human` for a window."""
+    """Return one game; see `make_atari`. A render mode makes it displayable: `rgb_array`, or `human` for a window."""
     games = make_atari(name, protocol, 1, frame_skip, frame_stack, frame_size)
     if render_mode is None:
         return OneGame(games)
@@ -290,7 +288,7 @@ def make_one_atari(
     if render_mode != "human":
         return game
     window = HumanRendering(game)
-    window.metadata = {**game.metadata, "render_fps": FRAMES_PER_SECOND / frame_skip}  # a picture for each step
+    window.metadata = {**game.metadata, "render_fps": FRAMES_PER_SECOND / frame_skip}  # one picture per step
     return window
 
 
@@ -298,7 +296,7 @@ def rom_of(name: str) -> str:
     """Return the ROM of `ALE/Pong-v5`.
 
     Raises:
-        ConfigError: ale-py is not installed, or there is no such game; says the nearest.
+        ConfigError: ale-py is not installed, or there is no such game; the message suggests the nearest.
     """
     try:
         roms = importlib.import_module("ale_py.roms")

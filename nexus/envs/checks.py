@@ -1,4 +1,4 @@
-"""What an environment may return: finite numbers of the right shape, one reward per copy. What it raises is told."""
+"""Validation of what environments return: finite numbers of the right shape, one reward per copy; and their errors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import dropwhile, takewhile
@@ -27,23 +27,23 @@ __all__ = [
 ]
 
 Fault = Callable[[int | None, str], EnvError]
-"""Makes the error of one copy, or of one that is not known; the text is what it did, such as `got reward nan`."""
+"""Makes the error for one copy, None if unknown; the text says what it did, such as `got reward nan`."""
 
-STACKING = ("gymnasium.vector", "gymnasium.wrappers", "nexus.envs")  # whose code unpacks and stacks answers
-LOOPS = ("env_num", "env_idx", "i")  # what its loops over the copies call the copy
-PASSED_ON = ("_raise_if_errors",)  # where Gymnasium raises again what a copy in another process raised
+STACKING = ("gymnasium.vector", "gymnasium.wrappers", "nexus.envs")  # modules that unpack and stack answers
+LOOPS = ("env_num", "env_idx", "i")  # names of the copy's index in their loops
+PASSED_ON = ("_raise_if_errors",)  # where Gymnasium re-raises errors of copies in other processes
 LARGEST = float(np.finfo(np.float32).max)  # agents compute in float32
 TOO_LARGE = f"float32, in which agents compute, holds at most {LARGEST:.2g}"
 
 
 def require_shape(states: Array, shape: tuple[int, ...], dtype: Any, fault: Fault) -> None:
-    """Raise unless observations `[E, *obs]` have this shape, and a dtype that can become this one."""
+    """Raise unless observations `[E, *obs]` have this shape, and a dtype that can be converted to this one."""
     if states.shape != shape or (states.dtype != dtype and not np.can_cast(states.dtype, dtype, "same_kind")):
         raise fault(None, f"got observations {states.dtype}{list(states.shape)}: needs {dtype}{list(shape)}")
 
 
 def misshapen(observation: Any, space: spaces.Space[Any]) -> str | None:
-    """Return what is wrong with one observation's shape or dtype, or None."""
+    """Return a message about what is wrong with an observation's shape or dtype, or None."""
     array = np.asarray(observation)
     if array.shape == space.shape and np.can_cast(array.dtype, space.dtype or array.dtype, "same_kind"):
         return None
@@ -51,7 +51,7 @@ def misshapen(observation: Any, space: spaces.Space[Any]) -> str | None:
 
 
 def require_finite(states: Array, fault: Fault) -> None:
-    """Raise unless every number of float observations `[E, *obs]` is finite; others can't be anything else."""
+    """Raise unless every number of float observations `[E, *obs]` is finite; other dtypes always are."""
     if states.dtype.kind != "f":
         return
     fine = np.isfinite(states) if states.itemsize <= 4 else np.abs(states) <= LARGEST
@@ -62,7 +62,7 @@ def require_finite(states: Array, fault: Fault) -> None:
 
 
 def require_rewards(given: Any, num_envs: int, fault: Fault) -> Array:
-    """Return the rewards `[E]` if they are that many finite numbers, else raise."""
+    """Return the rewards `[E]` if they are `num_envs` finite numbers, else raise."""
     rewards: Array = np.asarray(given)
     if rewards.shape != (num_envs,) or rewards.dtype.kind not in "fiub":
         raise fault(None, f"got rewards {rewards.dtype}{list(rewards.shape)}: needs one number per copy, [{num_envs}]")
@@ -75,15 +75,15 @@ def require_rewards(given: Any, num_envs: int, fault: Fault) -> Array:
 
 
 def place_in(where: Sequence[Any]) -> str:
-    """Return ` at [1, 0]`, or nothing for the place in a single number."""
+    """Return text such as ` at [1, 0]`, empty for a scalar."""
     return f" at {list(map(int, where))}" if len(where) else ""
 
 
 def misfit(error: Exception, fault: Fault) -> EnvError | None:
-    """Return the error to show where one copy's answer could not be stacked; None if the copy itself raised it.
+    """Return the error to show if one copy's answer could not be stacked; None if the copy itself raised it.
 
-    Gymnasium then fails inside of its own loop over the copies with what NumPy says. Which copy it was stands in the
-    variables of that loop; reading them here costs nothing while all is well.
+    Gymnasium then fails inside its loop over the copies with NumPy's error. The index of the copy is in that loop's
+    variables; reading them here costs nothing unless something fails.
     """
     frames = [frame for frame, _ in walk_tb(error.__traceback__) if not module_of(frame).startswith("numpy")]
     last = frames[-1]
@@ -91,16 +91,16 @@ def misfit(error: Exception, fault: Fault) -> EnvError | None:
         return None
     keys = [frame.f_locals["key"] for frame in frames if is_vector(frame) and "key" in frame.f_locals]
     what = f"an info[{keys[-1]!r}]" if keys else "an answer"
-    return fault(copy_in(error), f"got {what} that fits no vector of all copies: {one_line(error)}")
+    return fault(copy_in(error), f"got {what} that can't be stacked with the other copies': {one_line(error)}")
 
 
 def raised(error: Exception, fault: Fault) -> EnvError:
-    """Return the error to show where a copy raised one of its own."""
+    """Return the error to show if a copy raised an error."""
     return fault(copy_in(error), told(error))
 
 
 def told(error: Exception) -> str:
-    """Say in one line what was raised, and where; what was already made to be told stays as it is."""
+    """Return one line on what was raised and where; messages of nexus are returned unchanged."""
     if isinstance(error, EnvError):
         return str(error)
     last = extract_tb(error.__traceback__)[-1]
@@ -108,25 +108,25 @@ def told(error: Exception) -> str:
 
 
 def copy_in(error: Exception) -> int | None:
-    """Return the copy that Gymnasium's own loop over the copies had come to, if there was such a loop."""
+    """Return the index of the copy that Gymnasium's loop over the copies had reached, if there was such a loop."""
     copy = None
     for frame in outermost_vector(error):
         found = frame.f_locals
-        if {"items", "space"} <= found.keys():  # all copies had answered, and their observations did not fit together
+        if {"items", "space"} <= found.keys():  # all copies answered, but their observations could not be stacked
             return odd_one(found["items"], found["space"])
-        names = ("index",) if frame.f_code.co_name in PASSED_ON else LOOPS  # there `i` counts errors
+        names = ("index",) if frame.f_code.co_name in PASSED_ON else LOOPS  # there `i` is an error's index
         copy = next((found[name] for name in names if name in found), copy)
     return copy
 
 
 def outermost_vector(error: Exception) -> Iterator[FrameType]:
-    """Yield the frames of the vector that was asked, and of none that an environment has inside of itself."""
+    """Yield the stack frames of the outermost vector, not of vectors inside an environment."""
     frames = dropwhile(lambda frame: not is_vector(frame), (frame for frame, _ in walk_tb(error.__traceback__)))
     return takewhile(lambda frame: is_vector(frame) or module_of(frame) == "functools", frames)
 
 
 def odd_one(observations: Sequence[Any], space: spaces.Space[Any]) -> int | None:
-    """Return the first copy whose observation fits no vector, if there is one."""
+    """Return the first copy whose observation can't be stacked, if there is one."""
     for copy, observation in enumerate(observations):
         try:
             wrong = misshapen(observation, space) is not None
@@ -143,5 +143,5 @@ def is_vector(frame: FrameType) -> bool:
 
 
 def module_of(frame: FrameType) -> str:
-    """Return the name of the module whose code a frame runs."""
+    """Return the name of the module that a stack frame runs in."""
     return str(frame.f_globals.get("__name__", ""))

@@ -1,7 +1,7 @@
 """The edge between an environment and what is built here: all that it answers is taken in one form, and copied."""
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import signature
 from traceback import walk_tb
 from typing import Any, NamedTuple
@@ -10,7 +10,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from nexus.core.errors import ConfigError, EnvError
+from nexus.core.errors import ConfigError, EnvError, warn
+from nexus.core.packing import Path, place
 from nexus.core.types import Array
 from nexus.envs.action_masks import KEY, mask_in
 from nexus.envs.answers import (
@@ -23,13 +24,15 @@ from nexus.envs.answers import (
     number_in,
     outside,
     reset_answer,
+    saying,
     step_answer,
 )
 from nexus.envs.atari import LIFE_LOST
 from nexus.envs.checks import told
 from nexus.envs.layers import IN_USE, attribute_of, layers_of, method_of, running_statistics
+from nexus.envs.packing import Packing, Structured
 
-__all__ = ["MASKS", "NOTICE", "Edge", "Parts", "call_for", "parts_of"]
+__all__ = ["MASKS", "NOTICE", "Edge", "Parts", "call_for", "seen_in"]
 
 NOTICE = "nexus_notice"  # in our infos: what a user should know of the environment, one line for each kind
 CHECKED = 1_000  # observations of a copy that are held against the bounds of their space
@@ -40,26 +43,44 @@ UNREAD_METHODS = ("action_mask", "valid_action_mask", "get_action_mask", "get_ac
 
 
 class Parts(NamedTuple):
-    """The two entries of a Dict observation that tells the legal actions."""
+    """A Dict observation that tells the legal actions, taken apart."""
 
-    mask: str
-    rest: str
+    mask: str  # the entry that tells them
+    rest: str | None  # the other entry; None if there are several
+    space: spaces.Space[Any]  # of what is left to see
+
+    @property
+    def path(self) -> Path:
+        """Where what is left stands."""
+        return () if self.rest is None else (self.rest,)
 
 
 def parts_of(space: Any) -> Parts | None:
-    """Return what the two entries of observations are called, if one of them is a mask; None for all others."""
-    if not isinstance(space, spaces.Dict) or len(space.spaces) != 2:
+    """Return how observations are taken apart if one of their entries is a mask; None for all others."""
+    if not isinstance(space, spaces.Dict):
         return None
-    names = list(space.spaces)
-    masks = [name for name in names if name in MASKS]
-    return Parts(masks[0], names[1 - names.index(masks[0])]) if len(masks) == 1 else None
+    masks = [name for name in space.spaces if name in MASKS]
+    others = {name: other for name, other in space.spaces.items() if name not in MASKS}
+    if len(masks) != 1 or not others:
+        return None
+    if len(others) == 1:
+        (rest, only), *_ = others.items()
+        return Parts(masks[0], rest, only)
+    return Parts(masks[0], None, spaces.Dict(others))
+
+
+def seen_in(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return what of observations is seen: all but a mask."""
+    parts = parts_of(space)
+    return space if parts is None else parts.space
 
 
 class Edge(gym.Wrapper[Any, Any, Any, Any]):
     """Takes what an environment answers; the innermost of our wrappers.
 
     - An observation becomes an array of its own, of its space's dtype: many environments change one array in place.
-      Numbers that count something become one-hot vectors, a large grey picture gets an axis for its channel.
+      Numbers that count something become one-hot vectors, a large grey picture gets an axis for its channel. A Dict or
+      a Tuple becomes one row of bytes (`packing.py`).
     - A reward becomes a float, and how an episode ends two truth values.
     - Of the info stays what is read here. The rest could only fail to be stacked with that of other copies.
     - The legal actions come into `info["action_mask"]`, also where a method `action_masks()` or an entry of a Dict
@@ -73,7 +94,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         stacked: whether its observations will be stacked, and pictures need no axis for a channel.
 
     Raises:
-        ConfigError: another one uses it already.
+        ConfigError: another one uses it already, or a part of its observations can't be seen by a network.
         NotImplementedError: its observations can't become one array.
     """
 
@@ -82,19 +103,13 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         self.name = name
         self.actions = int(getattr(env.action_space, "n", 0))
         self.parts = parts_of(env.observation_space)
-        space = env.observation_space
-        if self.parts is not None and isinstance(space, spaces.Dict):
-            space = space[self.parts.rest]
-        form = form_of(space, is_picture(space) and not stacked)
-        self.read = form.read
-        self.bounds = form.space if isinstance(space, spaces.Box) and isinstance(form.space, spaces.Box) else None
-        self.unchecked = 0 if self.bounds is None or not bounded(self.bounds) else CHECKED
-        self.observation_space = form.space
+        self.notices = {f"{what} statistics": said for what, said in of_statistics(env, name).items()}
+        taking = taken_apart if isinstance(seen_in(env.observation_space), Structured) else taken_whole
+        self.read, self.beyond, self.observation_space, grids = taking(env.observation_space, name, stacked)
+        self.notices |= grids
+        self.unchecked = 0 if self.beyond is None else CHECKED
         self.masks = method_of(env, METHOD)
         self.begun = False
-        self.notices = {f"{what} statistics": said for what, said in of_statistics(env, name).items()}
-        if is_grid(space) and not stacked:
-            self.notices["grid"] = of_grid(space.shape or (), form.space.shape or (), name)
         taken = IN_USE.claim(env, self)
         if taken is not None:
             raise ConfigError(
@@ -140,7 +155,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         try:
             super().close()
         except Exception as error:
-            warnings.warn(f"{self.name}: its close {told(error)}", RuntimeWarning, stacklevel=2)
+            warn(f"{self.name}: its close {told(error)}")
         finally:
             IN_USE.release(self)
 
@@ -158,9 +173,9 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         if LIFE_LOST in info:
             told[LIFE_LOST] = bool(info[LIFE_LOST])
         state = self.read(observation)
-        if self.unchecked and self.bounds is not None:
+        if self.unchecked and self.beyond is not None:
             self.unchecked -= 1
-            wrong = outside(state, self.bounds)
+            wrong = self.beyond(state)
             if wrong is not None:
                 self.unchecked = 0
                 self.notices["bounds"] = (
@@ -170,13 +185,16 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         return state, told
 
     def _split(self, observation: Any) -> tuple[Any, Any]:
-        """Return the mask and the rest of a Dict observation."""
+        """Return the mask of a Dict observation, and what else there is to see."""
         assert self.parts is not None
+        mask, rest, space = self.parts
+        whole = rest is None or isinstance(space, Structured)  # the reader of a structure finds its parts itself
         try:
-            return observation[self.parts.mask], observation[self.parts.rest]
+            return observation[mask], observation if whole else observation[rest]
         except (KeyError, TypeError, IndexError) as error:
             had = ", ".join(observation) if isinstance(observation, Mapping) else type(observation).__name__
-            raise EnvError(f"got an observation with {had}: needs {' and '.join(self.parts)}") from error
+            needed = " and ".join(filter(None, (mask, rest)))
+            raise EnvError(f"got an observation with {had}: needs {needed}") from error
 
     def _seen_first(self, info: Mapping[str, Any], told: dict[str, Any]) -> dict[str, str]:
         """Return what the first answer shows of where legal actions are told, or are not."""
@@ -186,10 +204,8 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         if info.get(MASKS[1]) is not None:
             return {"masks": f"{name}: takes the legal actions from info[{MASKS[1]!r}]"}
         if self.parts is not None:
-            return {
-                "masks": f"{name}: takes the legal actions from observation[{self.parts.mask!r}], "
-                f"and observation[{self.parts.rest!r}] as the observation"
-            }
+            rest = "" if self.parts.rest is None else f", and observation[{self.parts.rest!r}] as the observation"
+            return {"masks": f"{name}: takes the legal actions from observation[{self.parts.mask!r}]{rest}"}
         if KEY in told:
             return {"masks": f"{name}: takes the legal actions from its {METHOD}()"}
         if any(parts_of(attribute_of(layer, "observation_space")) for layer in layers_of(self.env)):
@@ -201,6 +217,61 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         unread += [f"its {method}()" for method in UNREAD_METHODS if method_of(self.env, method)]
         where = f"legal actions are told by info[{KEY!r}] or {METHOD}(), an array of {self.actions} with 1 where legal"
         return {"masks": f"{name}: {unread[0]} is not read: {where}"} if unread else {}
+
+
+class Taking(NamedTuple):
+    """How observations are taken."""
+
+    read: Callable[[Any], Array]  # from an observation to a state
+    beyond: Callable[[Array], str | None] | None  # says which number of a state is beyond its bound, if there are any
+    space: spaces.Space[Any]  # of the states
+    notices: dict[str, str]
+
+
+def taken_whole(space: spaces.Space[Any], name: str, stacked: bool) -> Taking:
+    """Return how observations that are one array are taken, or one array and a mask."""
+    parts = parts_of(space)
+    if parts is not None:
+        space = parts.space
+    form = form_of(space, is_picture(space) and not stacked)
+    beyond, states, notices = None, form.space, dict[str, str]()
+    if isinstance(space, spaces.Box) and isinstance(states, spaces.Box) and bounded(states):
+        beyond = partial(outside, space=states)
+    if parts is not None and isinstance(states, spaces.Box):
+        states = saying(states, path=list(parts.path), mask_entry=parts.mask)
+    if is_grid(space) and not stacked:
+        notices["grid"] = of_grid(space.shape or (), form.space.shape or (), name)
+    return Taking(form.read, beyond, states, notices)
+
+
+def taken_apart(space: spaces.Space[Any], name: str, stacked: bool) -> Taking:
+    """Return how observations of several parts are taken.
+
+    Raises:
+        ConfigError: they can't be.
+    """
+    parts, seen = parts_of(space), seen_in(space)
+    assert isinstance(seen, Structured)
+    if stacked:
+        raise ConfigError(
+            f"frame_stack: {name} has {type(seen).__name__} observations, which are not stacked here: wrap it in "
+            "gymnasium.wrappers.FrameStackObservation, or leave frame_stack out"
+        )
+    packing = Packing(seen, name, () if parts is None else parts.path)
+    astray = [place(part.path) for part in packing.layout.parts if not set(MASKS).isdisjoint(part.path)]
+    if astray:
+        raise ConfigError(
+            f"{name} has {' and '.join(astray)}: needs one mask alone, at the top of a Dict that has more to see"
+        )
+    states = packing.space if parts is None else saying(packing.space, mask_entry=parts.mask)
+    boxes = [leaf.form.space for leaf in packing.leaves if isinstance(leaf.space, spaces.Box)]
+    beyond = packing.beyond if any(isinstance(box, spaces.Box) and bounded(box) for box in boxes) else None
+    grids = {
+        f"grid {place(leaf.part.path)}": of_grid(leaf.space.shape or (), leaf.part.shape, name, place(leaf.part.path))
+        for leaf in packing.leaves
+        if is_grid(leaf.space)
+    }
+    return Taking(packing.read, beyond, states, grids)
 
 
 def bounded(space: spaces.Box) -> bool:
@@ -237,12 +308,12 @@ def of_statistics(env: Any, name: str) -> dict[str, str]:
     return said
 
 
-def of_grid(shape: tuple[int, ...], taken: tuple[int, ...], name: str) -> str:
+def of_grid(shape: tuple[int, ...], taken: tuple[int, ...], name: str, what: str = "observations") -> str:
     """Say what bytes in two dimensions are taken for."""
     if taken != shape:
-        return f"{name}: observations {shape} are taken for grey images, {taken}"
+        return f"{name}: {what} {shape} are taken for grey images, {taken}"
     numbers = shape[0] * shape[1]
-    return f"{name}: observations {shape} are taken for {numbers} numbers; give images an axis more, {(1, *shape)}"
+    return f"{name}: {what} {shape} are taken for {numbers} numbers; give images an axis more, {(1, *shape)}"
 
 
 def call_for(env: Any) -> str:

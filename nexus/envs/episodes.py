@@ -1,8 +1,8 @@
-"""An episode is a seed and its actions: enough to bring an environment back to where it was, whatever it hides.
+"""An episode is a seed and its actions: enough to restore an environment without access to its internal state.
 
-Each episode is reset with a seed of its own, and `EpisodeLog` notes the actions since. A checkpoint saves both. To go
-on, `reset` gets the seeds and, as the option `ACTIONS`, what is to be played at once after them: `Replayable` plays it
-inside of each sub-environment, wherever that is. Vector environments that step all of theirs together play it by
+Each episode is reset with a separate seed, and `EpisodeLog` records the actions since. A checkpoint saves both. To
+resume, `reset` gets the seeds and, as the option `ACTIONS`, the actions to replay at once: `Replayable` replays them
+inside each sub-environment, in whichever process it runs. Vector environments that step all of theirs together use
 `play_aligned`.
 """
 
@@ -31,10 +31,10 @@ __all__ = [
     "seeds_for",
 ]
 
-RESET_MASK = "reset_mask"  # Gymnasium's option: which sub-environments to reset, [E]
-ACTIONS = "nexus_actions"  # our option of `reset`: the actions [T_i] to play at once, for each sub-environment
-STRAYED = "nexus_strayed"  # in the info of such a reset: the episode ended or raised before its actions were through
-ROOM = 1_024  # steps that a log has room for at first
+RESET_MASK = "reset_mask"  # Gymnasium's option of `reset`: which sub-environments to reset, [E]
+ACTIONS = "nexus_actions"  # our option of `reset`: the actions [T_i] to replay in each sub-environment
+STRAYED = "nexus_strayed"  # in the info of such a reset: the episode ended or raised before its actions were replayed
+ROOM = 1_024  # initial capacity of a log in steps
 
 Numbers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -42,19 +42,19 @@ Seeds = list[int | None]
 
 
 def episode_seed(root: int, number: int) -> int:
-    """Return the 31-bit seed of an episode, from that of all of them and its number."""
+    """Return the 31-bit seed of an episode, derived from the common seed and the episode's number."""
     return int(np.random.SeedSequence(root, spawn_key=(number,)).generate_state(1)[0] >> 1)
 
 
 def seeds_for(seed: int | Seeds | None, num_envs: int) -> Seeds:
-    """Return a seed or None for each sub-environment, as Gymnasium reads the argument of `reset`."""
+    """Return a seed or None for each sub-environment, as Gymnasium interprets the argument of `reset`."""
     if seed is None or isinstance(seed, int):
         return [None if seed is None else seed + env for env in range(num_envs)]
     return seed
 
 
 class EpisodeLog:
-    """What each sub-environment was seeded with last, and every action since.
+    """The last seed of each sub-environment, and every action since.
 
     Args:
         num_envs: sub-environments `E`.
@@ -65,8 +65,8 @@ class EpisodeLog:
         self.num_envs = num_envs
         self.action_dim = action_dim
         self.seeds: Numbers = np.zeros(num_envs, np.int64)
-        self.numbers: Numbers = np.zeros(num_envs, np.int64)  # episodes that each has begun, less one
-        self._begins: Numbers = np.zeros(num_envs, np.int64)  # the row of `_actions` that is each one's first
+        self.numbers: Numbers = np.zeros(num_envs, np.int64)  # episodes begun by each, minus one
+        self._begins: Numbers = np.zeros(num_envs, np.int64)  # each one's first row of `_actions`
         self._rows = 0
         self._actions = np.zeros((ROOM, num_envs), np.min_scalar_type(max(action_dim - 1, 1)))
 
@@ -76,14 +76,14 @@ class EpisodeLog:
         return self._rows - self._begins
 
     def begin(self, which: Mask, seeds: Seeds) -> None:
-        """Note that these sub-environments were reset with these seeds, `[E]` each."""
+        """Record that these sub-environments were reset with these seeds, `[E]` each."""
         for env in np.flatnonzero(which):
             seed = seeds[env]
             self.seeds[env] = -1 if seed is None else seed
         self._begins[which] = self._rows
 
     def add(self, actions: Array) -> None:
-        """Note one action `[E]` in each."""
+        """Record one action `[E]` in each."""
         if self._rows == len(self._actions):
             self._make_room()
         self._actions[self._rows] = actions
@@ -94,7 +94,7 @@ class EpisodeLog:
         return self._actions[self._begins[env] : self._rows, env].astype(np.int64)
 
     def _make_room(self) -> None:
-        """Forget the rows that none needs any more, or double the room if half of them are needed."""
+        """Drop rows no longer needed, or double the capacity if half of them are needed."""
         oldest = int(self._begins.min())
         kept = self._actions[oldest:]
         room = len(self._actions) * (2 if len(kept) > len(self._actions) // 2 else 1)
@@ -104,17 +104,17 @@ class EpisodeLog:
         self._rows -= oldest
 
     def get_state(self) -> State:
-        """Return seeds, numbers and actions, those of one sub-environment after those of another."""
+        """Return seeds, numbers and actions, concatenated over sub-environments."""
         actions = [self.actions_of(env) for env in range(self.num_envs)]
         return {
             "seeds": self.seeds.copy(),
             "numbers": self.numbers.copy(),
             "lengths": self.lengths,
-            "actions": np.concatenate(actions).astype(self._actions.dtype),  # the smallest that holds them
+            "actions": np.concatenate(actions).astype(self._actions.dtype),  # the smallest dtype that holds them
         }
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave.
+        """Restore what `get_state` returned.
 
         Raises:
             RunError: something is missing or does not fit.
@@ -123,9 +123,9 @@ class EpisodeLog:
         size = value_from(state, "actions", np.ndarray).size
         actions = array_from(state, "actions", np.empty(size, self._actions.dtype))
         if min(seeds.min(), numbers.min(), lengths.min()) < 0 or lengths.sum() != actions.size:
-            raise RunError("the episodes under way do not fit: their actions are not as many as their lengths say")
+            raise RunError("the unfinished episodes do not fit: the number of their actions differs from their lengths")
         if actions.size and not 0 <= actions.min() <= actions.max() < self.action_dim:
-            raise RunError(f"the episodes under way have actions beyond 0 to {self.action_dim - 1}")
+            raise RunError(f"the unfinished episodes have actions beyond 0 to {self.action_dim - 1}")
         self._rows = int(lengths.max())
         self._actions = np.zeros((max(ROOM, self._rows), self.num_envs), self._actions.dtype)
         self.seeds, self.numbers, self._begins = seeds.copy(), numbers.copy(), self._rows - lengths
@@ -135,11 +135,11 @@ class EpisodeLog:
 
 
 class Replayable(gym.Wrapper[Any, Any, Any, Any]):
-    """A sub-environment that can be brought back into the middle of an episode.
+    """A sub-environment that can be restored to the middle of an episode.
 
     Args:
         env: the environment.
-        index: which of the vector's sub-environments it is.
+        index: its index among the vector's sub-environments.
     """
 
     def __init__(self, env: gym.Env[Any, Any], index: int) -> None:
@@ -147,14 +147,14 @@ class Replayable(gym.Wrapper[Any, Any, Any, Any]):
         self.index = index
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset, and play what the option `ACTIONS` has for this one."""
+        """Reset, and replay the actions that the option `ACTIONS` has for this one."""
         rest = dict(options or {})
         actions = rest.pop(ACTIONS, None)
         observation, info = self.env.reset(seed=seed, options=rest or None)
         return (observation, info) if actions is None else self._played(observation, info, actions[self.index])
 
     def _played(self, observation: Any, info: dict[str, Any], actions: Array) -> tuple[Any, dict[str, Any]]:
-        """Play actions of which none ended the episode; where one now does, begin another and say so."""
+        """Replay actions that did not end the episode; if one now does, begin a new episode and report it."""
         try:
             for action in actions:
                 observation, _, terminated, truncated, info = self.env.step(action)
@@ -163,7 +163,7 @@ class Replayable(gym.Wrapper[Any, Any, Any, Any]):
             else:
                 return observation, info
         except Exception:
-            pass  # an environment that does not repeat itself may also be asked for what it can't do
+            pass  # an environment that is not reproducible may also get an action it can't take
         observation, info = self.env.reset()
         return observation, {**info, STRAYED: True}
 
@@ -171,14 +171,14 @@ class Replayable(gym.Wrapper[Any, Any, Any, Any]):
 def play_aligned(
     actions: list[Array], seeds: Seeds, begin: Callable[[Mask, Seeds], object], step: Callable[[Array], object]
 ) -> None:
-    """Play episodes that all end at the same vector step, in a vector that can only step all of its own together.
+    """Replay episodes so that all finish at the same vector step, in a vector that steps all copies together.
 
-    Each begins when as many steps are left as it has actions. Until then action 0 is played there, for nothing.
+    Each begins when the remaining steps equal its number of actions. Until then action 0 is played and discarded.
 
     Args:
-        actions: of each sub-environment, `[T_i]`.
-        seeds: `[E]`, of their resets.
-        begin: resets some, given which `[E]` and the seeds `[E]`.
+        actions: actions `[T_i]` of each sub-environment.
+        seeds: `[E]`, the seeds of their resets.
+        begin: resets some of them, given a mask `[E]` and the seeds `[E]`.
         step: takes one action `[E]` in each.
     """
     lengths = np.array([len(own) for own in actions])
@@ -190,9 +190,9 @@ def play_aligned(
 
 
 class SeededCartPole(CartPoleVectorEnv):
-    """Gymnasium's CartPole of many poles at once, in which each pole can be reset with a seed of its own.
+    """Gymnasium's vectorised CartPole, with each pole resettable by a separate seed.
 
-    An episode begins and goes on as that of `CartPole-v1` alone with the same seed does.
+    Its episodes are identical to those of a single `CartPole-v1` with the same seed.
     """
 
     metadata: dict[str, Any] = {**CartPoleVectorEnv.metadata, "autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
@@ -204,7 +204,7 @@ class SeededCartPole(CartPoleVectorEnv):
         seed: int | Seeds | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset the poles of the option `RESET_MASK`, or all, and play their `ACTIONS` if there are any."""
+        """Reset the poles of the option `RESET_MASK`, or all, and replay their `ACTIONS` if given."""
         rest = dict(options or {})
         which, actions = rest.pop(RESET_MASK, np.ones(self.num_envs, bool)), rest.pop(ACTIONS, None)
         if self.state is None:

@@ -17,7 +17,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import FrameStackObservation
 
 from nexus.core.errors import ConfigError, nearest, one_line
-from nexus.envs.answers import DISCRETE_START
+from nexus.core.packing import Layout
+from nexus.envs.answers import said_in
 from nexus.envs.atari import (
     FRAME_SIZE,
     PROTOCOLS,
@@ -29,22 +30,33 @@ from nexus.envs.atari import (
     make_one_atari,
     short_names,
 )
-from nexus.envs.edge import MASKS, Edge, call_for, parts_of
+from nexus.envs.edge import Edge, call_for, seen_in
 from nexus.envs.episodes import Replayable, SeededCartPole
+from nexus.envs.flat_actions import FlatActions, sizes_of, way_for_actions
 from nexus.envs.layers import IN_USE, of_old_gym
+from nexus.envs.packing import Packed, Structured, packed_in, way_for
 from nexus.envs.workers import Reporter
 from nexus.envs.wrappers import FrameSkip
+from nexus.envs.wrapping import wrapped
 
 __all__ = [
     "EnvSource",
     "EnvSpec",
+    "as_seen",
     "bounds_of",
     "can_be_copied",
+    "composition",
     "describe_spaces",
+    "in_turn",
     "make_env",
+    "make_raw",
     "make_vector_env",
     "name_of",
+    "registered_id",
+    "require_env",
+    "scale_of",
     "seen_by_agent",
+    "widest_part",
 ]
 
 Env: TypeAlias = gym.Env[Any, Any]
@@ -54,7 +66,6 @@ EnvSource: TypeAlias = str | Callable[[], Env]
 UNBOUNDED = 1e6  # a bound beyond it stands for none
 MOST_TOLD_APART = 1_000_000  # numbers, each an input or an output of a network
 
-OTHER_FAMILIES = "DQN needs one Discrete action space; for continuous actions use SAC, TD3 or PPO"
 OLD_GYM = (
     "is of the package gym, which Gymnasium replaced: write `import gymnasium as gym` in its code, or install shimmy "
     "and pass lambda: gymnasium.make('GymV26Environment-v0', env=...), of gym before 0.26 'GymV21Environment-v0'"
@@ -72,6 +83,8 @@ class EnvSpec:
         kwargs: passed to `gymnasium.make`, for an id.
         protocol: of an Atari game, one of `PROTOCOLS`; None takes `nature`.
         frame_size: of an Atari game, pixels on a side of a frame; None takes 84.
+        flatten_actions: whether several discrete actions become one, of which each combination is a value.
+        wrappers: put around the environment, first to last from the inside.
 
     Raises:
         ConfigError: the source is neither an id nor a function, there is no such protocol, or what is only for Atari
@@ -84,6 +97,8 @@ class EnvSpec:
     kwargs: tuple[tuple[str, Any], ...] = ()
     protocol: str | None = None
     frame_size: int | None = None
+    flatten_actions: bool = False
+    wrappers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", canonical(self.source))
@@ -93,6 +108,9 @@ class EnvSpec:
             given = ", ".join(name for name, _ in self.kwargs)
             way = "a game takes protocol and frame_size" if is_atari(self.source) else "let the function set them"
             raise ConfigError(f"kwargs {given}: {name_of(self.source)} is not made by gymnasium.make; {way}")
+        if self.wrappers and is_atari(self.source):
+            given = ", ".join(self.wrappers)
+            raise ConfigError(f"wrappers {given}: {name_of(self.source)} is made by its protocol; leave them out")
         for name, value in (("protocol", self.protocol), ("frame_size", self.frame_size)):
             if value is not None and not is_atari(self.source):
                 raise ConfigError(f"{name} = {value!r}: {name_of(self.source)} is no Atari game; leave it out")
@@ -136,36 +154,54 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
     if spec.rules is not None:
         frames = spec.frame_skip, spec.frame_stack, spec.frame_size
         return make_one_atari(name_of(spec.source), spec.rules, *frames, render_mode)
+    return as_seen(make_raw(spec, render_mode), spec)
+
+
+def make_raw(spec: EnvSpec, render_mode: str | None = None) -> Any:
+    """Return one environment as its maker returns it, without our wrappers; not for Atari games.
+
+    Raises:
+        ConfigError: it is unknown or can't be made.
+    """
+    if not isinstance(spec.source, str):
+        return attempt(spec.source, spec)
+    registered_id(spec.source)
+    settings = {"disable_env_checker": True} | dict(spec.kwargs)
+    settings |= {} if render_mode is None else {"render_mode": render_mode}
+    return attempt(partial(gym.make, spec.source, **settings), spec)
+
+
+def as_seen(env: Any, spec: EnvSpec) -> Env:
+    """Return an environment with the wrappers through which an agent sees it.
+
+    Raises:
+        ConfigError: it is not an environment, is in use already, or has spaces that DQN can't use.
+    """
     name = name_of(spec.source)
-    if isinstance(spec.source, str):
-        registered_id(spec.source)
-        settings = {"disable_env_checker": True} | dict(spec.kwargs)
-        settings |= {} if render_mode is None else {"render_mode": render_mode}
-        env = attempt(partial(gym.make, spec.source, **settings), spec)
-    else:
-        env = attempt(spec.source, spec)
     require_env(env, name)
     with closed_if_refused(env):
-        return wrapped(env, spec, name)
-
-
-def wrapped(env: Env, spec: EnvSpec, name: str) -> Env:
-    """Return an environment behind its edge, with the wrappers that the spec asks for."""
-    observations, actions = spaces_of(env, name)
-    parts = parts_of(observations)
-    describe_spaces(observations if parts is None else observations[parts.rest], actions, name)
-    require_countable(observations, actions, name)
-    try:
-        env = Edge(env, name, stacked=spec.frame_stack > 1)
-    except NotImplementedError:
-        raise ConfigError(
-            f"{name} has observations {observations}: needs an array that Gymnasium can flatten"
-        ) from None
-    if spec.frame_skip > 1:
-        env = FrameSkip(env, spec.frame_skip)
-    if spec.frame_stack > 1:
-        env = FrameStackObservation(env, spec.frame_stack, padding_type="zero")
-    return env
+        env = wrapped(env, spec.wrappers, name)
+        observations, actions = spaces_of(env, name)
+        if spec.flatten_actions and sizes_of(actions) is not None:
+            env = FlatActions(env, name)
+            actions = env.action_space
+        seen = seen_in(observations)
+        if isinstance(seen, Structured):
+            require_discrete(actions, name)
+        else:
+            describe_spaces(seen, actions, name)
+        require_countable(seen, actions, name)
+        try:
+            edge: Env = Edge(env, name, stacked=spec.frame_stack > 1)
+        except NotImplementedError:
+            raise ConfigError(
+                f"{name} has observations {observations}: needs an array that Gymnasium can flatten"
+            ) from None
+        if spec.frame_skip > 1:
+            edge = FrameSkip(edge, spec.frame_skip)
+        if spec.frame_stack > 1:
+            edge = FrameStackObservation(edge, spec.frame_stack, padding_type="zero")
+        return edge
 
 
 def require_env(env: Any, name: str) -> None:
@@ -326,6 +362,8 @@ def require_alike(env: Env, first: Env, copy: int, name: str) -> None:
     """Raise `ConfigError` unless a copy has the spaces of the first one."""
     for what in ("observation", "action"):
         its, needed = getattr(env, f"{what}_space"), getattr(first, f"{what}_space")
+        if packed_in(its) is not None and packed_in(needed) is not None:
+            its, needed = composition(its), composition(needed)
         if its != needed:
             raise ConfigError(f"{name}: copy {copy} has {what}s {its}, copy 0 has {needed}: all need the same")
 
@@ -346,7 +384,7 @@ def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, A
 
 def has_own_vector_form(spec: EnvSpec) -> bool:
     """True for CartPole, if it needs no wrapper."""
-    if not isinstance(spec.source, str) or spec.kwargs or spec.frame_skip > 1 or spec.frame_stack > 1:
+    if not isinstance(spec.source, str) or spec.kwargs or spec.wrappers or spec.frame_skip > 1 or spec.frame_stack > 1:
         return False
     return registered_id(spec.source).vector_entry_point == "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
 
@@ -358,7 +396,8 @@ def can_be_copied(spec: EnvSpec) -> bool:
     """
     if spec.rules is not None or not isinstance(spec.source, str):
         return spec.rules is not None
-    return str(registered_id(spec.source).entry_point).startswith("gymnasium.")
+    parts = (str(registered_id(spec.source).entry_point), *spec.wrappers)
+    return all(part.startswith("gymnasium.") for part in parts)
 
 
 def registered_id(name: str) -> gym.envs.registration.EnvSpec:
@@ -396,25 +435,33 @@ def describe_spaces(
     Raises:
         ConfigError: DQN can't use these spaces; says why and what would fit.
     """
-    for space, place in ((observations, "observation_space"), (actions, "action_space")):
-        if of_old_gym(space):
-            raise ConfigError(no_space(space, place, name))
-    if not isinstance(actions, spaces.Discrete):
-        raise ConfigError(f"{name} has actions {actions}: {OTHER_FAMILIES}{multi_discrete_hint(actions)}")
-    if actions.start != 0:
-        raise ConfigError(f"{name} has actions {actions}: needs them to start at 0; wrap it in TransformAction")
+    if of_old_gym(observations):
+        raise ConfigError(no_space(observations, "observation_space", name))
+    action_dim = require_discrete(actions, name)
     if isinstance(observations, spaces.Dict | spaces.Tuple | spaces.Text | spaces.Graph | spaces.Sequence):
         kind = type(observations).__name__
-        way = "wrap it in gymnasium.wrappers.FlattenObservation"
-        if isinstance(observations, spaces.Dict) and any(mask in observations.spaces for mask in MASKS):
-            way = "beside the action_mask have one entry, with all that is seen"
-        raise ConfigError(f"{name} has {kind} observations: needs one array; {way}")
+        raise ConfigError(f"{name} has {kind} observations: needs numbers of a fixed shape; {way_for(observations)}")
     shape, dtype = observations.shape, observations.dtype
     if shape is None or dtype is None:
         raise ConfigError(f"{name} has observations {observations}: needs an array of a fixed shape")
     if 0 in shape:
         raise ConfigError(f"{name} has observations {observations}: needs at least one number to see")
-    return shape, dtype, int(actions.n)
+    return shape, dtype, action_dim
+
+
+def require_discrete(actions: spaces.Space[Any], name: str) -> int:
+    """Return the number of actions.
+
+    Raises:
+        ConfigError: DQN can't take them; says why and what would fit.
+    """
+    if of_old_gym(actions):
+        raise ConfigError(no_space(actions, "action_space", name))
+    if not isinstance(actions, spaces.Discrete):
+        raise ConfigError(f"{name} has actions {actions}: {way_for_actions(actions)}")
+    if actions.start != 0:
+        raise ConfigError(f"{name} has actions {actions}: needs them to start at 0; wrap it in TransformAction")
+    return int(actions.n)
 
 
 def bounds_of(observations: spaces.Space[Any], name: str) -> tuple[list[float], list[float]]:
@@ -427,10 +474,18 @@ def bounds_of(observations: spaces.Space[Any], name: str) -> tuple[list[float], 
     """
     if not isinstance(observations, spaces.Box) or observations.dtype == np.uint8:
         raise ConfigError(f"scale_observations: {name} has observations {observations}, which need no scaling")
+    bounds = bounds_where_given(observations)
+    if bounds is None:
+        raise ConfigError(f"scale_observations: the observations of {name} have no bounds to scale by: leave it out")
+    return bounds
+
+
+def bounds_where_given(observations: spaces.Box) -> tuple[list[float], list[float]] | None:
+    """Return what `bounds_of` does, or None where no number has two bounds."""
     low, high = (bound.astype(np.float64).reshape(-1) for bound in (observations.low, observations.high))
     bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED) & (low < high)
     if not bounded.any():
-        raise ConfigError(f"scale_observations: the observations of {name} have no bounds to scale by: leave it out")
+        return None
     return np.where(bounded, low, -1.0).tolist(), np.where(bounded, high, 1.0).tolist()
 
 
@@ -448,16 +503,47 @@ def seen_by_agent(observations: spaces.Space[Any], name: str, scale_observations
     Raises:
         ConfigError: they are to be scaled by their bounds, and have none.
     """
+    packed = packed_in(observations)
+    if packed is not None:
+        return {"state_parts": seen_parts(packed, name, scale_observations), **said_in(observations)}
     entries = {
         "state_bounds": bounds_of(observations, name) if scale_observations else None,
         "state_scale": None if scale_observations else scale_of(observations),
-        "discrete_start": vars(observations).get(DISCRETE_START),
+        **said_in(observations),
     }
     return {name: value for name, value in entries.items() if value is not None}
 
 
-def multi_discrete_hint(actions: spaces.Space[Any]) -> str:
-    """Say how several discrete actions can become one."""
-    if isinstance(actions, spaces.MultiDiscrete):
-        return f", or number the {int(np.prod(actions.nvec))} combinations in an ActionWrapper"
-    return ""
+def seen_parts(packed: Packed, name: str, scale_observations: bool) -> list[dict[str, Any]]:
+    """Return of each part of packed observations what an agent's config says of states, and where it stands.
+
+    Bytes and images keep their scale, whatever is asked for; so do parts without bounds.
+
+    Raises:
+        ConfigError: they are to be scaled by their bounds, and no part has any.
+    """
+    said = []
+    for part, space in zip(packed.layout.parts, packed.spaces, strict=True):
+        may_be_scaled = scale_observations and part.dtype != "uint8" and len(part.shape) < 3
+        bounds = bounds_where_given(space) if may_be_scaled else None
+        scale = {"state_scale": scale_of(space)} if bounds is None else {"state_bounds": bounds}
+        entries = {"path": list(part.path), "state_dim": list(part.shape), "dtype": part.dtype}
+        entries |= {**scale, **said_in(space)}
+        said.append({name: value for name, value in entries.items() if value is not None})
+    if scale_observations and not any("state_bounds" in entries for entries in said):
+        raise ConfigError(f"scale_observations: the observations of {name} have no bounds to scale by: leave it out")
+    return said
+
+
+def composition(observations: spaces.Space[Any]) -> tuple[int, ...] | Layout:
+    """Return what a state consists of: its shape, or the layout of its parts."""
+    packed = packed_in(observations)
+    return observations.shape or () if packed is None else packed.layout
+
+
+def widest_part(observations: spaces.Space[Any]) -> tuple[int, ...]:
+    """Return the shape of what has most dimensions in a state."""
+    packed = packed_in(observations)
+    if packed is None:
+        return observations.shape or ()
+    return max((part.shape for part in packed.layout.parts), key=len)

@@ -1,4 +1,4 @@
-"""What lies inside of an environment: its wrappers, who uses it, and what it keeps of the past."""
+"""Looking inside an environment: its wrappers, whether it is in use, and the running statistics it keeps."""
 
 import os
 import weakref
@@ -11,17 +11,17 @@ import gymnasium as gym
 
 __all__ = ["IN_USE", "InUse", "attribute_of", "layers_of", "method_of", "of_old_gym", "running_statistics"]
 
-INSIDE = ("env", "_env", "gym_env", "venv")  # attributes in which wrappers keep what they wrap
+INSIDE = ("env", "_env", "gym_env", "venv")  # attributes in which wrappers keep the wrapped environment
 SCALED_BY_STATISTICS = {
     "NormalizeObservation": ("observation",),
     "NormalizeReward": ("reward",),
     "VecNormalize": ("observation", "reward"),
 }
-STATISTICS = {"obs_rms": "observation", "return_rms": "reward", "ret_rms": "reward"}  # attributes that hold them
+STATISTICS = {"obs_rms": "observation", "return_rms": "reward", "ret_rms": "reward"}  # attributes for them
 
 
 def layers_of(env: Any) -> Iterator[Any]:
-    """Yield an environment, what it wraps, what that wraps, and so on."""
+    """Yield an environment and all environments it wraps, from the outside in."""
     seen: set[int] = set()
     while env is not None and id(env) not in seen:
         seen.add(id(env))
@@ -45,7 +45,7 @@ def attribute_of(thing: Any, name: str, otherwise: Any = None) -> Any:
 
 
 def method_of(env: Any, name: str) -> Callable[[], Any] | None:
-    """Return the outermost method of this name that needs no arguments, or None; a property is read by it."""
+    """Return the outermost method or property of this name that needs no arguments as a callable, or None."""
     for layer in layers_of(env):
         if isinstance(getattr(type(layer), name, None), property):
             return partial(getattr, layer, name)
@@ -59,7 +59,7 @@ def method_of(env: Any, name: str) -> Callable[[], Any] | None:
 
 
 def running_statistics(env: Any) -> dict[str, str]:
-    """Return which wrappers scale by what they have seen so far: of `observation` and of `reward`, by their class."""
+    """Return the classes of the wrappers that scale `observation` or `reward` by running statistics."""
     found: dict[str, str] = {}
     for layer in layers_of(env):
         kept = getattr(layer, "__dict__", {})
@@ -72,22 +72,22 @@ def running_statistics(env: Any) -> dict[str, str]:
 
 
 def of_old_gym(thing: Any) -> bool:
-    """True if an object's class, or one that it is made from, is of the package gym, which Gymnasium replaced."""
+    """True if an object's class or a base class is from the package gym, which Gymnasium replaced."""
     return any(kind.__module__.split(".")[0] == "gym" for kind in type(thing).__mro__)
 
 
 class InUse:
-    """Which objects are an environment in use, or a part of one, and whose."""
+    """Records which objects are part of an environment in use, and their owners."""
 
     def __init__(self) -> None:
         self._owners: dict[int, tuple[Callable[[], Any], weakref.ref[Any]]] = {}
         self._process = os.getpid()
 
     def claim(self, env: Any, owner: Any) -> Any:
-        """Let `owner` use an environment, until it is released or gone.
+        """Reserve an environment for `owner`, until it is released or the owner is gone.
 
         Returns:
-            What of it another one uses; None if all is free, and only then is it claimed.
+            The part of it that another owner uses; None if all of it is free, and only then is it claimed.
         """
         taken = self.used(env)
         if taken is None:
@@ -103,12 +103,12 @@ class InUse:
         return next((layer for layer in reversed(kept) if self._owners[id(layer)][0]() is layer), None)
 
     def release(self, owner: Any) -> None:
-        """Let others use what `owner` did."""
+        """Release everything reserved for `owner`."""
         self._owners = {key: (it, who) for key, (it, who) in self._owners.items() if who() is not owner}
 
 
 def reference(thing: Any) -> Callable[[], Any]:
-    """Return what gives the object as long as it is there; it is kept where it can't be referred to weakly."""
+    """Return a callable that gives the object while it exists; objects without weak references are kept alive."""
     try:
         return weakref.ref(thing)
     except TypeError:

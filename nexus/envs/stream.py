@@ -1,4 +1,4 @@
-"""The one place that knows autoreset: vector environments in, true transitions out."""
+"""The one place that handles autoreset: vector environments in, true transitions out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,55 +20,55 @@ from nexus.envs.workers import Workers
 
 __all__ = ["LONGEST", "Step", "TransitionStream"]
 
-LONGEST = 100_000  # steps of an episode; what has not ended by then never does
+LONGEST = 100_000  # steps; a longer episode is assumed never to end
 
 Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One vector step as it truly happened."""
+    """One vector step without autoreset artefacts."""
 
-    states: Array  # [E, *obs], what was acted on
+    states: Array  # [E, *obs], the states acted on
     actions: Array  # [E]
     rewards: Array  # [E]
-    next_states: Array  # [E, *obs], the last observation of an episode where it ended, never a reset one
+    next_states: Array  # [E, *obs], at the end of an episode its last observation, never a reset one
     terminated: Array  # [E] bool
     truncated: Array  # [E] bool
-    valid: Flags  # [E], False where an environment only reset itself: nothing was decided there
-    begins: Flags  # [E], True where `states` is no `next_states` of the step before: an episode begins
-    action_masks: Flags | None = None  # [E, A], the legal actions in `states`; None where no environment tells
-    next_action_masks: Flags | None = None  # [E, A], those in `next_states`
-    life_lost: Flags | None = None  # [E], where a lost life ends what is learned from, and the game goes on
+    valid: Flags  # [E], False where an environment only reset: no action was taken
+    begins: Flags  # [E], True where an episode begins: `states` is not the last step's `next_states`
+    action_masks: Flags | None = None  # [E, A], the legal actions in `states`; None without masks
+    next_action_masks: Flags | None = None  # [E, A], the legal actions in `next_states`
+    life_lost: Flags | None = None  # [E], where a lost life ends the learning episode and the game continues
 
     @property
     def terminal(self) -> Array:
-        """`[E]`, what learning takes for an end: terminated, or a life was lost where that counts."""
+        """`[E]`, where learning sees a terminal state: terminated, or a life was lost if that counts."""
         return self.terminated if self.life_lost is None else self.terminated | self.life_lost
 
 
 class TransitionStream:
-    """Step a Gymnasium vector environment and get its true transitions, whatever its autoreset mode.
+    """Steps a Gymnasium vector environment and returns its true transitions, in every autoreset mode.
 
-    - disabled: nothing resets by itself, so it is done here, each episode with a seed of its own. What is under way can
-      then be saved and brought back, and an episode of `longest` steps is truncated.
-    - same-step: the last observation is in `info["final_obs"]` and the reset one in its place.
+    - disabled: environments do not reset by themselves, so the stream resets them, with a new seed for each episode.
+      Episodes in progress can then be saved and restored, and an episode of `longest` steps is truncated.
+    - same-step: the last observation is in `info["final_obs"]` and the reset one takes its place.
     - next-step: the step after an end ignores its action and returns the reset state; that row is not valid.
 
-    Where the first `info` has an `action_mask`, `action_masks` `[E, A]` tells the legal actions in `states`.
+    If the first `info` has an `action_mask`, `action_masks` `[E, A]` holds the legal actions in `states`.
 
     Args:
-        env: the vector environment; its `metadata["autoreset_mode"]` says how it resets. Of one that says
-            `reseed_after`, an episode gets a seed only so many steps after the last one that did.
-        name: what errors call it; None takes its id or its class.
-        timeout: seconds for a step or a reset, of an environment whose copies are in processes of their own.
-        longest: steps after which an episode is truncated, where nothing else ends it.
-        reseed_after: as `env` would say it.
+        env: the vector environment; its `metadata["autoreset_mode"]` says how it resets. If it has `reseed_after`, an
+            episode gets a seed only that many steps after the last seeded one.
+        name: its name in errors; None uses its id or its class.
+        timeout: seconds for a step or a reset, for an environment whose copies run in separate processes.
+        longest: steps after which an episode is truncated if nothing else ends it.
+        reseed_after: overrides that of `env`.
 
     Raises:
-        EnvError: (`reset`, `step`) an environment raised an error, its process died or took too long, a reward or an
-            observation is no finite number or has another shape or dtype, or an action mask is impossible. Names the
-            environment, the copy, the seed that it was last given, and the steps since.
+        EnvError: (from `reset`, `step`) an environment raised an error, its process died or took too long, a reward or
+            an observation is not finite or has the wrong shape or dtype, or an action mask is invalid. The message
+            names the environment, the copy, its last seed, and the steps since.
     """
 
     def __init__(
@@ -90,22 +90,22 @@ class TransitionStream:
         self.calls = Workers(env, timeout, self._fault) if isinstance(env, AsyncVectorEnv) else env
         self.action_dim = int(getattr(env.single_action_space, "n", 0))
         self.begun = False
-        self.seed: int | None = None  # of all episodes
+        self.seed: int | None = None  # the seed of all episodes
         self.states: Array = np.empty(0)
         self.action_masks: Flags | None = None
-        self.cut = 0  # episodes that were truncated for their length
-        self.notices: list[str] = []  # what a user should know of the environment, and was not told yet
+        self.cut = 0  # episodes truncated for their length
+        self.notices: list[str] = []  # notices for the user, not yet shown
         self._noted: set[str] = set()
         self._log = EpisodeLog(env.num_envs, self.action_dim)
-        self._lengths = np.zeros(self.num_envs, np.int64)  # steps of the episodes under way
+        self._lengths = np.zeros(self.num_envs, np.int64)  # steps of the episodes in progress
         self._resetting = np.zeros(self.num_envs, bool)
         self._begins = np.ones(self.num_envs, bool)
-        self._given: Array = np.empty(0)  # the observations as they came last
-        self._named_seeds: Seeds = [None] * env.num_envs  # for errors: the last seed of each, and the steps since
+        self._given: Array = np.empty(0)  # the last observations, as returned
+        self._named_seeds: Seeds = [None] * env.num_envs  # for errors: the last seed of each copy
         self._since = np.zeros(self.num_envs, np.int64)
 
     def reset(self, seed: int | None = None) -> Array:
-        """Begin an episode everywhere and return the first states `[E, *obs]`."""
+        """Begin an episode in every environment and return the first states `[E, *obs]`."""
         self.begun, self.seed = True, seed
         self._log.numbers[:] = 0
         everywhere = np.ones(self.num_envs, bool)
@@ -156,16 +156,16 @@ class TransitionStream:
         )
 
     def _too_long(self, terminated: Flags, truncated: Flags) -> Flags:
-        """Return which episodes end `[E]` because they are too long, and nothing else ends them."""
+        """Return which episodes `[E]` end only because they are too long."""
         self._lengths += 1
-        if self.mode is not AutoresetMode.DISABLED:  # one alone can't be reset there
+        if self.mode is not AutoresetMode.DISABLED:  # a single one can't be reset there
             return np.zeros(self.num_envs, bool)
         too_long: Flags = (self._lengths >= self.longest) & ~(terminated | truncated)
         self.cut += int(too_long.sum())
         return too_long
 
     def _begin(self, which: Flags, seeded: Flags) -> tuple[Array, dict[str, Any]]:
-        """Reset some environments `[E]`, of these some with seeds; return the observations of all, and the infos."""
+        """Reset some environments `[E]`, some of them with seeds; return the observations of all, and the infos."""
         self._lengths[which] = 0
         self._begins = self._begins | which
         if self.mode is not AutoresetMode.DISABLED:
@@ -183,7 +183,7 @@ class TransitionStream:
         return self._taken(observations).copy(), info
 
     def _seeds(self, seeded: Flags) -> Seeds:
-        """Return the seed of the episode that begins in each of these `[E]`, None for the others."""
+        """Return the seeds of the episodes that begin in these environments `[E]`, None for the others."""
         numbers = self._log.numbers * self.num_envs + np.arange(self.num_envs)
         return [
             episode_seed(self.seed, int(number)) if wanted and self.seed is not None else None
@@ -191,23 +191,23 @@ class TransitionStream:
         ]
 
     def get_state(self) -> State:
-        """Return the episodes under way, from which `set_state` goes on; nothing before the first `reset`.
+        """Return the episodes in progress, for `set_state`; empty before the first `reset`.
 
         Raises:
-            ConfigError: they can't be reset one by one, or were not seeded.
+            ConfigError: environments can't be reset individually, or were not seeded.
         """
         if not self.begun:
             return {}
         if self.mode is not AutoresetMode.DISABLED or self.seed is None:
-            raise ConfigError("only episodes with seeds of their own can be saved: needs autoreset mode disabled")
+            raise ConfigError("only episodes with separate seeds can be saved: needs autoreset mode disabled")
         masks = {} if self.action_masks is None else {"action_masks": self.action_masks}
         own = {"seed": self.seed, "states": self.states, "begins": self._begins}
         return {**self._log.get_state(), **own, **masks, "episode_lengths": self._lengths.copy()}
 
     def set_state(self, state: State) -> Flags:
-        """Bring back what was under way; return where that failed `[E]`: there an episode begins.
+        """Restore the episodes in progress; return where that failed `[E]`: there a new episode begins.
 
-        It fails where the environment does not repeat itself from a seed and its actions.
+        It fails where an environment is not reproducible from a seed and its actions.
 
         Raises:
             RunError: something is missing or does not fit.
@@ -236,7 +236,7 @@ class TransitionStream:
         return strayed
 
     def _follow_masks(self, info: dict[str, Any], reset_info: dict[str, Any], terminated: Flags, done: Flags) -> Flags:
-        """Return the masks of the next states; keep those of the states that the next actions are for."""
+        """Return the masks of the next states; keep those of the states in which the next actions are taken."""
         if self.action_masks is None:
             copy = int(np.argmax(info.get(f"_{KEY}", 0)))
             raise self._fault(copy, f"got an {KEY} in its info, but there was none at reset: needs one there too")
@@ -255,12 +255,12 @@ class TransitionStream:
         return read_action_masks(info, needed, self.action_dim, self._fault)
 
     def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call the vector environment; what it raises, or can't stack of its copies' answers, is one clear error."""
+        """Call the vector environment, and turn what it raises, or fails to stack, into one clear error."""
         try:
             answer = function(*arguments, **options)
         except NexusError as error:
             copy = copy_in(error)
-            if copy is None:  # it says whose it is
+            if copy is None:  # the text names the copy
                 raise
             raise self._fault(copy, str(error)) from error
         except Exception as error:
@@ -271,19 +271,19 @@ class TransitionStream:
         return answer
 
     def pop_notices(self) -> list[str]:
-        """Return what a user should know of the environment; each is returned once."""
+        """Return notices for the user about the environment; each is returned once."""
         notices, self.notices = self.notices, []
         return notices
 
     def _note(self, notices: dict[str, Any]) -> None:
-        """Keep of each kind of notice the first one."""
+        """Keep the first notice of each kind."""
         for kind in notices:
-            if kind not in self._noted and not kind.startswith("_"):  # `_kind` says who gave one
+            if kind not in self._noted and not kind.startswith("_"):  # `_kind` marks which copies gave one
                 self._noted.add(kind)
                 self.notices.append(next(text for text in notices[kind] if text is not None))
 
     def _taken(self, observations: Array) -> Array:
-        """Return observations `[E, *obs]` that are as they should be, in memory that is not written to again."""
+        """Return validated observations `[E, *obs]` in memory that is not overwritten later."""
         require_shape(observations, self.shape, self.space.dtype, self._fault)
         require_finite(observations, self._fault)
         reused = np.may_share_memory(observations, self._given)
@@ -291,7 +291,7 @@ class TransitionStream:
         return observations.copy() if reused else observations
 
     def _last_of(self, final: Array, done: Flags) -> Array:
-        """Return the last observations of the episodes that ended; their shapes were not looked at yet."""
+        """Return the validated last observations of the episodes that ended."""
         for copy in np.flatnonzero(done):
             wrong = misshapen(final[copy], self.space)
             if wrong is not None:

@@ -1,4 +1,4 @@
-"""Environments in processes of their own: none is waited for for ever, and what goes wrong there is told here."""
+"""Environments in separate processes, with timeouts and with their errors reported in this process."""
 
 import multiprocessing
 import warnings
@@ -19,16 +19,16 @@ from nexus.envs.episodes import ACTIONS
 __all__ = ["Reporter", "Workers", "close_env"]
 
 FAULT = "nexus_fault"  # a key of info
-PATIENCE = 2.0  # seconds for processes to end before they are killed, or to be gone once they were
+PATIENCE = 2.0  # seconds for processes to end before they are killed, and to be gone afterwards
 
 
 class Reporter(gym.Wrapper[Any, Any, Any, Any]):
-    """Tells in `info` what went wrong: not every error can be sent to another process, and an observation of another
-    shape or dtype would be bent into shared memory without a word.
+    """Reports errors in `info`: not every error can be sent to another process, and shared memory would silently
+    accept an observation of the wrong shape or dtype.
     """
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset, or tell why not."""
+        """Reset, or report why that failed."""
         try:
             observation, info = self.env.reset(seed=seed, options=options)
             return self._checked(observation), info
@@ -36,7 +36,7 @@ class Reporter(gym.Wrapper[Any, Any, Any, Any]):
             return self._blank(), {FAULT: told(error)}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step, or tell why not."""
+        """Step, or report why that failed."""
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
             return self._checked(observation), reward, terminated, truncated, info
@@ -54,15 +54,15 @@ class Reporter(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class Workers:
-    """An `AsyncVectorEnv` that is given up as soon as one of its processes dies, or takes too long to answer.
+    """An `AsyncVectorEnv` that is abandoned as soon as one of its processes dies or takes too long to answer.
 
     Args:
-        env: whose copies are in processes.
-        timeout: seconds for all of them to answer a step or a reset; None for any time while they live.
-        fault: makes the error that names the copy.
+        env: the environment, whose copies run in processes.
+        timeout: seconds for all of them to answer a step or a reset; None waits as long as they live.
+        fault: makes an error that names the copy.
 
     Raises:
-        EnvError: (`reset`, `step`) a process died or did not answer, or its environment failed. All are ended then.
+        EnvError: (from `reset`, `step`) a process died or did not answer, or its environment failed; all are ended.
     """
 
     def __init__(self, env: AsyncVectorEnv, timeout: float | None, fault: Fault) -> None:
@@ -71,7 +71,7 @@ class Workers:
         self.fault = fault
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
-        """Reset the copies and wait for them: for as long as it takes, where they are to play actions at once."""
+        """Reset the copies and wait for them, without a timeout if they replay actions."""
         timeout = None if ACTIONS in (options or {}) else self.timeout
         return self._ask(partial(self.env.reset_async, seed, options), self.env.reset_wait, timeout)
 
@@ -87,7 +87,7 @@ class Workers:
             raise self._given_up(*self._silent()) from None
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             dead = self._dead()
-            if dead is None:  # the environment raised it
+            if dead is None:  # raised by the environment itself
                 raise
             raise self._given_up(*dead) from error
         info = answer[-1]
@@ -104,11 +104,11 @@ class Workers:
         return (silent[0] if silent else None), f"gave no answer within {self.timeout:g} s"
 
     def _dead(self, wait: float = PATIENCE) -> tuple[int, str] | None:
-        """Return the first copy whose process is gone, and how it ended."""
+        """Return the first copy whose process has ended, and how it ended."""
         gone = connection.wait([process.sentinel for process in self.env.processes], wait)
         for copy, process in enumerate(self.env.processes):
             if process.sentinel in gone:
-                process.join(PATIENCE)  # its exit code comes a moment later
+                process.join(PATIENCE)  # its exit code arrives a moment later
                 code = process.exitcode or 0
                 how = f"was killed by {Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 return copy, f"lost its process, which {how}"
@@ -120,18 +120,18 @@ class Workers:
 
 
 def close_env(env: VectorEnv[Any, Any, Any], *, at_once: bool = False) -> None:
-    """Close a vector environment; of one in processes, those that don't end soon are killed."""
+    """Close a vector environment; worker processes that don't end soon are killed."""
     plain = env.unwrapped
     if not isinstance(plain, AsyncVectorEnv):
         env.close()
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an answer may still be awaited where a signal ended the run
+        warnings.simplefilter("ignore")  # an answer may still be pending if a signal ended the run
         if not at_once:
             try:
                 env.close(timeout=PATIENCE)
                 return
-            except (Exception, KeyboardInterrupt):  # a process is gone, or tells of the Ctrl-C that reached it too
+            except (Exception, KeyboardInterrupt):  # a process is gone, or reports the Ctrl-C that also reached it
                 pass
         for process in plain.processes:
             process.kill()
@@ -140,4 +140,4 @@ def close_env(env: VectorEnv[Any, Any, Any], *, at_once: bool = False) -> None:
         try:
             env.close(terminate=True)
         except (Exception, KeyboardInterrupt):
-            plain.closed = True  # nothing is left that could be closed
+            plain.closed = True  # there is nothing left to close

@@ -1,30 +1,34 @@
-"""Wrappers that Gymnasium lacks."""
+"""Wrappers that are not in Gymnasium."""
 
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from nexus.envs.action_masks import KEY
+from nexus.envs.packing import packed_in
 
 __all__ = ["FrameSkip"]
 
+Flags = NDArray[np.bool_]
+
 
 class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
-    """Repeat each action and sum the rewards; of images show the maximum of the last two raw frames.
+    """Repeats each action and sums the rewards; images are the maximum of the last two raw frames.
 
-    The maximum undoes the flicker of consoles that draw some sprites on every other frame (Mnih et al. 2015).
+    The maximum removes the flicker of consoles that draw some sprites only on every other frame (Mnih et al. 2015).
 
     Args:
         env: the environment.
-        skip: times each action is repeated; fewer where the episode ends, or where the action becomes illegal.
+        skip: number of repeats; fewer if the episode ends or the action becomes illegal.
     """
 
     def __init__(self, env: gym.Env[Any, Any], skip: int) -> None:
         super().__init__(env)
         self.skip = skip
-        space = env.observation_space
-        self.max_of_two = space.dtype == np.uint8 and len(space.shape or ()) >= 2
+        self.pictures = pictures_in(env.observation_space)
+        self.max_of_two = bool(np.any(self.pictures))
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Repeat `action` up to `skip` times."""
@@ -38,11 +42,20 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
             if terminated or truncated or became_illegal(action, info):
                 break
         if self.max_of_two and previous is not None:
-            observation = np.maximum(previous, observation)
+            observation = np.where(self.pictures, np.maximum(previous, observation), observation)
         return observation, total, terminated, truncated, info
 
 
+def pictures_in(space: gym.Space[Any]) -> Flags:
+    """Return what of a state is images: all or nothing, or of packed states some of the bytes `[N]`."""
+    packed = packed_in(space)
+    if packed is None:
+        return np.array(space.dtype == np.uint8 and len(space.shape or ()) >= 2)
+    are = [np.full(part.nbytes, part.dtype == "uint8" and len(part.shape) >= 2) for part in packed.layout.parts]
+    return np.concatenate(are)
+
+
 def became_illegal(action: Any, info: dict[str, Any]) -> bool:
-    """True if there is a mask, and it forbids the action."""
+    """True if there is a mask and it forbids the action."""
     mask = info.get(KEY)
     return mask is not None and int(action) < len(mask) and not mask[int(action)]

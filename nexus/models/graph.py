@@ -1,42 +1,43 @@
-"""An update as a CUDA graph: recorded once, then launched as one piece, where Python would launch a hundred kernels."""
+"""An update as a CUDA graph: recorded once, then launched as one piece instead of a hundred kernels from Python."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from nexus.core.errors import warn
+
 __all__ = ["Captured", "Recorder", "Recording", "record"]
 
 Inputs = Mapping[str, Tensor]
 Result = TypeVar("Result", bound=tuple[Any, ...])
-WARM_UP = 3  # runs before recording, in which libraries choose their kernels and make their workspaces
-DIFFERENCE = 1e-3  # between record and eager result that rounding explains, of the result's norm
-# The same for what is changed. Adam's first step is as long as its step size whatever the gradient's length, so that
-# rounding may turn the sign of a weight's step where its gradient is next to nothing.
+WARM_UP = 3  # runs before recording, in which libraries choose kernels and allocate workspaces
+DIFFERENCE = 1e-3  # allowed between recorded and eager result due to rounding, relative to the result's norm
+# The same for changed tensors. The length of Adam's first step is its step size whatever the gradient's length, so
+# rounding may flip the sign of a weight's step where its gradient is almost zero.
 CHANGE_DIFFERENCE = 0.1
 
 
 class Recording(NamedTuple):
-    """What was recorded: how to run it again, and where it leaves its results."""
+    """A recording: how to replay it, and where it leaves its results."""
 
     replay: Callable[[], None]
     results: Sequence[Tensor]
 
 
 class Recorder(Protocol):
-    """Records a function without arguments; what it draws comes from `generators`."""
+    """Records a function without arguments; its random draws come from `generators`."""
 
     def __call__(self, function: Callable[[], Sequence[Tensor]], generators: Sequence[torch.Generator]) -> Recording:
-        """Return the recording; it has not been replayed yet."""
+        """Return the recording, not yet replayed."""
 
 
 def record(function: Callable[[], Sequence[Tensor]], generators: Sequence[torch.Generator]) -> Recording:
-    """Record what a function launches on the current CUDA device.
+    """Record the operations that a function launches on the current CUDA device.
 
     Raises:
-        RuntimeError: it does what a graph can't hold, such as waiting for the device.
+        RuntimeError: it does something a graph can't record, such as waiting for the device.
     """
     side, main = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
     side.wait_stream(main)
@@ -53,20 +54,20 @@ def record(function: Callable[[], Sequence[Tensor]], generators: Sequence[torch.
 
 
 class Captured(Generic[Result]):
-    """A function of named tensors, and of numbers, that is recorded at its first call and replayed from then on.
+    """A function of named tensors and of numbers, recorded at its first call and replayed from then on.
 
-    The first call runs the function as it is, too, and compares. Where the two differ, or the function can't be
-    recorded, a warning says so and every call runs it as it is; so does a call with other shapes than the first.
+    The first call also runs the function eagerly and compares. If the two differ, or the function can't be
+    recorded, a warning says so and every call runs eagerly; so does a call with shapes different from the first.
 
     Args:
-        function: takes a dictionary of tensors, and numbers after it, which are tensors `[]` of float32 in the
+        function: takes a dictionary of tensors, followed by numbers, which are tensors `[]` of float32 in the
             recording; returns a named tuple of tensors.
-        generators: all that it draws from.
-        changes: returns tensors by name that it changes in place; nothing else that it leaves behind is ever read.
-            Where they are other tensors than were recorded (`load_state_dict` of an optimizer makes new ones), it is
-            recorded anew.
+        generators: all generators it draws from.
+        changes: returns by name the tensors that it changes in place; nothing else that it leaves behind is ever read.
+            If these are not the recorded tensors (`load_state_dict` of an optimizer makes new ones), the function is
+            recorded again.
         recorder: how to record.
-        reads: returns tensors by name that it reads besides, which others may replace; then it is recorded anew, too.
+        reads: returns by name the other tensors that it reads; if one is replaced, the function is recorded again.
     """
 
     def __init__(
@@ -80,18 +81,18 @@ class Captured(Generic[Result]):
         self._function = function
         self._generators = generators
         self._changes = changes
-        self._changed: Mapping[str, Tensor] = {}  # what the recording changes
+        self._changed: Mapping[str, Tensor] = {}  # tensors that the recording changes
         self._reads = reads
-        self._read: list[tuple[int, torch.Size]] = []  # where what it reads lies; what was replaced is not kept alive
+        self._read: list[tuple[int, torch.Size]] = []  # addresses, which keep no replaced tensor alive
         self._recorder = recorder
-        self._given: dict[str, Tensor] = {}  # the memory that the recording reads
+        self._given: dict[str, Tensor] = {}  # the input memory of the recording
         self._given_numbers: list[Tensor] = []
         self._recording: Recording | None = None
         self._kind: Callable[..., Result]  # makes the named tuple
         self._eager = False
 
     def __call__(self, inputs: Inputs, *numbers: float) -> Result:
-        """Return the function's result, in memory of its own."""
+        """Return the function's result, in newly allocated memory."""
         if self._eager:
             return self._function(inputs, *numbers)
         changes, read = self._changes(), [(tensor.data_ptr(), tensor.shape) for tensor in self._reads().values()]
@@ -109,7 +110,7 @@ class Captured(Generic[Result]):
         return self._kept(self._recording.results)
 
     def _first(self, inputs: Inputs, *numbers: float) -> Result:
-        """Run the function, record it, replay it, and compare, all from the same weights and with the same draws."""
+        """Run the function, record it, replay it, and compare, all from the same weights with the same random draws."""
         before = self._state()
         expected = self._function(inputs, *numbers)
         after = self._state()
@@ -126,27 +127,27 @@ class Captured(Generic[Result]):
             trouble = trouble or difference(
                 moved(before.tensors, after.tensors), moved(before.tensors, self._changed), CHANGE_DIFFERENCE
             )
-        except RuntimeError as error:  # of CUDA, of its memory, or of what a graph can't hold
+        except RuntimeError as error:  # from CUDA, its memory, or something a graph can't record
             trouble = (str(error).splitlines() or [type(error).__name__])[0]
         if trouble is None:
             self._recording = recording
             return self._kept(recording.results)
-        warnings.warn(f"updates run without a CUDA graph: {trouble}", RuntimeWarning, stacklevel=4)
+        warn(f"updates run without a CUDA graph: {trouble}")
         self._eager, self._given, self._recording = True, {}, None
         self._restore(after)
         return expected
 
     def _kept(self, results: Sequence[Tensor]) -> Result:
-        """Return a copy: the next replay writes where this one did."""
+        """Return a copy: the next replay overwrites this memory."""
         return self._kind(result.clone() for result in results)
 
     def _state(self) -> "Moment":
-        """Return copies of all that a call changes."""
+        """Return copies of everything a call changes."""
         tensors = {name: tensor.detach().clone() for name, tensor in self._changed.items()}
         return Moment(tensors, [generator.get_state() for generator in self._generators])
 
     def _restore(self, moment: "Moment") -> None:
-        """Put everything back to a moment."""
+        """Restore everything to a saved moment."""
         with torch.no_grad():
             for name, tensor in self._changed.items():
                 tensor.copy_(moment.tensors[name])
@@ -155,24 +156,24 @@ class Captured(Generic[Result]):
 
 
 class Moment(NamedTuple):
-    """What a function's calls change, as it once was."""
+    """A copy of everything a function's calls change."""
 
     tensors: dict[str, Tensor]
     draws: list[Tensor]
 
 
 def shapes(tensors: Inputs) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """Return what a recording can't change about its inputs."""
+    """Return the properties of inputs that a recording fixes."""
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return by how much each tensor changed."""
+    """Return how much each tensor changed."""
     return {name: after[name].detach() - tensor for name, tensor in before.items()}
 
 
 def difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], allowed: float) -> str | None:
-    """Return what differs by more than the allowed part of its norm, or None."""
+    """Return the first tensor that differs by more than the allowed fraction of its norm, or None."""
     for name, one in expected.items():
         size, apart = (torch.linalg.vector_norm(tensor.double()) for tensor in (one, found[name] - one))
         if not apart <= allowed * size + 1e-8:  # written so that NaN is a difference

@@ -1,4 +1,4 @@
-"""Torsos `[B, *obs] -> [B, D]` and heads `[B, D] -> [B, A, N]` that networks are put together from."""
+"""Torsos `[B, *obs] -> [B, D]` and heads `[B, D] -> [B, A, N]`, the building blocks of networks."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,25 +27,25 @@ __all__ = [
 ]
 
 Bounds = tuple[Sequence[float], Sequence[float]]
-"""Lowest and highest value of each number of a state."""
+"""Lowest and highest value of each component of a state."""
 
 Span = tuple[float, float]
-"""Lowest and highest value of all numbers of a state."""
+"""Lowest and highest value over all components of a state."""
 
 
 class MLPTorso(nn.Module):
     """Fully connected layers with ReLU; a state of any shape is flattened and scaled.
 
     With `layer_norm` each layer is normalised before its ReLU (https://arxiv.org/abs/1607.06450), which keeps
-    values bounded where targets move fast (https://arxiv.org/abs/2407.04811).
+    values bounded when targets move fast (https://arxiv.org/abs/2407.04811).
 
     Args:
         state_shape: shape of one state.
         hidden_dim: units of each layer; also the number of features `D`.
-        hidden_layers: how many layers.
-        layer_norm: whether to normalise.
-        bounds: lowest and highest value of each number of a flattened state, to map them to [-1, 1].
-        span: of all numbers, to `scale` them by.
+        hidden_layers: number of layers.
+        layer_norm: whether to use layer norm.
+        bounds: lowest and highest value of each component of a flattened state, to map them to [-1, 1].
+        span: lowest and highest value over all components, for `scale`.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class MLPTorso(nn.Module):
 
 
 class ScaleToBounds(nn.Module):
-    """Map each number of a state from [low, high] to [-1, 1]: angles in radians then count as much as metres.
+    """Maps each component of a state from [low, high] to [-1, 1], so that radians and metres have the same range.
 
     Args:
-        low: `[D]`, the lowest value of each.
-        high: `[D]`, the highest; -1 and 1 leave a number as it is.
+        low: `[D]`, the lowest values.
+        high: `[D]`, the highest values; -1 and 1 leave a component unchanged.
     """
 
     gain: Tensor  # [D]
@@ -91,7 +91,7 @@ class ScaleToBounds(nn.Module):
         super().__init__()
         lowest, highest = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
         gain = 2 / (highest - lowest)
-        # Not persistent: what follows from the arguments is not saved.
+        # Not persistent: derived from the arguments.
         self.register_buffer("gain", gain.float(), persistent=False)
         self.register_buffer("shift", (-1 - lowest * gain).float(), persistent=False)
 
@@ -101,17 +101,17 @@ class ScaleToBounds(nn.Module):
 
 
 LinearFactory = Callable[[int, int], nn.Module]
-"""Makes a layer from its numbers of inputs and outputs: `nn.Linear`, or one with noise."""
+"""Makes a layer from its numbers of inputs and outputs: `nn.Linear`, or a noisy one."""
 
 
 class Head(nn.Module):
-    """One layer to `N` numbers per action.
+    """One layer with `N` outputs per action.
 
     Args:
         features: `D`.
         action_dim: `A`.
         atoms: `N`, 1 for a plain Q-value.
-        linear: what makes the layer.
+        linear: makes the layer.
     """
 
     def __init__(self, features: int, action_dim: int, atoms: int = 1, linear: LinearFactory = nn.Linear) -> None:
@@ -129,16 +129,16 @@ class NoisyLinear(nn.Module):
     """A linear layer with learned noise on each of its weights, factorised (https://arxiv.org/abs/1706.10295).
 
     Weights are μ + σ ⊙ f(e_out) f(e_in)ᵀ with f(e) = sgn(e) √|e| and e from N(0, 1): one number for each input and
-    each output in place of one for each weight. A draw holds until the next `resample`; in evaluation the weights
-    are μ alone. The noise is no parameter and is not saved.
+    each output instead of one for each weight. A draw is used until the next `resample`; in evaluation the weights
+    are μ alone. The noise is not a parameter and is not saved.
 
     Args:
-        in_features: inputs.
-        out_features: outputs.
-        sigma0: σ at the start, times the root of the number of inputs.
+        in_features: number of inputs.
+        out_features: number of outputs.
+        sigma0: initial σ times the square root of the number of inputs.
 
     Raises:
-        ConfigError: `sigma0` is below 0 or no number.
+        ConfigError: `sigma0` is negative or not a number.
     """
 
     noise: Tensor
@@ -154,7 +154,7 @@ class NoisyLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features).uniform_(-bound, bound))
         self.weight_sigma = nn.Parameter(torch.full((out_features, in_features), sigma0 * bound))
         self.bias_sigma = nn.Parameter(torch.full((out_features,), sigma0 * bound))
-        # f(e) of the inputs, then of the outputs: in one buffer, so that a draw is three operations.
+        # f(e) of the inputs, then of the outputs, in one buffer, so that a draw takes three operations.
         self.register_buffer("noise", torch.empty(in_features + out_features), persistent=False)
         self.register_buffer("_root", torch.empty(in_features + out_features), persistent=False)
         self.resample(None)
@@ -163,17 +163,17 @@ class NoisyLinear(nn.Module):
     def resample(self, generator: torch.Generator | None) -> None:
         """Draw fresh noise in place.
 
-        It must not come between a forward pass and its backward pass, which still needs the old noise.
+        Do not call it between a forward pass and its backward pass, which still needs the old noise.
 
         Args:
-            generator: on the device of the layer; None takes torch's own.
+            generator: generator on the layer's device; None uses torch's default.
         """
         self.noise.normal_(generator=generator)
         torch.abs(self.noise, out=self._root).sqrt_()
         torch.copysign(self._root, self.noise, out=self.noise)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`[..., in_features] -> [..., out_features]`, all rows with the same noise."""
+        """`[..., in_features] -> [..., out_features]`, with the same noise for all rows."""
         if not self.training:
             return F.linear(features, self.weight, self.bias)
         noise_in, noise_out = self.noise[: self.in_features], self.noise[self.in_features :]
@@ -193,7 +193,7 @@ def resample_noise(module: nn.Module, generator: torch.Generator | None) -> bool
     """Draw fresh noise for each of `noisy_layers`.
 
     Returns:
-        Whether there was any.
+        True if there were any.
     """
     noisy = noisy_layers(module)
     for layer in noisy:
@@ -203,9 +203,9 @@ def resample_noise(module: nn.Module, generator: torch.Generator | None) -> bool
 
 @contextmanager
 def in_mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
-    """Let each of these modules, and none below it, train or evaluate; each mode is put back afterwards."""
+    """Set the mode of each of these modules, not of their children, and restore it afterwards."""
     changed = [vars(module) for module in modules if module.training is not training]
-    for attributes in changed:  # an `nn.Module` takes a microsecond to set one itself
+    for attributes in changed:  # setting an attribute on an `nn.Module` takes a microsecond
         attributes["training"] = training
     try:
         yield
@@ -216,7 +216,7 @@ def in_mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
 
 @contextmanager
 def awake(noisy: Sequence[NoisyLinear], generator: torch.Generator | None) -> Iterator[None]:
-    """Let noisy layers use a fresh draw of their noise, whatever `eval` said of them."""
+    """Let noisy layers use a fresh draw of their noise, even in evaluation mode."""
     with in_mode(noisy, True):
         for layer in noisy:
             layer.resample(generator)
@@ -224,13 +224,13 @@ def awake(noisy: Sequence[NoisyLinear], generator: torch.Generator | None) -> It
 
 
 def scale(states: Tensor, span: Span | None = None) -> Tensor:
-    """Return float32, a span mapped to [0, 1]; without one, bytes over 255 and everything else as it is."""
+    """Return float32, with the span mapped to [0, 1]; without a span, bytes are divided by 255 and others unchanged."""
     if span is None:
         if states.dtype != torch.uint8:
             return states.float()
         span = (0, 255)
     low, high = span
-    numbers = states.clone() if states.dtype == torch.float32 else states.float()  # in memory of their own
+    numbers = states.clone() if states.dtype == torch.float32 else states.float()  # never the caller's memory
     if low != 0:
         numbers.sub_(low)
     return numbers.div_(high - low)
@@ -240,7 +240,7 @@ def flatten_parameters(module: nn.Module) -> Tensor:
     """Move all parameters into one buffer and make each a view of it.
 
     Clipping, the optimizer, the copy to the target and Polyak averaging are then one operation each.
-    Call it after `module.to(device)`: moving a module afterwards would cut the views off.
+    Call it after `module.to(device)`: moving the module afterwards would break the views.
 
     Returns:
         `[P]`, all parameters in the order of `module.parameters()`; writing to it writes to the module.

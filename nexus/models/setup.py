@@ -1,31 +1,26 @@
-"""What stands before an agent: reading its shapes and its states, finding its device, compiling its update."""
+"""Preparing an agent: reading its shapes, choosing its device, compiling its update."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from nexus.core import ConfigError
-from nexus.core.config import convert
-from nexus.core.types import Array
+from nexus.core.checked import convert
 from nexus.models.layers import Bounds, Span
 
-__all__ = ["compiled", "pop_bounds", "pop_dims", "pop_discrete_start", "pop_scale", "resolve_device", "states_of"]
-
-
-FOR_TORCH: tuple[Literal["C", "W"], ...] = ("C", "W")  # what it asks of an array whose memory it shares
+__all__ = ["compiled", "pop_bounds", "pop_dims", "pop_scale", "resolve_device", "shape_in"]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile forward and backward into one graph.
 
     Raises:
-        ConfigError: this torch can't take a gradient inside a compiled graph.
+        ConfigError: this torch can't compute a gradient inside a compiled graph.
     """
-    import torch._dynamo as dynamo  # costs a second, so only who compiles pays
+    import torch._dynamo as dynamo  # takes a second, so import it only to compile
 
     if not hasattr(dynamo.config, "trace_autograd_ops"):
         raise ConfigError(f"compile = True needs torch 2.13 or newer, found {torch.__version__}")
@@ -34,20 +29,25 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def pop_dims(settings: dict[str, Any]) -> tuple[tuple[int, ...], int]:
-    """Take `state_dim` and `action_dim` out of an agent's config."""
+    """Pop `state_dim` and `action_dim` from an agent's config."""
     for key in ("state_dim", "action_dim"):
         if key not in settings:
             raise ConfigError(f"an agent's config needs {key!r}, got only {', '.join(settings) or 'an empty one'}")
     state_dim, action_dim = settings.pop("state_dim"), convert("action_dim", settings.pop("action_dim"), int)
-    sizes = state_dim if isinstance(state_dim, list | tuple | np.ndarray) else [state_dim]
-    state_shape = tuple(convert("state_dim", size, int) for size in sizes)
+    state_shape = shape_in(state_dim)
     if min(*state_shape, action_dim, 1) < 1:
         raise ConfigError(f"state_dim = {state_dim}, action_dim = {action_dim}: needs sizes of at least 1")
     return state_shape, action_dim
 
 
+def shape_in(state_dim: Any) -> tuple[int, ...]:
+    """Return the shape that `state_dim` gives, as a number or as sizes."""
+    sizes = state_dim if isinstance(state_dim, list | tuple | np.ndarray) else [state_dim]
+    return tuple(convert("state_dim", size, int) for size in sizes)
+
+
 def pop_bounds(settings: dict[str, Any], state_shape: tuple[int, ...]) -> Bounds | None:
-    """Take `state_bounds` out of an agent's config, if they are there."""
+    """Pop `state_bounds` from an agent's config, if present."""
     if settings.get("state_bounds") is None:
         settings.pop("state_bounds", None)
         return None
@@ -62,7 +62,7 @@ def pop_bounds(settings: dict[str, Any], state_shape: tuple[int, ...]) -> Bounds
 
 
 def pop_scale(settings: dict[str, Any], bounds: Bounds | None) -> Span | None:
-    """Take `state_scale` out of an agent's config, if it is there."""
+    """Pop `state_scale` from an agent's config, if present."""
     scale = settings.pop("state_scale", None)
     if scale is None:
         return None
@@ -74,116 +74,52 @@ def pop_scale(settings: dict[str, Any], bounds: Bounds | None) -> Span | None:
     raise ConfigError(f"state_scale = {scale}: needs two finite numbers, low < high")
 
 
-def pop_discrete_start(settings: dict[str, Any], state_shape: tuple[int, ...]) -> int | None:
-    """Take `discrete_start` out of an agent's config, if it is there."""
-    start = settings.pop("discrete_start", None)
-    if start is None:
-        return None
-    if not isinstance(start, int):
-        raise ConfigError(f"discrete_start = {start!r}: needs a whole number")
-    if len(state_shape) != 1:
-        raise ConfigError(f"discrete_start = {start}: needs states of shape (n,), got {state_shape}")
-    return start
-
-
-def states_of(given: Any, shape: tuple[int, ...], discrete_start: int | None = None, many: bool = True) -> Array:
-    """Return what somebody observed as states that a network takes: one `[*obs]`, or many `[E, *obs]`.
-
-    Numbers of any type are taken, and lists of them: bytes stay bytes, all others become float32.
-
-    Args:
-        given: what was observed.
-        shape: of one state.
-        discrete_start: the first number where the environment observes whole numbers, which are taken for the one-hot
-            states that they stand for: one alone, or many in a row.
-        many: whether there may be many.
-
-    Raises:
-        ConfigError: these are no numbers, or not finite, or of another shape; says what would fit.
-    """
-    numbers = array_of(given, shape)
-    if discrete_start is not None and numbers.dtype.kind in "iu" and numbers.ndim <= int(many):
-        numbers = one_hot(numbers, discrete_start, shape[0])
-    if numbers.shape != shape and not (many and numbers.ndim and numbers.shape[1:] == shape):
-        raise ConfigError(misfit(numbers.shape, shape, discrete_start, many))
-    states: Array = np.require(numbers, requirements=FOR_TORCH)
-    if states.dtype == np.uint8:
-        return states
-    with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite
-        states = np.require(states, np.float32, FOR_TORCH)
-    if not np.isfinite(states).all():
-        raise ConfigError(f"observation holds {states[~np.isfinite(states)][0]}: needs finite numbers")
-    return states
-
-
-def array_of(given: Any, shape: tuple[int, ...]) -> Array:
-    """Return numbers as an array, or raise `ConfigError` that says what they are instead."""
-    if isinstance(given, tuple) and given and isinstance(given[-1], Mapping):
-        call, way = ("reset", "env.reset()[0]") if len(given) == 2 else ("step", "its first part")
-        raise ConfigError(f"observation is all that env.{call}() returned: pass {way}")
-    try:
-        array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
-    except ValueError:  # lists of different lengths
-        array = np.empty(0, object)
-    if array.dtype.kind not in "biuf":
-        kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
-        raise ConfigError(f"observation of type {kind}: needs numbers of shape {shape}")
-    return array
-
-
-def one_hot(numbers: Array, start: int, count: int) -> Array:
-    """Return `[..., count]` float32, 1 where a number counted from `start` points.
-
-    Raises:
-        ConfigError: a number points nowhere.
-    """
-    places = numbers.astype(np.int64) - start
-    astray = numbers[(places < 0) | (places >= count)]
-    if astray.size:
-        raise ConfigError(f"observation {astray.flat[0]}: needs a whole number from {start} to {start + count - 1}")
-    states: Array = np.eye(count, dtype=np.float32)[places]
-    return states
-
-
-def misfit(given: tuple[int, ...], shape: tuple[int, ...], discrete_start: int | None, many: bool) -> str:
-    """Say that an observation has another shape than a state, and what would fit."""
-    said = f"observation of shape {given}: needs {shape}"
-    if many:
-        said += f", or {('E', *shape)} for E of them".replace("'E'", "E")
-    elif given[1:] == shape:
-        return f"{said}; for many there is predict"
-    if discrete_start is not None:
-        said += f", or whole numbers from {discrete_start} to {discrete_start + shape[0] - 1}"
-    return said + way_out(given, shape)
-
-
-def way_out(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """Return what makes an array fit that looks as if it were meant: its axes moved, or its numbers regrouped."""
-    like = np.broadcast_to(0, given)  # of that shape, in no memory
-    for place, axes in (("last", (-1, -3)), ("first", (-3, -1))):
-        if len(given) >= len(shape) >= 3 and np.moveaxis(like, *axes).shape[-len(shape) :] == shape:
-            return f"; its channels are {place}: pass np.moveaxis(x, {axes[0]}, {axes[1]})"
-    states, rest = divmod(math.prod(given), math.prod(shape))
-    in_order = len(given) == 1 or given[len(given) - len(shape) :] == shape
-    if states == 1 and not rest and (in_order or sides_of(given) == sides_of(shape)):
-        return f"; pass x.reshape({shape})"
-    if states > 1 and not rest and in_order:
-        return f"; for {states} pass x.reshape({(-1, *shape)})"
-    return ""
-
-
-def sides_of(shape: tuple[int, ...]) -> list[int]:
-    """Return the sides that are longer than 1."""
-    return [side for side in shape if side > 1]
-
-
 def resolve_device(name: str, state_shape: tuple[int, ...]) -> torch.device:
-    """Return the device; `auto` is the CPU for vectors (a small network waits more than it computes on a GPU)."""
+    """Return the device; `auto` is the CPU for vectors (on a GPU a small network waits more than it computes).
+
+    Raises:
+        ConfigError: there is no such device, or it can't be used; names those that can.
+    """
     if name == "auto":
         return torch.device("cuda" if len(state_shape) >= 3 and torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise ConfigError(f"device = {name!r} is not to be had here: try auto, cpu, cuda or mps") from None
+    except RuntimeError:
+        raise ConfigError(f"device = {name!r}: needs {one_of(devices_here())}") from None
+    try:
+        torch.zeros(1, device=device).item()  # read, since `meta` takes everything and holds nothing
+    except Exception as error:  # a kind of device that torch knows by name alone raises anything
+        raise ConfigError(f"device = {name!r} {why_not(device, error)}") from None
     return device
+
+
+def devices_here() -> list[str]:
+    """Return what a device may be called on this machine."""
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    numbered = [f"cuda:{number}" for number in range(cuda)] if cuda > 1 else []
+    return [
+        "auto",
+        "cpu",
+        *(["cuda"] if cuda else []),
+        *numbered,
+        *(["mps"] if torch.backends.mps.is_available() else []),
+    ]
+
+
+def why_not(device: torch.device, error: Exception) -> str:
+    """Say why a device can't be used, and what can."""
+    ways = one_of(devices_here())
+    if device.type != "cuda":
+        return f"is not available on this machine: use {ways}"
+    if torch.cuda.is_available():
+        if (device.index or 0) < torch.cuda.device_count():
+            return f"can't be used: {str(error).splitlines()[0]}; use cpu"
+        return f"is not available: this machine has only {torch.cuda.device_count()} of them; use {ways}"
+    built = torch.version.cuda is not None or torch.version.hip is not None
+    why = "torch finds no GPU that CUDA can use" if built else "this torch was built without CUDA"
+    return f"is not available: {why}; use {ways}"
+
+
+def one_of(names: list[str]) -> str:
+    """Return `a, b or c`."""
+    return f"{', '.join(names[:-1])} or {names[-1]}"

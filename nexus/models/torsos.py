@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nexus.core import AgentConfig, ConfigError
+from nexus.core import ConfigError
+from nexus.core.settings import NetworkSettings
 from nexus.models.layers import Bounds, MLPTorso, Span, scale
 
 __all__ = [
@@ -33,9 +34,9 @@ WIDTHS = {
     "nips_cnn": 256,
     "impala_cnn": 256,
     "minatar_cnn": 128,
-}  # of the last layer, if not told
-BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")  # processors with one of them multiply bfloat16 faster than float32
-SMALLEST = {"nature_cnn": 36, "nips_cnn": 20, "impala_cnn": 8, "minatar_cnn": 3}  # the least side of an image
+}  # of the last layer, by default
+BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")  # processors with one of these multiply bfloat16 faster than float32
+SMALLEST = {"nature_cnn": 36, "nips_cnn": 20, "impala_cnn": 8, "minatar_cnn": 3}  # the smallest side of an image
 
 
 Place = Literal["first", "last"]
@@ -43,19 +44,19 @@ Channels = Literal["auto", "first", "last"]
 
 
 class ImageForm(NamedTuple):
-    """How states are read as images."""
+    """How states are interpreted as images."""
 
-    shape: tuple[int, int, int]  # C, H, W; the channels of a stack's images joined
-    channels: Place  # of an image, among the last three axes of a state
-    guessed: bool  # the shape leaves it open, and nobody said it
+    shape: tuple[int, int, int]  # C, H, W, with the channels of a stack's images concatenated
+    channels: Place  # position of the channels among the last three axes of a state
+    guessed: bool  # neither the shape nor a setting determines it
 
 
 def image_form(state_shape: tuple[int, ...], channels: Channels = "auto") -> ImageForm:
-    """Return how states of a shape are read as images; those of a stack (`[S, C, H, W]`) become `S · C` channels.
+    """Return how states of a shape are interpreted as images; a stack (`[S, C, H, W]`) becomes `S · C` channels.
 
     Args:
         state_shape: shape of one state, of 3 or 4 dimensions.
-        channels: whether the last three of them are `[C, H, W]` or `[H, W, C]`; `auto` for what they look like.
+        channels: whether the last three of them are `[C, H, W]` or `[H, W, C]`; `auto` infers it from the shape.
     """
     *stack, first, middle, last = state_shape
     place, guessed = found_channels(first, middle, last) if channels == "auto" else (channels, False)
@@ -64,10 +65,10 @@ def image_form(state_shape: tuple[int, ...], channels: Channels = "auto") -> Ima
 
 
 def found_channels(first: int, middle: int, last: int) -> tuple[Place, bool]:
-    """Return where three axes seem to have the channels, and whether that is a guess.
+    """Return the likely position of the channels among three axes, and whether it is a guess.
 
-    Two equal axes beside each other are the sides. A cube is taken for `[H, W, C]`, as Gymnasium, MiniGrid and MinAtar
-    have images.
+    Two equal adjacent axes are the sides. A cube is taken to be `[H, W, C]`, the layout of Gymnasium, MiniGrid and
+    MinAtar.
     """
     if first == middle != last:
         return "last", False
@@ -77,22 +78,22 @@ def found_channels(first: int, middle: int, last: int) -> tuple[Place, bool]:
 
 
 def channels_before(state_shape: tuple[int, ...]) -> Channels:
-    """Return where agents from before there was a setting for it found their channels: on the shorter end, or first."""
+    """Return where agents older than the setting found their channels: at the shorter end, or first."""
     if len(state_shape) not in (3, 4):
         return "auto"
     return "last" if state_shape[-1] < state_shape[-3] else "first"
 
 
 class Images(nn.Module):
-    """Bring images to `[B, C, H, W]`, and by `scale` to [0, 1]: by `span`, or without one all bytes and nothing else.
+    """Brings images to `[B, C, H, W]` and scales them to [0, 1]: by `span`, or without a span only bytes.
 
-    `image_form` says how a state is read. On a CPU the numbers of one pixel lie together in memory, whatever the shape
-    says: convolutions, and most of all their gradients, take less time so. Where `standardize` is set, each image has
-    mean 0 and deviation 1 in place of [0, 1].
+    `image_form` determines how a state is interpreted. On a CPU the memory layout is channels last, which makes
+    convolutions, and above all their gradients, faster. If `standardize` is set, each image has mean 0 and standard
+    deviation 1 instead of the range [0, 1].
 
     Args:
         state_shape: shape of one state, of 3 or 4 dimensions.
-        channels: where an image has them.
+        channels: position of the channels of an image.
     """
 
     def __init__(self, state_shape: tuple[int, ...], channels: Channels = "auto") -> None:
@@ -104,22 +105,22 @@ class Images(nn.Module):
         self.standardize = False
 
     def forward(self, states: Tensor) -> Tensor:
-        """`[..., *obs] -> [B, C, H, W]`, everything before a state as one batch."""
+        """`[..., *obs] -> [B, C, H, W]`, with all leading axes flattened into the batch."""
         if self.channels_last:
             states = states.movedim(-1, -3)
         images = states.reshape(-1, *self.shape)
         if images.is_cpu and not images.is_contiguous(memory_format=torch.channels_last):
-            # Faster than `contiguous(memory_format=...)`, and while a byte is still one.
+            # Faster than `contiguous(memory_format=...)`, and done while the data are still bytes.
             images = torch.stack(images.unbind(1), -1).movedim(-1, 1)
         images = scale(images, self.span)
         return standardized(images) if self.standardize else images
 
 
 def standardized(images: Tensor) -> Tensor:
-    """Return each of `[B, C, H, W]` with mean 0 and deviation 1, all its channels together; an even one becomes 0."""
+    """Return each image of `[B, C, H, W]` with mean 0 and deviation 1 over all channels; a uniform one becomes 0."""
     if images.is_contiguous():
         return F.layer_norm(images, images.shape[1:])
-    pixels = images.movedim(1, -1)  # as they lie in memory on a CPU
+    pixels = images.movedim(1, -1)  # the memory layout on a CPU
     return F.layer_norm(pixels, pixels.shape[1:]).movedim(-1, 1)
 
 
@@ -129,16 +130,16 @@ class ConvolutionalTorso(nn.Module):
     On devices in `bfloat16_on` these layers compute in bfloat16. Weights, features and all that follows stay float32.
 
     Args:
-        images: what reads the states.
-        convolutions: from `[B, C, H, W]` to any shape behind `B`.
+        images: prepares the states.
+        convolutions: from `[B, C, H, W]` to `[B, ...]`.
         features: `D`, units of the fully connected layer.
-        layer_norm: whether to normalise that layer before its ReLU.
+        layer_norm: whether to use layer norm before its ReLU.
     """
 
     def __init__(self, images: Images, convolutions: nn.Module, features: int, layer_norm: bool = False) -> None:
         super().__init__()
         self.images = images
-        self.bfloat16_on: tuple[str, ...] = ()  # types of devices
+        self.bfloat16_on: tuple[str, ...] = ()  # device types
         self.convolutions = convolutions
         with torch.no_grad():
             outputs = convolutions(torch.zeros(1, *self.images.shape)).numel()
@@ -159,7 +160,7 @@ class ConvolutionalTorso(nn.Module):
 def nature_cnn(
     state_shape: tuple[int, ...], features: int = 512, layer_norm: bool = False, channels: Channels = "auto"
 ) -> ConvolutionalTorso:
-    """Return the three convolutions of https://doi.org/10.1038/nature14236 and a layer of 512."""
+    """Return the three convolutions of https://doi.org/10.1038/nature14236 and a layer of 512 units."""
     images = Images(state_shape, channels)
     convolutions = with_relus(images.shape, (32, 8, 4), (64, 4, 2), (64, 3, 1))
     return ConvolutionalTorso(images, convolutions, features, layer_norm)
@@ -175,10 +176,10 @@ def nips_cnn(
 
 
 def with_relus(image_shape: tuple[int, int, int], *layers: tuple[int, int, int]) -> nn.Sequential:
-    """Return convolutions, given as (channels, kernel, stride), each with a ReLU behind it.
+    """Return convolutions, given as (channels, kernel, stride), each followed by a ReLU.
 
-    Strides that don't divide what is left would leave the right and lower edge of an image unseen: 6 of 42 pixels, with
-    Pong's own paddle in them. Zeros are added there, so that all is seen; 84 pixels need none.
+    Strides that don't divide the remaining size would ignore the right and lower edge of an image: 6 of 42 pixels,
+    with Pong's own paddle in them. Zero padding is added so that everything is seen; 84 pixels need none.
     """
     inputs, *sides = image_shape
     below, right = (seen_whole(side, layers) - side for side in sides)
@@ -190,7 +191,7 @@ def with_relus(image_shape: tuple[int, int, int], *layers: tuple[int, int, int])
 
 
 def seen_whole(side: int, layers: Sequence[tuple[int, int, int]]) -> int:
-    """Return the least side from `side` on that layers of (channels, kernel, stride) go over without a rest."""
+    """Return the smallest side, at least `side`, that layers of (channels, kernel, stride) cover without remainder."""
     outputs = side
     for _, kernel, stride in layers:
         outputs = math.ceil(max(outputs - kernel, 0) / stride) + 1
@@ -211,9 +212,9 @@ def impala_cnn(
     Args:
         state_shape: shape of one state.
         features: units of the fully connected layer.
-        layer_norm: whether to normalise that layer.
-        channels: where an image has them.
-        width: what the channels 16, 32 and 32 are multiplied by.
+        layer_norm: whether to use layer norm on that layer.
+        channels: position of the channels of an image.
+        width: multiplier of the channels 16, 32 and 32.
     """
     images, parts = Images(state_shape, channels), list[nn.Module]()
     inputs = images.shape[0]
@@ -232,7 +233,7 @@ class Residual(nn.Module):
     """x + two 3 × 3 convolutions of x, a ReLU before each.
 
     Args:
-        channels: of input and output.
+        channels: number of channels of input and output.
     """
 
     def __init__(self, channels: int) -> None:
@@ -241,7 +242,7 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]`, as it came."""
+        """`[B, C, H, W] -> [B, C, H, W]`."""
         out: Tensor = x + self.second(F.relu(self.first(F.relu(x))))
         return out
 
@@ -249,7 +250,7 @@ class Residual(nn.Module):
 def minatar_cnn(
     state_shape: tuple[int, ...], features: int = 128, layer_norm: bool = False, channels: Channels = "auto"
 ) -> ConvolutionalTorso:
-    """Return one convolution for images of about 10 × 10, as https://arxiv.org/abs/1903.03176 uses."""
+    """Return one convolution for images of about 10 × 10, as in https://arxiv.org/abs/1903.03176."""
     images = Images(state_shape, channels)
     convolutions = nn.Sequential(nn.Conv2d(images.shape[0], 16, 3), nn.ReLU())
     return ConvolutionalTorso(images, convolutions, features, layer_norm)
@@ -263,15 +264,15 @@ CONVOLUTIONAL = {
 }
 
 
-def torso_of(settings: AgentConfig, state_shape: tuple[int, ...]) -> str:
-    """Return the torso that `auto` stands for: by the shorter side of an image, the mlp where there is none.
+def torso_of(settings: NetworkSettings, state_shape: tuple[int, ...]) -> str:
+    """Return the name of the torso, resolving `auto` by the shorter side of an image; mlp for other states.
 
     Raises:
-        ConfigError: the torso that was asked for can't take such states, or they have no channels.
+        ConfigError: the requested torso can't handle such states, or they have no channels.
     """
     image = len(state_shape) in (3, 4)
     if settings.channels != "auto" and not image:
-        raise ConfigError(f"channels = {settings.channels!r}: is for images, got states of shape {state_shape}")
+        raise ConfigError(f"channels = {settings.channels!r}: is only for images, got states of shape {state_shape}")
     side = min(image_form(state_shape, settings.channels).shape[1:]) if image else 0
     if settings.torso == "auto":
         fitting = [name for name in ("nature_cnn", "minatar_cnn") if image and side >= SMALLEST[name]]
@@ -283,41 +284,41 @@ def torso_of(settings: AgentConfig, state_shape: tuple[int, ...]) -> str:
 
 
 def bfloat16_devices(precision: str) -> tuple[str, ...]:
-    """Return the types of devices on which torsos for images compute in bfloat16."""
+    """Return the device types on which image torsos compute in bfloat16."""
     if precision == "bfloat16":
         return ("cpu", "cuda", "mps")
-    # Older torch does not tell what a processor can do.
+    # Older torch does not report processor capabilities.
     has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)() if precision == "auto" else {}
     return ("cpu",) if any(has.get(name) for name in BFLOAT16_FEATURES) else ()
 
 
 def make_torso(
-    settings: AgentConfig, state_shape: tuple[int, ...], bounds: Bounds | None = None, span: Span | None = None
+    settings: NetworkSettings, state_shape: tuple[int, ...], bounds: Bounds | None = None, span: Span | None = None
 ) -> tuple[nn.Module, int]:
-    """Return the torso that the settings describe, and how many features `D` it gives.
+    """Return the torso that the settings describe, and its number of features `D`.
 
     Args:
-        settings: of the agent.
+        settings: the agent's settings.
         state_shape: shape of one state.
-        bounds: of each number of a state, to map them to [-1, 1].
-        span: of all numbers of a state, to map them to [0, 1].
+        bounds: bounds of each component of a state, to map them to [-1, 1].
+        span: bounds over all components of a state, to map them to [0, 1].
 
     Raises:
-        ConfigError: it can't take such states, or has no use for a setting.
+        ConfigError: it can't handle such states, or a setting does not apply to it.
     """
     name = torso_of(settings, state_shape)
     features = WIDTHS[name] if settings.hidden_dim is None else settings.hidden_dim
     if name == "mlp":
         if settings.precision == "bfloat16":
-            raise ConfigError("precision = 'bfloat16': is for torsos of images; the mlp computes in float32")
+            raise ConfigError("precision = 'bfloat16': applies only to image torsos; the mlp computes in float32")
         if settings.standardize_images:
-            raise ConfigError("standardize_images: is for torsos of images; for the mlp there is scale_observations")
+            raise ConfigError("standardize_images: applies only to image torsos; for the mlp use scale_observations")
         layers = 2 if settings.hidden_layers is None else settings.hidden_layers
         return MLPTorso(state_shape, features, layers, settings.layer_norm, bounds, span), features
     if bounds is not None:
-        raise ConfigError(f"scale_observations: {name} takes images as they are; use torso mlp, or leave it out")
+        raise ConfigError(f"scale_observations: {name} does not scale images this way; use torso mlp, or leave it out")
     if settings.hidden_layers not in (None, 1):
-        raise ConfigError(f"hidden_layers = {settings.hidden_layers}: {name} has 1 behind its convolutions")
+        raise ConfigError(f"hidden_layers = {settings.hidden_layers}: {name} has 1 after its convolutions")
     torso = CONVOLUTIONAL[name](state_shape, features, settings.layer_norm, settings.channels)
     torso.images.span = span
     torso.images.standardize = settings.standardize_images

@@ -11,20 +11,20 @@ __all__ = ["categorical_cross_entropy", "project_categorical", "quantile_huber",
 
 
 def project_categorical(next_probabilities: Tensor, rewards: Tensor, discounts: Tensor, atoms: Tensor) -> Tensor:
-    """Put the distribution of r + d · Z back on the atoms: Φ of Bellemare et al. 2017, https://arxiv.org/abs/1707.06887.
+    """Project r + d · Z onto the atoms: Φ of Bellemare et al. 2017, https://arxiv.org/abs/1707.06887.
 
-    Each atom moves to r + d · z, clipped to [v_min, v_max], and shares its probability between the two atoms
-    around it in proportion to its nearness. Mass is conserved, and so is the mean unless something was clipped.
+    Each atom moves to r + d · z, clipped to [v_min, v_max], and its probability is split between the two nearest atoms
+    in proportion to proximity. Mass is conserved, and so is the mean unless something was clipped.
 
-    A place b counts in atoms from v_min. Below it is ⌊b⌋, but never the last atom, so that the atom above always
-    exists: a whole b then gives everything to one atom at either end too, and nothing is lost where ⌊b⌋ = ⌈b⌉.
-    Both shares come from one fraction, so they add up to 1 however the atoms themselves were rounded.
+    Positions b are measured in atoms from v_min. The lower neighbour is ⌊b⌋, but never the last atom, so that an upper
+    neighbour always exists: an integer b then gives all its mass to one atom, also at either end, and nothing is lost
+    where ⌊b⌋ = ⌈b⌉. Both shares come from one fraction, so they add up to 1 however the atoms were rounded.
 
     Two scatters take 40 % of the time of the `[B, N, N]` triangle kernel (1 - |b - i|)⁺ at B = 64, N = 51 on a
-    CPU, eager and compiled. On CUDA they add in no fixed order, so the last bit may vary from run to run.
+    CPU, eager and compiled. On CUDA their order of addition is not fixed, so the last bit may vary from run to run.
 
     Args:
-        next_probabilities: `[B, N]`, of the next state's action; rows add up to 1.
+        next_probabilities: `[B, N]`, for the action chosen in the next state; rows add up to 1.
         rewards: `[B]`, folded over k steps.
         discounts: `[B]`, γ^k, or 0 after a termination: all mass is then at r.
         atoms: `[N]`, evenly spaced from v_min to v_max, N ≥ 2.
@@ -36,8 +36,8 @@ def project_categorical(next_probabilities: Tensor, rewards: Tensor, discounts: 
     spacing = (atoms[-1] - atoms[0]) / last
     moved = rewards.unsqueeze(1) + discounts.unsqueeze(1) * atoms  # [B, N]
     places = ((moved - atoms[0]) / spacing).clamp(0, last)  # [B, N], b
-    below = places.long().clamp(0, last - 1)  # the 0 is for NaN, which must reach the loss and not the index
-    shares = places - below  # [B, N], of the atom above
+    below = places.long().clamp(0, last - 1)  # clamped at 0 for NaN, which must reach the loss, not the index
+    shares = places - below  # [B, N], of the upper atom
     projected = torch.zeros_like(next_probabilities).scatter_add(1, below, next_probabilities * (1 - shares))
     return projected.scatter_add(1, below + 1, next_probabilities * shares)
 
@@ -56,14 +56,14 @@ def categorical_cross_entropy(logits: Tensor, probabilities: Tensor) -> Tensor:
 
 
 def quantile_levels(count: int, device: torch.device | None = None) -> Tensor:
-    """(2i + 1) / 2N: the middles of N equal parts of [0, 1].
+    """(2i + 1) / 2N: the midpoints of N equal intervals of [0, 1].
 
-    The quantiles at these levels are the N equal lumps of mass closest to a distribution in the 1-Wasserstein
+    The quantiles at these levels are the N equally weighted atoms closest to a distribution in the 1-Wasserstein
     distance (Dabney et al. 2018, https://arxiv.org/abs/1710.10044, lemma 2).
 
     Args:
         count: N.
-        device: where to.
+        device: device of the result.
 
     Returns:
         `[N]`, increasing.
@@ -75,21 +75,21 @@ def quantile_huber(predicted: Tensor, targets: Tensor, levels: Tensor, kappa: fl
     """Σ_i mean_j |τ_i - [u_ij < 0]| · L_κ(u_ij) / κ with u_ij = target_j - predicted_i.
 
     Dabney et al. 2018, https://arxiv.org/abs/1710.10044, equations 8 to 10. L_κ is ½u² up to κ and κ(|u| - ½κ)
-    beyond. The division by κ keeps every slope within ±1; at κ = 1 it is no change, and at κ = 0
-    what is left is the pinball loss |τ - [u < 0]| · |u|, whose minimum is the quantile itself.
+    beyond. The division by κ keeps every slope within ±1; at κ = 1 it changes nothing, and at κ = 0
+    it is the pinball loss |τ - [u < 0]| · |u|, whose minimum is the quantile itself.
 
     Args:
         predicted: `[B, N]`.
         targets: `[B, M]`, no gradient.
-        levels: `[N]`, or `[B, N]` where each item has its own (IQN).
-        kappa: κ ≥ 0, up to which error the loss is quadratic.
+        levels: `[N]`, or `[B, N]` with different levels for each item (IQN).
+        kappa: κ ≥ 0, the error up to which the loss is quadratic.
 
     Returns:
         `[B]`.
     """
     target = targets.unsqueeze(1).expand(-1, predicted.shape[1], -1)  # [B, N, M]
     prediction = predicted.unsqueeze(2).expand(-1, -1, targets.shape[1])  # [B, N, M]
-    if kappa > 0:  # torch's own, since each pass over N · M numbers is most of the cost
+    if kappa > 0:  # torch's fused loss: passes over the N · M numbers are most of the cost
         sizes = F.huber_loss(prediction, target, reduction="none", delta=kappa)
     else:
         sizes = F.l1_loss(prediction, target, reduction="none")

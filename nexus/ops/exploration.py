@@ -1,4 +1,4 @@
-"""Choosing actions while learning."""
+"""Exploration: choosing actions during training."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ __all__ = ["boltzmann", "epsilon_greedy", "random_legal"]
 
 
 def boltzmann(q_values: NDArray[Any], temperature: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw from π = softmax(Q / temperature): the better an action, the more often (https://arxiv.org/abs/cs/9605103).
+    """Draw actions from π = softmax(Q / temperature) (https://arxiv.org/abs/cs/9605103).
 
-    Drawn as argmax_a Q(s, a) + temperature · g_a with g from the standard Gumbel distribution
+    Computed as argmax_a Q(s, a) + temperature · g_a with g from the standard Gumbel distribution
     (https://arxiv.org/abs/1411.0030), which needs no exponential: nothing overflows, and a temperature of 0 is greedy.
-    How much is explored depends on the scale of the rewards: an action that is worth less by one temperature is drawn
-    e times less often. No temperature is right for every state (https://arxiv.org/abs/1705.10257).
+    The amount of exploration depends on the scale of the rewards: an action whose value is lower by one temperature is
+    drawn e times less often. No temperature is right for every state (https://arxiv.org/abs/1705.10257).
 
     Args:
         q_values: `[E, A]`; -inf is never drawn.
@@ -24,7 +24,7 @@ def boltzmann(q_values: NDArray[Any], temperature: float, rng: np.random.Generat
     Returns:
         `[E]`.
     """
-    noisy = q_values + temperature * rng.gumbel(size=q_values.shape)  # float64, so no noise is rounded away
+    noisy = q_values + temperature * rng.gumbel(size=q_values.shape)  # float64, so that small noise is not rounded away
     actions: NDArray[np.int64] = noisy.argmax(1)
     return actions
 
@@ -36,13 +36,13 @@ def epsilon_greedy(
     rng: np.random.Generator,
     action_masks: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
-    """With probability ε a uniformly random action, else the greedy one; each environment draws its own coin.
+    """Return a uniformly random action with probability ε, else the greedy one, independently for each environment.
 
     Args:
         greedy_actions: `[E]`, argmax_a Q(s, a).
         action_dim: number of actions `A`.
         epsilon: probability of a random action.
-        rng: source of the coins and the random actions; the same number of draws whatever ε is.
+        rng: source of the coins and the random actions; makes the same number of draws for every ε.
         action_masks: `[E, A]`, True where legal; None for all.
 
     Returns:
@@ -57,7 +57,7 @@ def epsilon_greedy(
 
 
 def random_legal(action_masks: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return one of the legal actions of each row, all of them equally likely.
+    """Return a uniformly random legal action for each row.
 
     Args:
         action_masks: `[E, A]`, True where legal; a row without any (a terminal state) counts as all legal.
@@ -67,6 +67,6 @@ def random_legal(action_masks: NDArray[np.bool_], rng: np.random.Generator) -> N
         `[E]`.
     """
     legal = action_masks | ~action_masks.any(1, keepdims=True)
-    ranks = np.floor(rng.random(len(legal)) * legal.sum(1))  # the how-manieth legal action, from 0
+    ranks = np.floor(rng.random(len(legal)) * legal.sum(1))  # index among the legal actions
     chosen: NDArray[np.int64] = np.argmax(legal.cumsum(1) > ranks[:, None], 1)
     return chosen

@@ -1,4 +1,4 @@
-"""Schedules of ε and of the learning rate: pure functions of how far a run has come."""
+"""Schedules of ε and of the learning rate: pure functions of a run's progress."""
 
 import math
 
@@ -6,7 +6,7 @@ __all__ = ["cosine", "exponential", "linear", "step_decay"]
 
 
 def linear(start: float, end: float, duration: float, now: float) -> float:
-    """Go from `start` to `end` in a straight line over `duration`, then stay (Mnih et al. 2015 for ε)."""
+    """Go from `start` to `end` in a straight line over `duration`, then stay at `end` (Mnih et al. 2015 for ε)."""
     return end if now >= duration else start + (end - start) * now / duration
 
 
@@ -21,5 +21,5 @@ def cosine(start: float, end: float, duration: float, now: float) -> float:
 
 
 def step_decay(start: float, factor: float, every: float, now: float) -> float:
-    """Multiply by `factor` each time another `every` is over, as `torch.optim.lr_scheduler.StepLR` does."""
+    """Multiply `start` by `factor` after each interval of `every`, as `torch.optim.lr_scheduler.StepLR` does."""
     return float(start * factor ** (now // every))

@@ -1,4 +1,4 @@
-"""θ⁻ follows θ. Both are flat, so each is one operation however deep the network is."""
+"""Updating the target network θ⁻. Parameters are flat, so each update is one operation for any network."""
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ def hard_update(target: Tensor, source: Tensor) -> None:
 
     Args:
         target: `[P]`, all parameters of the target network.
-        source: `[P]`, those of the online network.
+        source: `[P]`, all parameters of the online network.
     """
     target.copy_(source)
 
@@ -20,7 +20,7 @@ def soft_update(target: Tensor, source: Tensor, tau: float) -> None:
 
     Args:
         target: `[P]`, all parameters of the target network.
-        source: `[P]`, those of the online network.
-        tau: the fraction τ that is taken from the source.
+        source: `[P]`, all parameters of the online network.
+        tau: the fraction τ taken from the source.
     """
     target.lerp_(source, tau)

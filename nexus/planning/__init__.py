@@ -1,4 +1,4 @@
-"""What a run will take, and what it can be expected to score, before it is begun."""
+"""Estimates before a run: the resources it needs, and the score to expect."""
 
 from nexus.planning.expected import Band, Expectation
 from nexus.planning.forecast import Disk, Forecast, Memory, Time

@@ -1,4 +1,4 @@
-"""Scores of committed results, and whether a run may expect them. `expected.json` is written by `benchmarks.report`."""
+"""Scores of committed results, and whether they apply to a run. `benchmarks.report` writes `expected.json`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ __all__ = [
     "protocol_of",
 ]
 
-SHOWN = 4  # differences that are spelled out
+SHOWN = 4  # differences that are listed
 EXPECTED = Path(__file__).with_name("expected.json")
 
-# Settings that change how a run is watched, saved or computed, but not what is learned: a record with others still
-# counts. Every setting that is not named here must be the recorded one, a new one too.
+# Settings that change how a run is observed, saved or computed, but not what is learned: records may differ in them.
+# Every setting not named here must equal the recorded one, including new settings.
 IGNORED = frozenset(
     {
         "seed",
@@ -52,10 +52,10 @@ class Band:
     """Final scores of the seeds of one committed result: the mean return of each seed's last evaluation."""
 
     env: str
-    protocol: str | None  # of an Atari game
+    protocol: str | None  # for an Atari game
     preset: str | None
     algorithm: str
-    settings: Mapping[str, Any]  # those that differ from the preset's
+    settings: Mapping[str, Any]  # settings that differ from the preset's
     total_steps: int
     seeds: Sequence[int]
     mean: float
@@ -67,7 +67,7 @@ class Band:
 
     @property
     def config(self) -> TrainConfig:
-        """The settings that it was recorded with, but for those that don't move learning."""
+        """The settings of the record, except those that don't affect learning."""
         return make_config(self.env, self.preset, algorithm=self.algorithm, **self.settings)
 
     def __str__(self) -> str:
@@ -82,10 +82,10 @@ class Band:
 class Expectation:
     """What committed results say of a run's final score."""
 
-    band: Band | None  # of the same settings
-    nearest: Band | None = None  # of the same environment under the same protocol, where there is no band
-    differing: tuple[str, ...] = ()  # how the nearest differs, a setting each
-    other_protocols: tuple[str, ...] = ()  # that this game has results under, which can't be compared
+    band: Band | None  # with the same settings
+    nearest: Band | None = None  # same environment and protocol, if there is no band
+    differing: tuple[str, ...] = ()  # how the nearest differs, one entry per setting
+    other_protocols: tuple[str, ...] = ()  # protocols of this game's other, incomparable results
 
     def __str__(self) -> str:
         if self.band is not None:
@@ -102,12 +102,12 @@ class Expectation:
 
 
 def expectation(env: Any, config: TrainConfig, bands: Sequence[Band] | None = None) -> Expectation:
-    """Return what committed results say of a run.
+    """Return what committed results say about a run.
 
     Args:
-        env: its id; a function has no results, whatever its name.
+        env: its id; for a function there are no results.
         config: its settings.
-        bands: the results; None for those that come with the package.
+        bands: the results; None for those shipped with the package.
     """
     if not isinstance(env, str):
         return Expectation(None)
@@ -116,7 +116,7 @@ def expectation(env: Any, config: TrainConfig, bands: Sequence[Band] | None = No
     comparable = [
         (differences(config, band.config), band)
         for band in of_env
-        if band.protocol == protocol and band.config.env_kwargs == config.env_kwargs  # else it is another environment
+        if band.protocol == protocol and made_by(band.config) == made_by(config)  # else it is another environment
     ]
     if not comparable:
         others = {str(band.protocol) for band in of_env} - {str(protocol)}
@@ -125,8 +125,13 @@ def expectation(env: Any, config: TrainConfig, bands: Sequence[Band] | None = No
     return Expectation(None, band, tuple(differing)) if differing else Expectation(band)
 
 
+def made_by(config: TrainConfig) -> tuple[Any, ...]:
+    """Return what makes another environment of one with the same name."""
+    return config.env_kwargs, config.wrappers
+
+
 def differences(config: TrainConfig, recorded: TrainConfig) -> list[str]:
-    """Say in which settings that move learning a config is not the recorded one."""
+    """Return how a config differs from the recorded one in settings that affect learning."""
     ours, theirs = learning_settings(config), learning_settings(recorded)
     return [
         f"{name} ({plain(theirs[name])} there, {plain(ours[name])} here)" for name in ours if ours[name] != theirs[name]
@@ -134,23 +139,25 @@ def differences(config: TrainConfig, recorded: TrainConfig) -> list[str]:
 
 
 def plain(value: Any) -> str:
-    """Return a value as a flag would say it."""
+    """Return a value as written in a flag."""
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def learning_settings(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that move learning, as plain values; not the protocol, which the environment completes."""
-    own = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol"}
-    return {name: value for name, value in config.to_mapping().items() if name in own}
+    """Return the settings that affect learning, as plain values, without the protocol, which follows from the game."""
+    unread = "replay_capacity" if config.has_rollouts else "rollout_steps"
+    own = {field.name for field in fields(TrainConfig)} - IGNORED - {"protocol", unread}
+    values = {**config.to_mapping(), "update_every": str(config.update_period)}  # the period, not how it was given
+    return {name: value for name, value in values.items() if name in own}
 
 
 def protocol_of(env: str, config: TrainConfig) -> str | None:
-    """Return the name of the protocol that an Atari game is played under, None for all others."""
+    """Return the name of an Atari game's protocol, None for other environments."""
     rules = EnvSpec(env, protocol=config.protocol).rules
     return None if rules is None else rules.name
 
 
 @cache
 def committed() -> tuple[Band, ...]:
-    """Return the results that come with the package."""
+    """Return the results shipped with the package."""
     return tuple(Band(**entry) for entry in json.loads(EXPECTED.read_text(encoding="utf-8")))

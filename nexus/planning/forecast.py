@@ -1,4 +1,4 @@
-"""What a run will take: plain arithmetic from its settings and from what a probe measured."""
+"""The resources a run needs, computed from its settings and from a probe's measurements."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,13 +26,13 @@ __all__ = [
     "updates",
 ]
 
-LOG_LINE = 2_300  # bytes of a line of metrics.jsonl and of its scalars for TensorBoard, measured
+LOG_LINE = 2_300  # bytes of a line of metrics.jsonl and its TensorBoard scalars, measured
 EPISODE_LINE = 28  # bytes of a line of episodes.csv
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A short part of the probe: wall-clock seconds, and how many of them went into updates."""
+    """A short part of the probe: its wall-clock seconds, and those spent in updates."""
 
     seconds: float
     steps: int
@@ -42,31 +42,31 @@ class Slice:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the probe saw on this machine."""
+    """The probe's measurements on this machine."""
 
-    startup: float  # seconds from nothing to the first update, compiling included
+    startup: float  # seconds from the start to the first update, compilation included
     slices: Sequence[Slice]
     eval_setup: float  # seconds to make and reset the copies of an evaluation
-    eval_steps: Sequence[float]  # seconds of one vector step of an evaluation, a number per slice
-    checkpoint: float = 0.0  # seconds of a checkpoint with next to no new rows
+    eval_steps: Sequence[float]  # seconds of one vector step of an evaluation, per slice
+    checkpoint: float = 0.0  # seconds of a checkpoint with almost no new rows
     checkpoint_row: float = 0.0  # seconds for each new row
     episode_length: float | None = None  # mean, in steps; None if no episode ended
-    under_way: float = 0.0  # steps of the episodes that had not ended, on average
-    base: int | None = None  # bytes of memory that the process holds beside its replay; None where nobody tells
+    under_way: float = 0.0  # mean steps of the unfinished episodes
+    base: int | None = None  # bytes of memory of the process without its replay; None if unknown
 
 
 @dataclass(frozen=True)
 class Memory:
     """Bytes of memory."""
 
-    replay: int  # when it is full
-    filled: int  # of that, what this many steps fill
-    base: int | None  # what the process holds beside it, measured; None where the system does not tell
+    replay: int  # when full
+    filled: int  # the part of it that this many steps fill
+    base: int | None  # measured bytes of the process without the replay; None if unknown
     free: int | None  # before the probe
 
     @property
     def fits(self) -> bool:
-        """False if replay and process together are more than was free."""
+        """False if replay and process together need more than was free."""
         return self.free is None or self.filled + (self.base or 0) <= self.free
 
 
@@ -75,37 +75,37 @@ class Disk:
     """Bytes on the disk, at most."""
 
     checkpoints: int
-    kept: int  # how many checkpoints
+    kept: int  # number of checkpoints
     logs: int
-    free: int | None  # where the run would lie
+    free: int | None  # free bytes where the run would be stored
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Total bytes."""
         return self.checkpoints + self.logs
 
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds, by what they go into, and the range that the probe's slices give."""
+    """Seconds by activity, and the range from the probe's slices."""
 
     startup: float
-    acting: float  # and emulating
+    acting: float  # including emulation
     learning: float
     evaluating: float
     saving: float
     low: float
     high: float
-    steps_per_second: float  # while it trains: acting and learning
+    steps_per_second: float  # during training: acting and learning
 
     @property
     def total(self) -> float:
-        """The most likely number."""
+        """The most likely total."""
         return self.startup + self.acting + self.learning + self.evaluating + self.saving
 
     @property
     def shares(self) -> dict[str, float]:
-        """Parts of the whole, which sum to 1."""
+        """Fractions of the total, which sum to 1."""
         return {
             "acting and emulating": self.acting / self.total,
             "learning": self.learning / self.total,
@@ -117,13 +117,13 @@ class Time:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take, and what it can be expected to score."""
+    """The resources a run needs, and the score to expect."""
 
     env: str
-    rules: AtariProtocol | None  # of an Atari game
+    rules: AtariProtocol | None  # for an Atari game
     preset: str | None
     config: TrainConfig
-    parameters: int  # of one network
+    parameters: int  # of a single network
     memory: Memory
     disk: Disk
     time: Time
@@ -132,21 +132,21 @@ class Forecast:
 
     @property
     def frames_per_second(self) -> float:
-        """Frames, of which a step has `frame_skip`, per second of training."""
+        """Frames per second of training; a step has `frame_skip` frames."""
         return self.time.steps_per_second * self.config.frame_skip
 
 
 def updates(config: TrainConfig, slices: Sequence[Slice]) -> float:
-    """Return how many updates a run takes; where episodes trigger them, at the rate of the probe."""
-    every = config.update_every
+    """Return the number of updates of a run; if episodes trigger them, at the probe's rate."""
+    every = config.update_period
     if every.unit == "steps":
-        return every.crossings(config.learning_starts, config.total_steps) * config.updates_each
+        return every.crossings(config.learning_starts, config.total_steps) * config.gradient_steps
     steps = sum(part.steps for part in slices)
     return (config.total_steps - config.learning_starts) * sum(part.updates for part in slices) / steps
 
 
 def evaluations(config: TrainConfig, updates: float, episode_length: float | None) -> int:
-    """Return how many evaluations a run makes; that of the last step is the final one too."""
+    """Return the number of evaluations of a run; the one at the last step is also the final one."""
     every, steps = config.eval_every, config.total_steps
     if every is None:
         return min(config.eval_episodes, 1)
@@ -159,14 +159,14 @@ def evaluations(config: TrainConfig, updates: float, episode_length: float | Non
 def time_of(config: TrainConfig, measured: Measured, limit: int | None) -> Time:
     """Return the time of a whole run.
 
-    Its range is from the 10th to the 90th percentile of what each slice would give alone. Evaluations are counted with
-    episodes as long as their limit: an untrained agent's are no guide, and the longest of them all decides. The lower
-    end takes the length of the probe's training episodes, or how far they came where none ended.
+    Its range is the 10th to the 90th percentile of the estimates from single slices. Evaluations are counted with
+    episodes as long as their limit: an untrained agent's episodes are no guide, and the longest one sets the time.
+    The lower end uses the length of the probe's training episodes, or how far they got if none ended.
 
     Args:
-        config: of the run.
-        measured: by the probe.
-        limit: steps of the longest episode; None if there is none, and the lengths of the probe count.
+        config: the run's settings.
+        measured: the probe's measurements.
+        limit: steps of the longest episode; None without a limit, which uses the probe's lengths.
     """
     slices, total = measured.slices, config.total_steps
     count = updates(config, slices)
@@ -201,13 +201,13 @@ def time_of(config: TrainConfig, measured: Measured, limit: int | None) -> Time:
 
 
 def evaluation(config: TrainConfig, setup: float, step: float, length: float) -> float:
-    """Return the seconds of one evaluation, whose copies play their shares of the episodes one after another."""
+    """Return the seconds of one evaluation, in which each copy plays its share of the episodes in sequence."""
     rounds = ceil(config.eval_episodes / max(1, config.eval_copies))
     return setup + rounds * length * step
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the 10th percentile, the mean and the 90th percentile; the mean lies between."""
+    """Return the 10th percentile, the mean and the 90th percentile, widened to include the mean."""
     low, high = np.percentile(values, [10, 90])
     mean = float(np.mean(values))
     return min(float(low), mean), mean, max(float(high), mean)
@@ -216,43 +216,43 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
 def disk_of(
     config: TrainConfig, network: int, row: float, free: int | None, episode_length: float | None = None
 ) -> Disk:
-    """Return what a run leaves on the disk at most, its replay full.
+    """Return the most that a run leaves on disk, with a full replay.
 
-    The chunks of the replay belong to all checkpoints together: one that is older needs older rows. A run has one
-    checkpoint more than came with their period, that of its end.
+    The chunks of the replay are shared by all checkpoints; an older checkpoint needs older rows. A run has one
+    checkpoint more than the periodic ones, that of its end.
 
     Args:
-        config: of the run.
-        network: bytes of one network; a checkpoint has two of them, and two moments of each weight.
+        config: the run's settings.
+        network: bytes of one network; a checkpoint has two networks, and two moments of each weight.
         row: bytes of a transition.
-        free: bytes where the run would lie.
-        episode_length: mean, for the log of episodes; None leaves that out.
+        free: free bytes where the run would be stored.
+        episode_length: mean length, for the log of episodes; None leaves that log out.
     """
     episodes = 0 if episode_length is None else int(config.total_steps / episode_length)
     every = config.log_every
     lines = {"steps": config.total_steps, "updates": updates_at_most(config), "episodes": episodes}[every.unit]
-    # The last weights and the best ones, with both networks; the best as of the last checkpoint may be others still.
+    # The last and the best weights, with both networks; the best as of the last checkpoint may be a third set.
     weights = (2 if config.eval_every is None else 3) * 2 * network
     logs = lines // every.count * LOG_LINE + episodes * EPISODE_LINE + weights
-    held = min(config.replay_capacity, config.total_steps)
+    held = min(config.kept_transitions, config.total_steps)
     state = 4 * network + (8 * held if config.prioritized else 0)
     period = config.checkpoint_every
     older = 0 if period is None else min(config.keep_checkpoints, period.crossings(0, config.total_steps))
     rows = held + (0 if period is None else older * period.count)
-    if config.trace_decay is not None:  # each checkpoint has its own rollout, and there is no replay
+    if config.has_rollouts:  # each checkpoint has its own rollout, and there is no replay
         state, rows = state + int(held * row), 0
     kept = older + 1
-    # One more state: the next is written before the oldest goes.
+    # One more state: the next is written before the oldest is deleted.
     return Disk((kept + 1) * state + int(min(rows, config.total_steps) * row), kept, logs, free)
 
 
 def updates_at_most(config: TrainConfig) -> int:
-    """Return how many updates come of steps; where episodes trigger them, as if each step ended one."""
-    return config.total_steps // config.update_every.count * config.updates_each
+    """Return an upper bound on the number of updates; if episodes trigger them, as if every step ended one."""
+    return config.total_steps // config.update_period.count * config.gradient_steps
 
 
 def require_disk(config: TrainConfig, disk: Disk, network: int, row: float) -> None:
-    """Raise `ConfigError` if a run can't fit on its disk, and say what would."""
+    """Raise `ConfigError` if a run can't fit on its disk; the message says what would."""
     if disk.free is None or disk.total <= disk.free:
         return
 
@@ -261,7 +261,7 @@ def require_disk(config: TrainConfig, disk: Disk, network: int, row: float) -> N
 
     would = ["checkpoint_every none"] if config.checkpoint_every is not None and fits(checkpoint_every=None) else []
     low, high = config.batch_size, config.replay_capacity
-    if config.trace_decay is None and fits(replay_capacity=low):
+    if not config.has_rollouts and fits(replay_capacity=low):
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(replay_capacity=middle) else (low, middle)

@@ -1,4 +1,4 @@
-"""Planning a run: check that it fits, probe it for a few seconds, and put what was found together."""
+"""Planning a run: check that it fits, probe it for a few seconds, and combine the results."""
 
 import os
 import shutil
@@ -8,18 +8,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nexus.api import folder_of, make_config, notices, process_for, require_whole_config
-from nexus.core.config import convert
+from nexus.api import folder_of, notices, process_for
+from nexus.core.checked import convert
 from nexus.core.errors import ConfigError, DivergenceError, RunError
 from nexus.data.memory import available_memory
-from nexus.envs.factory import EnvSource, name_of
+from nexus.envs.factory import EnvSource
 from nexus.listener import Listener
 from nexus.planning.expected import expectation
 from nexus.planning.forecast import Forecast, Measured, Memory, disk_of, require_disk, time_of
 from nexus.planning.probe import longest_episode, measure, probed
+from nexus.resolver import whole_or_resolved
 from nexus.runner import Run
 from nexus.training.config import TrainConfig
-from nexus.training.presets import resolve_preset
 from nexus.training.replays import saved_bytes
 from nexus.training.run_folder import require_empty
 from nexus.training.signals import sigterm_stops
@@ -36,44 +36,43 @@ def plan(
     probe_seconds: float = 10.0,
     **settings: Any,
 ) -> Forecast:
-    """Say what `nexus.train` with the same arguments would take, and what it can be expected to score.
+    """Estimate the resources that `nexus.train` with the same arguments needs, and the score to expect.
 
-    Memory and disk are arithmetic; the time is that of a short run on this machine, in a temporary folder that is gone
-    afterwards; scores come from committed results of the same settings, environment and protocol.
+    Memory and disk are computed; the time comes from a short run on this machine, in a temporary folder that is deleted
+    afterwards; scores come from committed results with the same settings, environment and protocol.
 
     Args:
         env: a Gymnasium id, a `module:Id`, or a function that makes an environment.
-        preset: named settings; None takes those tuned for `env` if there are any.
-        config: all settings at once, in place of `preset` and `settings`.
-        run_dir: where the run would lie; nothing is written there.
-        probe_seconds: for the probe, without its start.
+        preset: named settings; None for those tuned for `env`, if any.
+        config: all settings at once, instead of `preset` and `settings`.
+        run_dir: the folder of the run; nothing is written there.
+        probe_seconds: duration of the probe, excluding start-up.
         settings: any field of `TrainConfig`.
 
     Raises:
-        ConfigError: the environment or a setting can't be used, or memory or disk do not suffice.
-        RunError: the folder holds something already, or can't be written to.
+        ConfigError: the environment or a setting can't be used, or there is not enough memory or disk space.
+        RunError: the folder is not empty, or can't be written to.
         EnvError: the environment failed.
-        DivergenceError: the training diverged within the probe.
+        DivergenceError: training diverged within the probe.
     """
-    require_whole_config(config, settings)
+    resolved = whole_or_resolved(env, preset, config, settings)
+    config = resolved.config
     probe_seconds = convert("probe_seconds", probe_seconds, float)
     if probe_seconds <= 0:
         raise ConfigError(f"probe_seconds = {probe_seconds:g}: needs a number of seconds above 0")
-    preset_name, _ = resolve_preset(preset, name_of(env)) if config is None else (preset, {})
-    config = config if config is not None else make_config(env, preset, **settings)
     folder = Path("runs") if run_dir is None else folder_of(run_dir, "run_dir")
     require_usable(folder)
     started, free = time.perf_counter(), available_memory()
     with (
         TemporaryDirectory(prefix="nexus-plan-") as place,
         sigterm_stops(),
-        Run(env, preset_name, probed(config), Path(place, "run"), Listener()) as run,
+        Run(env, resolved.preset, probed(config), Path(place, "run"), Listener()) as run,
         process_for(run.parts.agent, config.threads),
     ):
         network = sum(value.nbytes for value in run.parts.agent.q_network.state_dict().values())
-        row = run.plan.replay_bytes / config.replay_capacity
+        row = run.plan.replay_bytes / config.kept_transitions
         shape, device = run.parts.agent.state_shape, run.parts.agent.device
-        saved = saved_bytes(config, shape, run.parts.state_dtype, device) / config.replay_capacity
+        saved = saved_bytes(config, shape, run.parts.state_dtype, device) / config.kept_transitions
         require_disk(config, disk_of(config, network, saved, free_disk(folder)), network, saved)
         measured = measured_in(run, probe_seconds, started)
         disk = disk_of(config, network, saved, free_disk(folder), measured.episode_length)
@@ -83,19 +82,19 @@ def plan(
         return Forecast(
             run.plan.env,
             run.parts.spec.rules,
-            preset_name,
+            resolved.preset,
             config,
             run.parts.agent.q_network.num_parameters,
             memory,
             disk,
             time_of(config, measured, limit),
             expectation(env, config),
-            (*notices(replace(run.plan, config=config)), *notes(config, measured, memory, limit)),
+            (*resolved.notes, *notices(replace(run.plan, config=config)), *notes(config, measured, memory, limit)),
         )
 
 
 def measured_in(run: Run, seconds: float, started: float) -> Measured:
-    """Return what the probe measures; the batch that it may diverge on is gone with its folder."""
+    """Return the probe's measurements; if it diverges, the batch is deleted with its folder."""
     try:
         return measure(run, seconds, started)
     except DivergenceError as fault:
@@ -103,7 +102,7 @@ def measured_in(run: Run, seconds: float, started: float) -> Measured:
 
 
 def busy() -> bool:
-    """True if more wanted to run in the last minute than there are processors; False where the system does not tell."""
+    """True if the load of the last minute exceeded the number of processors; False if unknown."""
     try:
         return os.getloadavg()[0] > (os.cpu_count() or 1) + 0.5
     except (OSError, AttributeError):
@@ -111,10 +110,10 @@ def busy() -> bool:
 
 
 def require_usable(folder: Path) -> None:
-    """Raise `RunError` unless a run could be made in this folder; makes nothing."""
+    """Raise `RunError` unless a run could be created in this folder; creates nothing."""
     there = nearest_folder(folder)
     if not there.is_dir():
-        raise RunError(f"can't write a run to {folder}: {there} is no folder")
+        raise RunError(f"can't write a run to {folder}: {there} is not a folder")
     if not os.access(there, os.W_OK):
         raise RunError(f"can't write a run to {folder}: {there} can't be written to")
     if folder.is_dir() and folder != Path("runs"):
@@ -122,7 +121,7 @@ def require_usable(folder: Path) -> None:
 
 
 def free_disk(folder: Path) -> int | None:
-    """Return the bytes that are free where a folder is or would be, or None where the system does not tell."""
+    """Return the free bytes where a folder is or would be, or None if unknown."""
     try:
         return shutil.disk_usage(nearest_folder(folder)).free
     except OSError:
@@ -136,16 +135,16 @@ def nearest_folder(folder: Path) -> Path:
 
 
 def notes(config: TrainConfig, measured: Measured, memory: Memory, limit: int | None) -> tuple[str, ...]:
-    """Say what the numbers leave out."""
+    """Return what the numbers leave out, in words."""
     said = []
     if not memory.fits:
-        said.append("replay and process together need more memory than is free: lower replay_capacity")
+        said.append(f"replay and process together need more memory than is free: lower {config.capacity_setting}")
     if not any(part.updates for part in measured.slices):
-        said.append("no update fell into the probe, so learning is not in the time: raise probe_seconds")
+        said.append("the probe saw no update, so the time does not include learning: raise probe_seconds")
     if config.actor_sync_every is not None:
-        said.append("learning goes on beside acting and emulating, and is in their time")
+        said.append("learning runs concurrently with acting and emulating, and is included in their time")
     if busy():
-        said.append("other processes keep this machine busy: a run that has it for itself takes less")
+        said.append("other processes keep this machine busy: a run that has it to itself takes less time")
     if config.target_return is not None:
         said.append(f"it ends sooner if an evaluation reaches {config.target_return:g}")
     if limit is None:

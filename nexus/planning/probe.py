@@ -1,4 +1,4 @@
-"""A short run with a run's own settings, in a temporary folder, with a stopwatch at its parts."""
+"""A short run with the settings of a run, in a temporary folder, with its parts timed."""
 
 import os
 import time
@@ -24,26 +24,26 @@ from nexus.training.loop import Progress
 __all__ = ["longest_episode", "measure", "probed"]
 
 NEVER = Period(10**18, "steps")
-WARM_UPDATES = 3  # the first ones load, allocate and compile
-TRAINING, EVALUATING = 0.75, 0.2  # parts of the probe; the rest is for checkpoints
-SLICES = 20  # of either
+WARM_UPDATES = 3  # the first updates load, allocate and compile
+TRAINING, EVALUATING = 0.75, 0.2  # fractions of the probe; the rest is for checkpoints
+SLICES = 20  # of each of the two
 CHECKPOINTS = 3
 
 Clock = Callable[[], float]
 
 
 class Enough(Exception):
-    """Leave the training loop."""
+    """Raised to leave the training loop."""
 
 
 class Probe(Listener):
-    """Cuts a run into slices, from its third update on, and ends it when its time is over.
+    """Cuts a run into slices, from its third update on, and ends it when its time is up.
 
     Args:
-        run: that it listens to.
-        seconds: of all slices.
-        started: when the run was begun to be made.
-        clock: what tells the time.
+        run: the run that it listens to.
+        seconds: total duration of the slices.
+        started: time at which creating the run began.
+        clock: returns the time.
     """
 
     def __init__(self, run: Run, seconds: float, started: float, clock: Clock) -> None:
@@ -52,17 +52,17 @@ class Probe(Listener):
         self.slices: list[Slice] = []
         self.episode_length: float | None = None
         self.under_way = 0.0
-        self.startup: float | None = None  # until it is warm
+        self.startup: float | None = None  # seconds until the run is warmed up
         self.ends = self.until = float("inf")
         self.begin()
 
     def begin(self) -> None:
-        """Begin a slice here."""
+        """Begin a slice."""
         self.at, self.learned_before = self.clock(), self.learning
         self.steps, self.updates = self.run.parts.counters.steps, self.run.parts.counters.updates
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function with its seconds counted as learning."""
+        """Return the function, with its duration counted as learning."""
 
         def counted(*arguments: Any) -> Any:
             before = self.clock()
@@ -73,10 +73,10 @@ class Probe(Listener):
         return counted
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        """End a slice where one is over; raise `Enough` after the last."""
+        """End a slice if its time is up; raise `Enough` after the last one."""
         now = self.clock()
         if self.startup is None:
-            # What never learns within a fifth of the time is timed as it is.
+            # If no update happens within a fifth of the time, start timing without one.
             if progress.counters.updates < WARM_UPDATES and now - self.at < self.seconds / 5:
                 return
             self.startup = now - self.started
@@ -90,7 +90,7 @@ class Probe(Listener):
 
     def end(self, episodes: EpisodeTracker) -> None:
         """End a slice."""
-        self.run.parts.watched.settle()  # what a device has not done yet belongs to this slice
+        self.run.parts.learner.settle()  # pending work on the device belongs to this slice
         counters = self.run.parts.counters
         steps, updates = counters.steps - self.steps, counters.updates - self.updates
         if steps:
@@ -102,14 +102,14 @@ class Probe(Listener):
 
 
 class Saves(Listener):
-    """Times a few checkpoints with next to no steps between them, and ends the run after them."""
+    """Times a few checkpoints with almost no steps between them, and then ends the run."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.times: list[float] = []
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        """Note the time, since a checkpoint follows; raise `Enough` after the last."""
+        """Record the time, since a checkpoint follows; raise `Enough` after the last one."""
         if progress.sound:
             self.times.append(self.clock())
         if len(self.times) > CHECKPOINTS:
@@ -117,23 +117,23 @@ class Saves(Listener):
 
 
 def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_counter) -> Measured:
-    """Train for a few seconds, play some steps of an evaluation, write a few checkpoints, and say what each took.
+    """Train for a few seconds, play some steps of an evaluation, write a few checkpoints, and return their times.
 
     Args:
-        run: with the settings that `probed` gives; it is of no use afterwards.
-        seconds: for all of it, roughly.
-        started: when the run was begun to be made, by the clock.
-        clock: what tells the time, in seconds.
+        run: a run with the settings from `probed`; it can't be used afterwards.
+        seconds: approximate total duration.
+        started: time at which creating the run began.
+        clock: returns the time in seconds.
 
     Raises:
-        DivergenceError: the training diverged.
+        DivergenceError: training diverged.
         EnvError: the environment failed.
     """
     probe = Probe(run, TRAINING * seconds, started, clock)
-    if run.config.actor_sync_every is None:  # what learns beside the playing takes no time of its own
+    if run.config.actor_sync_every is None:  # concurrent learning takes no separate time
         for part, name in (
-            (run.parts.watched, "learn"),
-            (run.parts.watched, "update_target_network"),
+            (run.parts.learner, "learn"),
+            (run.parts.learner, "update_target_network"),
             (run.parts.learned_from, "sample"),
             (run.parts.learned_from, "update_priorities"),
         ):
@@ -141,9 +141,9 @@ def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_c
     run.listener = probe
     with run.open_log() as log:
         with suppress(Enough):
-            run.follow(log)
+            run.follow(log, run.evaluations(log))
         run.stop.raise_if_asked()
-        if not probe.slices:  # the whole run is shorter than a slice
+        if not probe.slices:  # the whole run was shorter than a slice
             probe.end(run.parts.episodes)
         setup, steps = eval_steps(run, EVALUATING * seconds, clock)
         fixed, row = checkpoints(run, log, clock)
@@ -161,7 +161,7 @@ def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_c
 
 
 def probed(config: TrainConfig) -> TrainConfig:
-    """Return the settings of a probe: the run's own, but that it learns at once and is never interrupted."""
+    """Return the settings of a probe: the run's, except that it learns at once and is never interrupted."""
     return replace(
         config,
         learning_starts=min(config.learning_starts, config.batch_size),
@@ -172,7 +172,7 @@ def probed(config: TrainConfig) -> TrainConfig:
 
 
 def eval_steps(run: Run, seconds: float, clock: Clock) -> tuple[float, tuple[float, ...]]:
-    """Return the seconds to make the copies of an evaluation, and those of one of their vector steps, by slice."""
+    """Return the seconds to create the copies of an evaluation, and those of one of its vector steps, per slice."""
     if run.config.eval_episodes == 0:
         return 0.0, (0.0,)
     rules, begun = run.parts.spec.rules, clock()
@@ -190,37 +190,37 @@ def eval_steps(run: Run, seconds: float, clock: Clock) -> tuple[float, tuple[flo
             while not steps or clock() - before < seconds / SLICES:
                 stream.step(run.parts.agent.act(stream.states, epsilon, False, stream.action_masks))
                 steps += 1
-            slices.append((clock() - before) / steps * (copies / stream.num_envs))  # those not there play afterwards
+            slices.append((clock() - before) / steps * (copies / stream.num_envs))  # missing copies play afterwards
     if under_way:
         run.parts.bring_back(under_way)
     return setup, tuple(slices)
 
 
 def checkpoints(run: Run, log: RunLog, clock: Clock) -> tuple[float, float]:
-    """Return the seconds of a checkpoint without new rows, and those of each row; zeros where there are none."""
+    """Return the seconds of a checkpoint without new rows, and those per row; zeros without checkpoints."""
     if run.config.checkpoint_every is None:
         return 0.0, 0.0
     rows, saves = len(run.parts.replay), Saves(clock)
     run.listener = saves
     run.config = replace(run.config, checkpoint_every=Period(1, "steps"))
     with suppress(Enough):
-        run.follow(log)
+        run.follow(log, run.evaluations(log))
     durations = [after - before for before, after in zip(saves.times, saves.times[1:], strict=False)]
-    if len(durations) < CHECKPOINTS:  # the whole run is that short
+    if len(durations) < CHECKPOINTS:  # the whole run was that short
         return 0.0, 0.0
     first, *later = durations
     fixed = min(later)
-    return fixed, max(0.0, first - fixed) / rows if rows else 0.0  # a rollout is saved whole each time, or not there
+    return fixed, max(0.0, first - fixed) / rows if rows else 0.0  # a rollout is saved whole each time, or not at all
 
 
 def base_bytes(run: Run) -> int | None:
-    """Return the bytes of memory that this process holds beside the rows of its replay, or None if nobody tells."""
+    """Return the memory of this process in bytes, without the rows of its replay, or None if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         held = pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError, AttributeError):
         return None
-    return max(0, held - run.plan.replay_bytes * len(run.parts.replay) // run.config.replay_capacity)
+    return max(0, held - run.plan.replay_bytes * len(run.parts.replay) // run.config.kept_transitions)
 
 
 def longest_episode(
@@ -229,9 +229,9 @@ def longest_episode(
     """Return the steps after which an evaluated episode is cut off, or None if only `LONGEST` does.
 
     Args:
-        spec: of the environment.
-        eval_max_steps: the setting.
-        alone: the one environment where no other may be made; one in a process does not tell its limit.
+        spec: the environment's spec.
+        eval_max_steps: the setting of that name.
+        alone: the only environment, if no other can be made; one in another process does not report its limit.
     """
     if spec.rules is not None:
         return min(eval_max_steps, spec.rules.eval_frames // spec.frame_skip)
@@ -246,5 +246,5 @@ def longest_episode(
 
 
 def limit_of(env: gym.Env[Any, Any]) -> int | None:
-    """Return the time limit of an environment, in its own steps."""
+    """Return the time limit of an environment, in environment steps."""
     return None if env.spec is None else env.spec.max_episode_steps

@@ -1,1 +1,1 @@
-"""The loop, evaluation, run folders, logs and presets; agents arrive by Protocol."""
+"""The loop, evaluation, run folders, logs and presets; agents are passed in through a Protocol."""

@@ -1,12 +1,14 @@
-"""The weights that scored best in an evaluation: exactly those that were scored."""
+"""The weights with the best evaluation, exactly as they were evaluated."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from nexus.core.errors import RunError
+from nexus.core.state import value_from
 from nexus.core.types import Array
 from nexus.training.evaluation import Evaluation
 from nexus.training.files import (
@@ -20,10 +22,11 @@ from nexus.training.files import (
     write_json,
     write_tensors,
 )
+from nexus.training.same_run import require_same_run
 
 __all__ = ["BEST", "BestWeights", "Scored"]
 
-BEST = "best"  # folder
+BEST = "best"  # folder name
 NAME = re.compile(r"(\d{1,16})\.json", re.ASCII)
 
 
@@ -38,26 +41,28 @@ class Scored:
 class BestWeights:
     """Keeps the weights with the best score of one run.
 
-    Until the next checkpoint an older best is kept beside a newer one, so that a run that goes back to a checkpoint
-    finds what was best until there.
+    Until the next checkpoint an older best is kept as well as a newer one, so that a run that goes back to a checkpoint
+    finds the best weights up to there.
 
     Args:
         run: the run's folder.
+        about: the run's settings, as `run.json` has them; what was written with others is not taken.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, about: Mapping[str, Any]) -> None:
         self.run = run
+        self.about = {name: about.get(name) for name in ("config", "agent")}
 
     def present(self) -> list[Scored]:
-        """Return what is there and whole, the best first; of equal scores the newer."""
+        """Return the undamaged weights, best first, the newer first in a tie."""
         found = []
         for steps in self.stored():
-            with suppress(RunError):  # half written, or damaged
+            with suppress(RunError):  # half written, damaged, or of another run
                 found.append(Scored(steps, self._about(steps)[0].mean))
         return sorted(found, key=lambda scored: (scored.score, scored.steps), reverse=True)
 
     def stored(self) -> list[int]:
-        """Return the steps of what is there, whole or not."""
+        """Return the steps of the stored weights, damaged or not."""
         names = [NAME.fullmatch(path.name) for path in (self.run / BEST).glob("*.json")]
         return sorted(int(name[1]) for name in names if name is not None)
 
@@ -75,36 +80,38 @@ class BestWeights:
         mark = write_tensors(self.run / BEST / f"{steps}.safetensors", weights)
         write_json(
             self.run / BEST / f"{steps}.json",
-            {"steps": steps, "evaluation": evaluation.to_mapping(), "weights": asdict(mark)},
+            {"steps": steps, "run": self.about, "evaluation": evaluation.to_mapping(), "weights": asdict(mark)},
         )
 
     def keep_for(self, checkpoints: Iterable[int]) -> None:
-        """Remove what is best neither now nor as of one of these checkpoints."""
+        """Remove weights that are the best neither now nor at one of these checkpoints."""
         present = self.present()
         needed = {next((scored.steps for scored in present if scored.steps <= steps), None) for steps in checkpoints}
         needed |= {scored.steps for scored in present[:1]}
         self._remove_unless(lambda steps: steps in needed)
 
     def go_back_to(self, steps: int) -> None:
-        """Remove what was scored after this step: it never happened."""
+        """Remove weights scored after this step, which is discarded."""
         self._remove_unless(lambda scored: scored <= steps)
 
     def read(self, steps: int, limit: int) -> dict[str, Array]:
-        """Return the weights of a step; they can't rightly have more than `limit` bytes.
+        """Return the weights of a step; `limit` is their largest valid size in bytes.
 
         Raises:
-            RunError: a file is missing or damaged.
+            RunError: a file is missing, damaged or of another run.
         """
         _, mark = self._about(steps)
         return read_tensors(inside(self.run, f"{BEST}/{steps}.safetensors"), limit, mark)
 
     def check(self, steps: int) -> None:
-        """Raise `RunError` unless both files of a step are as they were written."""
+        """Raise `RunError` unless both files of a step are undamaged."""
         _, mark = self._about(steps)
         self.read(steps, mark.bytes)
 
     def _about(self, steps: int) -> tuple[Evaluation, Mark]:
-        about = read_json(inside(self.run, f"{BEST}/{steps}.json"))
+        name = f"{BEST}/{steps}.json"
+        about = read_json(inside(self.run, name))
+        require_same_run(self.about, value_from({"run": {}, **about}, "run", dict), name)
         return Evaluation.from_mapping(about.get("evaluation")), mark_of(about.get("weights"), f"{steps}.safetensors")
 
     def _remove_unless(self, kept: Callable[[int], bool]) -> None:

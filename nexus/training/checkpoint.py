@@ -1,4 +1,4 @@
-"""Reading a checkpoint: all that a run needs to go on bit for bit. `docs/runs.md` describes the files."""
+"""Reading a checkpoint, from which a run continues bit for bit. `docs/runs.md` describes the files."""
 
 import hashlib
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ __all__ = [
 
 CHECKPOINTS, REPLAY = "checkpoints", "replay"
 STATE_VALUES, STATE_ARRAYS = "state.json", "state.safetensors"
-ROWS, FRAMES = SERIES = "rows", "frames"  # what a replay may save in chunks
+ROWS, FRAMES = SERIES = "rows", "frames"  # the series that a replay saves in chunks
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,25 @@ class Chunk:
 
     @property
     def name(self) -> str:
-        """Its path in the run folder."""
+        """Path in the run folder."""
         kind = "" if self.series == ROWS else f"{self.series}-"
         return f"{REPLAY}/{kind}{self.first:012d}-{self.last:012d}.safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `state.json` of one checkpoint says."""
+    """The contents of a checkpoint's `state.json`."""
 
     run: Path
     steps: int
-    score: float | None  # before format 3: mean return of the last evaluation, which may have been of older weights
+    score: float | None  # before format 3: mean return of the last evaluation, possibly of older weights
     values: State
     arrays: Mark
     chunks: tuple[Chunk, ...]
     logs: LogMarks
     versions: Mapping[str, Any]
-    about: Mapping[str, Any]  # environment and settings, as `run.json` has them; before format 3 empty
-    periodic: bool  # a run that nobody interrupts has it, too
+    about: Mapping[str, Any]  # environment and settings, as in `run.json`; empty before format 3
+    periodic: bool  # an uninterrupted run would have it, too
 
     @property
     def arrays_name(self) -> str:
@@ -72,7 +72,7 @@ class Checkpoint:
         return f"{CHECKPOINTS}/{self.steps}/{STATE_ARRAYS}"
 
     def read_state(self, limit: int) -> State:
-        """Return the whole state; its arrays can't rightly have more than `limit` bytes.
+        """Return the whole state; `limit` is the largest valid size of its arrays in bytes.
 
         Raises:
             RunError: a file is missing or damaged.
@@ -81,7 +81,7 @@ class Checkpoint:
         return {**self.values, **arrays}
 
     def read_chunk(self, chunk: Chunk, limit: int) -> dict[str, Array]:
-        """Return the columns of a chunk; they can't rightly have more than `limit` bytes.
+        """Return the columns of a chunk; `limit` is their largest valid size in bytes.
 
         Raises:
             RunError: its file is missing or damaged.
@@ -89,7 +89,7 @@ class Checkpoint:
         return read_tensors(inside(self.run, chunk.name), limit, chunk.mark)
 
     def restore_series(self, series: Series) -> None:
-        """Give a replay, which has its counts already, the items of one series that belong to them.
+        """Restore one series of a replay whose counts are already restored.
 
         Raises:
             RunError: a chunk is missing or damaged, or the chunks do not fit the replay.
@@ -98,7 +98,7 @@ class Checkpoint:
         for chunk in (chunk for chunk in self.chunks if chunk.series == series.name):
             count = chunk.last - chunk.first
             if count > series.most or not chunk.first <= wanted < chunk.last <= series.last:
-                raise RunError(f"{chunk.name} does not follow on the {series.name} before it")
+                raise RunError(f"{chunk.name} does not continue the {series.name} before it")
             columns = self.read_chunk(chunk, limit=count * series.most_bytes)
             if any(values.ndim == 0 for values in columns.values()):
                 raise RunError(f"{chunk.name} holds a column that is a single number")
@@ -111,13 +111,13 @@ class Checkpoint:
             raise RunError(f"the {series.name} of the replay end with number {wanted} of {series.last}")
 
     def check(self) -> None:
-        """Raise `RunError` unless every file that it needs is as it was written; it does not need the logs."""
+        """Raise `RunError` unless every file it needs is undamaged; logs are not needed."""
         for name, mark in [(self.arrays_name, self.arrays), *((chunk.name, chunk.mark) for chunk in self.chunks)]:
             read_tensors(inside(self.run, name), mark.bytes, mark)
 
 
 def read_checkpoint(run: Path, steps: int) -> Checkpoint:
-    """Read `state.json` of a checkpoint, and none of what it names.
+    """Read `state.json` of a checkpoint, and none of the files it names.
 
     Raises:
         RunError: it is missing, damaged or of a newer format.
@@ -147,11 +147,11 @@ def chunk_of(entry: Any) -> Chunk:
     """Read a chunk from JSON.
 
     Raises:
-        RunError: it is none.
+        RunError: it is not a chunk.
     """
     match entry:
         case {"first": int(first), "last": int(last)} if 0 <= first < last < 10**12:
-            series = entry.get("series", ROWS)  # older runs have no others
+            series = entry.get("series", ROWS)  # older runs have only rows
             if series in SERIES:
                 return Chunk(series, first, last, mark_of(entry, REPLAY))
     raise RunError("the list of replay chunks can't be read")
@@ -171,12 +171,12 @@ def logs_of(entry: Mapping[str, Any]) -> LogMarks:
 
 
 def log_damage(run: Path, logs: LogMarks) -> list[str]:
-    """Say which text logs no longer begin with what they held at a checkpoint, a line each."""
+    """Return a line for each text log that no longer begins with its contents at a checkpoint."""
     return [text for name, mark in logs.files.items() if (text := damage_of(run, name, mark)) is not None]
 
 
 def damage_of(run: Path, name: str, mark: Mark) -> str | None:
-    """Say what is wrong with the beginning of a log, if anything is."""
+    """Return what is wrong with the beginning of a log, or None."""
     digest, left = hashlib.sha256(), mark.bytes
     try:
         path = inside(run, name)

@@ -1,6 +1,6 @@
-"""Writing checkpoints so that a crash at any moment leaves the last one whole. `docs/runs.md` describes the files.
+"""Writing checkpoints so that a crash at any moment leaves the last one intact. `docs/runs.md` describes the files.
 
-A checkpoint costs what is new: the replay lies in chunks that are written once and that later checkpoints name again.
+A checkpoint costs only what is new: the replay is in chunks, written once and shared by later checkpoints.
 """
 
 import re
@@ -29,7 +29,7 @@ from nexus.training.run_folder import FORMAT, versions
 
 __all__ = ["Checkpoints", "best_of"]
 
-CHUNK_BYTES = 256 << 20  # a chunk is written and read whole: it can't take more, however much is new
+CHUNK_BYTES = 256 << 20  # limit of a chunk, which is written and read whole
 CHUNK_NAME = re.compile(rf"(({'|'.join(SERIES)})-)?\d{{12}}-\d{{12}}\.safetensors", re.ASCII)
 STEPS_NAME = re.compile(r"[1-9]\d{0,15}", re.ASCII)
 
@@ -39,52 +39,52 @@ class Checkpoints:
 
     Args:
         run: the run's folder.
-        keep: how many of the newest that came with their period stay. The newest of all stays as well, and of a run of
+        keep: number of newest periodic checkpoints to keep. The newest of all is kept as well, and in a run of
             format 2, whose checkpoints have scores, the best.
     """
 
     def __init__(self, run: Path, keep: int) -> None:
         self.run = run
         self.keep = keep
-        self.chunks: tuple[Chunk, ...] = ()  # of the last checkpoint
+        self.chunks: tuple[Chunk, ...] = ()  # chunks of the last checkpoint
         self.kept: dict[int, Checkpoint] = {}
 
     def present(self) -> list[int]:
-        """Steps of the checkpoints that are there, whole or not, newest first."""
+        """Steps of the existing checkpoints, damaged or not, newest first."""
         folder = self.run / CHECKPOINTS
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return sorted((int(name) for name in names if STEPS_NAME.fullmatch(name)), reverse=True)
 
     def go_on_from(self, checkpoint: Checkpoint | None) -> None:
-        """Continue after a checkpoint, or anew: what came after it never happened."""
+        """Continue from a checkpoint, or from the start: discard everything after it."""
         self.chunks = () if checkpoint is None else checkpoint.chunks
         for steps in self.present():
             try:
                 if checkpoint is not None and steps <= checkpoint.steps:
                     self.kept[steps] = read_checkpoint(self.run, steps)
             except RunError:
-                pass  # damaged, and older than one that is whole
+                pass  # damaged, and older than an undamaged one
         self.tidy()
 
     def write(
         self, steps: int, state: State, replay: Sequence[Series], logs: LogMarks, about: Mapping[str, Any]
     ) -> None:
-        """Save everything, durably; only then forget what is no longer kept.
+        """Save everything durably, and only then remove what is no longer kept.
 
         Args:
-            steps: that the run has behind it.
-            state: all but what the replay saves in chunks.
-            replay: that, sealed.
-            logs: how far the logs have come.
-            about: `run`, what was trained, and `periodic`, as `Checkpoint` has it.
+            steps: steps of the run so far.
+            state: everything but what the replay saves in chunks.
+            replay: the sealed replay.
+            logs: marks of the log files.
+            about: `run`, what was trained, and `periodic`, as in `Checkpoint`.
 
         Raises:
-            RunError: the disk is full or can't be written to; the checkpoints before are whole.
+            RunError: the disk is full or can't be written to; earlier checkpoints stay intact.
         """
         try:
             self.chunks = self.written(steps, state, replay, logs, about)
         except RunError:
-            self.tidy()  # what was written of it only takes room
+            self.tidy()  # the partial checkpoint only takes up space
             raise
         self.kept[steps] = read_checkpoint(self.run, steps)
         self.tidy()
@@ -92,7 +92,7 @@ class Checkpoints:
     def written(
         self, steps: int, state: State, replay: Sequence[Series], logs: LogMarks, about: Mapping[str, Any]
     ) -> tuple[Chunk, ...]:
-        """Write the files of a checkpoint and give its folder its name; return the chunks that it needs."""
+        """Write the files of a checkpoint, rename its folder into place, and return the chunks it needs."""
         chunks = tuple(chunk for series in replay for chunk in self.write_new(series))
         folder = self.run / CHECKPOINTS / str(steps)
         draft = folder.with_name(f".{steps}.tmp")
@@ -122,7 +122,7 @@ class Checkpoints:
         return chunks
 
     def write_new(self, series: Series) -> list[Chunk]:
-        """Write the items that no chunk holds yet; return the chunks of all items that the replay still has."""
+        """Write the items that are in no chunk yet; return the chunks of all items still in the replay."""
         chunks = [chunk for chunk in self.chunks if chunk.series == series.name and chunk.last > series.first]
         start = max(series.first, chunks[-1].last if chunks else 0)
         size = max(1, CHUNK_BYTES // series.most_bytes)
@@ -135,7 +135,7 @@ class Checkpoints:
         return chunks
 
     def tidy(self) -> None:
-        """Remove checkpoints that are not kept, chunks that none needs, and what a crash left half written."""
+        """Remove checkpoints that are not kept, chunks no longer needed, and files left half written by a crash."""
         periodic = sorted((steps for steps, c in self.kept.items() if c.periodic), reverse=True)
         wanted = {*periodic[: self.keep], max(self.kept, default=None), best_of(self.kept.values())}
         self.kept = {steps: c for steps, c in self.kept.items() if steps in wanted}
@@ -144,18 +144,18 @@ class Checkpoints:
             if not (STEPS_NAME.fullmatch(path.name) and int(path.name) in self.kept):
                 forget(path)
         for path in (self.run / REPLAY).glob("*"):
-            if CHUNK_NAME.match(path.name) and f"{REPLAY}/{path.name}" not in needed:  # half written ones too
+            if CHUNK_NAME.match(path.name) and f"{REPLAY}/{path.name}" not in needed:  # including half-written ones
                 remove(path)
 
 
 def best_of(checkpoints: Iterable[Checkpoint]) -> int | None:
-    """Return the steps of the checkpoint with the highest score, of equal ones the newest; None if none has one."""
+    """Return the steps of the checkpoint with the highest score, the newest in a tie; None without scores."""
     scored = {c.steps: c.score for c in checkpoints if c.score is not None}
     return max(scored, key=lambda steps: (scored[steps], steps), default=None)
 
 
 def forget(folder: Path) -> None:
-    """Remove a checkpoint; half removed it must not look like one."""
+    """Remove a checkpoint, so that a partial removal does not look like a checkpoint."""
     hidden = folder.with_name(f".{folder.name.strip('.')}.tmp")
     try:
         if folder != hidden:
@@ -163,4 +163,4 @@ def forget(folder: Path) -> None:
             folder.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)
     except OSError:
-        pass  # it costs space and nothing else
+        pass  # it only costs space

@@ -10,16 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from nexus.core.types import Outcome
 from nexus.envs.stream import Step, TransitionStream
 from nexus.training.config import TrainConfig
 from nexus.training.loop import (
-    Actor,
-    Agent,
     Counters,
+    LearnerProtocol,
+    PolicyProtocol,
     Progress,
-    Replay,
+    ReplayProtocol,
     Span,
+    Taken,
     UnderWay,
     begun,
     crossings,
@@ -28,21 +28,21 @@ from nexus.training.loop import (
     store,
 )
 
-__all__ = ["ConcurrentAgent", "FollowingActor", "train"]
+__all__ = ["FollowedPolicy", "FollowerProtocol", "train"]
 
 
-class FollowingActor(Actor, Protocol):
-    """Who acts as the agent did when it last followed it."""
+class FollowerProtocol(PolicyProtocol, Protocol):
+    """A policy that acts as another one did when it last followed it."""
 
     def follow(self) -> None:
-        """Act as the agent would now; called while it does not learn."""
+        """Act as the followed policy would now; called while its learner waits."""
 
 
-class ConcurrentAgent(Agent, Protocol):
-    """What this loop needs of an agent."""
+class FollowedPolicy(PolicyProtocol, Protocol):
+    """What this loop needs of a policy."""
 
-    def actor(self) -> FollowingActor:
-        """Return an actor of the agent's own, which shares nothing with what learning reads or writes."""
+    def follower(self) -> FollowerProtocol:
+        """Return a follower, which shares nothing with what learning reads or writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,14 @@ class Learned(NamedTuple):
     """Updates so far, and the last one that an epoch brought, if any."""
 
     updates: int
-    last: Outcome | None
+    last: Taken | None
 
 
 def train(
     stream: TransitionStream,
-    agent: ConcurrentAgent,
-    replay: Replay,
+    policy: FollowedPolicy,
+    learner: LearnerProtocol,
+    replay: ReplayProtocol,
     config: TrainConfig,
     counters: Counters,
     under_way: UnderWay | None = None,
@@ -78,38 +79,38 @@ def train(
     exactly.
     """
     under_way = begun(stream, config, under_way)
-    actor = agent.actor()
-    update: Outcome | None = None
+    follower = policy.follower()
+    last: Taken | None = None
     alone = True  # the first updates may record or compile, and must not meet another's work on a device
     with ThreadPoolExecutor(1, "learner") as thread:
         while counters.steps < config.total_steps:
-            actor.follow()
-            learning = thread.submit(learn_from, under_way.to_learn, agent, replay, config, counters.updates)
+            follower.follow()
+            learning = thread.submit(learn_from, under_way.to_learn, learner, replay, config, counters.updates)
             if alone:
                 alone = learning.result().last is None
-            played = epoch(stream, actor, config, counters, under_way)
+            played = epoch(stream, follower, config, counters, under_way)
             learned = learning.result()
-            update = learned.last or update
+            last = learned.last or last
 
             for each in played:
                 store(each.step, under_way, replay, config)
                 replay.anneal(each.after.steps / config.total_steps)
             under_way.to_learn = [(each.before, each.after) for each in played]
             if played[-1].after.steps >= config.total_steps:
-                learned = learn_from(under_way.to_learn, agent, replay, config, learned.updates)
-                update, under_way.to_learn = learned.last or update, []
+                learned = learn_from(under_way.to_learn, learner, replay, config, learned.updates)
+                last, under_way.to_learn = learned.last or last, []
 
             for each in played:
                 before = replace(counters)
                 counters.steps, counters.episodes = each.after.steps, each.after.episodes
                 counters.updates = learned.updates
-                agent.epsilon, agent.temperature = each.epsilon, each.temperature
+                policy.epsilon, policy.temperature = each.epsilon, each.temperature
                 sound = each is played[-1]
-                yield Progress(counters, before, each.step, each.epsilon, each.temperature, update, sound)
+                yield Progress(counters, before, each.step, each.epsilon, each.temperature, last, sound)
 
 
 def epoch(
-    stream: TransitionStream, actor: Actor, config: TrainConfig, counters: Counters, under_way: UnderWay
+    stream: TransitionStream, policy: PolicyProtocol, config: TrainConfig, counters: Counters, under_way: UnderWay
 ) -> list[Played]:
     """Play until actors are to follow or the training ends; the counters stay as they are."""
     assert config.actor_sync_every is not None
@@ -117,17 +118,19 @@ def epoch(
     now = replace(counters)
     while True:
         before = replace(now)
-        step = play(stream, actor, config, now, under_way)
-        played.append(Played(before, replace(now), step, actor.epsilon, actor.temperature))
+        step = play(stream, policy, config, now, under_way)
+        played.append(Played(before, replace(now), step, policy.epsilon, policy.temperature))
         if now.steps >= config.total_steps or crossings(config.actor_sync_every, before, now):
             return played
 
 
-def learn_from(spans: Sequence[Span], agent: Agent, replay: Replay, config: TrainConfig, updates: int) -> Learned:
+def learn_from(
+    spans: Sequence[Span], learner: LearnerProtocol, replay: ReplayProtocol, config: TrainConfig, updates: int
+) -> Learned:
     """Take the updates that fell due in each of these, after so many before."""
-    update = None
+    last = None
     for before, after in spans:
         now = replace(after, updates=updates)
-        update = learn(agent, replay, config, replace(before, updates=updates), now) or update
+        last = learn(learner, replay, config, replace(before, updates=updates), now) or last
         updates = now.updates
-    return Learned(updates, update)
+    return Learned(updates, last)

@@ -1,41 +1,55 @@
-"""What a run has gone through, beside its counters."""
+"""The history of a run, in addition to its counters."""
 
 from dataclasses import dataclass, field
 
 from nexus.core.state import State, count_from, number_from, value_from
 from nexus.core.types import Outcome
+from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
+from nexus.training.loop import Progress
 
 __all__ = ["MOST_ROLLBACKS", "Course"]
 
-MOST_ROLLBACKS = 5  # the learning rate is then a 32nd of what it was: the cause is another
+MOST_ROLLBACKS = 5  # the learning rate is then 1/32 of the original, so it is not the cause
 
 
 @dataclass
 class Course:
-    """What of a run's own business a checkpoint keeps, and what is only known while its process lives."""
+    """The run's own state: one part is saved in checkpoints, the other exists only in this process."""
 
     seconds: float = 0.0
     rollbacks: int = 0  # each halves the learning rate
     reached_target: bool = False
-    evaluation: Evaluation | None = None  # of the weights as they are
-    owed: int | None = None  # the step of an evaluation that is due and was not played to its end
+    evaluation: Evaluation | None = None  # of the current weights
+    owed: int | None = None  # the step of an evaluation that is due but not completed
     metrics: dict[str, float] = field(default_factory=dict)  # of the last update, as numbers
 
     update: Outcome | None = None  # the last one in this process; from here on nothing is saved
-    sound: bool = True  # what is saved now continues exactly
+    sound: bool = True  # a checkpoint saved now would continue exactly
     checkpoint_due: bool = False
-    said_endless: bool = False
+    said_endless: bool = False  # notices that are given once
+    said_lost: bool = False
     divergence: str | None = None  # what ended the run, if that did
 
+    def note(self, progress: Progress, config: TrainConfig) -> None:
+        """Take note of a vector step: the weights have no score yet, and an evaluation or a checkpoint may be due.
+
+        Before anything else sees the step: should that fail, a checkpoint still knows what is due.
+        """
+        self.evaluation = None
+        self.update = self.update if progress.update is None else progress.update
+        if progress.due(config.eval_every):
+            self.owed = progress.counters.steps
+        self.checkpoint_due |= progress.due(config.checkpoint_every)
+
     def last_metrics(self) -> dict[str, float]:
-        """Return what the last update told, as numbers: a wait for the device."""
+        """Return the metrics of the last update as numbers, which waits for the device."""
         if self.update is not None:
             self.metrics = {name: float(value) for name, value in self.update.items()}
         return self.metrics
 
     def get_state(self) -> State:
-        """Return what a checkpoint keeps."""
+        """Return the part saved in checkpoints."""
         return {
             "metrics": self.last_metrics(),
             "seconds": self.seconds,
@@ -46,7 +60,7 @@ class Course:
         }
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave; older runs lack some of it.
+        """Restore what `get_state` returned; older runs lack some of it.
 
         Raises:
             RunError: something is missing or does not fit.

@@ -1,4 +1,4 @@
-"""Learning curves of run folders: what was scored while training, and the mean of several runs."""
+"""Learning curves of run folders: scores during training, and the mean of several runs."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from nexus.core.errors import ConfigError, RunError
 from nexus.envs.atari import is_atari
 from nexus.training.config import TrainConfig
-from nexus.training.edited import read_run_or_copy
+from nexus.training.edited import named_now, read_run_or_copy
 from nexus.training.files import inside, read_json
 from nexus.training.run_folder import RUN_FILE
+from nexus.training.same_run import require_score_of_weights
+from nexus.training.settings import EVERY_4_STEPS
 from nexus.training.statistics import bootstrap_interval
 
 __all__ = [
@@ -34,14 +36,14 @@ __all__ = [
 
 EPISODES_FILE, EVALUATION_FILE, METRICS_FILE = "episodes.csv", "evaluation.json", "metrics.jsonl"
 COLUMNS = ("step", "episode", "return", "length", "seconds")
-SCORE, SPREAD = "eval/mean_reward", "eval/std_reward"  # what an evaluation is called in metrics.jsonl
-GRID = 300  # points of a mean curve: more than a picture of usual size resolves
+SCORE, SPREAD = "eval/mean_reward", "eval/std_reward"  # names of an evaluation's scores in metrics.jsonl
+GRID = 300  # points of a mean curve: more than a picture usually resolves
 NORMAL = 1.96  # standard errors on either side of a mean, for 95 %
 
 Floats: TypeAlias = NDArray[np.float64]
 Axis: TypeAlias = Literal["steps", "episodes", "seconds"]
 COLUMN_OF: Mapping[Axis, str] = {"steps": "step", "episodes": "episode", "seconds": "seconds"}
-Scores: TypeAlias = dict[float, tuple[float, float, float]]  # step -> mean and both ends of its interval
+Scores: TypeAlias = dict[float, tuple[float, float, float]]  # step -> mean and ends of its interval
 
 
 @dataclass(frozen=True)
@@ -56,19 +58,19 @@ class Curve:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run scored as it went on, and what it was a run of.
+    """The scores of one run over time, with its environment and settings.
 
     Args:
-        folder: where it lies.
+        folder: its path.
         env: the environment's id, or the name of the function that makes it.
-        settings: everything that distinguishes one kind of run from another; the seed doesn't.
+        settings: everything that distinguishes one kind of run from another, without the seed.
         episodes: a column `[K]` for each of `COLUMNS`, one row per finished training episode.
-        scores: of its evaluations, by their step.
-        seed: None if that is not known.
-        end: how far it came, under the names of `COLUMNS`.
+        scores: scores of its evaluations, by step.
+        seed: None if unknown.
+        end: how far it got, under the names of `COLUMNS`.
         finished: whether the last evaluation is of its final weights.
-        trained: under which protocol; empty but for Atari games.
-        evaluated: likewise, with the ε that acted; None if the run was not evaluated.
+        trained: the protocol of training; empty except for Atari games.
+        evaluated: the protocol of evaluations, with their ε; None if the run was not evaluated.
     """
 
     folder: Path
@@ -88,13 +90,13 @@ class Run:
         return Curve(self.episodes[COLUMN_OF[axis]], returns, returns, returns)
 
     def evaluations(self, axis: Axis) -> Curve:
-        """Return the evaluations, in their order."""
+        """Return the evaluations, in order."""
         steps = np.array(sorted(self.scores))
         mean, low, high = np.array([self.scores[step] for step in steps]).reshape(-1, 3).T
         return Curve(self.along(axis, steps), mean, low, high)
 
     def along(self, axis: Axis, steps: Floats) -> Floats:
-        """Return where on an axis the run was at these steps, from the episodes that ended around them."""
+        """Return the positions on an axis at these steps, interpolated between the ends of episodes."""
         if axis == "steps":
             return steps
         column = COLUMN_OF[axis]
@@ -110,24 +112,24 @@ class NothingToDraw(RunError):
 
 
 def read_runs(folders: Sequence[str], *, same_env: bool = False, notice: Callable[[str], object] = str) -> list[Run]:
-    """Read runs; a folder that is named twice counts once.
+    """Read runs; a folder named twice counts once.
 
     Args:
-        folders: of the runs. Among several, as a shell gives them for `runs/*`, what is no run or has nothing to draw
-            yet is left out.
-        same_env: whether functions of one name made one environment; two lambdas have one name.
-        notice: told what is left out, and of what else is odd.
+        folders: the runs' folders. Among several, as a shell expands `runs/*`, those that are not runs or have nothing
+            to draw yet are left out.
+        same_env: whether functions with the same name made the same environment; two lambdas share a name.
+        notice: called with what is left out, and with other warnings.
 
     Raises:
-        RunError: there is no such folder, a run's files are missing or damaged, or there is nothing to draw at all.
-        ConfigError: runs of one environment are of different protocols.
+        RunError: a folder does not exist, a run's files are missing or damaged, or there is nothing to draw.
+        ConfigError: runs of one environment have different protocols.
     """
     unique = {Path(folder).resolve(): Path(folder) for folder in folders}
     runs = []
     for folder in unique.values():
         others = len(unique) > 1
         if others and folder.exists() and not (folder / RUN_FILE).exists():
-            notice(f"{folder} is left out: it is no run, it has no {RUN_FILE}")
+            notice(f"{folder} is left out: it is not a run, it has no {RUN_FILE}")
             continue
         try:
             runs.append(read_one(folder, same_env=same_env, notice=notice))
@@ -143,9 +145,9 @@ def read_runs(folders: Sequence[str], *, same_env: bool = False, notice: Callabl
 
 
 def require_one_protocol(runs: Sequence[Run]) -> None:
-    """Raise `ConfigError` if runs were trained or evaluated under different protocols; runs without any count as one.
+    """Raise `ConfigError` if runs were trained or evaluated under different protocols; having none counts as one.
 
-    How many episodes were played and on which seed is no part of it.
+    The number of episodes and the seed are not part of a protocol.
     """
     for how in ("trained", "evaluated"):
         known = [(run, getattr(run, how)) for run in runs if getattr(run, how) is not None]
@@ -159,7 +161,7 @@ def require_one_protocol(runs: Sequence[Run]) -> None:
 
 
 def shown(protocol: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Name a protocol; where another has that name too, in what they differ."""
+    """Return a protocol's name; if the other has the same name, how they differ."""
     name = str(protocol.get("name", "no protocol"))
     if name != str(other.get("name", "no protocol")):
         return name
@@ -172,16 +174,21 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
     about = read_run_or_copy(folder, notice)
     config, env = about.get("config"), str(about.get("env"))
     config = config if isinstance(config, dict) else {}
-    # What a setting did before there was one is its default, so that older and newer runs can be compared.
-    settings = {**TrainConfig().to_mapping(), "algorithm": about.get("algorithm"), **config}
-    seed, kwargs = config.get("seed"), settings.pop("env_kwargs")
+    # A setting that did not exist yet gets its default, so that older and newer runs can be compared.
+    settings = {**TrainConfig().to_mapping(), "algorithm": about.get("algorithm"), **named_now(config)}
+    del settings["rollout_steps" if settings["trace_lambda"] is None else "replay_capacity"]  # it has no use for that
+    if settings["update_every"] is None:
+        settings["update_every"] = str(EVERY_4_STEPS)  # which is what older runs say
+    seed, kwargs, wrappers = config.get("seed"), settings.pop("env_kwargs"), settings.pop("wrappers")
     del settings["seed"]
     if isinstance(kwargs, dict):
         env += "".join(f", {name}={value}" for name, value in kwargs.items())
+    if isinstance(wrappers, list) and wrappers:
+        env += f", in {', '.join(map(str, wrappers))}"
     if not (about.get("env_is_id", True) or same_env):
         settings["run"] = str(folder)
     episodes, scores = read_episodes(folder), read_scores(folder, settings.get("eval_episodes"))
-    end, final = end_of(about), read_evaluation(folder, must_carry=about["format"] > 1)
+    end, final = end_of(about), read_evaluation(folder, about)
     finished = about.get("status") == "finished" and final is not None
     if final is not None and finished:
         scores[end.get("step", max(scores, default=0.0))] = interval_of(final, folder / EVALUATION_FILE)
@@ -202,7 +209,7 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
 
 
 def end_of(about: Mapping[str, Any]) -> dict[str, float]:
-    """Return how far a run came by its `run.json`, or nothing if that does not say it."""
+    """Return how far a run got according to its `run.json`, or nothing if it does not say."""
     progress = about.get("progress")
     progress = progress if isinstance(progress, dict) else {}
     end = {"step": progress.get("steps"), "episode": progress.get("episodes"), "seconds": about.get("seconds")}
@@ -210,18 +217,25 @@ def end_of(about: Mapping[str, Any]) -> dict[str, float]:
     return known if len(known) == len(end) else {}
 
 
-def read_evaluation(folder: Path, *, must_carry: bool) -> dict[str, Any] | None:
-    """Return what `evaluation.json` says, None if there is none."""
+def read_evaluation(folder: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what `evaluation.json` says, None if there is none.
+
+    Raises:
+        RunError: it can't be read, or is of other weights than `run.json` says that the run has.
+    """
     if not (folder / EVALUATION_FILE).exists():
         return None
-    return read_json(inside(folder, EVALUATION_FILE), must_carry=must_carry)
+    path = inside(folder, EVALUATION_FILE)
+    evaluation = read_json(path, must_carry=about["format"] > 1)
+    require_score_of_weights(about, evaluation, path)
+    return evaluation
 
 
 def protocol_of(evaluation: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the rules and the ε of an evaluation.
 
     Raises:
-        RunError: it does not say how it was made.
+        RunError: it does not say how it was played.
     """
     protocol = evaluation.get("protocol")
     rules = protocol.get("rules") if isinstance(protocol, dict) else None
@@ -234,7 +248,7 @@ def interval_of(evaluation: Mapping[str, Any], path: Path) -> tuple[float, float
     """Return the mean of an evaluation and both ends of its interval.
 
     Raises:
-        RunError: one of them is no number.
+        RunError: one of them is not a number.
     """
     mean, low, high = (evaluation.get(name) for name in ("mean", "low", "high"))
     if not (is_number(mean) and is_number(low) and is_number(high)):
@@ -243,11 +257,11 @@ def interval_of(evaluation: Mapping[str, Any], path: Path) -> tuple[float, float
 
 
 def read_scores(folder: Path, episodes: Any) -> Scores:
-    """Read the evaluations in `metrics.jsonl`; of two at one step the last counts, which was on other episodes.
+    """Read the evaluations in `metrics.jsonl`; of two at one step the last counts, on different episodes.
 
     Args:
-        folder: of the run.
-        episodes: how many each evaluation played, as far as that is known; their intervals come from it.
+        folder: the run's folder.
+        episodes: episodes per evaluation, if known, from which intervals are computed.
 
     Raises:
         RunError: the file can't be read or is damaged.
@@ -276,17 +290,17 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """Return the lines of a log; half a last line, which a run that is still going may have written, is left out.
+    """Return the complete lines of a log, without a partial last line that a running run may have written.
 
     Raises:
-        RunError: it can't be read, or is no text.
+        RunError: it can't be read, or is not text.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RunError(f"can't read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise RunError(f"{path} is damaged: it is no text") from None
+        raise RunError(f"{path} is damaged: it is not text") from None
     return text[: text.rfind("\n") + 1].splitlines()
 
 
@@ -316,11 +330,11 @@ def read_row(path: Path, number: int, line: str) -> list[float]:
 
 
 def running_mean(values: Floats, window: int) -> Floats:
-    """Return the mean of each value and those before it, `window` in all; the first means are of fewer.
+    """Return the mean over each value and those before it, `window` in all, and fewer at the start.
 
     Args:
         values: `[K]`.
-        window: how many.
+        window: number of values.
 
     Returns:
         `[K]`.
@@ -333,7 +347,7 @@ def running_mean(values: Floats, window: int) -> Floats:
 
 
 def same_settings(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Group runs that differ in nothing but their seed, named by the settings in which the groups differ."""
+    """Group runs that differ only in their seed, named by the settings in which the groups differ."""
     keys = sorted({key for run in runs for key in run.settings})
     differing = [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
     groups: dict[str, list[Run]] = {}
@@ -344,10 +358,10 @@ def same_settings(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def different_seeds(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
-    """Leave out what repeats another run's seed and settings: it is no second sample. The longer one is kept.
+    """Leave out runs with another run's seed and settings, since they are not independent; keep the longer one.
 
     Returns:
-        the others, and a line for each that is left out.
+        The remaining runs, and a line for each one left out.
     """
     same: dict[str, list[Run]] = {}
     for run in runs:
@@ -355,7 +369,7 @@ def different_seeds(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
         same.setdefault(repr((run.env, sorted(run.settings.items()), which)), []).append(run)
     kept = [max(group, key=lambda run: run.end.get("step", 0.0)) for group in same.values()]
     said = [
-        f"{run.folder} is left out: its seed {run.seed} and its settings are those of {first.folder}"
+        f"{run.folder} is left out: it has the seed {run.seed} and the settings of {first.folder}"
         for first, group in zip(kept, same.values(), strict=True)
         for run in group
         if run is not first
@@ -364,15 +378,15 @@ def different_seeds(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
 
 
 def grid_of(curves: Sequence[Curve]) -> Floats:
-    """Return evenly spaced points where all the curves are: from where the last begins to where the first ends."""
+    """Return evenly spaced points over the range that all curves cover."""
     start, end = shared_range(curves)
     return np.linspace(start, end, GRID) if start <= end else np.empty(0)
 
 
 def points_of(curves: Sequence[Curve]) -> Floats:
-    """Return the points of the curve that has fewest, moved to where all the curves are.
+    """Return the points of the curve with the fewest, clipped to the range that all curves cover.
 
-    Runs evaluate some steps apart, since they end a step of all their environments together.
+    The steps of evaluations differ slightly between runs, since all environments step together.
     """
     start, end = shared_range(curves)
     fewest = min((curve.x for curve in curves), key=len)
@@ -380,7 +394,7 @@ def points_of(curves: Sequence[Curve]) -> Floats:
 
 
 def shared_range(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Return the first and the last point that all the curves cover; there are none if the last comes first."""
+    """Return the first and last point that all curves cover; the range is empty if the last comes first."""
     return max(curve.x[0] for curve in curves), min(curve.x[-1] for curve in curves)
 
 

@@ -10,12 +10,11 @@ from torch import Tensor, stack
 
 from nexus.core.errors import DivergenceError, RunError
 from nexus.core.state import State
-from nexus.core.types import Array, Batch, Outcome
-from nexus.training.concurrent_loop import ConcurrentAgent, FollowingActor
+from nexus.core.types import Batch, Outcome
 from nexus.training.files import write_tensors
-from nexus.training.loop import Counters
+from nexus.training.loop import Counters, LearnerProtocol
 
-__all__ = ["BATCH_FILE", "WatchedAgent", "require_finite_state"]
+__all__ = ["BATCH_FILE", "WatchedLearner", "require_finite_state"]
 
 BATCH_FILE = "diverged.safetensors"
 WINDOW = 16  # updates between two looks, where each look waits for a device
@@ -32,73 +31,43 @@ class Learned:
     norm: Tensor
 
 
-class WatchedAgent:
-    """An agent for the loop whose updates are looked at: a loss or gradient that is not finite ends the training.
+class WatchedLearner:
+    """A learner for the loop whose updates are looked at: a loss or gradient that is not finite ends the training.
 
     Where numbers are at hand, on the CPU, each update is looked at before the next. On a device that would make every
     update wait, so they are looked at `WINDOW` at a time, and before anything is saved or evaluated, by `settle`.
 
     Args:
-        agent: who acts and learns.
+        learner: takes the updates.
         counters: of the run; its updates so far.
         folder: where the batch is saved that the training diverged on.
         at_once: whether numbers are at hand after each update.
-        learn: another way for the agent to learn from a batch; None takes its own.
+        learn: another way to take an update from a batch; None for the learner's.
 
     Raises:
-        DivergenceError: (`learn`, `settle`) names step, update and batch. The agent's weights are lost by then.
+        DivergenceError: (`learn`, `settle`) names step, update and batch. The weights are lost by then.
     """
 
     def __init__(
         self,
-        agent: ConcurrentAgent,
+        learner: LearnerProtocol,
         counters: Counters,
         folder: Path,
         *,
         at_once: bool,
         learn: Callable[[Batch], Outcome] | None = None,
     ) -> None:
-        self.agent = agent
-        self._learn = agent.learn if learn is None else learn
+        self.learner = learner
+        self.optimizer = learner.optimizer
+        self._learn = learner.learn if learn is None else learn
         self.counters = counters
         self.folder = folder
         self.window = 1 if at_once else WINDOW
-        self.optimizer = agent.optimizer
         self._counted = self._since = 0  # updates that the counters told of last, and how many were taken since
         self._pending: list[Learned] = []
 
-    @property
-    def epsilon(self) -> float:
-        """The agent's."""
-        return self.agent.epsilon
-
-    @epsilon.setter
-    def epsilon(self, value: float) -> None:
-        self.agent.epsilon = value
-
-    @property
-    def temperature(self) -> float:
-        """The agent's."""
-        return self.agent.temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self.agent.temperature = value
-
-    def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
-        """Let the agent act."""
-        return self.agent.act(states, epsilon, training, action_masks)
-
-    def actor(self) -> FollowingActor:
-        """Return the agent's."""
-        return self.agent.actor()
-
-    def update_target_network(self) -> None:
-        """Let the agent's θ⁻ follow its θ."""
-        self.agent.update_target_network()
-
     def learn(self, batch: Batch) -> Outcome:
-        """Let the agent take one optimizer step, and look at what came of it."""
+        """Take one optimizer step, and look at what came of it."""
         update = self._learn(batch)
         # A thread that learns on its own is counted only when it meets the rest.
         self._since = self._since + 1 if self.counters.updates == self._counted else 1
@@ -110,6 +79,10 @@ class WatchedAgent:
         if len(self._pending) >= self.window:
             self.settle()
         return update
+
+    def update_target_network(self) -> None:
+        """Let θ⁻ follow θ."""
+        self.learner.update_target_network()
 
     def settle(self) -> None:
         """Look at every update since the last look."""

@@ -1,4 +1,4 @@
-"""Evaluation: how good an agent is, under a protocol that is said with every score."""
+"""Evaluation: how well an agent plays, with every score tied to its protocol."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -19,19 +19,19 @@ from nexus.training.statistics import bootstrap_interval
 
 __all__ = ["Evaluation", "EvaluationProtocol", "evaluate", "long_evaluation"]
 
-LONG = 10_000  # steps of an evaluation after which somebody may ask whether it ends
+LONG = 10_000  # steps of an evaluation after which a notice explains its length
 
 
 class Actor(Protocol):
-    """What an evaluation needs of an agent."""
+    """The part of an agent that an evaluation needs."""
 
     def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
-        """Return legal actions `[E]` for states `[E, *obs]`; not training, and with ε = 0, the greedy ones."""
+        """Return legal actions `[E]` for states `[E, *obs]`; greedy ones if not training and ε = 0."""
 
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """How the episodes were played; scores under different protocols can't be compared."""
+    """The conditions under which episodes were played; scores under different protocols can't be compared."""
 
     env: str
     episodes: int
@@ -40,15 +40,17 @@ class EvaluationProtocol:
     max_episode_steps: int
     frame_skip: int
     frame_stack: int
-    rules: AtariProtocol | None = None  # of an Atari game
+    rules: AtariProtocol | None = None  # for an Atari game
     frame_size: int | None = None  # likewise; None is 84
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         policy = "greedy" if self.epsilon == 0 else f"ε = {self.epsilon:g}"
         seen = "" if self.frame_size is None else f", {self.frame_size} x {self.frame_size} pixels"
         kwargs = "".join(f", {name}={value}" for name, value in self.env_kwargs.items())
-        played = f"{policy}, {self.episodes} full episodes, unclipped rewards, seed {self.seed}{seen}{kwargs}"
+        around = f", in {', '.join(self.wrappers)}" if self.wrappers else ""
+        played = f"{policy}, {self.episodes} full episodes, unclipped rewards, seed {self.seed}{seen}{kwargs}{around}"
         if self.rules is not None:
             return f"{self.rules}; {played}"
         return (
@@ -68,7 +70,7 @@ class Evaluation:
     mean_length: float
     returns: list[float]
     protocol: EvaluationProtocol
-    cut: int = 0  # episodes that had not ended within the protocol's steps and count as they stood
+    cut: int = 0  # episodes cut off after the protocol's steps, counted with their return so far
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -76,13 +78,14 @@ class Evaluation:
 
     @classmethod
     def from_mapping(cls, values: Any) -> Self:
-        """Read what `to_mapping` gave.
+        """Read the output of `to_mapping`.
 
         Raises:
-            RunError: it is none.
+            RunError: it is not an evaluation.
         """
         try:
             protocol = EvaluationProtocol(**values["protocol"])
+            protocol = replace(protocol, wrappers=tuple(protocol.wrappers))  # JSON has lists only
             if protocol.rules is not None:
                 protocol = replace(protocol, rules=AtariProtocol(**values["protocol"]["rules"]))
             read = cls(**{**values, "protocol": protocol})
@@ -96,7 +99,7 @@ class Evaluation:
 
     @property
     def said_of_cuts(self) -> str:
-        """Say how many episodes were cut off, nothing if none was."""
+        """Text on how many episodes were cut off, empty if none was."""
         if not self.cut:
             return ""
         return f"; {self.cut} of {self.episodes} episodes were cut off after {self.protocol.max_episode_steps:,} steps"
@@ -117,29 +120,29 @@ def evaluate(
     vector_env: VectorEnv[Any, Any, Any] | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Play full episodes and return their statistics; the agent's own generators stay as they are.
+    """Play full episodes and return their statistics; the agent's generators are not used.
 
-    Episode number k is reset with a seed that follows from `seed` and k alone, and tosses coins of its own, so the
-    number of copies and how they are stepped do not matter. Copy i of n plays the episodes i, i + n, i + 2n and so on:
-    short ones are not counted more often than long ones.
+    Episode k is reset with a seed that depends only on `seed` and k, and has a separate generator for random actions,
+    so the number of copies and how they are stepped do not matter. Copy i of n plays the episodes i, i + n, i + 2n and
+    so on: short episodes are not counted more often than long ones.
 
     Args:
-        agent: who acts.
-        env: the environment as the agent was trained on.
-        episodes: how many; None for 100, of an Atari game as many as its protocol says.
-        epsilon: probability of a random action; None for 0, the greedy policy, or what the protocol says.
-        seed: of the episodes; never the one that training uses.
-        max_episode_steps: an episode of so many steps is cut off and counts as it stands.
-        num_envs: copies at most; none is made that would have no episode to play.
-        vectorization: how they are stepped, as in `make_vector_env`.
-        step_timeout: seconds for a step or reset of all copies together, where they are in processes.
-        watch: called after each vector step with the steps so far and how many episodes have ended; what it raises
-            ends the evaluation.
-        vector_env: to be played in, in place of copies made for it; its episodes are lost, and it stays open.
-        notice: told what a user should know of the environment.
+        agent: the agent that acts.
+        env: the environment, wrapped as in training.
+        episodes: number of episodes; None for 100, or for the number in an Atari game's protocol.
+        epsilon: probability of a random action; None for 0, the greedy policy, or the protocol's ε.
+        seed: seed of the episodes; never the one used in training.
+        max_episode_steps: an episode of this many steps is cut off and counts with its return so far.
+        num_envs: most copies of the environment; no more than there are episodes.
+        vectorization: how copies are stepped, as in `make_vector_env`.
+        step_timeout: seconds for a step or reset of all copies together, if they run in processes.
+        watch: called after each vector step with the steps so far and the number of finished episodes; an exception
+            from it ends the evaluation.
+        vector_env: an existing environment to play in; its episodes in progress are lost, and it stays open.
+        notice: called with notices for the user about the environment.
 
     Raises:
-        EnvError: the environment failed, or gave no answer in time.
+        EnvError: the environment failed, or did not answer in time.
     """
     rules = env.rules
     if episodes is None:
@@ -170,6 +173,7 @@ def evaluate(
         rules,
         env.frame_size,
         dict(env.kwargs),
+        tuple(env.wrappers),
     )
     return Evaluation(
         float(np.mean(returns)),
@@ -185,7 +189,7 @@ def evaluate(
 
 
 def copies_of(env: EnvSpec, copies: int, vectorization: Literal["auto", "sync", "async"]) -> VectorEnv[Any, Any, Any]:
-    """Return as many copies, or one where only one can be made: the episodes are the same."""
+    """Return this many copies, or one if only one can be made: the episodes are the same."""
     try:
         return make_vector_env(env, copies, vectorization)
     except ConfigError:
@@ -197,21 +201,21 @@ def copies_of(env: EnvSpec, copies: int, vectorization: Literal["auto", "sync", 
 def long_evaluation(
     env: EnvSpec, steps: int, ended: int, episodes: int, max_episode_steps: int, setting: str = "eval_max_steps"
 ) -> str | None:
-    """Return what is to be said once of an evaluation that takes long and has no protocol that makes it long.
+    """Return the notice, shown once, for an evaluation that takes long although no protocol makes it long.
 
     Args:
-        env: that it is played in.
+        env: the environment.
         steps: vector steps so far.
         ended: episodes that have ended.
-        episodes: of the evaluation.
-        max_episode_steps: after which an episode is cut off.
-        setting: what that is called here.
+        episodes: episodes of the evaluation.
+        max_episode_steps: steps after which an episode is cut off.
+        setting: name of the setting for it.
     """
     if steps != LONG or steps >= max_episode_steps or env.rules is not None:
         return None
     return (
         f"the evaluation has taken {steps:,} steps, and {ended} of {episodes} episodes have ended: one without an end "
-        f"is cut off after {max_episode_steps:,}; {setting} sets how many"
+        f"is cut off after {max_episode_steps:,} steps; {setting} sets this limit"
     )
 
 
@@ -223,9 +227,9 @@ def played(
     seed: int,
     watch: Callable[[int, int], None] | None,
 ) -> tuple[list[float], list[int], int]:
-    """Return the return and the length of each episode, in the order of their numbers, and how many were cut off."""
+    """Return the returns and lengths of the episodes, in order, and how many were cut off."""
     returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
-    numbers = np.arange(stream.num_envs)  # of the episode that each copy plays
+    numbers = np.arange(stream.num_envs)  # the episode that each copy plays
     ended = steps = cut = 0
     coins = [coin_of(seed, number) for number in range(episodes)] if epsilon > 0 else []
     stream.reset(seed)
@@ -256,7 +260,7 @@ def coin_of(seed: int, number: int) -> np.random.Generator:
 def explored(
     actions: Array, epsilon: float, numbers: Array, coins: list[np.random.Generator], stream: TransitionStream
 ) -> Array:
-    """Return the actions `[E]`, some of them replaced by random ones, as each episode's own coin says."""
+    """Return the actions `[E]`, replaced by random ones where the episode's coin says so."""
     chosen = actions.copy()
     for copy in np.flatnonzero(numbers < len(coins)):
         masks = None if stream.action_masks is None else stream.action_masks[copy, None]

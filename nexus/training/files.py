@@ -1,6 +1,6 @@
-"""Files that carry their own checksum and are replaced whole, or not at all. No pickle: JSON and safetensors only.
+"""Files that carry their own checksum and are replaced atomically. No pickle: JSON and safetensors only.
 
-The checksum of a file is the SHA-256 of its bytes with the 64 digits of its own `"sha256": "..."` set to zero. In JSON
+The checksum of a file is the SHA-256 of its bytes with the 64 digits of its `"sha256": "..."` set to zero. In JSON
 that is the last key, in safetensors the only metadata.
 """
 
@@ -37,13 +37,13 @@ __all__ = [
 
 ZEROS = b"0" * 64
 FULL = (errno.ENOSPC, errno.EDQUOT)
-JSON_LIMIT = 64 << 20  # bytes; far above what nexus writes
+JSON_LIMIT = 64 << 20  # bytes; far more than nexus writes
 HEADER_LIMIT = 1 << 20  # bytes of a safetensors header; likewise
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a file was when it was written: its size in bytes and its checksum."""
+    """The size in bytes and the checksum of a file when it was written."""
 
     bytes: int
     sha256: str
@@ -51,7 +51,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class LogMarks:
-    """How far the log files had come: marks of the text files, and only sizes of TensorBoard's."""
+    """The state of the log files at a checkpoint: marks of the text files, and only sizes of TensorBoard's."""
 
     files: Mapping[str, Mark]
     boards: Mapping[str, int]
@@ -59,11 +59,11 @@ class LogMarks:
 
 @contextmanager
 def wants_disk(path: Path, needs: int | None = None) -> Iterator[None]:
-    """Turn what the system says of a file into one line that names it; of a full disk, what it needs and what is free.
+    """Turn a system error into one line that names the file; for a full disk, with the bytes needed and free.
 
     Args:
-        path: that is written.
-        needs: bytes, if that is known.
+        path: the file being written.
+        needs: bytes needed, if known.
     """
     try:
         yield
@@ -74,17 +74,17 @@ def wants_disk(path: Path, needs: int | None = None) -> Iterator[None]:
 
 
 def room(path: Path, needs: int | None) -> str:
-    """Say what a file needs, and how much its disk has."""
+    """Return text on the bytes that a file needs and the bytes free on its disk."""
     try:
         free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
     except OSError:
         return ""
     wanted = "" if needs is None else f"needs {needs:,} bytes, "
-    return f": {wanted}{free:,} bytes are free; make room, then go on with nexus resume"
+    return f": {wanted}{free:,} bytes are free; make room, then continue with nexus resume"
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> Mark:
-    """Write JSON with its checksum, durably and at once.
+    """Write JSON with its checksum, durably and atomically.
 
     Raises:
         RunError: the disk is full or can't be written to.
@@ -94,7 +94,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> Mark:
 
 
 def write_tensors(path: Path, arrays: Mapping[str, Array]) -> Mark:
-    """Write arrays as safetensors with their checksum, durably and at once.
+    """Write arrays as safetensors with their checksum, durably and atomically.
 
     Raises:
         RunError: the disk is full or can't be written to.
@@ -104,12 +104,12 @@ def write_tensors(path: Path, arrays: Mapping[str, Array]) -> Mark:
 
 
 def write_sealed(path: Path, content: bytes, *, at_end: bool) -> Mark:
-    """Put the checksum in the place of the zeros, and the file in the place of an older one."""
+    """Replace the zeros with the checksum, and an older file with this one."""
     digest = hashlib.sha256(content).hexdigest()
     place = content.rindex(ZEROS) if at_end else content.index(ZEROS)
     draft = path.with_name(path.name + ".tmp")
     with wants_disk(path, len(content)):
-        draft.unlink(missing_ok=True)  # what a crash left, or a link to somewhere else
+        draft.unlink(missing_ok=True)  # left by a crash, or a link to somewhere else
         try:
             with draft.open("xb") as file:
                 file.write(content[:place])
@@ -119,14 +119,14 @@ def write_sealed(path: Path, content: bytes, *, at_end: bool) -> Mark:
                 os.fsync(file.fileno())
             draft.replace(path)
         except OSError:
-            remove(draft)  # half a file would only fill the disk further
+            remove(draft)  # a partial file would only fill the disk further
             raise
         make_folder_durable(path.parent)
     return Mark(len(content), digest)
 
 
 def make_folder_durable(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk; a system that can't do that is left alone."""
+    """Wait until a folder's entries are on disk; do nothing on systems that can't do that."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -140,7 +140,7 @@ def make_folder_durable(folder: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of a regular file of a folder.
+    """Return the path of a regular file in a folder.
 
     Raises:
         RunError: there is no such file, or its name or a link leads out of the folder.
@@ -149,8 +149,8 @@ def inside(folder: Path, name: str) -> Path:
     try:
         within = path.resolve().is_relative_to(folder.resolve())
         regular = path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a zero byte, links in a circle
-        raise RunError(f"{name[:80]!r} is no file of {folder}: {one_line(error)}") from None
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a zero byte, circular links
+        raise RunError(f"{name[:80]!r} is not a file in {folder}: {one_line(error)}") from None
     if not within:
         raise RunError(f"{path} leads out of its run folder: it is not read")
     if not regular:
@@ -159,24 +159,24 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def read_sealed(path: Path, limit: int, *, at_end: bool, mark: Mark | None, must_carry: bool) -> bytes:
-    """Return a file's bytes if they are what was written.
+    """Return a file's bytes after verifying them.
 
     Args:
         path: the file.
-        limit: the most bytes that it can rightly have; more are not read.
-        at_end: whether the checksum is the last that it holds, or the first.
-        mark: what another file says of this one.
+        limit: largest valid size in bytes; larger files are not read.
+        at_end: whether the checksum is at the end of the file or at its beginning.
+        mark: another file's record of this one.
         must_carry: whether a file without a checksum is refused.
 
     Raises:
-        RunError: it can't be read, is too large, or differs from its checksum.
+        RunError: it can't be read, is too large, or does not match its checksum.
     """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
-                raise RunError(f"{path} has {size:,} bytes: at most {limit:,} make sense")
-            content = file.read(size + 1)  # no more is taken, should it grow
+                raise RunError(f"{path} has {size:,} bytes: at most {limit:,} are plausible")
+            content = file.read(size + 1)  # bounded, in case it grows
     except OSError as error:
         raise RunError(f"can't read {path}: {error.strerror or error}") from None
     if mark is not None and len(content) != mark.bytes:
@@ -192,12 +192,12 @@ def read_sealed(path: Path, limit: int, *, at_end: bool, mark: Mark | None, must
     if digest.hexdigest().encode() != content[place : place + 64]:
         raise RunError(f"{path} is damaged: it differs from its checksum")
     if mark is not None and digest.hexdigest() != mark.sha256:
-        raise RunError(f"{path} is not the file that was written there: its checksum is another")
+        raise RunError(f"{path} is not the file that was written there: its checksum differs")
     return content
 
 
 def seal_place(content: bytes, at_end: bool) -> int | None:
-    """Return where the 64 digits of a file's own checksum begin, or None if it has none."""
+    """Return the position of the 64 digits of a file's checksum, or None if it has none."""
     key, area = b'"sha256"', content if at_end else content[: HEADER_LIMIT + 8]
     found = area.rfind(key) if at_end else area.find(key)
     quote = area.find(b'"', found + len(key)) if found >= 0 else -1
@@ -207,10 +207,10 @@ def seal_place(content: bytes, at_end: bool) -> int | None:
 
 
 def read_json(path: Path, mark: Mark | None = None, *, must_carry: bool = True) -> dict[str, Any]:
-    """Return the values of a JSON file that is whole.
+    """Return the values of an undamaged JSON file.
 
     Raises:
-        RunError: it is missing, damaged, too large or no JSON object.
+        RunError: it is missing, damaged, too large or not a JSON object.
     """
     content = read_sealed(path, JSON_LIMIT, at_end=True, mark=mark, must_carry=must_carry)
     try:
@@ -223,16 +223,16 @@ def read_json(path: Path, mark: Mark | None = None, *, must_carry: bool = True) 
 
 
 def read_tensors(path: Path, limit: int, mark: Mark | None = None, *, must_carry: bool = True) -> dict[str, Array]:
-    """Return the arrays of a safetensors file that is whole.
+    """Return the arrays of an undamaged safetensors file.
 
     Args:
         path: the file.
-        limit: the most bytes that its arrays can rightly have.
-        mark: what another file says of this one.
+        limit: largest valid size of its arrays in bytes.
+        mark: another file's record of this one.
         must_carry: whether a file without a checksum is refused.
 
     Raises:
-        RunError: it is missing, damaged, too large or no safetensors.
+        RunError: it is missing, damaged, too large or not safetensors.
     """
     content = read_sealed(path, limit + HEADER_LIMIT, at_end=False, mark=mark, must_carry=must_carry)
     try:
@@ -248,15 +248,15 @@ def mark_of(values: Any, name: str) -> Mark:
     """Read a mark from JSON.
 
     Raises:
-        RunError: it is none.
+        RunError: it is not a mark.
     """
     match values:
         case {"bytes": int(size), "sha256": str(digest)} if size >= 0:
             return Mark(size, digest)
-    raise RunError(f"what was written of {name[:80]!r} is not told")
+    raise RunError(f"the record of {name[:80]!r} can't be read")
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a link, if it is there; one that can't be removed stays."""
+    """Remove a file or a link if it exists; ignore failures."""
     with suppress(OSError):
         path.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,15 +23,15 @@ from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE
 
 __all__ = ["EpisodeTracker", "Rate", "RunLog", "scalars"]
 
-BURST = 0.05  # seconds within which steps count as come at once
+BURST = 0.05  # seconds within which steps count as simultaneous
 
 
 class EpisodeTracker:
-    """Returns and lengths of training episodes: undiscounted, unclipped, whatever the agent learns from.
+    """Returns and lengths of training episodes, undiscounted and unclipped.
 
     Args:
         num_envs: environments `E`.
-        window: episodes that the means look back on.
+        window: number of last episodes that means cover.
     """
 
     def __init__(self, num_envs: int, window: int = 100) -> None:
@@ -41,7 +41,7 @@ class EpisodeTracker:
         self.lengths: deque[int] = deque(maxlen=window)
 
     def add(self, progress: Progress) -> list[tuple[float, int]]:
-        """Take one vector step; return `(return, length)` of each episode that it ended."""
+        """Add one vector step; return `(return, length)` of each episode that ended."""
         step = progress.step
         self._return += step.rewards * step.valid
         self._length += step.valid
@@ -55,17 +55,17 @@ class EpisodeTracker:
         return ended
 
     def forget(self, which: Array) -> None:
-        """Begin other episodes in these environments `[E]`, without counting those that were under way."""
+        """Begin new episodes in these environments `[E]`, without counting the unfinished ones."""
         self._return[which] = 0.0
         self._length[which] = 0
 
     @property
     def under_way(self) -> float:
-        """Steps of an episode that has not ended, on average over the environments."""
+        """Mean number of steps of the unfinished episodes."""
         return float(self._length.mean())
 
     def get_state(self) -> State:
-        """Return the last episodes, and what those under way have so far."""
+        """Return the last episodes, and the returns and lengths of unfinished ones so far."""
         return {
             "returns": np.array(self.returns, np.float64),
             "lengths": np.array(self.lengths, np.int64),
@@ -74,7 +74,7 @@ class EpisodeTracker:
         }
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave; of older runs no episode is under way.
+        """Restore what `get_state` returned; older runs have no unfinished episodes.
 
         Raises:
             RunError: something is missing or does not fit.
@@ -91,17 +91,16 @@ class EpisodeTracker:
 
     @property
     def mean_return(self) -> float | None:
-        """Mean over the last episodes; None before the first has ended."""
+        """Mean return of the last episodes; None before the first has ended."""
         return float(np.mean(self.returns)) if self.returns else None
 
 
 class LogFile:
-    """A text file that only grows, and that knows the checksum of what it holds.
+    """An append-only text file that tracks the checksum of its contents.
 
     Args:
-        path: of the file.
-        keep: bytes of an older file to go on after; what lies behind them is cut off. If it has lost some, all whole
-            lines among those that are left are kept.
+        path: path of the file.
+        keep: bytes of an older file to keep; the rest is cut off. If the file is shorter, its complete lines are kept.
     """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
@@ -119,19 +118,19 @@ class LogFile:
             self._file = path.open("ab" if kept else "wb")
 
     def write(self, text: str) -> None:
-        """Add to the end."""
+        """Append text."""
         content = text.encode()
         self._count(content)
         with wants_disk(self.path):
             self._file.write(content)
 
     def flush(self) -> None:
-        """Hand everything to the system."""
+        """Flush to the operating system."""
         with wants_disk(self.path):
             self._file.flush()
 
     def mark(self) -> Mark:
-        """Wait until everything is on the disk, and return what it is."""
+        """Wait until everything is on disk, and return its mark."""
         self.flush()
         with wants_disk(self.path):
             os.fsync(self._file.fileno())
@@ -154,14 +153,22 @@ class RunLog:
         folder: the run's folder.
         kept: what `marks` returned at the checkpoint that the run goes on from; None begins anew.
         seconds: that the run has taken so far.
+        told: called with each line of scalars, too.
     """
 
-    def __init__(self, folder: Path, kept: LogMarks | None = None, seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kept: LogMarks | None = None,
+        seconds: float = 0.0,
+        told: Callable[[int, Mapping[str, float]], None] | None = None,
+    ) -> None:
         from tensorboard.summary import Writer  # costs a third of a second, so only who logs pays
 
         kept = LogMarks({}, {}) if kept is None else kept
         nothing = Mark(0, "")
         self._started = time.time() - seconds
+        self._told = told
         self._boards = folder / "tensorboard"
         cut_boards(self._boards, kept.boards)
         self._metrics = LogFile(folder / METRICS_FILE, kept.files.get(METRICS_FILE, nothing).bytes)
@@ -176,7 +183,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with ExitStack() as stack:  # on a full disk all are closed even so
+        with ExitStack() as stack:  # closes all of them even on a full disk
             stack.callback(self._close_board)
             stack.callback(self._episodes.close)
             stack.callback(self._metrics.close)
@@ -187,27 +194,29 @@ class RunLog:
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, its earlier parts included."""
+        """Duration of the run in seconds, including its earlier parts."""
         return time.time() - self._started
 
     def episodes(self, progress: Progress, ended: list[tuple[float, int]]) -> None:
-        """Write a row for each episode that just ended."""
+        """Write a row for each episode that has just ended."""
         seconds = self.seconds
         first = progress.counters.episodes - len(ended) + 1
         for number, (episode_return, length) in enumerate(ended, first):
             self._episodes.write(f"{progress.counters.steps},{number},{episode_return!r},{length},{seconds:.2f}\n")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one line of scalars, at a step."""
+        """Write one line of scalars for a step."""
         self._metrics.write(json.dumps({"step": step, **values}) + "\n")
         self._metrics.flush()
         self._episodes.flush()
         with wants_disk(self._boards):
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+        if self._told is not None:
+            self._told(step, values)
 
     def marks(self) -> LogMarks:
-        """Return what a checkpoint needs to cut the files back to this moment: marks, and sizes for TensorBoard."""
+        """Return what a checkpoint needs to cut the files back to this point: marks, and sizes for TensorBoard."""
         with wants_disk(self._boards):
             self._board.flush()
         sizes = {path.name: path.stat().st_size for path in self._boards.glob("events.*")}
@@ -215,7 +224,7 @@ class RunLog:
 
 
 def cut_boards(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Cut TensorBoard's files back to these sizes, and remove those that are younger."""
+    """Truncate TensorBoard's files to these sizes, and remove newer ones."""
     for path in folder.glob("events.*"):
         if path.name not in sizes:
             remove(path)
@@ -224,14 +233,14 @@ def cut_boards(folder: Path, sizes: Mapping[str, int]) -> None:
 
 
 class Rate:
-    """Steps per second since it was last asked.
+    """Steps per second since the last query.
 
-    What acts beside the learning shows an epoch's steps all at once: asked twice within such a burst, it says the
-    second time what it said before.
+    With concurrent acting and learning an epoch's steps arrive all at once: a second query within such a burst returns
+    the same rate.
 
     Args:
-        steps: so far.
-        seconds: so far, by any clock.
+        steps: steps so far.
+        seconds: seconds so far, by any clock.
     """
 
     def __init__(self, steps: int, seconds: float) -> None:
@@ -239,7 +248,7 @@ class Rate:
         self._rate: float | None = None
 
     def at(self, steps: int, seconds: float) -> float:
-        """Return the rate after so many steps and seconds."""
+        """Return the rate at this number of steps and seconds."""
         passed = seconds - self._seconds
         if self._rate is None or passed >= BURST:
             self._rate = (steps - self._steps) / max(passed, 1e-9)
@@ -255,7 +264,7 @@ def scalars(
     steps_per_second: float,
     metrics: Mapping[str, float],
 ) -> dict[str, float]:
-    """Return every scalar of this moment under the names that people grep for; `docs/dqn.md` explains each.
+    """Return all current scalars under their usual names; `docs/dqn.md` explains each.
 
     `metrics` are those of the last update, as numbers.
     """

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,12 +16,13 @@ from nexus.envs.stream import Step, TransitionStream
 from nexus.training.config import TrainConfig
 
 __all__ = [
-    "Actor",
-    "Agent",
     "Counters",
+    "LearnerProtocol",
+    "PolicyProtocol",
     "Progress",
-    "Replay",
+    "ReplayProtocol",
     "Span",
+    "Taken",
     "UnderWay",
     "begun",
     "crossings",
@@ -32,8 +33,8 @@ __all__ = [
 ]
 
 
-class Actor(Protocol):
-    """Who acts."""
+class PolicyProtocol(Protocol):
+    """What the loop needs of a policy."""
 
     epsilon: float
     temperature: float
@@ -42,12 +43,12 @@ class Actor(Protocol):
         """Return actions `[E]` for states `[E, *obs]`, legal ones where masks `[E, A]` tell which they are."""
 
 
-class Agent(Actor, Protocol):
-    """What the loop needs of an agent."""
+class LearnerProtocol(Protocol):
+    """What the loop needs of a learner."""
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """Whose learning rate the loop sets."""
+        """The loop sets its learning rate."""
 
     def learn(self, batch: Batch) -> Outcome:
         """Take one optimizer step."""
@@ -56,7 +57,7 @@ class Agent(Actor, Protocol):
         """Let θ⁻ follow θ."""
 
 
-class Replay(Protocol):
+class ReplayProtocol(Protocol):
     """What the loop needs of a replay."""
 
     def __len__(self) -> int: ...
@@ -99,6 +100,13 @@ class UnderWay:
     to_learn: list[Span] = field(default_factory=list)  # stored, and not learned from: of acting and learning at once
 
 
+class Taken(NamedTuple):
+    """An update: what was learned from, and what came of it."""
+
+    batch: Batch
+    outcome: Outcome
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What the loop yields after each vector step."""
@@ -108,8 +116,18 @@ class Progress:
     step: Step
     epsilon: float
     temperature: float
-    update: Outcome | None  # the last one since the loop began
+    last: Taken | None  # update since the loop began
     sound: bool = True  # what is saved now continues exactly
+
+    @property
+    def update(self) -> Outcome | None:
+        """What came of the last update; None before the first."""
+        return None if self.last is None else self.last.outcome
+
+    @property
+    def batch(self) -> Batch | None:
+        """What the last update learned from; None before the first."""
+        return None if self.last is None else self.last.batch
 
     def due(self, period: Period | None) -> bool:
         """True if a multiple of the period was reached by this step."""
@@ -118,8 +136,9 @@ class Progress:
 
 def train(
     stream: TransitionStream,
-    agent: Agent,
-    replay: Replay,
+    policy: PolicyProtocol,
+    learner: LearnerProtocol,
+    replay: ReplayProtocol,
     config: TrainConfig,
     counters: Counters,
     under_way: UnderWay | None = None,
@@ -130,14 +149,14 @@ def train(
     With a stream, counters and what was under way as they were saved, it goes on as if nothing had happened.
     """
     under_way = begun(stream, config, under_way)
-    update = None
+    last = None
     while counters.steps < config.total_steps:
         before = replace(counters)
-        step = play(stream, agent, config, counters, under_way)
+        step = play(stream, policy, config, counters, under_way)
         store(step, under_way, replay, config)
         replay.anneal(counters.steps / config.total_steps)
-        update = learn(agent, replay, config, before, counters) or update
-        yield Progress(counters, before, step, agent.epsilon, agent.temperature, update)
+        last = learn(learner, replay, config, before, counters) or last
+        yield Progress(counters, before, step, policy.epsilon, policy.temperature, last)
 
 
 def begun(stream: TransitionStream, config: TrainConfig, under_way: UnderWay | None) -> UnderWay:
@@ -147,12 +166,14 @@ def begun(stream: TransitionStream, config: TrainConfig, under_way: UnderWay | N
     return under_way or UnderWay(NStepAccumulator(stream.num_envs, config.n_step, config.gamma))
 
 
-def play(stream: TransitionStream, actor: Actor, config: TrainConfig, counters: Counters, under_way: UnderWay) -> Step:
+def play(
+    stream: TransitionStream, policy: PolicyProtocol, config: TrainConfig, counters: Counters, under_way: UnderWay
+) -> Step:
     """Act and step every environment once; each draws its own coin."""
-    actor.epsilon = config.epsilon_at(counters.steps, counters.episodes)
-    actor.temperature = config.temperature_at(counters.steps, counters.episodes)
+    policy.epsilon = config.epsilon_at(counters.steps, counters.episodes)
+    policy.temperature = config.temperature_at(counters.steps, counters.episodes)
     if under_way.actions is None:
-        under_way.actions = actor.act(stream.states, actor.epsilon, True, stream.action_masks)
+        under_way.actions = policy.act(stream.states, policy.epsilon, True, stream.action_masks)
     step = stream.step(under_way.actions)
     under_way.actions = None
     counters.steps += int(step.valid.sum())
@@ -160,7 +181,7 @@ def play(stream: TransitionStream, actor: Actor, config: TrainConfig, counters: 
     return step
 
 
-def store(step: Step, under_way: UnderWay, replay: Replay, config: TrainConfig) -> None:
+def store(step: Step, under_way: UnderWay, replay: ReplayProtocol, config: TrainConfig) -> None:
     """Fold a step into n-step transitions and store them.
 
     A replay of frames keeps the frames and lets numbers go on in their place.
@@ -181,24 +202,27 @@ def store(step: Step, under_way: UnderWay, replay: Replay, config: TrainConfig) 
     )
 
 
-def learn(agent: Agent, replay: Replay, config: TrainConfig, before: Counters, counters: Counters) -> Outcome | None:
+def learn(
+    learner: LearnerProtocol, replay: ReplayProtocol, config: TrainConfig, before: Counters, counters: Counters
+) -> Taken | None:
     """Take the updates that are due between two moments, and let the target network follow; return the last update."""
-    update = None
+    last = None
     for _ in range(updates_due(config, before, counters) if len(replay) else 0):
-        set_learning_rate(agent.optimizer, config.learning_rate_at(counters.steps, counters.updates))
+        set_learning_rate(learner.optimizer, config.learning_rate_at(counters.steps, counters.updates))
         batch = replay.sample(config.batch_size)
-        update = agent.learn(batch)
-        replay.update_priorities(batch["indices"], update.priorities)
+        outcome = learner.learn(batch)
+        replay.update_priorities(batch["indices"], outcome.priorities)
+        last = Taken(batch, outcome)
         counters.updates += 1
         # A target network that counts updates follows in between.
         if config.target_update_every.unit == "updates" and counters.updates % config.target_update_every.count == 0:
-            agent.update_target_network()
+            learner.update_target_network()
 
     # One that counts steps or episodes follows here, as often as its period ended: a step of many environments is many.
     if config.target_update_every.unit != "updates":
         for _ in range(crossings(config.target_update_every, before, counters)):
-            agent.update_target_network()
-    return update
+            learner.update_target_network()
+    return last
 
 
 def crossings(period: Period, before: Counters, after: Counters) -> int:
@@ -208,7 +232,9 @@ def crossings(period: Period, before: Counters, after: Counters) -> int:
 
 def updates_due(config: TrainConfig, before: Counters, after: Counters) -> int:
     """How many updates this step brings: none until `learning_starts`."""
-    return crossings(config.update_every, before, after) * config.updates_each * (after.steps > config.learning_starts)
+    if after.steps <= config.learning_starts:
+        return 0
+    return crossings(config.update_period, before, after) * config.gradient_steps
 
 
 def clip(rewards: Array, size: float | None) -> Array:

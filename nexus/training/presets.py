@@ -1,7 +1,7 @@
-"""Settings as readable data: the seed's table, and what was tuned here for known environments.
+"""Settings as readable data: the original specification's tables, and settings tuned for known environments.
 
-What a run gets, each over those before it: the range of the environment's returns, the preset's settings for the
-environment, what the algorithm brings, the preset's settings for that algorithm there, and what the user says.
+A run's settings, each overriding the ones before: the range of the environment's returns, the preset's settings for the
+environment, the algorithm's settings, the preset's settings for that algorithm there, and the user's.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ __all__ = ["ALGORITHM_PRESETS", "ANY", "ATARI", "PRESETS", "RETURNS", "algorithm
 ANY = "any environment"
 ATARI = "any Atari game"
 
-# What every preset for Atari shares: Mnih et al. 2015, doi.org/10.1038/nature14236, extended data table 1, in steps of
-# four frames. `docs/atari.md` has the units, and where the paper and its released code disagree.
+# Shared by all Atari presets: Mnih et al. 2015, doi.org/10.1038/nature14236, extended data table 1, in steps of
+# four frames. `docs/atari.md` explains the units, and where the paper and its released code disagree.
 NATURE: Mapping[str, Any] = {
     "total_steps": 50_000_000,
     "num_envs": 1,
@@ -43,22 +43,22 @@ NATURE: Mapping[str, Any] = {
     "checkpoint_every": "250000 steps",  # each writes tens of megabytes
 }
 
-EXPLORING = 0.5  # of a short run's steps, from `learning_starts` on, in which ε falls if nothing says in how many
+EXPLORING = 0.5  # fraction of a short run, from `learning_starts` on, over which ε decays by default
 USUAL_STEPS = {"total_steps": TrainConfig.total_steps, "learning_starts": TrainConfig.learning_starts}
 
 RETURNS: Mapping[str, tuple[float, float]] = {
-    # What discounted returns lie between, at the γ of the presets below; c51 and rainbow put their atoms there. It is
-    # the reward of each step over 1 - γ, since a time limit truncates and keeps its bootstrap.
+    # Range of discounted returns at the γ of the presets below, for the atoms of c51 and rainbow. It is the reward per
+    # step divided by 1 - γ, since a time limit truncates and keeps its bootstrap.
     "CartPole-v1": (0.0, 500.0),
     "Acrobot-v1": (-100.0, 0.0),
     "MountainCar-v0": (-200.0, 0.0),
-    "LunarLander-v3": (-500.0, 300.0),  # worse falls are cut; they come from early random flights only
+    "LunarLander-v3": (-500.0, 300.0),  # worse crashes are clipped; they occur only in early random flights
     "FrozenLake-v1": (0.0, 1.0),
     "Blackjack-v1": (-1.0, 1.5),
 }
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    # The seed's "For simpler environments" table. One environment, one update a step, as in its training loop.
+    # The original specification's "For simpler environments" table. One environment, one update per step.
     "seed": {
         ANY: {
             "num_envs": 1,
@@ -72,19 +72,19 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "epsilon_schedule": "per_episode",
             "epsilon_decay": 0.995,
         },
-        ATARI: NATURE,  # its Atari table, with Adam; what the table leaves open is the paper's
+        ATARI: NATURE,  # its Atari table, with Adam; where the table is silent, the paper's values
     },
-    # The released code of the paper, whose RMSProp is not torch's.
+    # The paper's released code, whose RMSProp differs from torch's.
     "nature": {ATARI: {**NATURE, "optimizer": "rmsprop", "max_grad_norm": None}},
     # For a CPU: a small network on few pixels, so that updates are cheap; standardized, without which Pong's ball is
-    # too faint to be found soon. It learns without a replay, see below; what is here about one is for the other
-    # algorithms, and makes the most of few steps. Tuned on Pong, seeds 1001 to 1003.
+    # too faint to be found soon. It learns without a replay, see below; the replay settings here are for the other
+    # algorithms and aim at few steps. Tuned on Pong, seeds 1001 to 1003.
     "fast": {
         ATARI: {
             **NATURE,
             "algorithm": "pqn",
             "total_steps": 250_000,
-            "threads": 1,  # a second one gains little on layers so small, and loses much on a busy machine
+            "threads": 1,  # a second one gains little on such small layers, and loses much on a busy machine
             "num_envs": 8,
             "frame_size": 44,
             "torso": "nips_cnn",
@@ -98,7 +98,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "learning_rate_schedule": "linear",
             "learning_rate_end": 0.0001,
             "replay_capacity": 250_000,
-            "replay_store": "raw",  # half a gigabyte of such frames; packed ones cost time at each update
+            "replay_store": "raw",  # half a gigabyte of frames; compressed ones would cost time at each update
             "learning_starts": 5_000,
             "update_every": "1 steps",
             "target_update_every": "1 updates",
@@ -109,11 +109,11 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "checkpoint_every": "100000 steps",
         },
     },
-    "paper": {ANY: {}, ATARI: NATURE},  # the rest of what it says is below, by algorithm
+    "paper": {ANY: {}, ATARI: NATURE},  # the rest of its settings is below, by algorithm
     # Tuned on seeds from 1000 on; docs/results.md reports other seeds.
     "tuned": {
-        # Positions and angles that count as much as speeds, a layer norm that keeps what a fast target would blow up,
-        # and a learning rate that falls to nothing, so that what was learned stays.
+        # Positions and angles scaled like speeds, layer norm to keep values stable under a fast target, and a learning
+        # rate that decays to almost zero, so that the learned policy stays.
         "CartPole-v1": {
             "total_steps": 100_000,
             "num_envs": 8,
@@ -156,7 +156,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "total_steps": 150_000,
             "num_envs": 16,
             "hidden_dim": 128,
-            "scale_observations": True,  # a speed of 0.07 is its largest
+            "scale_observations": True,  # its largest speed is 0.07
             "layer_norm": True,
             "gamma": 0.995,
             "double": True,
@@ -169,17 +169,17 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "learning_rate_schedule": "linear",
             "learning_starts": 5_000,
             "epsilon_min": 0.05,
-            "epsilon_steps": 100_000,  # the goal is found by chance, so chance gets two thirds of the run
+            "epsilon_steps": 100_000,  # the goal is found by chance, so exploration gets two thirds of the run
         },
         "LunarLander-v3": {
             "total_steps": 150_000,
             "num_envs": 8,
             "hidden_dim": 128,
             "layer_norm": True,
-            "gamma": 0.995,  # a landing takes some 300 steps: at 0.99 its reward is out of sight from the start
+            "gamma": 0.995,  # a landing takes some 300 steps: at 0.99 its reward is invisible from the start
             "double": True,
             "n_step": 3,
-            "replay_capacity": 200_000,  # all of the run: what early crashes taught is not forgotten
+            "replay_capacity": 200_000,  # the whole run, so that early crashes are not forgotten
             "batch_size": 128,
             "update_every": "2 steps",
             "target_update_every": "1 updates",
@@ -203,11 +203,11 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
                 "num_envs": 32,
                 "actor_sync_every": "1024 steps",
                 "frame_size": 60,  # at 44 Breakout's ball is hard to see
-                "learning_rate": 0.00025,  # with twice that Breakout hardly gets on
-                "frame_stack": 2,  # where the ball goes needs no more, and half the first convolution is saved
+                "learning_rate": 0.00025,  # with twice that Breakout makes little progress
+                "frame_stack": 2,  # enough for the direction of the ball, and saves half the first convolution
                 "dueling": False,
-                "trace_decay": 0.9,
-                "updates_each": 48,  # three passes
+                "trace_lambda": 0.9,
+                "gradient_steps": 48,  # three passes
                 "learning_rate_end": 0.00001,  # what is worth what after a slip is told apart late
                 "epsilon_min": 0.05,  # as in the evaluation: returns are those of the policy that acts
                 "epsilon_steps": 100_000,
@@ -216,11 +216,11 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
                 "checkpoint_every": "500000 steps",
             },
         },
-        # As it was tuned and measured, before the rest was settled on Breakout.
+        # As tuned and measured before the other games' settings were fixed on Breakout.
         "ALE/Pong-v5": {"pqn": {"frame_size": 44, "actor_sync_every": None, "learning_rate": 0.0005}},
     },
     "paper": {
-        # Table 1 of https://arxiv.org/abs/1710.02298, in steps of 4 frames; what belongs to Atari's images is left out.
+        # Table 1 of https://arxiv.org/abs/1710.02298, in steps of 4 frames, without settings specific to Atari images.
         ANY: {
             "rainbow": {
                 "num_envs": 1,
@@ -266,14 +266,13 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
             "pqn": {
                 "total_steps": 10_000_000,
                 "num_envs": 128,
-                "replay_capacity": 4096,  # 32 steps of each
-                "update_every": "4096 steps",
+                "rollout_steps": 4096,  # 32 of each
                 "target_update_every": "4096 steps",
-                "updates_each": 64,  # two passes
+                "gradient_steps": 64,  # two passes
                 "batch_size": 128,
                 "learning_rate": 0.00025,
                 "gamma": 0.99,
-                "trace_decay": 0.65,
+                "trace_lambda": 0.65,
                 "epsilon_min": 0.001,
                 "epsilon_steps": 1_000_000,
                 "reward_clip": 1.0,
@@ -281,17 +280,17 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
         },
         ATARI: {"beyond": {"torso": "impala_cnn", "hidden_dim": 512}},
     },
-    # First choices but for CartPole and LunarLander's qr-dqn and beyond. Distributions take a smaller step than scalars
-    # with the squared loss do.
+    # Untuned first choices, except for CartPole and LunarLander's qr-dqn and beyond. Distributional losses need a
+    # smaller step size than scalars with the squared loss.
     "tuned": {
-        # Noise alone stays at 130 here, with a fifth of it too; with ε beside it CartPole is solved. Not so Rainbow's.
+        # Noise alone, or a fifth of it, gets stuck at 130; with ε added, CartPole is solved. Rainbow needs no ε.
         "CartPole-v1": {"noisy": {"epsilon": 1.0, "epsilon_min": 0.02}},
         "Acrobot-v1": {
             "rainbow": {"learning_rate": 0.0005, "n_step": 5},
             "beyond": {"learning_rate": 0.0005, "n_step": 5},
         },
         "MountainCar-v0": {
-            # Noise in the last layer alone hardly ever finds the goal: ε stays beside it.
+            # Noise in the last layer alone hardly ever finds the goal, so ε is kept as well.
             "noisy": {"epsilon": 1.0, "epsilon_min": 0.05},
             "rainbow": {"epsilon": 1.0, "epsilon_min": 0.05, "learning_rate": 0.001, "n_step": 5},
             "beyond": {"learning_rate": 0.001, "n_step": 5},
@@ -299,8 +298,8 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
         },
         "LunarLander-v3": {
             **{name: {"learning_rate": 0.0005} for name in ("c51", "iqn", "rainbow")},
-            # Q-values are in the hundreds here and those of two actions close: their order changes with each draw of
-            # the noise, and Munchausen's bonus, which reads it, would cost up to 0.9 a step at random.
+            # Q-values are in the hundreds here and those of two actions are close: their order changes with each noise
+            # draw, and Munchausen's bonus, which depends on it, would cost up to 0.9 a step at random.
             "beyond": {"noisy": False},
         },
     },
@@ -308,13 +307,13 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
 
 
 def resolve_preset(name: str | None, env: str) -> tuple[str | None, dict[str, Any]]:
-    """Return the preset's name and its settings for an environment, the range of its returns among them if known.
+    """Return the preset's name and its settings for an environment, including the range of its returns if known.
 
-    Without a name, an environment that was tuned gets `tuned`, an Atari game `fast`, any other None and the plain
+    Without a name, a tuned environment gets `tuned`, an Atari game `fast`, any other None and the plain
     defaults.
 
     Raises:
-        ConfigError: there is no such preset, or it has nothing for this environment.
+        ConfigError: there is no such preset, or it has no settings for this environment.
     """
     if name is None:
         if env not in PRESETS["tuned"] and not is_atari(env):
@@ -332,42 +331,45 @@ def resolve_preset(name: str | None, env: str) -> tuple[str | None, dict[str, An
 
 
 def settled(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return settings that leave room for what the user says, and a line for each that was given up for it.
+    """Return settings adjusted to the user's, and a line for each one that was dropped for that.
 
     Args:
-        values: the settings that a preset, an algorithm or a file gives.
-        own: those that the user says, as values or as the text of flags; they go over the others.
+        values: the settings from a preset, an algorithm or a file.
+        own: the user's settings, as values or as the text of flags; they override the others.
     """
     changed, said = dict(values), []
-    for name, off in (("eval_every", "none"), ("eval_episodes", "0")):
-        if name not in own or str(own[name]).lower() != off:
+    for name, off, text in (("eval_every", None, "none"), ("eval_episodes", 0, "0")):
+        if name not in own or own[name] != off:
             continue
         if name == "eval_episodes" and "eval_every" not in own:
             changed["eval_every"] = None
         if changed.get("target_return") is not None and "target_return" not in own:
             said.append(
-                f"{name} {off}: nothing is evaluated before the end, so no target return of "
+                f"{name} {text}: nothing is evaluated before the end, so no target return of "
                 f"{changed['target_return']:g} ends the run"
             )
             changed["target_return"] = None
+    each_rollout = changed.get("target_update_every") == f"{changed.get('rollout_steps')} steps"
+    if each_rollout and "rollout_steps" in own:
+        changed["target_update_every"] = f"{own['rollout_steps']} steps"  # the target network goes on following each
     known = {"epsilon_schedule": TrainConfig.epsilon_schedule, **changed, **own}
     if "total_steps" in known and "epsilon_steps" not in known and known["epsilon_schedule"] == "linear":
         total, starts = (whole_number(str(known.get(name, usual))) for name, usual in USUAL_STEPS.items())
-        if total is not None and starts is not None:  # else whoever reads them says so
+        if total is not None and starts is not None:  # otherwise parsing reports the error
             changed["epsilon_steps"] = max(1, min(TrainConfig.epsilon_steps, int(EXPLORING * (total - starts))))
     return changed, said
 
 
 def range_of_returns(env: str) -> dict[str, Any]:
-    """Return `v_min` and `v_max` of an environment, or nothing if they are not known."""
+    """Return `v_min` and `v_max` of an environment, or nothing if they are unknown."""
     return dict(zip(("v_min", "v_max"), RETURNS[env], strict=True)) if env in RETURNS else {}
 
 
 def algorithm_preset(name: str | None, env: str, algorithm: str) -> dict[str, Any]:
-    """Return what a resolved preset sets for an algorithm in an environment, over what the algorithm brings itself.
+    """Return a resolved preset's settings for an algorithm in an environment, which override the algorithm's.
 
     Raises:
-        ConfigError: the preset is one by algorithm, and has none for this one.
+        ConfigError: the preset is organised by algorithm and has no settings for this one.
     """
     by_environment = ALGORITHM_PRESETS.get(name, {}) if name is not None else {}
     if ANY in by_environment and algorithm not in by_environment[ANY]:

@@ -11,10 +11,8 @@ from numpy.typing import DTypeLike
 from nexus.core.seeding import generator
 from nexus.core.types import Array
 from nexus.data.device_priorities import DevicePriorities
-from nexus.data.device_replay import DeviceReplay
 from nexus.data.frame_index import MOST_FRAMES
 from nexus.data.frame_memory import frame_replay_bytes, require_memory_for_frames, room_for_frames
-from nexus.data.frame_replay import FrameReplay
 from nexus.data.frame_store import Kind
 from nexus.data.frames import Frames
 from nexus.data.memory import CPU, memory_on, replay_bytes, require_memory
@@ -71,7 +69,7 @@ def store_for(
 
     Whoever resumes may find less room there: compressed frames and those of a device are the same in a checkpoint.
     """
-    if config.trace_decay is not None:
+    if config.trace_lambda is not None:
         return "full"
     if config.replay_store != "auto":
         return config.replay_store
@@ -90,9 +88,9 @@ def replay_memory(
     Raises:
         ConfigError: it can't fit; says what would.
     """
-    store, capacity = store_for(config, state_shape, state_dtype, device), config.replay_capacity
+    store, capacity = store_for(config, state_shape, state_dtype, device), config.kept_transitions
     if store == "full":
-        require_memory(capacity, state_shape, state_dtype)
+        require_memory(capacity, state_shape, state_dtype, name=config.capacity_setting)
         return replay_bytes(capacity, state_shape, state_dtype)
     require_memory_for_frames(capacity, state_shape, state_dtype, store, device)
     return frame_replay_bytes(capacity, state_shape, state_dtype, store)
@@ -104,7 +102,7 @@ def saved_bytes(
     """Return about what a full replay takes in checkpoints; what lies on a device is packed there."""
     store = store_for(config, state_shape, state_dtype, device)
     if store == "full":
-        return replay_bytes(config.replay_capacity, state_shape, state_dtype)
+        return replay_bytes(config.kept_transitions, state_shape, state_dtype)
     kind: Kind = "raw" if store == "raw" else "compressed"
     return frame_replay_bytes(config.replay_capacity, state_shape, state_dtype, kind)
 
@@ -118,15 +116,14 @@ def replay_for(
 ) -> AnyReplay:
     """Return the empty replay that the config asks for, for states of this shape and dtype, and an agent there.
 
-    Where the config has a trace decay it is a rollout, and `values` tells what its next states are worth.
+    Where the config has a trace λ it is a rollout, and `values` tells what its next states are worth.
     """
     rng = generator(config.seed, "replay")
-    if config.trace_decay is not None:
+    if config.trace_lambda is not None:
         assert values is not None
-        return RolloutBuffer(config.replay_capacity, config.num_envs, config.trace_decay, rng, values)
+        return RolloutBuffer(config.rollout_steps, config.num_envs, config.trace_lambda, rng, values)
     store = store_for(config, state_shape, state_dtype, device)
     like = np.broadcast_to(np.zeros((), state_dtype), (config.num_envs, *state_shape))
     storage = STORAGES[store](config, like, device)
     drawn = "uniform" if not config.prioritized else "prioritized" if store != "device" else "prioritized on a device"
-    kind = {"full": Replay, "device": DeviceReplay}.get(store, FrameReplay)
-    return kind(storage, SAMPLERS[drawn](config, rng, storage.device))
+    return Replay(storage, SAMPLERS[drawn](config, rng, storage.device))

@@ -1,12 +1,12 @@
-"""A run's folder: what is in it, writing it and reading it back. No pickle: safetensors and JSON only.
+"""A run's folder: its contents, writing it and reading it back. No pickle: safetensors and JSON only.
 
-run.json           environment, config, preset, versions, how far it came
+run.json           environment, config, preset, versions, progress
 agent.safetensors  the weights of all networks
 metrics.jsonl      one line of scalars per `log_every`
 episodes.csv       one line per finished training episode
 evaluation.json    the final evaluation with its protocol and every return
 tensorboard/       the scalars of metrics.jsonl for TensorBoard
-best/              the weights that scored best in an evaluation
+best/              the weights with the best evaluation
 checkpoints/       what `nexus resume` needs, a folder each
 replay/            the replay of the checkpoints, in chunks
 
@@ -32,7 +32,7 @@ from nexus.core.errors import RunError
 from nexus.core.installation import DISTRIBUTION
 from nexus.core.state import array_from, arrays_of
 from nexus.core.types import Array
-from nexus.training.files import inside, read_json, read_tensors, write_tensors
+from nexus.training.files import Mark, inside, read_json, read_tensors, write_tensors
 
 __all__ = [
     "AGENT_FILE",
@@ -57,27 +57,29 @@ __all__ = [
 AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
 METRICS_FILE, EPISODES_FILE, EVALUATION_FILE = "metrics.jsonl", "episodes.csv", "evaluation.json"
 LOCK_FILE, PROBE_FILE = ".lock", ".probe"
-FORMAT = 3  # of run.json and of checkpoints; since 2 every file has a checksum, since 3 episodes go on behind one
+# Of run.json and checkpoints. Since 2 every file has a checksum, since 3 episodes continue across checkpoints, since 4
+# `agent` has only what is not in `config`, and some settings have other names (`core/names.py`).
+FORMAT = 4
 PACKAGES = {"nexus": DISTRIBUTION, **{name: name for name in ("torch", "numpy", "gymnasium", "ale-py", "safetensors")}}
 
 
 def new_run_folder(env: str, seed: int, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Create an empty folder for a run and prove that it can be written to.
+    """Create an empty folder for a run and verify that it can be written to.
 
     Args:
-        env: named in the folder's own name.
+        env: part of the folder's name.
         seed: likewise.
-        folder: where, instead of `runs/ENV-SEED-TIME`; must be new or empty.
+        folder: path instead of `runs/ENV-SEED-TIME`; must be new or empty.
 
     Raises:
-        RunError: it holds something already, or can't be written to.
+        RunError: it is not empty, or can't be written to.
     """
     try:
         path = made_below_runs(env, seed) if folder is None else Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         require_empty(path)
         probe = path / PROBE_FILE
-        probe.write_bytes(bytes(1 << 20))  # a disk that is full says so here and not after the training
+        probe.write_bytes(bytes(1 << 20))  # a full disk fails here, not after the training
         probe.unlink()
     except OSError as error:
         where = error.filename if folder is None else folder
@@ -86,7 +88,7 @@ def new_run_folder(env: str, seed: int, folder: str | os.PathLike[str] | None = 
 
 
 def made_below_runs(env: str, seed: int) -> Path:
-    """Make a folder `runs/ENV-SEED-TIME` that no other run has, whichever begin in the same second."""
+    """Make a folder `runs/ENV-SEED-TIME`, unique even among runs that begin in the same second."""
     safe = re.sub(r"[^A-Za-z0-9.-]+", "_", env)
     stem = f"{safe}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     Path("runs").mkdir(exist_ok=True)
@@ -99,7 +101,7 @@ def made_below_runs(env: str, seed: int) -> Path:
 
 
 def require_empty(folder: Path) -> None:
-    """Raise `RunError` unless a folder holds nothing, or only what a run left that was killed as it began."""
+    """Raise `RunError` unless a folder is empty, or contains only the remains of a run killed at its start."""
     names = {entry.name for entry in folder.iterdir()}
     if names - {LOCK_FILE, PROBE_FILE, RUN_FILE, f"{RUN_FILE}.tmp", f"{AGENT_FILE}.tmp"}:
         raise RunError(f"run folder {folder} is not empty: name a new one, or leave --run-dir out")
@@ -108,26 +110,26 @@ def require_empty(folder: Path) -> None:
 
 
 def read_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what `run.json` says.
+    """Return the contents of `run.json`.
 
     Raises:
-        RunError: the folder is missing, is no run, or was written by a newer format.
+        RunError: the folder is missing, is not a run, or has a newer format.
     """
     path = Path(folder) / RUN_FILE
     if not Path(folder).is_dir():
         raise RunError(f"no run at {folder}: there is no such folder{known_runs(Path(folder))}")
     if not path.is_file():
-        raise RunError(f"{folder} is no run folder: it has no {RUN_FILE}{known_runs(Path(folder))}")
+        raise RunError(f"{folder} is not a run folder: it has no {RUN_FILE}{known_runs(Path(folder))}")
     run = read_json(inside(Path(folder), RUN_FILE), must_carry=False)
     require_format(run, path)
     return run
 
 
 def require_format(values: Mapping[str, Any], path: Path) -> None:
-    """Raise `RunError` unless this nexus reads the format of a JSON file; from the second on it has a checksum."""
+    """Raise `RunError` unless this nexus reads the format of a JSON file; from format 2 on it needs a checksum."""
     found = values.get("format")
     if not isinstance(found, int):
-        raise RunError(f"{path} is not written by nexus: it has no format number")
+        raise RunError(f"{path} was not written by nexus: it has no format number")
     if found > FORMAT:
         raise RunError(f"{path} has format {found}, this nexus reads up to {FORMAT}: update nexus")
     if found > 1 and "sha256" not in values:
@@ -136,7 +138,7 @@ def require_format(values: Mapping[str, Any], path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a run folder to this process; a crash leaves no lock behind, since the system holds it.
+    """Lock a run folder for this process; a crash leaves no lock behind, since the operating system holds it.
 
     Raises:
         RunError: another process writes there, or the folder can't be written to.
@@ -144,11 +146,11 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / LOCK_FILE
     if path.is_symlink():
         raise RunError(f"{path} is a link: a lock is a plain file")
-    lock = FileLock(path, timeout=1)  # seconds: a process that was just killed may need a moment to be gone
+    lock = FileLock(path, timeout=1)  # seconds: a process that was just killed may take a moment to end
     try:
         lock.acquire()
     except Timeout:
-        raise RunError(f"another process writes into {folder}: wait for it, or stop it") from None
+        raise RunError(f"another process is writing to {folder}: wait for it, or stop it") from None
     except OSError as error:
         raise RunError(f"can't write to {folder}: {error.strerror or error}") from None
     try:
@@ -158,7 +160,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def require_no_links_out(folder: Path) -> None:
-    """Raise `RunError` if a link in a run folder leads out of it: what is written there would go elsewhere."""
+    """Raise `RunError` if a link in a run folder leads out of it: writes would go elsewhere."""
     home = folder.resolve()
     for place, folders, names in os.walk(folder):
         for path in (Path(place, name) for name in (*folders, *names)):
@@ -167,40 +169,43 @@ def require_no_links_out(folder: Path) -> None:
 
 
 def known_runs(folder: Path) -> str:
-    """Name the newest runs near a wrong path, newest first."""
+    """Return text that names the newest runs near a wrong path, newest first."""
     places = [place for place in (folder, folder.parent, Path("runs")) if place.is_dir()]
     found = {run.parent for place in places for run in place.glob(f"*/{RUN_FILE}")}
     newest = sorted(found, key=lambda run: run.stat().st_mtime, reverse=True)[:3]
     return f"; newest runs: {', '.join(map(str, newest))}" if newest else ""
 
 
-def save_weights(folder: Path, networks: Mapping[str, nn.Module]) -> None:
-    """Write the parameters of some networks to `agent.safetensors`, each under its name."""
-    write_tensors(folder / AGENT_FILE, arrays_of(weights_of(networks)))
+def save_weights(folder: Path, networks: Mapping[str, nn.Module]) -> Mark:
+    """Write the parameters of some networks to `agent.safetensors`, each under its name; return its mark."""
+    return write_tensors(folder / AGENT_FILE, arrays_of(weights_of(networks)))
 
 
-def load_weights(folder: Path, networks: Mapping[str, nn.Module], *, must_carry: bool = True) -> None:
+def load_weights(
+    folder: Path, networks: Mapping[str, nn.Module], mark: Mark | None = None, *, must_carry: bool = True
+) -> None:
     """Fill networks from `agent.safetensors`.
 
     Args:
         folder: the run's.
         networks: by name.
+        mark: what `run.json` says of the file, if it does.
         must_carry: whether a file without a checksum, of the first format, is refused.
 
     Raises:
-        RunError: the file is missing or damaged, its names and shapes are not those of the networks, or a weight
-            is not finite.
+        RunError: the file is missing, damaged or not the one that was written, its names and shapes are not those of
+            the networks, or a weight is not finite.
     """
     size = sum(value.nbytes for value in weights_of(networks).values())
     path = inside(folder, AGENT_FILE)
-    fill_networks(networks, read_tensors(path, size, must_carry=must_carry), path)
+    fill_networks(networks, read_tensors(path, size, mark, must_carry=must_carry), path)
 
 
 def fill_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Array], path: Path) -> None:
-    """Fill networks with arrays by the names that `save_weights` gives; `path` is where they are from.
+    """Fill networks with arrays named as by `save_weights`; `path` is their source, for errors.
 
     Raises:
-        RunError: the names and shapes are not those of the networks, or a weight is not finite.
+        RunError: the names and shapes don't match the networks, or a weight is not finite.
     """
     wanted = weights_of(networks)
     if wanted.keys() != tensors.keys():
@@ -216,7 +221,7 @@ def fill_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Array
 
 
 def weights_of(networks: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
-    """Parameters and saved buffers of networks, by their names."""
+    """Parameters and saved buffers of networks, by name."""
     return {
         f"{name}.{key}": value.detach()
         for name, network in networks.items()
@@ -225,13 +230,13 @@ def weights_of(networks: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what a run depends on."""
+    """Return the versions of the packages a run depends on."""
     return dict(looked_up_versions())
 
 
-@cache  # a look-up takes 20 ms, and every checkpoint tells them
+@cache  # a look-up takes 20 ms, and every checkpoint needs them
 def looked_up_versions() -> dict[str, str]:
-    """Ask the interpreter and the installed packages."""
+    """Look up the versions of the interpreter and the installed packages."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name, package in PACKAGES.items():
         try:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as requests to stop where nothing is lost."""
+"""Ctrl-C and SIGTERM as requests to stop at a point where nothing is lost."""
 
 import signal
 import threading
@@ -12,26 +12,26 @@ __all__ = ["StopRequest", "sigterm_stops", "stop_requests"]
 
 
 class StopRequest:
-    """Which signal asked a run to stop, if one has."""
+    """Records the signal that asked a run to stop, if any."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
     def take(self, number: int, frame: FrameType | None = None) -> None:
-        """Note the first signal; a second one stops wherever the program is."""
+        """Record the first signal; a second one stops the program at once."""
         first, self.signal = self.signal is None, signal.Signals(number)
         if not first:
             self.raise_if_asked()
 
     def raise_if_asked(self) -> None:
-        """Raise `Terminated` or `KeyboardInterrupt` if there was a signal."""
+        """Raise `Terminated` or `KeyboardInterrupt` if a signal arrived."""
         if self.signal is not None:
             raise Terminated if self.signal is signal.SIGTERM else KeyboardInterrupt
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Take SIGINT and SIGTERM as requests, but for those that the program around handles in a way of its own."""
+    """Treat SIGINT and SIGTERM as requests to stop, except those the surrounding program handles itself."""
     request = StopRequest()
     defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     main = threading.current_thread() is threading.main_thread()
@@ -47,7 +47,7 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @contextmanager
 def sigterm_stops() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated`, so that what is open is closed, unless somebody else wants that signal."""
+    """Make SIGTERM raise `Terminated`, so that resources are closed, unless the signal already has a handler."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
@@ -60,5 +60,5 @@ def sigterm_stops() -> Iterator[None]:
 
 
 def raise_terminated(number: int, frame: FrameType | None) -> None:
-    """Stop wherever the program is."""
+    """Stop the program at once."""
     raise Terminated

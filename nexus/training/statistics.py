@@ -11,15 +11,15 @@ def bootstrap_interval(values: ArrayLike, resamples: int = 10_000) -> tuple[NDAr
 
     Args:
         values: `[R]` or `[R, K]`: `R` episodes or runs, at `K` points each.
-        resamples: how many times `R` of them are drawn with replacement.
+        resamples: number of bootstrap samples.
 
     Returns:
-        Its lower and upper ends, scalar or `[K]` each.
+        Lower and upper end, scalar or `[K]` each.
     """
     array = np.asarray(values, float)
     count = len(array)
     picks = np.random.default_rng(0).integers(count, size=(resamples, count))
-    # How often each was drawn: the mean of a draw is then one product, for all points at once.
+    # Counts of how often each was drawn, so that the means are one product for all points.
     cells = (picks + np.arange(resamples)[:, None] * count).ravel()
     shares = np.bincount(cells, minlength=resamples * count).reshape(resamples, count) / count
     low, high = np.percentile(shares @ array, [2.5, 97.5], axis=0)
@@ -29,13 +29,13 @@ def bootstrap_interval(values: ArrayLike, resamples: int = 10_000) -> tuple[NDAr
 def interquartile_mean(values: ArrayLike) -> float:
     """Return the mean of the middle half (https://arxiv.org/abs/2108.13264).
 
-    Of `R` values each end loses R / 4; the value on which a cut falls counts in part, so that three values have
-    weights 1/4, 1, 1/4.
+    R / 4 of the `R` values are trimmed at each end; a value at a cut counts in part, so that three values have weights
+    1/4, 1, 1/4.
 
     Args:
         values: `[R]`, one score per run.
     """
     array = np.sort(np.asarray(values, float))
     ranks = np.arange(len(array) + 1) / len(array)
-    weights = np.diff(np.clip(ranks, 0.25, 0.75))  # how much of the middle half each value covers
+    weights = np.diff(np.clip(ranks, 0.25, 0.75))  # the share of the middle half that each value covers
     return float(weights @ array / 0.5)

@@ -1,4 +1,4 @@
-"""Saving what is under way between two vector steps, and bringing it back."""
+"""Saving and restoring the state between two vector steps."""
 
 import numpy as np
 
@@ -12,12 +12,12 @@ __all__ = ["fresh_under_way", "restore_under_way", "state_of"]
 
 
 def fresh_under_way(config: TrainConfig) -> UnderWay:
-    """Return what is under way before the first step: nothing."""
+    """Return the state before the first step."""
     return UnderWay(NStepAccumulator(config.num_envs, config.n_step, config.gamma))
 
 
 def state_of(under_way: UnderWay) -> State:
-    """Return its open windows, the last states and actions, and the steps `[K, 4]` still to be learned from."""
+    """Return its open windows, the last states and actions, and the steps `[K, 4]` not yet learned from."""
     spans = [(b.steps, b.episodes, a.steps, a.episodes) for b, a in under_way.to_learn]
     optional = {"next_states": under_way.next_states, "actions": under_way.actions}
     return {
@@ -28,7 +28,7 @@ def state_of(under_way: UnderWay) -> State:
 
 
 def restore_under_way(under_way: UnderWay, state: State) -> None:
-    """Fill what is under way with what `state_of` gave.
+    """Fill it with what `state_of` returned.
 
     Raises:
         RunError: something is missing or does not fit.
@@ -37,7 +37,7 @@ def restore_under_way(under_way: UnderWay, state: State) -> None:
     accumulator.set_state(part(state, "accumulator"))
     next_states = value_from(state, "next_states", np.ndarray)
     if len(next_states) != accumulator.num_envs:
-        raise RunError(f"the states under way do not fit: {len(next_states)} of {accumulator.num_envs} environments")
+        raise RunError(f"the last states do not fit: {len(next_states)} of {accumulator.num_envs} environments")
     spans = value_from(state, "to_learn", np.ndarray)
     spans = array_from(state, "to_learn", np.empty((len(spans), 4), np.int64))
     under_way.next_states = next_states

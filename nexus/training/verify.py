@@ -1,4 +1,4 @@
-"""Checking every file of a run against its checksum, and saying what could be resumed from it."""
+"""Checking every file of a run against its checksum, and which checkpoints can be resumed."""
 
 import os
 from collections.abc import Callable
@@ -13,17 +13,18 @@ from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.divergence import BATCH_FILE
 from nexus.training.files import inside, read_json, read_tensors
 from nexus.training.run_folder import AGENT_FILE, EVALUATION_FILE, read_run, require_no_links_out
+from nexus.training.same_run import has_final_weights, mark_of_weights, require_same_run, require_score_of_weights
 
 __all__ = ["Verdict", "verify"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check of a run's files found."""
+    """The result of checking a run's files."""
 
-    damage: tuple[str, ...]  # a line for each thing that is wrong
-    checkpoints: tuple[int, ...]  # steps of those that are whole, newest first
-    files: int  # how many were whole
+    damage: tuple[str, ...]  # one line per problem
+    checkpoints: tuple[int, ...]  # steps of the undamaged ones, newest first
+    files: int  # number of undamaged files
 
     @property
     def whole(self) -> bool:
@@ -35,10 +36,11 @@ def verify(run: str | os.PathLike[str]) -> Verdict:
     """Check every file of a run; changes nothing.
 
     Raises:
-        RunError: there is no run, or not even its `run.json` can be read.
+        RunError: there is no run, or its `run.json` can't be read.
     """
     folder = Path(run)
-    must_carry = read_run(folder)["format"] > 1
+    about = read_run(folder)
+    must_carry = about["format"] > 1
     damage: list[str] = []
     whole: set[str] = {"run.json"}
 
@@ -53,18 +55,24 @@ def verify(run: str | os.PathLike[str]) -> Verdict:
 
     def read_weights() -> None:
         path = inside(folder, AGENT_FILE)
-        read_tensors(path, path.stat().st_size, must_carry=must_carry)
+        mark = mark_of_weights(about) if has_final_weights(about, folder) else None
+        read_tensors(path, path.stat().st_size, mark, must_carry=must_carry)
+
+    def read_evaluation() -> None:
+        path = inside(folder, EVALUATION_FILE)
+        require_score_of_weights(about, read_json(path, must_carry=must_carry), path)
 
     check(".", lambda: require_no_links_out(folder))
     check(AGENT_FILE, read_weights)
     if (folder / EVALUATION_FILE).exists():
-        check(EVALUATION_FILE, lambda: read_json(inside(folder, EVALUATION_FILE), must_carry=must_carry))
+        check(EVALUATION_FILE, read_evaluation)
     if (folder / BATCH_FILE).exists():
         check(BATCH_FILE, lambda: read_tensors(inside(folder, BATCH_FILE), (folder / BATCH_FILE).stat().st_size))
-    usable, best = [], BestWeights(folder)
+    usable, best = [], BestWeights(folder, about)
     for steps in Checkpoints(folder, keep=1).present():
         try:
             checkpoint = read_checkpoint(folder, steps)
+            require_same_run(about, checkpoint.about, "it")
             checkpoint.check()
         except RunError as error:
             damage.append(f"checkpoint {steps}: {error}")

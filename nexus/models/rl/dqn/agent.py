@@ -16,13 +16,12 @@ from nexus.core.state import State, number_from, restore_generator
 from nexus.core.types import Array, Outcome
 from nexus.models.averaging import WeightAverage
 from nexus.models.layers import resample_noise
-from nexus.models.rl.dqn.dqn import DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
+from nexus.models.rl.dqn.dqn import ERRORS, DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
 from nexus.models.rl.dqn.learner import Learner
 from nexus.models.rl.dqn.learner_state import CapturedStep, learner_state, networks, restore_learner
-from nexus.models.rl.dqn.policy import Exploration, Follower, Policy, by_epsilon
-from nexus.models.setup import pop_bounds, pop_dims, pop_discrete_start, pop_scale, resolve_device, states_of
-from nexus.models.torsos import make_torso
-from nexus.ops.td import ERRORS
+from nexus.models.rl.dqn.policy import Exploration, Policy, by_epsilon
+from nexus.models.setup import pop_dims, resolve_device
+from nexus.models.states import pop_states
 
 __all__ = ["DQNAgent"]
 
@@ -33,8 +32,9 @@ class DQNAgent(NexusModule):
     Args:
         config: `state_dim` (a number or a shape) and `action_dim`, any field of `AgentConfig`, and perhaps
             `state_bounds`: the lowest and the highest values of a state, which the network maps to [-1, 1];
-            `state_scale`: two numbers, the lowest and the highest of all values, which it maps to [0, 1]; and
-            `discrete_start`: the first of the whole numbers that the environment observes, where states are one-hot.
+            `state_scale`: two numbers, the lowest and the highest of all values, which it maps to [0, 1];
+            `discrete_start`: the first of the whole numbers that the environment observes, where states are one-hot;
+            and `state_parts`: of packed states, what each part is (`docs/observations.md`).
         network: another network, already made; its copy becomes the target network.
         loss: another loss object.
         next_action: another choice of the next action.
@@ -56,12 +56,10 @@ class DQNAgent(NexusModule):
         super().__init__(config)
         given = dict(config)
         self.state_shape, self.action_dim = pop_dims(given)
-        self.state_bounds = pop_bounds(given, self.state_shape)
-        self.state_scale = pop_scale(given, self.state_bounds)
-        self.discrete_start = pop_discrete_start(given, self.state_shape)
+        self.states = pop_states(given, self.state_shape)
         self.settings = settings = AgentConfig.from_mapping(given)
         self.epsilon_min, self.epsilon_decay = settings.epsilon_min, settings.epsilon_decay
-        device = resolve_device(settings.device, self.state_shape)
+        device = resolve_device(settings.device, self.states.widest)
         with seeded_initialisation(settings.seed):
             self.q_network = (self.default_network() if network is None else network).to(device)
         self.target_network = deepcopy(self.q_network).requires_grad_(False)
@@ -80,7 +78,7 @@ class DQNAgent(NexusModule):
 
     def default_network(self) -> DQNNetwork:
         """Return the network that the settings describe."""
-        torso, features = make_torso(self.settings, self.state_shape, self.state_bounds, self.state_scale)
+        torso, features = self.states.torso(self.settings)
         return DQNNetwork(self.state_shape, self.action_dim, features, torso=torso)
 
     @property
@@ -119,28 +117,22 @@ class DQNAgent(NexusModule):
         """Return one action for one state `[*obs]`: explored while training, else greedy.
 
         Args:
-            state: `[*obs]`, or a whole number where the environment observes those.
+            state: `[*obs]`, or what the environment observes: whole numbers, a Dict, a Tuple.
             training: explore.
-            action_masks: `[A]`, 1 where legal, as in Gymnasium's `info["action_mask"]`; None for all.
+            action_masks: `[A]`, 1 where legal, as in Gymnasium's `info["action_mask"]`; None for all, or for those that
+                a Dict observation has.
 
         Raises:
             ConfigError: this is not one state, or not finite; no action is legal, or there is not one entry per action.
         """
+        action_masks = self.states.masks(state) if action_masks is None else action_masks
         masks = None if action_masks is None else self._usable(np.asarray(action_masks)[None])
-        states = states_of(state, self.state_shape, self.discrete_start, many=False)[None]
+        states = self.states.read(state, many=False)[None]
         return int(self.act(states, self.epsilon if training else 0.0, training, masks)[0])
 
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
         """Return an action for each of `[E, *obs]`, as `Policy.act` does."""
         return self.policy.act(states, epsilon, training, action_masks)
-
-    def actor(self) -> Follower:
-        """Return who acts on a copy of the network, so that the agent may learn in another thread meanwhile."""
-        return Follower(self.policy)
-
-    def state_values(self, states: Array, action_masks: Array | None = None) -> Array:
-        """Return max_a Q(s, a; θ⁻) `[K]` of `[K, *obs]`, as `Learner.state_values` does."""
-        return self.learner.state_values(states, action_masks)
 
     def predict(
         self,
@@ -153,17 +145,19 @@ class DQNAgent(NexusModule):
         """Return `(action, None)` for one observation, or `(actions, None)` for many, as other libraries do.
 
         Args:
-            observation: `[*obs]` or `[E, *obs]`; where the environment observes whole numbers, one or a row `[E]`, too.
+            observation: `[*obs]` or `[E, *obs]`, or what the environment observes: whole numbers, a Dict, a Tuple, for
+                many with a first axis of E in each part.
             state: not used.
             episode_start: not used.
             deterministic: greedy; else with the agent's exploration.
-            action_masks: `[A]` or `[E, A]`, 1 where legal; None for all.
+            action_masks: `[A]` or `[E, A]`, 1 where legal; None for all, or for those that a Dict observation has.
 
         Raises:
             ConfigError: the observation has another shape or is not finite; no action is legal, or there is not one
                 entry per action.
         """
-        states = states_of(observation, self.state_shape, self.discrete_start)
+        action_masks = self.states.masks(observation) if action_masks is None else action_masks
+        states = self.states.read(observation)
         one = states.ndim == len(self.state_shape)
         epsilon = 0.0 if deterministic else self.epsilon
         masks = None if action_masks is None else self._usable(np.atleast_2d(action_masks))

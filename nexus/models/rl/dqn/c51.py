@@ -11,22 +11,22 @@ from torch import Tensor, nn
 
 from nexus.core import Batch, ConfigError, Outcome, QOutput
 from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, shown
+from nexus.ops.action_values import values_of_actions
 from nexus.ops.distributional import categorical_cross_entropy, project_categorical
-from nexus.ops.td import values_of_actions
 
 __all__ = ["C51Loss", "CategoricalReadout"]
 
 
 class CategoricalReadout(nn.Module):
-    """Reads a head's `[B, A, N]` as logits over returns: Q(s, a) = Σ_i z_i p_i(s, a).
+    """Interprets a head's `[B, A, N]` as logits over returns: Q(s, a) = Σ_i z_i p_i(s, a).
 
     Args:
-        v_min: the first atom; a return below it can't be told from it.
-        v_max: the last atom.
-        atoms: how many, N; the head must give as many per action.
+        v_min: the first atom; returns below it are clipped to it.
+        v_max: the last atom; returns above it are clipped to it.
+        atoms: number of atoms N; the head must have as many outputs per action.
 
     Raises:
-        ConfigError: there is nothing between `v_min` and `v_max`, or there are fewer than 2 atoms.
+        ConfigError: `v_min` is not below `v_max`, or there are fewer than 2 atoms.
     """
 
     atoms: Tensor  # [N], saved and moved with the network
@@ -40,7 +40,7 @@ class CategoricalReadout(nn.Module):
         self.register_buffer("atoms", torch.linspace(v_min, v_max, atoms))
 
     def forward(self, logits: Tensor) -> QOutput:
-        """`[..., A, N]` to Q-values `[..., A]`; the logits stay with them."""
+        """`[..., A, N]` to Q-values `[..., A]`, with the logits as their distribution."""
         return QOutput(q_values=logits.softmax(-1) @ self.atoms, distribution=logits)
 
 
@@ -51,11 +51,11 @@ class C51Loss:
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
     ) -> Outcome:
-        """Return loss `[B]`, priorities `[B]`, and what the log shows.
+        """Return loss `[B]`, priorities `[B]`, and metrics.
 
-        The priority is KL(m ‖ p), the loss less the entropy of its target m. The gradient is the same, but only
-        this falls to 0 where nothing is left to learn: by the cross entropy, transitions with a wide
-        distribution would be replayed for ever. Rainbow uses it too (https://arxiv.org/abs/1710.02298, section 3).
+        The priority is KL(m ‖ p), the loss minus the entropy of its target m. The gradient is the same, but only the
+        KL divergence falls to 0 when nothing is left to learn: by the cross entropy, transitions with a wide
+        distribution would be replayed forever. Rainbow uses it too (https://arxiv.org/abs/1710.02298, section 3).
         """
         atoms = atoms_of(q_network)  # [N]
         output = q_network.output(batch["states"])
@@ -66,7 +66,7 @@ class C51Loss:
             next_probabilities = values_of_actions(next_output.distribution, next_actions).softmax(-1)  # [B, N]
             target = project_categorical(next_probabilities, batch["rewards"], batch["discounts"], atoms)  # [B, N]
         loss = categorical_cross_entropy(logits, target)
-        # Rounding may leave it a little below 0, which no power in a prioritized replay could take.
+        # Rounding can make it slightly negative, which a prioritized replay could not raise to a power.
         divergence = (loss.detach() - torch.special.entr(target).sum(-1)).clamp(min=0)
         return Outcome(loss, divergence, shown(output.q_values, target @ atoms))
 

@@ -1,4 +1,4 @@
-"""Double DQN (van Hasselt et al. 2016, https://arxiv.org/abs/1509.06461): one network picks, the other values.
+"""Double DQN (van Hasselt et al. 2016, https://arxiv.org/abs/1509.06461): one network selects, the other evaluates.
 
 `docs/double_dqn.md` lists every deviation.
 """
@@ -7,21 +7,21 @@ from torch import Tensor
 
 from nexus.core import Batch, QOutput
 from nexus.models.rl.dqn.dqn import DQNNetwork
-from nexus.ops.action_masks import only_legal
+from nexus.ops.action_values import only_legal
 
 __all__ = ["greedy_on_online"]
 
 
 def greedy_on_online(q_network: DQNNetwork, target_output: QOutput, batch: Batch) -> Tensor:
-    """a' = argmax_a Q(s', a; θ): the online network picks the action that the target network then values.
+    """a' = argmax_a Q(s', a; θ): the online network selects the action that the target network then evaluates.
 
-    Where one network does both, an action whose value is too high by chance is picked for just that reason, and
-    the target is too high on average. Two networks rarely err on the same action.
+    If one network does both, an action whose value is too high by chance is selected for exactly that reason, and
+    the target is too high on average. Two networks rarely make the same error.
 
     Args:
         q_network: θ.
-        target_output: of θ⁻ at s'; not looked at.
-        batch: with s' and, where the environment tells, its legal actions.
+        target_output: the output of θ⁻ at s'; ignored.
+        batch: contains s' and, if the environment reports them, its legal actions.
 
     Returns:
         `[B]`.

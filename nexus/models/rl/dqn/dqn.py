@@ -1,7 +1,7 @@
-"""Deep Q-learning: the network, the choice of the next action, and the loss.
+"""Deep Q-learning: the network, the choice of the next action, the target, and the loss.
 
 Mnih et al. 2013, https://arxiv.org/abs/1312.5602, and 2015, https://doi.org/10.1038/nature14236.
-`agent.py` acts and learns with them; `docs/dqn.md` lists every deviation.
+`agent.py` combines them into an agent; `docs/dqn.md` lists every deviation.
 """
 
 from collections.abc import Callable
@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nexus.core import Batch, NexusModule, Outcome, QOutput
 from nexus.core.types import Array
 from nexus.models.layers import Head, MLPTorso
-from nexus.ops.action_masks import only_legal
-from nexus.ops.td import huber, td_target, values_of_actions
+from nexus.ops.action_values import only_legal, values_of_actions
 
 __all__ = [
+    "ERRORS",
     "GREEDY",
     "Bootstrap",
     "DQNLoss",
@@ -26,22 +27,25 @@ __all__ = [
     "Loss",
     "NextAction",
     "greedy_on_target",
+    "huber",
     "mean_readout",
     "scalar_readout",
     "shown",
+    "squared",
+    "td_target",
 ]
 
 
 class DQNNetwork(NexusModule):
-    """Q(s, ·; θ) as three parts in a row: torso `[B, *obs] -> [B, D]`, head `-> [B, A, N]`, readout.
+    """Q(s, ·; θ) as three parts in sequence: torso `[B, *obs] -> [B, D]`, head `-> [B, A, N]`, readout.
 
     Args:
-        state_dim: numbers in a state, or the shape of one.
+        state_dim: number of components of a state, or its shape.
         action_dim: actions `A`.
         hidden_dim: units of each hidden layer; also the number of features `D` of `torso`.
-        torso: another torso.
-        head: another head.
-        readout: from the head's `[B, A, N]` to a `QOutput`.
+        torso: a different torso.
+        head: a different head.
+        readout: maps the head's `[B, A, N]` to a `QOutput`.
     """
 
     def __init__(
@@ -62,16 +66,16 @@ class DQNNetwork(NexusModule):
         self.readout = scalar_readout if readout is None else readout
 
     def output(self, states: Tensor) -> QOutput:
-        """Everything the network says of `[B, *obs]`."""
+        """Return the full output for states `[B, *obs]`."""
         return self.readout(self.head(self.torso(states)))
 
     def forward(self, states: Tensor | Array) -> Tensor:
-        """Q(s, ·) of one state `[*obs] -> [A]` or of many `[B, *obs] -> [B, A]`; arrays are taken too."""
+        """Q(s, ·) of one state `[*obs] -> [A]` or of many `[B, *obs] -> [B, A]`; accepts arrays too."""
         return self.output(torch.as_tensor(states, device=self.device)).q_values
 
 
 def scalar_readout(out: Tensor) -> QOutput:
-    """`[B, A, 1] -> [B, A]`: the number is the Q-value."""
+    """`[B, A, 1] -> [B, A]`: the output is the Q-value."""
     return QOutput(q_values=out.squeeze(-1), distribution=out)
 
 
@@ -81,37 +85,37 @@ def mean_readout(quantiles: Tensor) -> QOutput:
 
 
 NextAction = Callable[[DQNNetwork, QOutput, Batch], Tensor]
-"""Who picks a': from the online network, the target network's output at s' and the batch to actions `[B]`."""
+"""Chooses a': from the online network, the target network's output at s' and the batch, to actions `[B]`."""
 
 
 def greedy_on_target(q_network: DQNNetwork, target_output: QOutput, batch: Batch) -> Tensor:
-    """a' = argmax_a Q(s', a; θ⁻): the target network picks and values the next action (DQN)."""
+    """a' = argmax_a Q(s', a; θ⁻): the target network both selects and evaluates the next action (DQN)."""
     return only_legal(target_output.q_values, batch.get("next_action_masks")).argmax(1)
 
 
 def shown(q_values: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Return what every log shows of Q-values `[B, A]` and targets `[B]`."""
+    """Return the metrics logged for Q-values `[B, A]` and targets `[B]`."""
     q_values = q_values.detach()
     return {"q_mean": q_values, "q_max": q_values, "target_mean": targets}
 
 
 class Bootstrap(Protocol):
-    """What a target is made of, whatever form its values have; called without gradient."""
+    """The reward and next-state value of a target, for scalars or return samples; called without gradient."""
 
     def rewards(self, target_network: DQNNetwork, batch: Batch) -> Tensor:
-        """Return what the transitions pay `[B]`."""
+        """Return the rewards of the transitions `[B]`."""
 
     def next_values(
         self, q_network: DQNNetwork, next_action: NextAction, batch: Batch, next_output: QOutput, values: Tensor
     ) -> Tensor:
-        """Return what the next states are worth.
+        """Return the values of the next states.
 
         Args:
             q_network: θ.
-            next_action: who picks a', if anybody does.
-            batch: of B transitions.
-            next_output: of θ⁻ at s'; its Q-values decide how the actions weigh.
-            values: `[B, A, ...]`, of each next action: its Q-value, or samples of its return.
+            next_action: chooses a', if the bootstrap uses it.
+            batch: B transitions.
+            next_output: the output of θ⁻ at s', whose Q-values determine the weights of the actions.
+            values: `[B, A, ...]`, for each next action its Q-value, or samples of its return.
 
         Returns:
             `[B, ...]`.
@@ -120,7 +124,7 @@ class Bootstrap(Protocol):
 
 @dataclass(frozen=True)
 class GreedyBootstrap:
-    """The reward as it is, and the value of the one action that `next_action` picks."""
+    """The unchanged reward, and the value of the action that `next_action` chooses."""
 
     def rewards(self, target_network: DQNNetwork, batch: Batch) -> Tensor:
         """`[B]`, as stored."""
@@ -129,15 +133,61 @@ class GreedyBootstrap:
     def next_values(
         self, q_network: DQNNetwork, next_action: NextAction, batch: Batch, next_output: QOutput, values: Tensor
     ) -> Tensor:
-        """`[B, A, ...] -> [B, ...]`, of a'."""
+        """`[B, A, ...] -> [B, ...]`, the value of a'."""
         return values_of_actions(values, next_action(q_network, next_output, batch))
 
 
 GREEDY = GreedyBootstrap()
 
 
+def td_target(rewards: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor:
+    """y = r + d · Q(s', a'; θ⁻), where the stored d is γ^k, or 0 after a termination.
+
+    Args:
+        rewards: `[B]`, folded over k steps.
+        discounts: `[B]`.
+        next_values: `[B]`, the bootstrap.
+
+    Returns:
+        `[B]`.
+    """
+    return rewards + discounts * next_values
+
+
+def huber(predictions: Tensor, targets: Tensor) -> Tensor:
+    """½x² for |x| ≤ 1 and |x| - ½ beyond, x = prediction - target; its slope is the TD error clipped to ±1.
+
+    The error clipping of Mnih et al. 2015 (https://doi.org/10.1038/nature14236) as a loss.
+
+    Args:
+        predictions: `[B]`.
+        targets: `[B]`, no gradient.
+
+    Returns:
+        `[B]`.
+    """
+    return F.smooth_l1_loss(predictions, targets, reduction="none")
+
+
+def squared(predictions: Tensor, targets: Tensor) -> Tensor:
+    """½x², x = prediction - target: the half makes its slope the TD error, as in the gradient of the DQN papers.
+
+    Args:
+        predictions: `[B]`.
+        targets: `[B]`, no gradient.
+
+    Returns:
+        `[B]`.
+    """
+    return 0.5 * (predictions - targets).square()
+
+
+ERRORS = {"huber": huber, "squared": squared}
+"""By the name that the setting `loss` has for it."""
+
+
 class Loss(Protocol):
-    """From a batch to one loss per item. The target network and `next_action` are used without gradient."""
+    """Maps a batch to one loss per item. The target network and `next_action` are used without gradient."""
 
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
@@ -150,7 +200,7 @@ class DQNLoss:
 
     Args:
         of_error: loss per item from predictions and targets, `huber` or `squared`.
-        bootstrap: another reward and another value of s' in y.
+        bootstrap: a different reward and a different value of s' in y.
     """
 
     of_error: Callable[[Tensor, Tensor], Tensor] = huber
@@ -159,7 +209,7 @@ class DQNLoss:
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
     ) -> Outcome:
-        """Return loss `[B]`, priorities |y - Q(s, a)| `[B]`, and what the log shows."""
+        """Return loss `[B]`, priorities |y - Q(s, a)| `[B]`, and metrics."""
         q_values = q_network.output(batch["states"]).q_values  # [B, A]
         predictions = values_of_actions(q_values, batch["actions"])  # [B]
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Dueling networks (Wang et al. 2016, https://arxiv.org/abs/1511.06581): the value of a state apart from its actions'.
+"""Dueling networks (Wang et al. 2016, https://arxiv.org/abs/1511.06581): separate streams for V and A.
 
 `docs/dueling_dqn.md` lists every deviation.
 """
@@ -11,16 +11,16 @@ __all__ = ["DuelingHead"]
 
 
 class DuelingHead(nn.Module):
-    """Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a'), for each atom by itself.
+    """Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a'), for each atom separately.
 
-    The mean ties the two streams down: without it a constant could wander from one to the other.
+    Subtracting the mean makes the streams identifiable: without it a constant could shift between them.
 
     Args:
         features: `D`.
         action_dim: `A`.
         atoms: `N`, 1 for a plain Q-value.
-        linear: what makes the layers.
-        hidden_dim: units of a hidden layer with ReLU in each stream, as in the paper; None for none.
+        linear: makes the layers.
+        hidden_dim: units of a hidden layer with ReLU in each stream, as in the paper; None for no hidden layer.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Implicit quantile networks: the quantile level is an input, so one network holds the whole return distribution.
+"""Implicit quantile networks: the quantile level is an input, so one network represents the whole return distribution.
 
 Dabney et al. 2018, https://arxiv.org/abs/1806.06923. `docs/iqn.md` lists every deviation.
 """
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from nexus.core import Batch, ConfigError, Outcome
 from nexus.models.layers import Head
-from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, shown
+from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, shown, td_target
+from nexus.ops.action_values import values_of_actions
 from nexus.ops.distributional import quantile_huber, quantile_levels
-from nexus.ops.td import td_target, values_of_actions
 
 __all__ = ["IQNLoss", "IQNNetwork", "ImplicitQuantileHead"]
 
@@ -21,23 +21,23 @@ __all__ = ["IQNLoss", "IQNNetwork", "ImplicitQuantileHead"]
 class ImplicitQuantileHead(nn.Module):
     """The quantile function of the return: features times an embedding of the level, then a head.
 
-    Called like any head it gives the quantiles at fixed, evenly spaced levels; `at` gives those at any levels.
+    Called like any head it returns the quantiles at fixed, evenly spaced levels; `at` returns those at any levels.
 
     Args:
         features: `D`.
         head: `[..., D] -> [..., A, 1]`, called once per level.
         cosines: inputs of the embedding.
-        acting_levels: `K`, how many fixed levels there are.
+        acting_levels: `K`, number of fixed levels.
     """
 
     frequencies: Tensor  # [cosines]
-    quantile_levels: Tensor  # [K], the midpoints of K equal parts of [0, 1]
+    quantile_levels: Tensor  # [K], the midpoints of K equal intervals of [0, 1]
 
     def __init__(self, features: int, head: nn.Module, cosines: int = 64, acting_levels: int = 32) -> None:
         super().__init__()
         self.embedding = nn.Linear(cosines, features)
         self.head = head
-        # Not persistent: what follows from the arguments is not saved.
+        # Not persistent: derived from the arguments.
         self.register_buffer("frequencies", math.pi * torch.arange(cosines), persistent=False)
         self.register_buffer("quantile_levels", quantile_levels(acting_levels), persistent=False)
 
@@ -46,7 +46,7 @@ class ImplicitQuantileHead(nn.Module):
         return self.at(features, self.quantile_levels)
 
     def at(self, features: Tensor, levels: Tensor) -> Tensor:
-        """`[..., D]` and levels `[..., N]`, or `[N]` for all alike, `-> [..., A, N]`."""
+        """`[..., D]` and levels `[..., N]`, or `[N]` shared by all, `-> [..., A, N]`."""
         cosines = torch.cos(levels.unsqueeze(-1) * self.frequencies)  # [..., N, cosines], cos(π i · level)
         merged = features.unsqueeze(-2) * self.embedding(cosines).relu()  # [..., N, D]
         quantiles: Tensor = self.head(merged).squeeze(-1)  # [..., N, A]
@@ -57,16 +57,16 @@ class IQNNetwork(DQNNetwork):
     """A `DQNNetwork` with an implicit quantile head; it overrides nothing and adds `quantiles`.
 
     Args:
-        state_dim: numbers in a state, or the shape of one.
+        state_dim: number of components of a state, or its shape.
         action_dim: actions `A`.
         hidden_dim: units of each hidden layer; also the number of features `D` of `torso`.
-        torso: another torso.
-        head: another `[..., D] -> [..., A, 1]` behind the product, as of `NoisyLinear`s.
+        torso: a different torso.
+        head: a different `[..., D] -> [..., A, 1]` after the product, for example of `NoisyLinear`s.
         cosines: inputs of the embedding.
-        acting_levels: how many evenly spaced levels the Q-values are a mean of.
+        acting_levels: number of evenly spaced levels that Q-values average over.
 
     Raises:
-        ConfigError: there are no cosines or no levels.
+        ConfigError: the number of cosines or levels is below 1.
     """
 
     head: ImplicitQuantileHead
@@ -88,7 +88,7 @@ class IQNNetwork(DQNNetwork):
         super().__init__(state_dim, action_dim, hidden_dim, torso=torso, head=implicit, readout=mean_readout)
 
     def quantiles(self, states: Tensor, levels: Tensor) -> Tensor:
-        """Quantiles of the return `[B, A, N]` at levels `[B, N]` in (0, 1), or `[N]` for all states alike."""
+        """Quantiles of the return `[B, A, N]` at levels `[B, N]` in (0, 1), or `[N]` shared by all states."""
         return self.head.at(self.torso(states), levels)
 
 
@@ -97,14 +97,14 @@ class IQNLoss:
     """The quantile Huber loss between drawn quantiles of Z(s, a; θ) and of r + d · Z(s', a'; θ⁻).
 
     Args:
-        generator: source of the levels. Its device is where they are drawn: give it that of the network.
+        generator: source of the levels, which are drawn on its device; use the network's.
         samples: `N`, levels drawn for each prediction.
         target_samples: `M`, levels drawn for each target.
-        kappa: up to which error the loss is quadratic; 0 for exact quantiles.
-        bootstrap: another reward and another value of s' in the target.
+        kappa: the error up to which the loss is quadratic; 0 for exact quantiles.
+        bootstrap: a different reward and a different value of s' in the target.
 
     Raises:
-        ConfigError: nothing would be drawn, or `kappa` is negative or no number.
+        ConfigError: a number of levels is below 1, or `kappa` is negative or not a number.
     """
 
     generator: torch.Generator
@@ -121,14 +121,14 @@ class IQNLoss:
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
     ) -> Outcome:
-        """Return loss `[B]`, priorities |mean target quantile - mean predicted quantile| `[B]`, and the log."""
+        """Return loss `[B]`, priorities |mean target quantile - mean predicted quantile| `[B]`, and metrics."""
         online, target = require_implicit(q_network), require_implicit(target_network)
         levels = self.draw(batch["rewards"], self.samples)  # [B, N]
         quantiles = online.quantiles(batch["states"], levels)  # [B, A, N]
         predictions = values_of_actions(quantiles, batch["actions"])  # [B, N]
         with torch.no_grad():
-            features = target.torso(batch["next_states"])  # [B, D], for the choice and for the value
-            next_output = target.readout(target.head(features))  # at the levels that act
+            features = target.torso(batch["next_states"])  # [B, D], for the choice and the value
+            next_output = target.readout(target.head(features))  # at the levels used for acting
             drawn = target.head.at(features, self.draw(batch["rewards"], self.target_samples))  # [B, A, M]
             next_quantiles = self.bootstrap.next_values(q_network, next_action, batch, next_output, drawn)  # [B, M]
             rewards = self.bootstrap.rewards(target_network, batch)  # [B]

@@ -17,7 +17,7 @@ from nexus.models.layers import awake, flatten_parameters, noisy_layers
 from nexus.models.rl.dqn.dqn import DQNNetwork, Loss, NextAction
 from nexus.models.rl.dqn.own_parts import OwnParts
 from nexus.models.setup import compiled
-from nexus.ops.action_masks import only_legal
+from nexus.ops.action_values import only_legal
 from nexus.ops.optimizers import optimizer_of
 from nexus.ops.target_update import hard_update, soft_update
 

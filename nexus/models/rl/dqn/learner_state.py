@@ -1,4 +1,4 @@
-"""Beside the learner: what it changes and draws from, so that it can be saved, taken back, and recorded."""
+"""The state of a learner: what it changes and draws from, for saving, restoring and recording."""
 
 from collections import namedtuple
 from collections.abc import Callable
@@ -33,21 +33,21 @@ def networks(learner: Learner) -> dict[str, DQNNetwork]:
 
 
 def streams(learner: Learner) -> dict[str, Generator]:
-    """Return torch's generators by name: of the layers' noise, and those that the loss draws from."""
+    """Return the torch generators by name: the one of the layers' noise, and those of the loss."""
     return {"noise": learner.noise, **below("loss", learner.own.generators)}
 
 
 def changes(learner: Learner) -> dict[str, Tensor]:
-    """Return what an optimizer step changes, by name: θ `[P]`, the optimizer's moments, and what else learns."""
+    """Return the tensors an optimizer step changes, by name: θ `[P]`, the moments, and the loss's trainable parts."""
     averaged = {} if learner.average is None else learner.average.changes
     own = below("loss", learner.own.changes)
     return {"theta": learner.theta, **learner.optimizer.state[learner.theta], **averaged, **own}
 
 
 def tensors(learner: Learner) -> dict[str, Tensor]:
-    """Return all that learning changes in place, by name: the networks, the optimizer's moments, the loss's own parts.
+    """Return the tensors that learning changes in place, by name: networks, the optimizer's moments, the loss's parts.
 
-    The layers' noise is not in it: acting and learning draw it afresh before they use it.
+    The layers' noise is not included: acting and learning redraw it before using it.
     """
     weights = {
         key: value for name, net in networks(learner).items() for key, value in below(name, net.state_dict()).items()
@@ -58,7 +58,7 @@ def tensors(learner: Learner) -> dict[str, Tensor]:
 
 
 def learner_state(learner: Learner) -> State:
-    """Return everything that learning changes: tensors, generators, the step size."""
+    """Return everything learning changes: tensors, generators, the step size."""
     generators = {name: stream.get_state() for name, stream in streams(learner).items()}
     return {
         **arrays_of({**tensors(learner), **below("generators", generators)}),
@@ -67,7 +67,7 @@ def learner_state(learner: Learner) -> State:
 
 
 def restore_learner(learner: Learner, state: State) -> None:
-    """Take back what `learner_state` gave.
+    """Restore what `learner_state` returned.
 
     Raises:
         RunError: something is missing, does not fit, or is not finite.
@@ -82,7 +82,7 @@ class CapturedStep:
     """A learner's `step` as a CUDA graph.
 
     Args:
-        learner: whose.
+        learner: the learner.
         recorder: how to record.
     """
 
@@ -95,24 +95,24 @@ class CapturedStep:
         )
 
     def __call__(self, batch: Batch, learning_rate: float) -> Outcome:
-        """Take the step."""
+        """Take one step."""
         return unflat(self.captured(batch, learning_rate))
 
 
 def flat(outcome: Outcome, **more: Tensor) -> Any:
-    """Return an outcome, and more, as a named tuple of tensors, which a graph can hold."""
+    """Return an outcome, and more tensors, as a named tuple, which a graph can record."""
     values = {**more, "loss": outcome.loss, "priorities": outcome.priorities, **outcome.metrics}
     return kind_of(tuple(values))(*values.values())
 
 
 @cache
 def kind_of(names: tuple[str, ...]) -> Callable[..., Any]:
-    """Return the kind of named tuple with these names."""
+    """Return the constructor of a named tuple with these names."""
     return namedtuple("Flat", names)
 
 
 def unflat(values: Any, *others: str) -> Outcome:
-    """Return the outcome in such a tuple, but for `others`, which came with it."""
+    """Return the outcome in such a tuple, without the names in `others`."""
     metrics = values._asdict()
     loss, priorities = metrics.pop("loss"), metrics.pop("priorities")
     return Outcome(loss, priorities, {name: value for name, value in metrics.items() if name not in others})

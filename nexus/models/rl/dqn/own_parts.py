@@ -1,7 +1,7 @@
-"""What a loss may bring along: generators, networks, and networks that learn by an optimizer of their own.
+"""The parts that a loss may own: generators, networks, and networks with a separate optimizer.
 
-They are found among the loss's attributes by their type, moved to the device, saved, resumed, and recorded in a CUDA
-graph like the rest. A loss that learns takes its own step in `after_update`.
+They are found among the loss's attributes by type, moved to the device, saved, resumed, and recorded in a CUDA graph
+like everything else. A loss with trainable parts takes its optimizer step in `after_update`.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ __all__ = ["LossThatLearns", "OwnNetwork", "OwnParts"]
 
 
 class OwnNetwork:
-    """A network with an optimizer of its own.
+    """A network with a separate optimizer.
 
     Args:
-        network: its weights are moved into one buffer.
+        network: the network; its weights are moved into one buffer.
         learning_rate: step size of Adam.
     """
 
@@ -36,44 +36,44 @@ class OwnNetwork:
         self.optimizer = Adam(self.theta, self.learning_rate)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OwnNetwork":
-        """Return one of its own, whose parameters are views of its own buffer."""
+        """Return a copy whose parameters are views of the copied buffer."""
         copy = OwnNetwork(deepcopy(self.network, memo), self.learning_rate)
         for name, tensor in self.tensors.items():
             copy.tensors[name].copy_(tensor)
         return copy
 
     def to(self, device: torch.device) -> None:
-        """Move it; its moments begin at zero there. Where it is already, it stays as it is."""
+        """Move it and reset its moments to zero; do nothing if it is already there."""
         if self.theta.device != device:
             self.network.to(device)
             self._bind()
 
     def step(self, loss: Tensor) -> None:
-        """Take one step down a loss `[]` that came of the network."""
+        """Take one step on a loss `[]` computed with the network."""
         gradients = torch.autograd.grad(loss, list(self.network.parameters()))
         self.theta.grad = torch.cat([part.reshape(-1) for part in gradients])
         self.optimizer.step()
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What its steps change, by name."""
+        """The tensors that its steps change, by name."""
         return {"theta": self.theta, **below("optimizer", self.optimizer.state[self.theta])}
 
 
 @runtime_checkable
 class LossThatLearns(Protocol):
-    """A loss with a step of its own."""
+    """A loss with a separate optimizer step."""
 
     def after_update(self) -> None:
-        """Take it; called once after each step of θ, with what the last call of the loss left."""
+        """Take that step; called once after each step of θ, with the attributes left by the last call of the loss."""
 
 
 class OwnParts:
     """Finds the parts of a loss, and moves them to a device.
 
     Args:
-        loss: any.
-        device: where θ is.
+        loss: any loss.
+        device: the device of θ.
     """
 
     def __init__(self, loss: object, device: torch.device) -> None:
@@ -88,13 +88,13 @@ class OwnParts:
             network.to(device)
 
     def after_update(self) -> None:
-        """Let the loss take its own step, if it has one."""
+        """Take the loss's own step, if it has one."""
         if self._learns is not None:
             self._learns.after_update()
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint needs, by name: networks, and the moments of those that learn."""
+        """The tensors a checkpoint needs, by name: networks, and the moments of those that learn."""
         fixed = {
             key: value for name, part in self.fixed.items() for key, value in below(name, part.state_dict()).items()
         }
@@ -102,6 +102,6 @@ class OwnParts:
 
     @property
     def changes(self) -> dict[str, Tensor]:
-        """What its steps change, by name."""
+        """The tensors that its steps change, by name."""
         learning = {name: part.tensors for name, part in self.learning.items()}
         return {key: value for name, part in learning.items() for key, value in below(name, part).items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 from nexus.core.types import Array
 from nexus.models.layers import awake, flatten_parameters, in_mode, noisy_layers
 from nexus.models.rl.dqn.dqn import DQNNetwork
-from nexus.ops.action_masks import only_legal
+from nexus.ops.action_values import only_legal
 from nexus.ops.exploration import epsilon_greedy
 
 __all__ = ["Exploration", "Follower", "Policy", "by_epsilon"]
@@ -92,6 +92,10 @@ class Policy:
         masks = None if action_masks is None else np.asarray(action_masks, bool)
         choose = self.exploration if training else by_epsilon  # an evaluation with ε means just that
         return choose(q_values, epsilon, self.temperature, self.rng, masks)
+
+    def follower(self) -> "Follower":
+        """Return a policy that acts on a copy of the weights, so that a learner may change these meanwhile."""
+        return Follower(self)
 
     def get_weights(self) -> Array:
         """Return a copy of all parameters `[P]`, to be sent anywhere."""

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nexus.core import Batch, Outcome
-from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, shown
-from nexus.ops.td import squared, values_of_actions
+from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, shown, squared
+from nexus.ops.action_values import values_of_actions
 
 __all__ = ["ReturnLoss"]
 
 
 @dataclass(frozen=True)
 class ReturnLoss:
-    """The error of Q(s, a; θ) against the return that came of it: what s' is worth is in there already.
+    """The error of Q(s, a; θ) against the λ-return, which already contains the value of s'.
 
     Args:
         of_error: loss per item from predictions and targets, `huber` or `squared`.
@@ -29,7 +29,7 @@ class ReturnLoss:
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
     ) -> Outcome:
-        """Return loss `[B]`, priorities |G - Q(s, a)| `[B]`, and what the log shows. The batch has `returns` `[B]`."""
+        """Return loss `[B]`, priorities |G - Q(s, a)| `[B]`, and metrics. The batch has `returns` `[B]`."""
         q_values = q_network.output(batch["states"]).q_values  # [B, A]
         predictions = values_of_actions(q_values, batch["actions"])  # [B]
         targets = batch["returns"]  # [B]

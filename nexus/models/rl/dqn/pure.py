@@ -1,7 +1,7 @@
-"""The gradient as a pure function of the weights, for whoever learns with many of them at once.
+"""The gradient as a pure function of the weights, for training many agents at once.
 
-`Learner.gradient` reads the weights that its networks have, which costs nothing. Here they are arguments, so that
-`torch.func.vmap` can go over several agents in one call. Both give the same numbers.
+`Learner.gradient` reads the weights of its networks, at no cost. Here they are arguments, so that `torch.func.vmap` can
+map over several agents in one call. Both give the same numbers.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ from nexus.models.rl.dqn.learner import Learner
 __all__ = ["noise_of", "pure_gradient"]
 
 Gradient = Callable[[Tensor, Tensor, Batch, Tensor], Tensor]
-"""From θ `[P]`, θ⁻ `[P]`, a batch on the device and the noise of all noisy layers to ∇θ `[P]`, not clipped."""
+"""From θ `[P]`, θ⁻ `[P]`, a batch on the device and the noise of all noisy layers to ∇θ `[P]`, unclipped."""
 
 
 class Whole(nn.Module):
-    """The loss of a batch as one number, as a module of both networks, whose weights can then be replaced."""
+    """The loss of a batch as one number, as a module of both networks, so that their weights can be replaced."""
 
     def __init__(self, learner: Learner) -> None:
         super().__init__()
@@ -34,9 +34,9 @@ class Whole(nn.Module):
 
 
 def pure_gradient(learner: Learner) -> Gradient:
-    """Return the gradient of a learner's loss as a function of weights, which it neither reads nor changes.
+    """Return the gradient of a learner's loss as a function of weights; the learner's are neither read nor changed.
 
-    The loss must draw nothing: give one with generators its draws in the batch.
+    The loss must not draw random numbers: put the draws of a loss with generators into the batch.
     """
     whole = Whole(learner)
     shapes = {name: tuple(value.shape) for name, value in learner.q_network.named_parameters()}
@@ -53,7 +53,7 @@ def pure_gradient(learner: Learner) -> Gradient:
 
 
 def noise_of(learner: Learner) -> Tensor:
-    """Return the noise that a learner's networks have, as `pure_gradient` takes it."""
+    """Return the current noise of a learner's networks, in the format of `pure_gradient`."""
     layers = noisy_layers(learner.q_network) + noisy_layers(learner.target_network)
     return torch.cat([layer.noise for layer in layers]) if layers else learner.theta.new_empty(0)
 

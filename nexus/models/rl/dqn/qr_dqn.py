@@ -9,9 +9,18 @@ from math import isfinite
 import torch
 
 from nexus.core import Batch, ConfigError, Outcome
-from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, scalar_readout, shown
+from nexus.models.rl.dqn.dqn import (
+    GREEDY,
+    Bootstrap,
+    DQNNetwork,
+    NextAction,
+    mean_readout,
+    scalar_readout,
+    shown,
+    td_target,
+)
+from nexus.ops.action_values import values_of_actions
 from nexus.ops.distributional import quantile_huber, quantile_levels
-from nexus.ops.td import td_target, values_of_actions
 
 __all__ = ["QuantileLoss"]
 
@@ -21,11 +30,11 @@ class QuantileLoss:
     """The quantile Huber loss of θ_i(s, a) against every r + d · θ⁻_j(s', a').
 
     Args:
-        kappa: up to which error the loss is quadratic; 0 for exact quantiles.
-        bootstrap: another reward and another value of s' in the target.
+        kappa: the error up to which the loss is quadratic; 0 for exact quantiles.
+        bootstrap: a different reward and a different value of s' in the target.
 
     Raises:
-        ConfigError: `kappa` is negative or no number.
+        ConfigError: `kappa` is negative or not a number.
     """
 
     kappa: float = 1.0
@@ -38,11 +47,11 @@ class QuantileLoss:
     def __call__(
         self, q_network: DQNNetwork, target_network: DQNNetwork, next_action: NextAction, batch: Batch
     ) -> Outcome:
-        """Return loss `[B]`, priorities `[B]`, and what the log shows.
+        """Return loss `[B]`, priorities `[B]`, and metrics.
 
-        The priority is the size of the mean TD error, |mean_j y_j - Q(s, a)|, as for a scalar head: the unit is
-        that of the rewards, and it falls to 0 where the mean is right. The loss itself does not: it keeps the
-        spread of the returns, so by it noise that nobody can predict would be replayed most.
+        The priority is the size of the mean TD error, |mean_j y_j - Q(s, a)|, as for a scalar head: it has the unit of
+        the rewards, and falls to 0 when the mean is right. The loss itself does not: it contains the spread of
+        the returns, so unpredictable noise would be replayed most.
         """
         require_quantiles(q_network)
         output = q_network.output(batch["states"])
@@ -62,6 +71,6 @@ class QuantileLoss:
 
 
 def require_quantiles(q_network: DQNNetwork) -> None:
-    """Raise `ConfigError` unless the network's numbers are returns: N quantiles, or one scalar, which is the median."""
+    """Raise `ConfigError` unless the network outputs returns: N quantiles, or one scalar, which is the median."""
     if q_network.readout not in (mean_readout, scalar_readout):
-        raise ConfigError("QuantileLoss needs a network with readout=mean_readout: this one's numbers are no quantiles")
+        raise ConfigError("QuantileLoss needs a network with readout=mean_readout: this one outputs no quantiles")

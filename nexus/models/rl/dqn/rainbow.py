@@ -1,8 +1,8 @@
 """Rainbow (Hessel et al. 2018, https://arxiv.org/abs/1710.02298) and every other combination.
 
-There is no maths here: an algorithm is a choice of parts, a family of losses times the switches `double`, `dueling`,
-`noisy` and `munchausen`. Replay and n-step folding belong to the trainer; an algorithm only names the settings it
-wants for them.
+There is no maths here: an algorithm is a choice of parts, a family of losses combined with the switches `double`,
+`dueling`, `noisy` and `munchausen`. Replay and n-step folding belong to the trainer; an algorithm only sets their
+settings.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,14 +14,16 @@ import torch
 from torch import nn
 
 from nexus.core import AgentConfig, ConfigError, nearest
-from nexus.core.names import algorithm_name
+from nexus.core.names import algorithm_name, current_names
 from nexus.core.seeding import seeded_initialisation, torch_generator
+from nexus.core.settings import MunchausenSettings
 from nexus.models.layers import Head, NoisyLinear
 from nexus.models.rl.dqn.agent import DQNAgent
 from nexus.models.rl.dqn.boltzmann import by_temperature
 from nexus.models.rl.dqn.c51 import C51Loss, CategoricalReadout
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
 from nexus.models.rl.dqn.dqn import (
+    ERRORS,
     GREEDY,
     Bootstrap,
     DQNLoss,
@@ -36,22 +38,22 @@ from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.policy import by_epsilon
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
-from nexus.models.setup import pop_bounds, pop_dims, pop_discrete_start, pop_scale, resolve_device
-from nexus.models.torsos import make_torso
-from nexus.ops.td import ERRORS
+from nexus.models.setup import pop_dims, resolve_device
+from nexus.models.states import States, pop_states
 
 __all__ = ["ALGORITHMS", "Algorithm", "algorithm_named", "make_agent"]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a family's builder is given: the settings, the shapes and the parts that the switches chose."""
+    """The input of a family's builder: the settings, the shapes and the parts chosen by the switches."""
 
     settings: AgentConfig
     state_shape: tuple[int, ...]
+    states: States
     action_dim: int
     torso: nn.Module
-    features: int  # D, of the torso
+    features: int  # D, the torso's output size
     head: Callable[[int], nn.Module]  # atoms -> head
     bootstrap: Bootstrap
 
@@ -76,7 +78,7 @@ def scalar(parts: Parts) -> tuple[DQNNetwork, Loss]:
 
 
 def of_returns(parts: Parts) -> tuple[DQNNetwork, Loss]:
-    """One number per action, taught by returns."""
+    """One number per action, trained on returns."""
     return parts.network(), ReturnLoss(ERRORS[parts.settings.loss])
 
 
@@ -103,13 +105,13 @@ def implicit_quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
         head=parts.head(1),
         acting_levels=settings.quantiles,
     )
-    generator = torch_generator(settings.seed, "levels", resolve_device(settings.device, parts.state_shape))
+    generator = torch_generator(settings.seed, "levels", resolve_device(settings.device, parts.states.widest))
     samples = settings.quantile_samples
     return network, IQNLoss(generator, samples, samples, bootstrap=parts.bootstrap)
 
 
-def bootstrap_of(settings: AgentConfig) -> Bootstrap:
-    """Return who values the next state."""
+def bootstrap_of(settings: MunchausenSettings) -> Bootstrap:
+    """Return the bootstrap that the settings choose."""
     if not settings.munchausen:
         return GREEDY
     return MunchausenBootstrap(settings.munchausen_alpha, settings.munchausen_temperature, settings.munchausen_clip)
@@ -120,12 +122,12 @@ class Algorithm:
     """A member of the family.
 
     Args:
-        changes: what it changes, in one line.
-        paper: where it is from.
-        file: where it is.
+        changes: what it changes in DQN, in one line.
+        paper: its paper.
+        file: its source file.
         family: builds its network and its loss.
-        settings: what it brings; a preset's and a user's own settings go over the trainer's part of it.
-        refuses: settings that make no sense with it, and why.
+        settings: its settings; presets and users can override those of the trainer.
+        refuses: settings that make no sense with it, each with the reason.
     """
 
     changes: str
@@ -140,27 +142,27 @@ NO_EPSILON = {"epsilon": 0.0, "epsilon_min": 0.0}  # the noise explores
 NO_DRAWS = {"compile": "torch can't draw its levels from a generator inside a compiled graph"}
 NO_SAMPLES = {"munchausen": "its atoms can't move, and a soft value shifts each action's return by its own log-policy"}
 RETURNS = {
-    "double": "what s' is worth is in its returns already, so nobody picks a next action",
-    "munchausen": "what s' is worth is in its returns already",
+    "double": "its returns already contain the value of s', so no next action is chosen",
+    "munchausen": "its returns already contain the value of s'",
 }
-SOFT_VALUE = {"double": "a soft value weighs every next action, so nobody picks one"}
+SOFT_VALUE = {"double": "a soft value averages over all next actions, so none is chosen"}
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "dqn": Algorithm("the base", "doi.org/10.1038/nature14236", "dqn.py"),
+    "dqn": Algorithm("the baseline", "doi.org/10.1038/nature14236", "dqn.py"),
     "double": Algorithm(
-        "who picks the next action", "arxiv.org/abs/1509.06461", "double_dqn.py", settings={"double": True}
+        "the choice of the next action", "arxiv.org/abs/1509.06461", "double_dqn.py", settings={"double": True}
     ),
     "dueling": Algorithm(
         "the head: value and advantages", "arxiv.org/abs/1511.06581", "dueling_dqn.py", settings={"dueling": True}
     ),
     "prioritized": Algorithm(
-        "the replay: surprises more often",
+        "the replay: large errors more often",
         "arxiv.org/abs/1511.05952",
         "data/prioritized_replay_buffer.py",
         settings={"prioritized": True},
     ),
     "n-step": Algorithm(
-        "the fold: three rewards", "doi.org/10.1007/BF00115009", "data/n_step.py", settings={"n_step": 3}
+        "the return: three rewards", "doi.org/10.1007/BF00115009", "data/n_step.py", settings={"n_step": 3}
     ),
     "noisy": Algorithm(
         "exploration: noise in the head's weights",
@@ -191,23 +193,23 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         refuses=NO_DRAWS,
     ),
     "pqn": Algorithm(
-        "no replay: λ-returns of what many environments just played",
+        "no replay: λ-returns of new steps from many environments",
         "arxiv.org/abs/2407.04811",
         "pqn.py",
         of_returns,
         settings={
-            "trace_decay": 0.65,
-            "layer_norm": True,  # in place of a target network
+            "trace_lambda": 0.65,
+            "layer_norm": True,  # instead of a target network
             "loss": "squared",
             "double": False,
             "n_step": 1,
             "prioritized": False,
             "num_envs": 32,
-            "replay_capacity": 1024,
+            "rollout_steps": 1024,
             "replay_store": "full",
             "learning_starts": 0,
-            "update_every": "1024 steps",
-            "updates_each": 64,  # four passes
+            "update_every": None,
+            "gradient_steps": 64,  # four passes
             "batch_size": 64,
             "target_update_every": "1024 steps",
             "tau": 1.0,
@@ -234,7 +236,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             "noisy": True,
             "prioritized": True,
             "n_step": 3,
-            "layer_norm": True,  # and ε beside the noise
+            "layer_norm": True,  # and ε as well as noise
         },
         refuses={**NO_DRAWS, **SOFT_VALUE},
     ),
@@ -245,7 +247,7 @@ def algorithm_named(name: str) -> Algorithm:
     """Return one of `ALGORITHMS`.
 
     Raises:
-        ConfigError: there is none of that name; says the nearest.
+        ConfigError: no algorithm has that name; the message suggests the nearest.
     """
     name = algorithm_name(name)
     if name not in ALGORITHMS:
@@ -254,7 +256,7 @@ def algorithm_named(name: str) -> Algorithm:
 
 
 def require_sense(algorithm: str, settings: AgentConfig) -> None:
-    """Raise `ConfigError` with the reason if the settings hold what the algorithm or another switch can't take."""
+    """Raise `ConfigError` with the reason if a setting makes no sense with the algorithm or another switch."""
     refused = {(algorithm, name): reason for name, reason in ALGORITHMS[algorithm].refuses.items()}
     if settings.munchausen:
         refused |= {("munchausen", name): reason for name, reason in SOFT_VALUE.items()}
@@ -264,15 +266,15 @@ def require_sense(algorithm: str, settings: AgentConfig) -> None:
 
 
 def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
-    """Return an agent put together from the parts that its name and its switches choose.
+    """Return an agent built from the parts that its name and switches choose.
 
     Args:
         algorithm: one of `ALGORITHMS`.
-        config: `state_dim`, `action_dim`, what else a `DQNAgent` is told of states, and any field of `AgentConfig` over
-            what the algorithm brings.
+        config: `state_dim`, `action_dim`, the other arguments of `DQNAgent` about states, and any field of
+            `AgentConfig`, which overrides the algorithm's settings.
 
     Raises:
-        ConfigError: the name or a setting is unknown, or a combination makes no sense; says why.
+        ConfigError: the name or a setting is unknown, or a combination makes no sense; the message says why.
     """
     whole, settings, network, loss = put_together(algorithm, config)
     return DQNAgent(
@@ -285,10 +287,10 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
 
 
 def network_bytes(algorithm: str = "dqn", /, **config: Any) -> int:
-    """Return what the network of such an agent would take, in bytes; allocates none of it.
+    """Return the bytes that the network of such an agent would take, without allocating it.
 
     Raises:
-        ConfigError: as `make_agent` does.
+        ConfigError: as in `make_agent`.
     """
     with torch.device("meta"):
         _, _, network, _ = put_together(algorithm, config)
@@ -296,25 +298,24 @@ def network_bytes(algorithm: str = "dqn", /, **config: Any) -> int:
 
 
 def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], AgentConfig, DQNNetwork, Loss]:
-    """Return all settings as given and as checked, the network and the loss."""
+    """Return all settings as given and as validated, the network and the loss."""
     algorithm = algorithm_name(algorithm)
     chosen = algorithm_named(algorithm)
     own = {name: value for name, value in chosen.settings.items() if name in AgentConfig.__dataclass_fields__}
-    whole = {**own, **config, "algorithm": algorithm}
+    whole = {**own, **current_names(config), "algorithm": algorithm}
     values = dict(whole)
     state_shape, action_dim = pop_dims(values)
-    bounds = pop_bounds(values, state_shape)
-    span = pop_scale(values, bounds)
-    pop_discrete_start(values, state_shape)  # no matter of the network
+    states = pop_states(values, state_shape)
     settings = AgentConfig.from_mapping(values)
     require_sense(algorithm, settings)
     linear = partial(NoisyLinear, sigma0=settings.noisy_sigma) if settings.noisy else nn.Linear
     head = DuelingHead if settings.dueling else Head
     with seeded_initialisation(settings.seed):
-        torso, features = make_torso(settings, state_shape, bounds, span)
+        torso, features = states.torso(settings)
         parts = Parts(
             settings,
             state_shape,
+            states,
             action_dim,
             torso,
             features,

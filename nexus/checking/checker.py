@@ -1,0 +1,206 @@
+"""Checking an environment: make it, look at it, play it, play it again, and report."""
+
+import re
+import time
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.wrappers import TimeLimit
+
+from nexus.checking.of_plays import ANSWERS, PLAYS
+from nexus.checking.of_spaces import SPACES
+from nexus.checking.of_steps import STEPS
+from nexus.checking.report import Finding, Report, fault, named, note, ok
+from nexus.checking.sight import Sight
+from nexus.checking.trial import CHECKING, MAKING, Copy, Trial, told
+from nexus.checking.watch import Watch, is_users, origin, own_line, place_of, watched
+from nexus.core.checked import convert
+from nexus.core.errors import ConfigError, EnvError, one_line
+from nexus.envs.factory import EnvSource, EnvSpec, name_of, registered_id
+from nexus.envs.layers import layers_of
+from nexus.parts import with_channels
+from nexus.resolver import whole_or_resolved
+from nexus.training.config import TrainConfig
+
+__all__ = ["check"]
+
+SECONDS = 7.0
+PATIENCE = 0.5  # of the seconds, for one reset or step; to make an environment all of them
+SHARE = 0.35  # of the time, for the first play
+MOST_WARNINGS = 3
+NEEDS = re.compile(r": (?=needs |DQN needs |write |its |all need )")  # between what is wrong and what would fit
+
+
+def check(
+    env: EnvSource,
+    *,
+    preset: str | None = None,
+    config: TrainConfig | None = None,
+    seconds: float = SECONDS,
+    **settings: Any,
+) -> Report:
+    """Say what nexus sees of an environment, play it at random, and report what is wrong with it, each with its cure.
+
+    Takes what `nexus.train` takes. A fault keeps an agent from learning, or a run from being repeated; a note may be
+    intended.
+
+    Args:
+        env: a Gymnasium id, a `module:Id`, or a function that makes an environment.
+        preset: named settings; None for those tuned for `env`, if any.
+        config: all settings at once, in place of `preset` and `settings`.
+        seconds: time for the check, without start-up; a call that takes half of it is given up.
+        settings: any field of `TrainConfig`, such as `env_kwargs` or `frame_skip`.
+
+    Raises:
+        ConfigError: there is no such environment or setting, or the environment takes no such keyword argument.
+    """
+    seconds = convert("seconds", seconds, float)
+    if seconds <= 0:
+        raise ConfigError(f"seconds = {seconds:g}: needs a number of seconds above 0")
+    resolved = whole_or_resolved(env, preset, config, settings)
+    preset_name, config = resolved.preset, resolved.config
+    spec = config.spec_of(env)
+    if isinstance(spec.source, str) and spec.rules is None:
+        registered_id(spec.source)
+    begun = time.monotonic()
+    work = partial(looked_at, spec, config, preset_name, begun + seconds)
+
+    def patience(doing: str) -> float:
+        return seconds if doing == MAKING else PATIENCE * seconds
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        findings = list(watched(work, patience, hung))
+    findings += named("warnings", warned(caught))
+    return Report(name_of(spec.source), preset_name, tuple(findings), time.monotonic() - begun)
+
+
+def looked_at(
+    spec: EnvSpec, config: TrainConfig, preset: str | None, ends_at: float, watch: Watch
+) -> Iterator[Finding]:
+    """Yield all findings about an environment.
+
+    Raises:
+        ConfigError: it can't be made, and that is not its own fault.
+    """
+    try:
+        copy = Copy(spec, watch)
+    except ConfigError as error:
+        if is_input(error, spec):
+            raise
+        yield from named("spaces", [not_usable(error)])
+        return
+    trial = Trial(seen(copy, config, preset), spec, copy, watch, ends_at)
+    for name, of_spaces in SPACES.items():
+        yield from named(name, of_spaces(trial.sight))
+    failed = failure_of(trial)
+    yield played(trial) if failed is None else failed
+    if trial.record.steps:
+        yield from of_what_was_played(trial, failed)
+    yield from of_more_plays(trial) if failed is None else left_out(trial)
+
+
+def failure_of(trial: Trial) -> Finding | None:
+    """Play, and return the fault that ended it, None if none did."""
+    try:
+        trial.play(SHARE)
+    except EnvError as error:
+        return told(error, trial.copy)
+    return None
+
+
+def of_what_was_played(trial: Trial, failed: Finding | None) -> Iterator[Finding]:
+    """Yield what the steps showed; nothing for the check that an error belongs to."""
+    for name, of_steps in STEPS.items():
+        if failed is None or failed.check != name:
+            yield from named(name, of_steps(trial.sight, trial.record))
+    for name, of_answers in ANSWERS.items():
+        yield from named(name, of_answers(trial))
+
+
+def of_more_plays(trial: Trial) -> Iterator[Finding]:
+    """Yield what further plays show, as far as there is time for them."""
+    for name, play in PLAYS.items():
+        needed, left = trial.seconds_of(play.resets, play.steps), max(trial.left, 0.0)
+        if needed > left:
+            text = f"left out: it takes {needed:.1f} s or more, and {left:.1f} s are left"
+            yield from named(name, [note(text, "check with more --seconds")])
+            continue
+        try:
+            yield from named(name, play.look(trial))
+        except EnvError as error:
+            yield told(error, trial.copy)
+
+
+def left_out(trial: Trial) -> Iterator[Finding]:
+    """Yield that an environment that failed is not played again, and close it."""
+    names = ", ".join(name for name in PLAYS if name != "close")
+    yield from named("play", [note(f"{names} were left out", "correct the fault, and check again")])
+    yield from named("close", PLAYS["close"].look(trial))
+
+
+def seen(copy: Copy, config: TrainConfig, preset: str | None) -> Sight:
+    """Return what nexus sees of an environment."""
+    space = copy.stream.env.single_observation_space
+    own = None if copy.witness is None else copy.witness.env.observation_space
+    config = with_channels(config, space.shape)
+    return Sight(copy.name, preset, config, space, copy.stream.action_dim, own, limit_of(copy, config))
+
+
+def limit_of(copy: Copy, config: TrainConfig) -> int | None:
+    """Return the steps of the agent after which a time limit ends an episode, None if there is none."""
+    found = [layer._max_episode_steps for layer in layers_of(copy.env) if isinstance(layer, TimeLimit)]
+    return -(-min(found) // config.frame_skip) if found else None
+
+
+def played(trial: Trial) -> Finding:
+    """Return that nothing went wrong in the first play."""
+    steps, ended = trial.record.steps, len(trial.record.episodes.lengths)
+    finding = ok(f"{steps:,} random steps and {ended:,} whole episodes, without an error", steps=steps, episodes=ended)
+    return next(named("play", [finding]))
+
+
+def is_input(error: ConfigError, spec: EnvSpec) -> bool:
+    """True if an environment can't be made for what the user asked, not for its own code."""
+    first = origin(error)
+    if spec.rules is not None or isinstance(first, gym.error.Error | ImportError):
+        return True
+    return bool(spec.kwargs) and isinstance(first, TypeError)
+
+
+def not_usable(error: ConfigError) -> Finding:
+    """Return the fault that keeps an environment from being made, or from being used."""
+    first = origin(error)
+    if first is error:
+        text, *cure = NEEDS.split(str(error), maxsplit=1)
+        return fault(text, *cure or ["correct the environment, or pass another function that makes it"])
+    place = place_of(first)
+    return fault(f"{one_line(error)} ({place})", "correct the line that raised it", place=place)
+
+
+def hung(doing: str, seconds: float, place: str) -> Finding:
+    """Return what a call that did not return in time stands for."""
+    if doing == CHECKING:  # many calls at once; each of them returned before
+        finding = note(f"{doing} left out: it takes more than {seconds:.1f} s", "check with more --seconds")
+        return next(named("gymnasium", [finding]))
+    finding = fault(
+        f"{doing} did not return within {seconds:.1f} s ({place})",
+        "let it return; if it needs that long, check with more --seconds and train with --vectorization async and a "
+        "--step-timeout",
+        place=place,
+    )
+    return next(named("hangs", [finding]))
+
+
+def warned(caught: list[warnings.WarningMessage]) -> Iterator[Finding]:
+    """Yield what the environment's own code warned of."""
+    found = {
+        place: f"{warning.category.__name__}: {one_line(Exception(warning.message))}"
+        for warning in caught
+        if is_users(warning.filename) and (place := own_line([warning]))
+    }
+    for place, text in list(found.items())[:MOST_WARNINGS]:
+        yield note(f"{text} ({place})", "see whether the numbers there are what you expect", place=place)

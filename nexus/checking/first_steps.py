@@ -1,0 +1,62 @@
+"""The cheap part of a check, on the first steps of a training: it plays nothing and draws nothing."""
+
+from collections.abc import Callable, Iterable
+
+import gymnasium as gym
+
+from nexus.checking.of_spaces import SPACES
+from nexus.checking.of_steps import STEPS
+from nexus.checking.record import Record
+from nexus.checking.report import Finding
+from nexus.checking.sight import Sight
+from nexus.core.installation import nexus_command
+from nexus.listener import Listener, Plan
+from nexus.training.logs import EpisodeTracker
+from nexus.training.loop import Progress
+
+__all__ = ["FirstSteps"]
+
+LOOKED_AT = 1_000  # steps
+OF_SPACES = ("observations", "actions")  # what else there is of spaces, the start of a run says
+
+
+class FirstSteps(Listener):
+    """Notes what looks wrong about the environment, at the start and after 1,000 steps of a run that begins.
+
+    Args:
+        notice: called with each note.
+    """
+
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        self.notice = notice
+        self.sight: Sight | None = None  # None if there is nothing to look at, or no longer
+        self.record = Record(1, 1)
+        self.said = False
+
+    def on_start(self, plan: Plan) -> None:
+        """Look at the spaces."""
+        if plan.first_step or plan.space is None:
+            return
+        self.sight = Sight(plan.env, plan.preset, plan.config, plan.space, plan.agent.action_dim)
+        self.record = Record(plan.config.num_envs, plan.agent.action_dim)
+        for name in OF_SPACES:
+            self._say(name, SPACES[name](self.sight))
+
+    def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
+        """Record a step; after the last one look at all."""
+        if self.sight is None:
+            return
+        self.record.add(progress.step)
+        if self.record.steps < LOOKED_AT:
+            return
+        for name, check in STEPS.items():
+            self._say(name, check(self.sight, self.record))
+        env, self.sight, self.record = self.sight.name, None, Record(1, 1)
+        if self.said and env.rpartition(":")[2] in gym.registry:
+            self.notice(f"for a closer look: {nexus_command('check', env)}")
+
+    def _say(self, name: str, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            if finding.verdict != "ok":
+                self.said = True
+                self.notice(f"{name}: {finding.text}; {finding.cure}")

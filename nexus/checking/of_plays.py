@@ -1,0 +1,365 @@
+"""Checks that look at the environment's own answers, or play it once more."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+from gymnasium.utils.env_checker import check_env
+
+from nexus.checking.report import Finding, fault, note, ok
+from nexus.checking.trial import CHECKING, Copy, Trial, alike, told
+from nexus.core.errors import ConfigError, EnvError, one_line
+from nexus.core.types import Array
+from nexus.envs.action_masks import KEY
+from nexus.envs.checks import told as one_line_on
+from nexus.envs.factory import can_be_copied, name_of
+from nexus.envs.layers import running_statistics
+from nexus.envs.stream import LONGEST
+
+__all__ = ["ANSWERS", "PLAYS"]
+
+CLOSE = 1e-5  # a difference that is taken for rounding
+BEYOND = 0.05  # of the range between two bounds
+SLOW = 0.005  # seconds of a step after which a process for each copy pays
+BLOCK = 100  # steps between two looks at the clock
+SHARE = 0.3  # of the time left, for one more play
+LONG_SHARE = 0.5  # likewise, to find an end
+WORDS = 240  # characters of a foreign text
+
+# Warnings of Gymnasium about the way it is called here, or about what another check says more exactly.
+LEFT_OUT = ("is different from the unwrapped version", "alternative render modes")
+
+
+def bounds(trial: Trial) -> Iterator[Finding]:
+    """Whether states were within the bounds of their space."""
+    low, high = trial.sight.bounds()
+    seen_low, seen_high = trial.record.states.low, trial.record.states.high
+    with np.errstate(over="ignore", invalid="ignore"):
+        below, above = (
+            np.where(np.isfinite(bound), sign * (bound.astype(np.float64) - seen), 0.0)
+            for bound, seen, sign in ((low, seen_low, 1), (high, seen_high, -1))
+        )
+        width = np.where(np.isfinite(low) & np.isfinite(high), high.astype(np.float64) - low, 1.0)
+    excess = np.maximum(below, above) / np.maximum(width, 1e-9)
+    worst = np.unravel_index(int(excess.argmax()), excess.shape)
+    unbounded = int((~np.isfinite(low) | ~np.isfinite(high)).sum())
+    if excess[worst] <= CLOSE:
+        without = f", {unbounded} of {low.size} have no bounds" if unbounded else ""
+        return (yield ok(f"all within the space{without}", unbounded=unbounded))
+    place = list(map(int, worst)) or ""
+    text = (
+        f"observation{place} was {seen_low[worst]:g} to {seen_high[worst]:g}, "
+        f"its space says {low[worst]:g} to {high[worst]:g}"
+    )
+    cure = "widen the space to what can occur, or clip the observation; --scale-observations maps by these bounds"
+    make = fault if excess[worst] > BEYOND else note
+    yield make(text, cure, excess=float(excess[worst]), numbers_beyond=int((excess > CLOSE).sum()))
+
+
+def arrays(trial: Trial) -> Iterator[Finding]:
+    """Whether the environment overwrites observations that it has returned."""
+    witness = trial.copy.witness
+    if witness is None:
+        return
+    if witness.arrays.changed:
+        yield note(
+            f"{witness.arrays.changed:,} observations were overwritten by the next call, which returned the same array",
+            "return a copy, as in self.state.copy(): nexus copies each observation, other libraries do not",
+            overwritten=witness.arrays.changed,
+        )
+    else:
+        yield ok("each observation keeps its values after the next call", overwritten=0)
+
+
+def infos(trial: Trial) -> Iterator[Finding]:
+    """Whether entries of the infos keep their shape."""
+    witness = trial.copy.witness
+    if witness is None:
+        return
+    changing = witness.infos.changing
+    if changing:
+        key, forms = next(iter(changing.items()))
+        more = f", and {len(changing) - 1} more" if len(changing) > 1 else ""
+        yield note(
+            f"info[{key!r}] was {', '.join(forms[:4])}{', ...' if len(forms) > 4 else ''}{more}",
+            "give it one shape, or leave it out: vectors of environments stack infos; nexus reads only masks there",
+            changing=changing,
+        )
+    else:
+        keys = ", ".join(list(witness.infos.forms)[:6])
+        yield ok(f"{keys}: of one shape at each step" if keys else "empty", entries=len(witness.infos.forms))
+
+
+def notices(trial: Trial) -> Iterator[Finding]:
+    """What nexus takes for what, where that is not plain."""
+    edge = trial.copy.edge
+    for kind, text in ({} if edge is None else edge.notices).items():
+        said = text.removeprefix(f"{trial.copy.name}: ")
+        if kind == "bounds" or said.startswith(("takes the legal actions from", "observations ")):
+            continue  # told by `bounds`; or taken as it was meant
+        said, _, cure = said.rpartition("; " if "statistics" in kind else ": ")
+        yield note(said or text, cure or text)
+
+
+def ends(trial: Trial) -> Iterator[Finding]:
+    """Whether episodes end."""
+    lengths, limit = trial.record.episodes.lengths, trial.sight.limit
+    said = "no time limit" if limit is None else f"a time limit of {limit:,} steps"
+    if lengths:
+        return (yield ok(f"the first end came after {lengths[0]:,} steps; {said}", limit=limit))
+    if limit is not None or trial.copy.env is None:
+        return (yield ok(f"none in {trial.record.steps:,} steps; {said}", limit=limit))
+    steps, ended = played_on(trial)
+    if ended:
+        yield ok(f"the first end came after {steps:,} steps; {said}", limit=limit, steps=steps)
+        return
+    text = f"no episode ended in {steps:,} random steps, and there is {said}"
+    cure = "return truncated=True after a number of steps, or set it: --env-kwargs max_episode_steps=1000 for an id"
+    make = fault if steps >= LONGEST else note
+    yield make(text, cure, limit=limit, steps=steps)
+
+
+def played_on(trial: Trial) -> tuple[int, bool]:
+    """Play the first episode on, as long as nexus would, and return its steps and whether it ended."""
+    env, steps = trial.copy.env, trial.record.steps
+    if trial.copy.witness is not None:
+        trial.copy.witness.records = False  # 100,000 steps are to be quick
+    until = time.monotonic() + LONG_SHARE * trial.left
+    every, masks = list(range(trial.sight.action_dim)), trial.copy.stream.action_masks
+    legal = every if masks is None else np.flatnonzero(masks[0]).tolist()
+    while steps < LONGEST and time.monotonic() < until:
+        for coin in trial.rng.random(BLOCK).tolist():
+            steps += 1
+            try:
+                _, _, terminated, truncated, info = env.step(legal[int(coin * len(legal))])
+            except Exception as error:
+                raise EnvError(f"step {steps}: {one_line_on(error)}") from error
+            if terminated or truncated:
+                return steps, True
+            mask = info.get(KEY)
+            legal = every if mask is None else np.flatnonzero(mask).tolist()
+    return steps, False
+
+
+def speed(trial: Trial) -> Iterator[Finding]:
+    """How many steps per second the environment takes alone."""
+    witness = trial.copy.witness
+    if witness is None:
+        return
+    step, reset = witness.steps.mean, witness.resets.mean
+    evidence = {"steps_per_second": 1 / step, "reset_seconds": reset, "longest_step": witness.steps.longest}
+    said = f"{1 / step:,.0f} steps/s of one copy, a reset takes {1000 * reset:.2g} ms"
+    if step > SLOW and trial.sight.config.vectorization != "async":
+        yield note(said, "give each copy a process: --vectorization async", **evidence)
+    else:
+        yield ok(said, **evidence)
+
+
+def seeds(trial: Trial) -> Iterator[Finding]:
+    """Whether the same seed and the same actions give the same episode."""
+    tape = trial.tape
+    trial.differs_at, compared, largest = trial.repeated(trial.copy, SHARE)
+    if trial.differs_at is None:
+        return (yield ok(f"the same seed and actions gave the same {compared:,} steps", compared=compared))
+    where = "reset" if trial.differs_at == 0 else f"step {trial.differs_at} of {len(tape)}"
+    text = f"the same seed and actions gave another episode, from the {where} on"
+    evidence = {"differs_at": trial.differs_at, "largest_difference": largest}
+    if largest <= CLOSE:
+        yield note(
+            f"{text}, by {largest:.1g}",
+            "leave out what depends on threads or time; exact resume needs the same bits",
+            **evidence,
+        )
+    elif "observation" in running_statistics(trial.copy.env):
+        yield note(f"{text}: running statistics change what is observed", "leave out the wrapper", **evidence)
+    elif declared_random(trial):
+        yield note(f"{text}, as its registration says", "a resumed run can't go on exactly", **evidence)
+    else:
+        yield fault(
+            text,
+            "call super().reset(seed=seed), draw all randomness from self.np_random, and set back in reset all that "
+            "an episode changes",
+            **evidence,
+        )
+
+
+def declared_random(trial: Trial) -> bool:
+    """True if the registration of the environment says that a seed does not settle it."""
+    spec = getattr(trial.copy.env, "spec", None)
+    return bool(getattr(spec, "nondeterministic", False))
+
+
+def copies(trial: Trial) -> Iterator[Finding]:
+    """Whether a second environment next to the first is like it, and leaves it alone."""
+    if trial.spec.rules is not None:
+        return
+    several = trial.sight.config.num_envs > 1
+    if not several and not can_be_copied(trial.spec):
+        return (yield ok("only one is made, as --num-envs 1 says"))
+    try:
+        other = Copy(trial.spec, trial.watch)
+    except ConfigError as error:
+        text = one_line(error).removeprefix(f"{name_of(trial.spec.source)} ")
+        cure = "make a new environment at each call, or train on a single one: --num-envs 1"
+        return (yield (fault if several else note)(f"a second one can't be made: {text}", cure))
+    try:
+        yield from compared(trial, other)
+    except EnvError as error:
+        yield fault(
+            f"a second one next to the first failed: {told(error, other).text}",
+            "keep all state in the object, give each its own files and ports, or train on a single one: --num-envs 1",
+        )
+    finally:
+        with suppress(Exception):
+            other.close()
+
+
+def compared(trial: Trial, other: Copy) -> Iterator[Finding]:
+    """Compare two environments, first one after the other, then step by step."""
+    its, needed = other.stream.env.single_observation_space, trial.copy.stream.env.single_observation_space
+    if its != needed or other.stream.action_dim != trial.sight.action_dim:
+        yield fault(
+            f"a second one has observations {its}, the first {needed}",
+            "give every copy the same spaces: the largest that is needed",
+        )
+        return
+    differs, steps, _ = trial.repeated(other, SHARE)
+    if trial.differs_at is not None:  # the check of seeds says so
+        if differs is None:
+            way = "set back in reset all that an episode changes"
+            yield note("a new one plays by the seed, one that was played before does not", way)
+        else:
+            yield ok("a second one can be made next to the first")
+        return
+    if differs is not None:
+        where = "the reset" if differs == 0 else f"step {differs}"
+        yield fault(
+            f"a second one played another episode by the same seed and actions, from {where} on",
+            "draw in reset, from self.np_random, what __init__ draws now; keep all state in the object, not in the "
+            "class or the module",
+            differs_at=differs,
+        )
+        return
+    other.stream.reset(trial.seed + 1)
+    disturbed, steps, _ = trial.repeated(trial.copy, SHARE, lambda: other.stream.step(other.random_actions(trial.rng)))
+    if disturbed is not None:
+        yield fault(
+            f"stepping a second one changed the episode of the first, at its step {disturbed}",
+            "keep all state in the object, not in the class, the module or a generator that both draw from",
+            disturbed_at=disturbed,
+        )
+    elif shares_memory(trial.copy, other):
+        yield note(
+            "two copies return the same array",
+            "make the array in __init__, not in the class, or return a copy of it",
+        )
+    else:
+        yield ok(f"a second one next to the first is like it, and independent, for {steps:,} steps", steps=steps)
+
+
+def shares_memory(one: Copy, other: Copy) -> bool:
+    """True if the last observations of two environments lie in the same memory."""
+    assert one.witness is not None
+    assert other.witness is not None
+    pairs = zip(one.witness.arrays.last, other.witness.arrays.last, strict=False)
+    return any(np.may_share_memory(mine, its) for mine, its in pairs)
+
+
+def effect(trial: Trial) -> Iterator[Finding]:
+    """Whether actions make a difference."""
+    count, tape = trial.sight.action_dim, trial.tape
+    if trial.differs_at is not None or count == 1:
+        return
+    stream, until = trial.copy.stream, time.monotonic() + SHARE * trial.left
+    stream.reset(trial.seed)
+    ended = 0
+    for number, old in enumerate(tape, 1):
+        new = stream.step(other_actions(old.actions, old.action_masks, count, trial.rng))
+        if not alike(new, old):
+            return (yield ok(f"other actions made a difference at step {number}", step=number))
+        ended += int((old.terminated | old.truncated).sum())
+        if time.monotonic() > until:
+            break
+    text = f"other actions gave the same observations, rewards and ends for {number:,} steps"
+    cure = "let step use its action; if the effect comes later, show it or pay for it sooner"
+    yield (fault if ended >= 2 else note)(text, cure, steps=number, episodes=ended)
+
+
+def other_actions(actions: Array, masks: Array | None, count: int, rng: np.random.Generator) -> Array:
+    """Return legal actions `[1]` that differ from these where there are others."""
+    legal = np.arange(count) if masks is None else np.flatnonzero(masks[0])
+    others = legal[legal != actions[0]]
+    return actions if not len(others) else np.array([others[int(rng.integers(len(others)))]], np.int64)
+
+
+def gymnasium(trial: Trial) -> Iterator[Finding]:
+    """What Gymnasium's own check says."""
+    witness = trial.copy.witness
+    if witness is None:
+        return
+    failure = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            trial.watch.call(CHECKING, check_env, trial.copy.env.unwrapped, None, True, True)
+        except Exception as error:
+            failure = error
+    texts = dict.fromkeys(plain(str(warning.message)) for warning in caught)
+    said = [text for text in texts if not any(part in text for part in LEFT_OUT)]
+    for text in said:
+        yield note(f"check_env warns: {text}", "nexus can train on it; other libraries may not")
+    masked = bool(trial.record.choices.masked)
+    if failure is not None and (isinstance(failure, AssertionError) or not masked):
+        yield note(
+            f"check_env fails: {plain(one_line(failure))}",
+            "nexus can train on it unless there is a fault above; other libraries may not",
+        )
+    elif not said:
+        left_out = "" if failure is None else " until it takes an illegal action"
+        yield ok(f"check_env passes without a warning{left_out}")
+
+
+def plain(text: str) -> str:
+    """Return a warning of Gymnasium without colours and without its prefix, on one line of limited length."""
+    bare = " ".join(text.replace("\x1b[33m", "").replace("\x1b[0m", "").split()).removeprefix("WARN: ")
+    return bare if len(bare) <= WORDS else f"{bare[:WORDS]}..."
+
+
+def close(trial: Trial) -> Iterator[Finding]:
+    """Whether it can be closed."""
+    try:
+        trial.copy.close()
+    except Exception as error:
+        yield note(f"close raised {type(error).__name__}: {one_line(error)}", "let close work, also when called twice")
+
+
+ANSWERS: Mapping[str, Callable[[Trial], Iterator[Finding]]] = {
+    "bounds": bounds,
+    "notices": notices,
+    "arrays": arrays,
+    "infos": infos,
+    "speed": speed,
+}
+"""Of what was answered already."""
+
+
+class Play(NamedTuple):
+    """A check that plays again, and at least how much."""
+
+    look: Callable[[Trial], Iterator[Finding]]
+    resets: int = 0
+    steps: int = 0
+
+
+PLAYS: Mapping[str, Play] = {
+    "ends": Play(ends),
+    "seeds": Play(seeds, 1, 1),
+    "copies": Play(copies, 4, 4),
+    "effect": Play(effect, 1, 1),
+    "gymnasium": Play(gymnasium, 14, 8),
+    "close": Play(close),
+}
+"""In this order; the last one leaves nothing to play in."""

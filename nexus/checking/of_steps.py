@@ -1,0 +1,241 @@
+"""Checks of what a number of steps showed; `nexus train` applies them to its first steps."""
+
+from collections.abc import Callable, Iterator, Mapping
+from statistics import fmean
+
+import numpy as np
+
+from nexus.checking.record import Record
+from nexus.checking.report import Finding, fault, note, ok
+from nexus.checking.sight import Sight
+from nexus.core.errors import ConfigError
+from nexus.core.figures import figures
+from nexus.core.types import Array
+from nexus.envs.factory import bounds_of
+
+__all__ = ["STEPS"]
+
+FEW = 3  # episodes that show a pattern
+LARGE, SMALL = 100.0, 1e-3  # beyond which numbers and rewards are far from what networks learn well
+UNEVEN = 1_000.0  # ratio of two ranges
+UNUSED = 0.1  # share of the declared range that is used
+ENOUGH = 100  # steps that a number of a state has to change in
+VISIBLE = 0.005  # share that is not rounded to 0 %
+SHOWN = 6  # places that a line names
+
+
+def episodes(sight: Sight, record: Record) -> Iterator[Finding]:
+    """How long episodes are, and how they end."""
+    found = record.episodes
+    lengths = found.lengths
+    if not lengths:
+        return (yield ok(f"none ended in {record.steps:,} steps", episodes=0, steps=record.steps))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.ends.items())
+    evidence = {"episodes": len(lengths), "shortest": min(lengths), "longest": max(lengths), **found.ends}
+    said = f"{len(lengths)} in {record.steps:,} steps, of {span_of(lengths)} steps (mean {fmean(lengths):.1f}): {kinds}"
+    one_env = found.running.shape[1] == 1
+    if one_env and len(lengths) > FEW and lengths[0] > 1 and set(lengths[1:]) == {1}:
+        yield fault(
+            f"the first had {lengths[0]} steps, all {len(lengths) - 1} after it one",
+            "let reset set back all that step changes, such as its counter of steps",
+            **evidence,
+        )
+    elif len(lengths) >= FEW and len(set(lengths)) == 1 and set(found.ends) == {"terminated"} and lengths[0] > 1:
+        yield note(
+            f"{said}; all ended after exactly {lengths[0]} steps",
+            "if that is a time limit, return truncated=True instead of terminated: what comes after still has a value",
+            **evidence,
+        )
+    elif len(lengths) >= FEW and set(found.ends) == {"both"}:
+        yield note(
+            f"{said}; each was terminated and truncated at once",
+            "set truncated at a time limit only, terminated at all other ends",
+            **evidence,
+        )
+    elif len(lengths) >= FEW and set(lengths) == {1}:
+        yield note(f"{said}", "if episodes should be longer, see why the first step ends them", **evidence)
+    else:
+        yield ok(said, **evidence)
+
+
+def rewards(sight: Sight, record: Record) -> Iterator[Finding]:
+    """The size of rewards, and whether they say anything."""
+    found, returns = record.rewards, record.episodes.returns
+    low, high, mean = figures(found.low, found.high, found.mean, least=0)
+    said = f"{low} to {high}, mean {mean}" if low != high else f"{low} at each step"
+    if returns:
+        least, most = figures(min(returns), max(returns), least=0)
+        said += f"; returns of episodes {least} to {most}"
+    evidence = {
+        "low": found.low,
+        "high": found.high,
+        "mean": found.mean,
+        "other_than_zero": found.other_than_zero,
+        "steps": found.count,
+    }
+    clipped = sight.config.reward_clip is not None
+    if not found.other_than_zero and found.count >= ENOUGH:
+        yield note(
+            f"all {found.count:,} were 0",
+            "reward progress, start episodes closer to the goal, or explore longer (--epsilon-steps)",
+            **evidence,
+        )
+    elif found.largest > LARGE and not clipped:
+        yield note(
+            said,
+            f"divide rewards by about {power_of_ten(found.largest):,.0f}, or learn from clipped ones: --reward-clip 1",
+            **evidence,
+        )
+    elif 0 < found.largest < SMALL:
+        yield note(said, f"multiply rewards by about {1 / power_of_ten(found.largest):,.0f}", **evidence)
+    elif len(returns) >= FEW and len(found.counts) == 1 and len(set(returns)) == 1:
+        yield note(
+            f"{said}; nothing in {len(returns)} episodes made a difference",
+            "normal if random play can't reach the goal; otherwise let the reward depend on what happens",
+            **evidence,
+        )
+    else:
+        yield ok(said, **evidence)
+
+
+def features(sight: Sight, record: Record) -> Iterator[Finding]:
+    """Whether the numbers of a state change, and are different ones."""
+    changing = record.states.changing
+    share = record.states.unchanged / record.steps
+    evidence = {"numbers": int(changing.size), "changed": int(changing.sum()), "steps_without_change": share}
+    said = f"{int(changing.sum()):,} of {changing.size:,} numbers changed"
+    if record.steps < ENOUGH:
+        return
+    if not changing.any():
+        lengths = record.episodes.lengths
+        way = "return the current state: look for an array that is computed only once"
+        if lengths and max(lengths) == 1:
+            yield note(f"all {record.steps:,} steps showed one and the same observation", way, **evidence)
+        else:
+            yield fault(f"all {record.steps:,} steps showed one and the same observation", way, **evidence)
+        return
+    odd = list(oddities(sight, record)) if sight.is_vector and sight.dtype.kind == "f" else []
+    for text, cure, places in odd:
+        yield note(text, cure, **evidence, places=places)
+    if not odd:
+        yield ok(f"{said}; {share:.0%} of the steps changed nothing" if share >= VISIBLE else said, **evidence)
+
+
+def oddities(sight: Sight, record: Record) -> Iterator[tuple[str, str, list[int]]]:
+    """Yield what is odd about single numbers, how to change it, and which they are."""
+    still = np.flatnonzero(~record.states.changing).tolist()
+    if still:
+        yield f"{places(still)} never changed", "leave out what is always the same, or check that it is set", still
+    pairs = record.states.duplicates()
+    if pairs:
+        named = ", ".join(f"[{one}] = [{other}]" for one, other in pairs[:SHOWN])
+        yield (
+            f"some numbers were always equal: {named}",
+            "leave out one of them, or check the index",
+            [other for _, other in pairs],
+        )
+
+
+def scale(sight: Sight, record: Record) -> Iterator[Finding]:
+    """Whether what the network sees is of a size that it learns well from."""
+    low, high = record.states.low.astype(np.float64), record.states.high.astype(np.float64)
+    span = sight.span
+    if span is not None:
+        start, width = span[0], span[1] - span[0]
+        seen = float(low.min()), float(high.max())
+        share = (seen[1] - seen[0]) / width
+        said = f"{seen[0]:g} to {seen[1]:g}"
+        said += "" if span == [0, 1] else f", scaled so that {span[0]:g} to {span[1]:g} becomes 0 to 1"
+        numbers = {"low": seen[0], "high": seen[1], "share": share}
+        if share < UNUSED and seen[1] - start < UNUSED * width and record.states.changing.any():
+            cure = f"let the space say what there is, as in Box({seen[0]:g}, {seen[1]:g}, dtype={sight.dtype})"
+            yield note(f"{said}: {share:.1%} of that range is used", cure, **numbers)
+        else:
+            yield ok(said, **numbers)
+        return
+    by_bounds = ""
+    if sight.config.scale_observations and has_bounds(sight):
+        low, high = (scaled(values, sight) for values in (low, high))
+        by_bounds = ", scaled by their bounds"
+    largest = np.maximum(np.abs(low), np.abs(high))
+    least, most = figures(float(low.min()), float(high.max()), least=0)
+    said = f"{least} to {most}{by_bounds}"
+    numbers = {"low": float(low.min()), "high": float(high.max())}
+    large = np.flatnonzero(largest.reshape(-1) > LARGE).tolist()
+    ranges = (high - low)[record.states.changing]
+    if large:
+        text = f"{said}: {places(large)} " if sight.is_vector else f"{said}: "
+        yield note(f"{text}beyond {LARGE:g}, where networks learn badly", way_to_scale(sight, largest), **numbers)
+    elif sight.is_vector and ranges.size > 1 and ranges.max() > UNEVEN * ranges.min():
+        small = np.flatnonzero(record.states.changing.reshape(-1) & ((high - low).reshape(-1) * UNEVEN < ranges.max()))
+        yield note(
+            f"{said}: {places(small.tolist())} changed {UNEVEN:,.0f} times less than others",
+            way_to_scale(sight, largest),
+            **numbers,
+        )
+    else:
+        yield ok(said, **numbers)
+
+
+def scaled(values: Array, sight: Sight) -> Array:
+    """Return numbers as they are after `scale_observations`."""
+    low, high = (np.array(bound).reshape(values.shape) for bound in bounds_of(sight.space, sight.name))
+    found: Array = 2 * (values - low) / (high - low) - 1
+    return found
+
+
+def way_to_scale(sight: Sight, largest: Array) -> str:
+    """Return how such numbers are brought to a common size."""
+    if has_bounds(sight) and sight.is_vector:
+        return "set --scale-observations, which maps each number to -1 to 1 by its bounds"
+    factor = power_of_ten(float(largest.max()))
+    return f"divide them by what is usual ({factor:,.0f}), or give the space bounds and set --scale-observations"
+
+
+def has_bounds(sight: Sight) -> bool:
+    """True if states can be scaled by the bounds of their space."""
+    try:
+        bounds_of(sight.space, sight.name)
+    except ConfigError:
+        return False
+    return True
+
+
+def legal(sight: Sight, record: Record) -> Iterator[Finding]:
+    """How many actions are legal."""
+    found = record.choices
+    if not found.masked:
+        return (yield ok("none, so all actions are legal", masked=0))
+    mean = sum(count * states for count, states in found.legal.items()) / found.masked
+    evidence = {"masked": found.masked, "fewest": min(found.legal), "most": max(found.legal), "mean": mean}
+    said = f"{span_of(list(found.legal))} of {sight.action_dim} actions are legal (mean {mean:.1f})"
+    if max(found.legal) == 1:
+        yield note(said, "check the masks: with one legal action there is nothing to choose", **evidence)
+    else:
+        yield ok(said, **evidence)
+
+
+def span_of(values: list[int]) -> str:
+    """Return the smallest and the largest number as text."""
+    return f"{min(values):,}" if min(values) == max(values) else f"{min(values):,} to {max(values):,}"
+
+
+def places(found: list[int]) -> str:
+    """Return text such as `numbers [3], [5]`."""
+    shown = ", ".join(f"[{place}]" for place in found[:SHOWN])
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"number{'s' if len(found) > 1 else ''} {shown}{more}"
+
+
+def power_of_ten(value: float) -> float:
+    """Return the power of ten at or below a number."""
+    return float(10.0 ** np.floor(np.log10(value)))
+
+
+STEPS: Mapping[str, Callable[[Sight, Record], Iterator[Finding]]] = {
+    "episodes": episodes,
+    "rewards": rewards,
+    "features": features,
+    "scale": scale,
+    "masks": legal,
+}

@@ -1,0 +1,160 @@
+"""What steps of an environment showed, kept as running numbers: states, rewards, ends, legal actions."""
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from nexus.core.types import Array
+from nexus.envs.stream import Step
+
+__all__ = ["Choices", "Episodes", "Record", "Rewards", "States"]
+
+ROWS, NUMBERS = 1_000, 512  # states that are kept whole, and how many numbers each may have for that
+DISTINCT = 1_000  # different rewards that are counted
+
+
+class Record:
+    """All that is remembered of a number of steps.
+
+    Args:
+        num_envs: environments `E` that are stepped together.
+        action_dim: number of actions `A`.
+    """
+
+    def __init__(self, num_envs: int, action_dim: int) -> None:
+        self.steps = 0
+        self.states = States()
+        self.rewards = Rewards()
+        self.episodes = Episodes(num_envs)
+        self.choices = Choices(action_dim)
+
+    def add(self, step: Step) -> None:
+        """Take one vector step; rows in which an environment only reset are left out."""
+        self.steps += int(step.valid.sum())
+        self.states.add(step)
+        self.rewards.add(step)
+        self.episodes.add(step)
+        self.choices.add(step)
+
+
+class States:
+    """The range of each number of a state, how often a step changed nothing, and some whole states."""
+
+    def __init__(self) -> None:
+        self.low: Array = np.empty(0)  # [*obs]
+        self.high: Array = np.empty(0)
+        self.unchanged = 0
+        self.rows: list[Array] = []  # [numbers] each
+
+    def add(self, step: Step) -> None:
+        """Take states and next states."""
+        count = len(step.states)
+        both = np.concatenate([step.states[step.valid], step.next_states[step.valid]])
+        if not len(both):
+            return
+        low, high = both.min(0), both.max(0)
+        self.low, self.high = (low, high) if self.low.shape != low.shape else self._wider(low, high)
+        same = (step.states == step.next_states).reshape(count, -1).all(1)
+        self.unchanged += int((same & step.valid).sum())
+        if len(self.rows) < ROWS and low.size <= NUMBERS:
+            self.rows.extend(step.next_states[step.valid].reshape(-1, low.size).copy())
+
+    def _wider(self, low: Array, high: Array) -> tuple[Array, Array]:
+        return np.minimum(self.low, low), np.maximum(self.high, high)
+
+    @property
+    def changing(self) -> Array:
+        """`[*obs]`, True where a number had more than one value."""
+        return np.asarray(self.low != self.high)
+
+    def duplicates(self) -> list[tuple[int, int]]:
+        """Return the pairs of numbers of a state that were equal in all rows, and not constant."""
+        if len(self.rows) < 2:
+            return []
+        columns = np.stack(self.rows).T  # [numbers, rows]
+        first: dict[bytes, int] = {}
+        pairs = []
+        for place, column in enumerate(np.ascontiguousarray(columns)):
+            if (column == column[0]).all():
+                continue
+            earlier = first.setdefault(column.tobytes(), place)
+            if earlier != place:
+                pairs.append((earlier, place))
+        return pairs
+
+
+class Rewards:
+    """The rewards: their range, and how often each occurred."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[float] = Counter()
+        self.low, self.high, self.total = math.inf, -math.inf, 0.0
+        self.count = self.other_than_zero = 0
+
+    def add(self, step: Step) -> None:
+        """Take the rewards."""
+        rewards = step.rewards[step.valid].astype(np.float64).tolist()
+        for reward in rewards:
+            if reward in self.counts or len(self.counts) < DISTINCT:
+                self.counts[reward] += 1
+            self.low, self.high = min(self.low, reward), max(self.high, reward)
+            self.total += reward
+            self.other_than_zero += reward != 0
+        self.count += len(rewards)
+
+    @property
+    def mean(self) -> float:
+        """The mean reward of a step."""
+        return self.total / self.count if self.count else math.nan
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute reward."""
+        return max(abs(self.low), abs(self.high)) if self.count else 0.0
+
+
+class Episodes:
+    """Lengths, returns and kinds of end of the episodes that ended.
+
+    Args:
+        num_envs: environments that are stepped together.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self.lengths: list[int] = []
+        self.returns: list[float] = []
+        self.ends: Counter[str] = Counter()  # terminated, truncated, both
+        self.running: Array = np.zeros((2, num_envs))  # length and return of those in progress
+
+    def add(self, step: Step) -> None:
+        """Take rewards and ends."""
+        self.running += np.where(step.valid, np.stack([np.ones(len(step.rewards)), step.rewards]), 0.0)
+        for env in np.flatnonzero((step.terminated | step.truncated) & step.valid):
+            length, total = self.running[:, env].tolist()
+            self.lengths.append(int(length))
+            self.returns.append(total)
+            both = step.terminated[env] and step.truncated[env]
+            self.ends["both" if both else "terminated" if step.terminated[env] else "truncated"] += 1
+            self.running[:, env] = 0.0
+
+
+class Choices:
+    """The actions taken, and how many were legal.
+
+    Args:
+        action_dim: number of actions `A`.
+    """
+
+    def __init__(self, action_dim: int) -> None:
+        self.taken: Array = np.zeros(action_dim, np.int64)
+        self.masked = 0  # states with a mask
+        self.legal: Counter[int] = Counter()  # legal actions in such a state
+
+    def add(self, step: Step) -> None:
+        """Take actions and masks."""
+        np.add.at(self.taken, step.actions[step.valid], 1)
+        if step.action_masks is not None:
+            legal = step.action_masks[step.valid].sum(1).tolist()
+            self.legal.update(map(int, legal))
+            self.masked += len(legal)

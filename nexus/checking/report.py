@@ -1,0 +1,101 @@
+"""What a check found: findings with a verdict, the numbers behind it and the cure; a report lists them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
+from typing import Any, Literal, TypeAlias
+
+__all__ = ["Finding", "Report", "Verdict", "fault", "named", "note", "ok"]
+
+Verdict: TypeAlias = Literal["ok", "note", "fault"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a report."""
+
+    verdict: Verdict  # a fault keeps the agent from learning, or a run from being repeated; a note may be intended
+    text: str
+    cure: str = ""  # what to change; empty if all is well
+    numbers: Mapping[str, Any] = field(default_factory=dict)  # the evidence, as plain values
+    check: str = ""
+
+    def __str__(self) -> str:
+        cure = f"\n{'':<20}cure: {self.cure}" if self.cure else ""
+        return f"{self.verdict:<6}{self.check:<14}{self.text}{cure}"
+
+
+def ok(text: str, **numbers: Any) -> Finding:
+    """Return a finding that all is well."""
+    return Finding("ok", text, "", numbers)
+
+
+def note(text: str, cure: str, **numbers: Any) -> Finding:
+    """Return a finding that may be intended, and what to change if it is not."""
+    return Finding("note", text, cure, numbers)
+
+
+def fault(text: str, cure: str, **numbers: Any) -> Finding:
+    """Return a finding that must be corrected, and how."""
+    return Finding("fault", text, cure, numbers)
+
+
+def named(check: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield findings under the name of their check."""
+    for finding in findings:
+        yield replace(finding, check=check)
+
+
+def plain(value: Any) -> Any:
+    """Return values as JSON can hold them: a number that is not finite becomes None."""
+    match value:
+        case dict():
+            return {key: plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case float() if not isfinite(value):
+            return None
+    return value
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a check found, in order."""
+
+    env: str
+    preset: str | None
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """The findings that must be corrected."""
+        return tuple(finding for finding in self.findings if finding.verdict == "fault")
+
+    @property
+    def notes(self) -> tuple[Finding, ...]:
+        """The findings that may be intended."""
+        return tuple(finding for finding in self.findings if finding.verdict == "note")
+
+    @property
+    def summary(self) -> str:
+        """The number of faults and notes, and the time."""
+        faults, notes = (
+            f"{len(found) or 'no'} {word}{'' if len(found) == 1 else 's'}"
+            for found, word in ((self.faults, "fault"), (self.notes, "note"))
+        )
+        return f"{self.env}: {faults}, {notes}, checked in {self.seconds:.1f} s"
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "env": self.env,
+            "preset": self.preset,
+            "faults": len(self.faults),
+            "notes": len(self.notes),
+            "seconds": self.seconds,
+            "findings": [plain(asdict(finding)) for finding in self.findings],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.findings), self.summary])

@@ -1,0 +1,266 @@
+"""Playing an environment as a training would, and repeating what was played."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+
+from nexus.checking.record import Record
+from nexus.checking.report import Finding, fault
+from nexus.checking.sight import Sight
+from nexus.checking.watch import Left, Watch, origin, place_of
+from nexus.checking.witness import Witness
+from nexus.core.errors import ConfigError, EnvError, NexusError
+from nexus.core.types import Array
+from nexus.envs.action_masks import mask_in
+from nexus.envs.answers import OLD_RESET, OLD_STEP, flag_in, number_in, reset_answer, step_answer
+from nexus.envs.checks import LARGEST
+from nexus.envs.edge import MASKS, Edge
+from nexus.envs.episodes import Replayable
+from nexus.envs.factory import EnvSpec, as_seen, in_turn, make_raw, make_vector_env, name_of, require_env
+from nexus.envs.layers import layers_of
+from nexus.envs.stream import Step, TransitionStream
+from nexus.envs.workers import close_env
+from nexus.ops.exploration import random_legal
+
+__all__ = ["CHECKING", "MAKING", "Copy", "Trial", "told"]
+
+MAKING, CHECKING = "the call that makes it", "check_env"  # two calls whose time is judged in another way
+STEPS = 1_000  # random steps that are played
+EPISODES, MOST_STEPS = 3, 10_000  # played further for so many episodes, up to so many steps
+TAPE_BYTES = 64e6  # of the states that are kept to be repeated
+TAPE = 300  # steps that are repeated
+
+CURES = {
+    "play": "correct the line that raised it; if the action is not legal there, say so in info['action_mask']",
+    "rewards": "return one finite number; look for a division by zero, a logarithm, or a reward that was never set",
+    "ends": "return terminated and truncated as True or False, after observation and reward",
+    "observations": "return what observation_space says, or correct the space",
+    "masks": "give info['action_mask'] at each reset and each step: one 0 or 1 per action, at least one of them 1",
+}
+
+
+class Copy:
+    """One environment as a training sees it, with a witness between it and nexus.
+
+    Args:
+        spec: the environment.
+        watch: knows which call is in progress.
+
+    Raises:
+        ConfigError: it can't be made, or has spaces that DQN can't use.
+    """
+
+    def __init__(self, spec: EnvSpec, watch: Watch) -> None:
+        self.name = name_of(spec.source)
+        self.witness: Witness | None = None  # None for an Atari game
+        self.stream = TransitionStream(self._made(spec, watch), self.name)
+
+    def _made(self, spec: EnvSpec, watch: Watch) -> VectorEnv[Any, Any, Any]:
+        if spec.rules is not None:
+            vector: VectorEnv[Any, Any, Any] = watch.call(MAKING, make_vector_env, spec, 1)
+            return vector
+        try:
+            raw = watch.call(MAKING, make_raw, spec)
+        except Left as error:
+            raise ConfigError(f"environment {self.name!r} can't be made: {error}") from error
+        require_env(raw, self.name)
+        witness = self.witness = Witness(raw, watch)
+        return in_turn([lambda: Replayable(as_seen(witness, spec), 0)], self.name)
+
+    @property
+    def env(self) -> Any:
+        """The environment with all wrappers, None for an Atari game."""
+        return self.stream.env.envs[0] if isinstance(self.stream.env, SyncVectorEnv) else None
+
+    @property
+    def edge(self) -> Edge | None:
+        """Where nexus reads the environment's answers."""
+        return next((layer for layer in layers_of(self.env) if isinstance(layer, Edge)), None)
+
+    def random_actions(self, rng: np.random.Generator) -> Array:
+        """Return a random legal action `[1]`."""
+        masks = self.stream.action_masks
+        return random_legal(np.ones((1, self.stream.action_dim), bool) if masks is None else masks, rng)
+
+    def close(self) -> None:
+        """Close the environment."""
+        close_env(self.stream.env)
+
+
+class Trial:
+    """A check in progress.
+
+    Args:
+        sight: what nexus sees.
+        spec: the environment.
+        copy: the environment, made.
+        watch: knows which call is in progress.
+        ends_at: the time, by `time.monotonic`, by which the check should be over.
+    """
+
+    def __init__(self, sight: Sight, spec: EnvSpec, copy: Copy, watch: Watch, ends_at: float) -> None:
+        self.sight = sight
+        self.spec = spec
+        self.copy = copy
+        self.watch = watch
+        self.ends_at = ends_at
+        self.record = Record(1, sight.action_dim)
+        self.tape: list[Step] = []
+        self.differs_at: int | None = None  # first step at which the tape did not repeat, 0 for the reset
+        self.rng = np.random.default_rng(sight.config.seed)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the episodes played."""
+        return self.sight.config.seed
+
+    @property
+    def left(self) -> float:
+        """Seconds left for the check."""
+        return self.ends_at - time.monotonic()
+
+    def seconds_of(self, resets: int, steps: int) -> float:
+        """Return how long so many resets and steps take."""
+        witness = self.copy.witness
+        return 0.0 if witness is None else resets * witness.resets.mean + steps * witness.steps.mean
+
+    def play(self, share: float) -> None:
+        """Play random legal actions: `STEPS`, more if few episodes have ended, fewer if the time is short, but one.
+
+        Args:
+            share: of the time left that may be spent.
+
+        Raises:
+            EnvError: the environment failed.
+        """
+        until = time.monotonic() + share * self.left
+        room = TAPE_BYTES
+        self.copy.stream.reset(self.seed)
+        while not self.record.steps or (not self.played_enough and time.monotonic() < until):
+            step = self.copy.stream.step(self.copy.random_actions(self.rng))
+            self.record.add(step)
+            room -= 2 * step.states.nbytes
+            if not self.tape or (len(self.tape) < TAPE and room > 0):
+                self.tape.append(step)
+
+    @property
+    def played_enough(self) -> bool:
+        """True after enough steps and episodes; where none ends, the check of ends plays on."""
+        steps, episodes = self.record.steps, len(self.record.episodes.lengths)
+        return steps >= STEPS and (episodes == 0 or episodes >= EPISODES or steps >= MOST_STEPS)
+
+    def repeated(
+        self, copy: Copy, share: float, between: Callable[[], object] = lambda: None
+    ) -> tuple[int | None, int, float]:
+        """Play the tape once more, by its seed and its actions.
+
+        Args:
+            copy: the environment to play in.
+            share: of the time left that may be spent.
+            between: called before each step.
+
+        Returns:
+            The first step that differed (0 for the reset, None for none), the steps compared, and the largest
+            difference of a number there.
+        """
+        until = time.monotonic() + share * self.left
+        states = copy.stream.reset(self.seed)
+        if not np.array_equal(states, self.tape[0].states) or not same(
+            copy.stream.action_masks, self.tape[0].action_masks
+        ):
+            return 0, 0, distance(states, self.tape[0].states)
+        number = 0
+        for number, old in enumerate(self.tape, 1):
+            between()
+            new = copy.stream.step(old.actions)
+            if not alike(new, old):
+                largest = max(distance(new.next_states, old.next_states), distance(new.rewards, old.rewards))
+                ends = same(new.terminated, old.terminated) and same(new.truncated, old.truncated)
+                return number, number, largest if ends else np.inf
+            if time.monotonic() > until:
+                break
+        return None, number, 0.0
+
+
+def alike(one: Step, other: Step) -> bool:
+    """True if two steps showed the same."""
+    return all(
+        same(getattr(one, name), getattr(other, name))
+        for name in ("states", "next_states", "rewards", "terminated", "truncated", "action_masks", "next_action_masks")
+    )
+
+
+def same(one: Array | None, other: Array | None) -> bool:
+    """True if two arrays are equal, or both absent."""
+    return one is other if one is None or other is None else np.array_equal(one, other)
+
+
+def distance(one: Array, other: Array) -> float:
+    """Return the largest difference of two arrays."""
+    return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max()) if one.size else 0.0
+
+
+def told(error: EnvError, copy: Copy) -> Finding:
+    """Return the fault that an error of the environment stands for, under the name of the check that it belongs to."""
+    text, first = str(error).removeprefix(f"{copy.name}: copy 0 of 1, "), origin(error)
+    old_api = next((cure for cure in (OLD_RESET, OLD_STEP) if cure in text), None)
+    if old_api is not None:
+        return replace(fault(text.removesuffix(f"; {old_api}"), old_api), check="play")
+    answered = copy.witness is not None and copy.witness.answer is not None
+    if answered or isinstance(first, NexusError):
+        check = part_at_fault(copy)
+        return replace(fault(text, CURES[check]), check=check)
+    where, place = text.partition("raised ")[0], place_of(first)
+    said = f"{where}{raised(first)} ({place})"
+    return replace(fault(said, CURES["play"], place=place), check="play")
+
+
+def raised(error: BaseException) -> str:
+    """Return kind and text of an error on one line."""
+    text = " ".join(str(error).split())
+    return f"raised {type(error).__name__}{f': {text}' if text else ''}"
+
+
+def part_at_fault(copy: Copy) -> str:
+    """Return the check that the last answer of an environment belongs to, by reading it part by part."""
+    answer = None if copy.witness is None else copy.witness.answer
+    if answer is None or copy.edge is None:
+        return "play"
+    try:
+        if copy.witness is not None and copy.witness.since_reset == 0:
+            observation, info = reset_answer(answer)
+            parts: tuple[Any, ...] = (observation, 0.0, False, False, info)
+        else:
+            parts = step_answer(answer)
+    except EnvError:
+        return "play"
+    observation, reward, terminated, truncated, info = parts
+    readers: dict[str, Callable[[], object]] = {
+        "ends": lambda: (flag_in(terminated, "terminated"), flag_in(truncated, "truncated")),
+        "rewards": lambda: within(np.float64(number_in(reward))),
+        "observations": lambda: within(read(copy.edge, observation)),
+        "masks": lambda: [mask_in(info[key], copy.stream.action_dim) for key in MASKS if key in info],
+    }
+    for name, reader in readers.items():
+        try:
+            reader()
+        except (EnvError, KeyError, TypeError, IndexError):
+            return name
+    return "masks"  # one is missing, or has no legal action
+
+
+def read(edge: Edge | None, observation: Any) -> Array:
+    """Return an observation as nexus reads it."""
+    assert edge is not None
+    inner = observation if edge.parts is None else observation[edge.parts.rest]
+    return edge.read(inner)
+
+
+def within(numbers: Any) -> None:
+    """Raise `EnvError` unless all numbers are finite in float32."""
+    if not (np.abs(np.asarray(numbers, np.float64)) <= LARGEST).all():
+        raise EnvError("beyond float32")

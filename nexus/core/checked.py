@@ -1,0 +1,157 @@
+"""Frozen configs that check themselves: an unknown key, a wrong type or an impossible value is one clear error."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, TypeAlias, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import torch
+
+from nexus.core.errors import ConfigError, nearest
+from nexus.core.importable import ImportNames, import_names
+from nexus.core.names import current_names
+from nexus.core.period import Period
+
+__all__ = ["CheckedConfig", "Keywords", "convert", "keyword", "show"]
+
+Keywords: TypeAlias = Mapping[str, Any]
+"""Keyword arguments as JSON can hold them."""
+
+
+@dataclass(frozen=True)
+class CheckedConfig:
+    """A frozen dataclass that is checked when it is made: its fields against their annotations, then each `check`.
+
+    A config is put together from groups of settings, which are its bases. Each group checks its own fields, and the
+    config what concerns several groups: all of their `check`s run, so none calls `super().check()`.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in annotations_of(type(self)).items():
+            object.__setattr__(self, name, convert(name, getattr(self, name), kind))
+        for part in reversed(type(self).__mro__):
+            if "check" in vars(part):
+                vars(part)["check"](self)
+
+    def require(self, possible: bool, name: str, needs: str) -> None:
+        """Raise `ConfigError` that names the field, what it got and what it needs, unless `possible`."""
+        if not possible:
+            raise ConfigError(f"{name} = {show(getattr(self, name))}: needs {needs}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build from plain values, as read from JSON; `ALIASES` of settings are taken too.
+
+        Raises:
+            ConfigError: a key is unknown (with the nearest known ones), or a value has the wrong type.
+        """
+        values = current_names(values)
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"unknown setting {key!r}{nearest(str(key), known)}")
+        return cls(**values)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain values that `from_mapping` reads back, ready for JSON."""
+        return {name: as_json(getattr(self, name), value) for name, value in asdict(self).items()}
+
+
+def as_json(value: Any, without_classes: Any) -> Any:
+    """Return a value as JSON holds it, given that and what `asdict` makes of it."""
+    if isinstance(value, Period):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else without_classes
+
+
+def annotations_of(cls: type[CheckedConfig]) -> dict[str, Any]:
+    """Return the annotation of each field of a config class."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
+def convert(name: str, value: Any, kind: Any) -> Any:
+    """Return `value` as `kind`, where that loses nothing.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    value = plain(value)
+    if value is None and NoneType in options:
+        return None
+    if isinstance(value, float) and not isfinite(value):
+        raise ConfigError(f"{name} = {value}: needs a finite number")
+    for option in options:
+        if option is ImportNames:
+            return import_names(name, value)
+        if option == Keywords:
+            if isinstance(value, Mapping):
+                return {word: keyword(name, word, given) for word, given in value.items()}
+        elif get_origin(option) is Literal:
+            if value in get_args(option):
+                return value
+        elif option is Period:
+            try:
+                return Period.parse(value)
+            except ConfigError as error:
+                raise ConfigError(f"{name} = {show(value)}: {error}") from None
+        elif fits(value, option):
+            return option(value)
+    raise ConfigError(f"{name} = {show(value)}: needs {describe(options)}")
+
+
+def keyword(name: str, word: Any, value: Any) -> Any:
+    """Return the value of a keyword argument as JSON can hold it; a tuple becomes a list.
+
+    Raises:
+        ConfigError: it can't, or the keyword is no text.
+    """
+    if not isinstance(word, str):
+        raise ConfigError(f"{name} has the key {word!r}: needs text")
+    value = plain(value)
+    if isinstance(value, list | tuple):
+        return [keyword(name, word, item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: keyword(name, key, item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value)):
+        return value
+    raise ConfigError(
+        f"{name} has {word} = {type(value).__name__}: needs numbers, text, true, false or none, or lists and mappings "
+        "of them"
+    )
+
+
+def plain(value: Any) -> Any:
+    """Return Python's own form of NumPy's numbers, as sweeps bring them, and of torch's devices; all else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, torch.device) else value
+
+
+def fits(value: Any, option: Any) -> bool:
+    """True if a plain value can become this plain type without loss; True is an int in Python, never here."""
+    if option is bool or isinstance(value, bool):
+        return option is bool and isinstance(value, bool)
+    if option is float:
+        return isinstance(value, int | float)
+    if option is int:
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return option is str and isinstance(value, str)
+
+
+def describe(options: tuple[Any, ...]) -> str:
+    """Name types as a user would."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "none"}
+    words[Keywords] = "a mapping from names to values"
+    return " or ".join(
+        "one of " + ", ".join(map(str, get_args(option))) if get_origin(option) is Literal else words[option]
+        for option in options
+    )
+
+
+def show(value: Any) -> str:
+    """Print a value as it would stand in a config file."""
+    return repr(value) if isinstance(value, str) else str(value)

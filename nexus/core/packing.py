@@ -1,0 +1,118 @@
+"""Several arrays in one row of bytes: the form in which a structured observation is stored and reaches the network.
+
+Bytes, because a row of float32 would make an image four times as large, and one of float64 eight times. A part is kept
+in a byte per number where its own dtype is that small, else as float32, in which networks compute anyway.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from nexus.core.errors import nearest
+from nexus.core.types import Array
+
+__all__ = ["DTYPES", "Layout", "Part", "Path", "find", "place"]
+
+Path: TypeAlias = tuple[str | int, ...]
+"""The keys of Dicts and the places in Tuples that lead to a part of an observation."""
+
+DTYPES = ("float32", "int8", "bool", "uint8")  # in the order in which they lie in a row
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array of an observation, as a network is given it.
+
+    Args:
+        path: where it stands in an observation.
+        shape: `[*part]`; a number that counts something is a one-hot vector.
+        dtype: one of `DTYPES`.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def count(self) -> int:
+        """How many numbers it has."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes."""
+        return self.count * np.dtype(self.dtype).itemsize
+
+    def __str__(self) -> str:
+        return f"{place(self.path)} {self.dtype}{list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of an observation, in the order in which they lie in a row."""
+
+    parts: tuple[Part, ...]
+
+    @cached_property
+    def slices(self) -> tuple[slice, ...]:
+        """The bytes of each part."""
+        ends = accumulate((part.nbytes for part in self.parts), initial=0)
+        return tuple(slice(start, end) for start, end in pairwise(ends))
+
+    @property
+    def nbytes(self) -> int:
+        """Length `N` of a row."""
+        return sum(part.nbytes for part in self.parts)
+
+    def pack(self, values: Sequence[Array]) -> Array:
+        """Return `[..., N]` uint8 from an array `[..., *part]` for each part, which has its dtype or can become it."""
+        rows = []
+        for part, value in zip(self.parts, values, strict=True):
+            batch = value.shape[: value.ndim - len(part.shape)]
+            rows.append(np.ascontiguousarray(value, part.dtype).reshape(*batch, part.count).view(np.uint8))
+        packed: Array = np.concatenate(rows, -1)
+        return packed
+
+    def unpack(self, states: Array) -> list[Array]:
+        """Return the array `[..., *part]` of each part from `[..., N]` uint8."""
+        return [
+            np.ascontiguousarray(states[..., where]).view(part.dtype).reshape((*states.shape[:-1], *part.shape))
+            for part, where in zip(self.parts, self.slices, strict=True)
+        ]
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.parts))
+
+
+def place(path: Path) -> str:
+    """Return how a part is written: `observation['camera']`, or `observation[0]` in a Tuple."""
+    return "observation" + "".join(f"[{step!r}]" for step in path)
+
+
+def find(observation: Any, path: Path) -> Any:
+    """Return what stands at a path of an observation.
+
+    Raises:
+        LookupError: nothing does; its text says what there is.
+    """
+    found = observation
+    for depth, step in enumerate(path):
+        here = place(path[:depth])
+        if isinstance(step, str):
+            if not isinstance(found, Mapping):
+                raise LookupError(f"{here} is of type {type(found).__name__}: needs a mapping with {step!r}")
+            if step not in found:
+                there = list(map(str, found))
+                said = f"only {', '.join(map(repr, there))}" if there else "it is empty"
+                raise LookupError(f"{here} has no {step!r}, {said}{nearest(step, there, 1)}")
+        elif not isinstance(found, tuple | list):
+            raise LookupError(f"{here} is of type {type(found).__name__}: needs a tuple")
+        elif len(found) <= step:
+            raise LookupError(f"{here} has {len(found)} entries: needs at least {step + 1}")
+        found = found[step]
+    return found

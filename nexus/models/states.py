@@ -1,0 +1,440 @@
+"""The states of an agent: reading them from what somebody observed, and making the torso for them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from nexus.core import AgentConfig, ConfigError
+from nexus.core.packing import DTYPES, Layout, Part, Path, find, place
+from nexus.core.types import Array
+from nexus.models.layers import Bounds, Span
+from nexus.models.setup import pop_bounds, pop_scale, shape_in
+from nexus.models.torsos import make_torso, torso_of
+from nexus.models.unpacking import Entry, make_unpacking_torso, torsos_of_parts
+
+__all__ = ["PackedStates", "PlainStates", "Reading", "States", "pop_states"]
+
+FOR_TORCH: tuple[Literal["C", "W"], ...] = ("C", "W")  # what it asks of an array whose memory it shares
+
+
+class States(Protocol):
+    """What an agent's config says of its states."""
+
+    @property
+    def widest(self) -> tuple[int, ...]:
+        """The shape of what has most dimensions in a state."""
+
+    @property
+    def composition(self) -> tuple[int, ...] | Layout:
+        """What a state consists of: its shape, or the layout of its parts."""
+
+    def read(self, given: Any, many: bool = True) -> Array:
+        """Return what somebody observed as states that a network takes: one `[*obs]`, or many `[E, *obs]`.
+
+        Args:
+            given: what was observed, or states.
+            many: whether there may be many.
+
+        Raises:
+            ConfigError: these are no such observations; says what would fit.
+        """
+
+    def masks(self, given: Any) -> Any:
+        """Return the legal actions that are told in an observation itself; None if they are not."""
+
+    def torso(self, settings: AgentConfig) -> tuple[nn.Module, int]:
+        """Return the torso that the settings describe, and how many features `D` it gives.
+
+        Raises:
+            ConfigError: it can't take such states, or has no use for a setting.
+        """
+
+    def torsos(self, settings: AgentConfig) -> list[str]:
+        """Return the names of the torsos that it consists of.
+
+        Raises:
+            ConfigError: as `torso` does.
+        """
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How numbers that somebody observed become a state, or a part of one.
+
+    Args:
+        shape: of the state.
+        name: what errors call the observation.
+        observed: shape of an observation; None for that of the state.
+        starts: the first value of each observed number, where these are whole and become one-hot vectors; else none.
+        sizes: how many values each of them has.
+        dtype: of the state; None for bytes as they are, and float32 for all else.
+    """
+
+    shape: tuple[int, ...]
+    name: str = "observation"
+    observed: tuple[int, ...] | None = None
+    starts: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+    dtype: str | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether this is a part of packed states, which somebody who observes has as it was observed only."""
+        return self.dtype is not None
+
+    def read(self, given: Any, many: bool) -> Array:
+        """Return `[*shape]`, or `[E, *shape]` if there may be many.
+
+        Numbers of any type are taken, and lists of them. Where the state is one-hot, the numbers that were observed are
+        taken as well as the state itself.
+
+        Raises:
+            ConfigError: these are no numbers, or not finite, or of another shape; says what would fit.
+        """
+        numbers = array_of(given, self.wanted, self.name)
+        if self.observed is not None and fits(numbers.shape, self.observed, many):
+            batch = numbers.shape[: numbers.ndim - len(self.observed)]
+            if self.sizes and numbers.dtype.kind in "iu":
+                numbers = self._one_hot(numbers.reshape(*batch, len(self.sizes)))
+            elif not self.sizes and (self.is_part or not fits(numbers.shape, self.shape, many)):
+                numbers = numbers.reshape(*batch, *self.shape)
+        if not fits(numbers.shape, self.shape, many):
+            raise ConfigError(self._misfit(numbers.shape, many))
+        return self._stored(numbers)
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """The shape that errors ask for: of the numbers as they are observed, or of one-hot vectors."""
+        return self.shape if self.sizes or self.observed is None else self.observed
+
+    def _stored(self, numbers: Array) -> Array:
+        """Return numbers in the dtype of the state."""
+        dtype = self.dtype or ("uint8" if numbers.dtype == np.uint8 else "float32")
+        if dtype == "uint8" and numbers.dtype.kind == "f":
+            raise ConfigError(
+                f"{self.name} is of {numbers.dtype}: needs bytes from 0 to 255, as the environment has them"
+            )
+        with np.errstate(all="ignore"):  # what float32 can't hold becomes infinite
+            states: Array = np.require(numbers, dtype, FOR_TORCH)
+        if dtype == "float32":
+            if not np.isfinite(states).all():
+                raise ConfigError(f"{self.name} holds {states[~np.isfinite(states)][0]}: needs finite numbers")
+        elif states.dtype != numbers.dtype and (states != numbers).any():
+            raise ConfigError(f"{self.name} holds {numbers[states != numbers][0]}: {dtype} can't hold it")
+        return states
+
+    def _one_hot(self, numbers: Array) -> Array:
+        """Return `[..., *shape]` float32 of numbers `[..., n]`, with a 1 where each of them points.
+
+        Raises:
+            ConfigError: a number points nowhere.
+        """
+        starts, sizes = np.array(self.starts), np.array(self.sizes)
+        places = numbers.astype(np.int64) - starts
+        astray = (places < 0) | (places >= sizes)
+        if astray.any():
+            where = tuple(np.argwhere(astray)[0])
+            low, high = starts[where[-1]], starts[where[-1]] + sizes[where[-1]] - 1
+            raise ConfigError(f"{self.name} {numbers[where]}: needs a whole number from {low} to {high}")
+        states = np.zeros((*numbers.shape[:-1], *self.shape), np.float32)
+        np.put_along_axis(states, places + np.cumsum(sizes) - sizes, 1, -1)
+        return states
+
+    def _misfit(self, given: tuple[int, ...], many: bool) -> str:
+        """Say that an observation has another shape than a state, and what would fit."""
+        shape = self.wanted
+        said = f"{self.name} of shape {given}: needs {shape}"
+        if many:
+            said += f", or {('E', *shape)} for E of them".replace("'E'", "E")
+        elif given[1:] == shape:
+            return f"{said}; for many there is predict"
+        if self.sizes and not self.observed:
+            said += f", or whole numbers from {self.starts[0]} to {self.starts[0] + self.sizes[0] - 1}"
+        elif self.sizes:
+            said += f", or whole numbers of shape {self.observed}"
+        return said + way_out(given, shape)
+
+
+@dataclass(frozen=True)
+class PlainStates:
+    """States that are one array each.
+
+    Args:
+        reading: how they are read.
+        bounds: of each number of a state, to map them to [-1, 1].
+        span: of all numbers, to map them to [0, 1].
+        path: where they stand in a Dict observation that tells the legal actions, too.
+        mask: the entry that tells them.
+    """
+
+    reading: Reading
+    bounds: Bounds | None = None
+    span: Span | None = None
+    path: Path = ()
+    mask: str | None = None
+
+    @property
+    def widest(self) -> tuple[int, ...]:
+        """The shape of a state."""
+        return self.reading.shape
+
+    @property
+    def composition(self) -> tuple[int, ...]:
+        """The shape of a state."""
+        return self.reading.shape
+
+    def read(self, given: Any, many: bool = True) -> Array:
+        """Return one state or many, as `Reading.read` does."""
+        require_no_answer(given)
+        return self.reading.read(at(given, self.path) if isinstance(given, Mapping) and self.path else given, many)
+
+    def masks(self, given: Any) -> Any:
+        """Return the legal actions that stand in the observation."""
+        return mask_in(given, self.mask)
+
+    def torso(self, settings: AgentConfig) -> tuple[nn.Module, int]:
+        """Return the torso and its features, as `make_torso` does."""
+        return make_torso(settings, self.reading.shape, self.bounds, self.span)
+
+    def torsos(self, settings: AgentConfig) -> list[str]:
+        """Return the name of the torso."""
+        return [torso_of(settings, self.reading.shape)]
+
+    def __str__(self) -> str:
+        return sides(self.reading.shape)
+
+
+@dataclass(frozen=True)
+class PackedStates:
+    """States that are rows of bytes, of several parts each.
+
+    Args:
+        layout: of a row.
+        readings: how each part is read.
+        entries: each part, and how it is scaled.
+        mask: the entry of an observation that tells the legal actions.
+    """
+
+    layout: Layout
+    readings: tuple[Reading, ...]
+    entries: tuple[Entry, ...] = field(repr=False)
+    mask: str | None = None
+
+    @property
+    def widest(self) -> tuple[int, ...]:
+        """The shape of the part that has most dimensions."""
+        return max((part.shape for part in self.layout.parts), key=len)
+
+    @property
+    def composition(self) -> Layout:
+        """The layout."""
+        return self.layout
+
+    def read(self, given: Any, many: bool = True) -> Array:
+        """Return `[N]` uint8 of one observation, or `[E, N]` of one whose parts have a first axis of E."""
+        if isinstance(given, np.ndarray | Tensor) and array_of(given, self.shape).dtype == np.uint8:
+            return Reading(self.shape).read(given, many)
+        if isinstance(self.layout.parts[0].path[0], str):
+            require_no_answer(given)
+        parts = self.layout.parts
+        values = [reading.read(at(given, part.path), many) for part, reading in zip(parts, self.readings, strict=True)]
+        batches = [value.shape[: value.ndim - len(part.shape)] for part, value in zip(parts, values, strict=True)]
+        for part, batch in zip(parts, batches, strict=True):
+            if batch != batches[0]:
+                counts = f"{count_of(batch)} in {place(part.path)} and {count_of(batches[0])} in {place(parts[0].path)}"
+                raise ConfigError(f"observation has {counts}: needs as many in each part")
+        return self.layout.pack(values)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a row."""
+        return (self.layout.nbytes,)
+
+    def masks(self, given: Any) -> Any:
+        """Return the legal actions that stand in the observation."""
+        return mask_in(given, self.mask)
+
+    def torso(self, settings: AgentConfig) -> tuple[nn.Module, int]:
+        """Return the torso and its features, as `make_unpacking_torso` does."""
+        return make_unpacking_torso(settings, self.entries)
+
+    def torsos(self, settings: AgentConfig) -> list[str]:
+        """Return the names of the torsos of all parts, each once."""
+        return list(dict.fromkeys(torsos_of_parts(settings, self.layout.parts)))
+
+    def __str__(self) -> str:
+        return " + ".join(sides(part.shape) for part in self.layout.parts)
+
+
+def pop_states(settings: dict[str, Any], state_shape: tuple[int, ...]) -> PlainStates | PackedStates:
+    """Take what an agent's config says of its states out of it.
+
+    Args:
+        settings: the config.
+        state_shape: of a state.
+
+    Raises:
+        ConfigError: an entry is impossible.
+    """
+    parts, mask = settings.pop("state_parts", None), settings.pop("mask_entry", None)
+    if not isinstance(mask, str | None):
+        raise ConfigError(f"mask_entry = {mask!r}: needs text")
+    if parts is not None:
+        return packed_states(parts, state_shape, mask)
+    bounds = pop_bounds(settings, state_shape)
+    span = pop_scale(settings, bounds)
+    path = pop_path(settings)
+    return PlainStates(Reading(state_shape, **pop_reading(settings, state_shape)), bounds, span, path, mask)
+
+
+def packed_states(parts: Any, state_shape: tuple[int, ...], mask: str | None) -> PackedStates:
+    """Return states of these parts, each described as states alone are, with its place in an observation and its dtype.
+
+    Raises:
+        ConfigError: an entry is impossible, or they are not as long as a state.
+    """
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) for part in parts) or not parts:
+        raise ConfigError(f"state_parts = {parts!r}: needs a list of mappings")
+    found = []
+    for entries in map(dict, parts):
+        path, shape, dtype = pop_path(entries), shape_in(entries.pop("state_dim", None)), entries.pop("dtype", None)
+        if not path or dtype not in DTYPES or min(shape, default=1) < 1:
+            raise ConfigError(
+                f"state_parts has {place(path)} of dtype {dtype!r} and shape {shape}: needs a path, one of "
+                f"{', '.join(DTYPES)}, and sizes of at least 1"
+            )
+        bounds = pop_bounds(entries, shape)
+        scaled = bounds, pop_scale(entries, bounds)
+        reading = Reading(shape, place(path), dtype=dtype, **({"observed": shape} | pop_reading(entries, shape)))
+        if entries:
+            raise ConfigError(f"state_parts has unknown entries {', '.join(map(repr, entries))} for {place(path)}")
+        found.append((Part(path, shape, dtype), reading, scaled))
+    layout = Layout(tuple(part for part, _, _ in found))
+    if (layout.nbytes,) != state_shape:
+        raise ConfigError(f"state_parts take {layout.nbytes} bytes: a state {state_shape} has others")
+    readings = tuple(reading for _, reading, _ in found)
+    entries_of = zip(layout.parts, layout.slices, (scaled for _, _, scaled in found), strict=True)
+    return PackedStates(
+        layout, readings, tuple(Entry(part, where, *scaled) for part, where, scaled in entries_of), mask
+    )
+
+
+def pop_path(settings: dict[str, Any]) -> Path:
+    """Take `path` out of the description of states."""
+    path = settings.pop("path", ())
+    if not isinstance(path, list | tuple) or not all(isinstance(step, str | int) for step in path):
+        raise ConfigError(f"path = {path!r}: needs a list of keys and places")
+    return tuple(path)
+
+
+def pop_reading(settings: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Take `observed_dim`, `discrete_start` and `discrete_sizes` out, as `Reading` takes them."""
+    observed, start, sizes = (settings.pop(name, None) for name in ("observed_dim", "discrete_start", "discrete_sizes"))
+    if start is None and sizes is None:
+        if observed is None:
+            return {}
+        taken = shape_in(observed)
+        if math.prod(taken) != math.prod(shape):
+            raise ConfigError(f"observed_dim = {observed}: needs as many numbers as states of shape {shape}")
+        return {"observed": taken}
+    if sizes is None:
+        if not isinstance(start, int):
+            raise ConfigError(f"discrete_start = {start!r}: needs a whole number")
+        if len(shape) != 1:
+            raise ConfigError(f"discrete_start = {start}: needs states of shape (n,), got {shape}")
+        return {"observed": (), "starts": (start,), "sizes": shape}
+    starts, counts = whole_numbers("discrete_start", start), whole_numbers("discrete_sizes", sizes)
+    if starts.shape != counts.shape or counts.min() < 1 or (int(counts.sum()),) != shape:
+        raise ConfigError(
+            f"discrete_sizes = {sizes}: needs sizes of at least 1, as many as discrete_start = {start}, which "
+            f"add up to states of shape {shape}"
+        )
+    return {
+        "observed": counts.shape,
+        "starts": tuple(starts.ravel().tolist()),
+        "sizes": tuple(counts.ravel().tolist()),
+    }
+
+
+def whole_numbers(name: str, given: Any) -> Array:
+    """Return nested lists of whole numbers as an array."""
+    try:
+        numbers = np.asarray(given)
+    except ValueError:  # of different lengths
+        numbers = np.empty(0)
+    if numbers.dtype.kind != "i" or not numbers.size:
+        raise ConfigError(f"{name} = {given!r}: needs whole numbers")
+    return numbers
+
+
+def at(observation: Any, path: Path) -> Any:
+    """Return what stands at a path of an observation, or raise `ConfigError` that says what there is."""
+    try:
+        return find(observation, path)
+    except LookupError as error:
+        raise ConfigError(str(error)) from None
+
+
+def mask_in(observation: Any, entry: str | None) -> Any:
+    """Return an entry of a Dict observation, None where there is none."""
+    return observation.get(entry) if entry is not None and isinstance(observation, Mapping) else None
+
+
+def require_no_answer(given: Any) -> None:
+    """Raise `ConfigError` if this is all that an environment returned."""
+    if isinstance(given, tuple) and given and isinstance(given[-1], Mapping):
+        call, way = ("reset", "env.reset()[0]") if len(given) == 2 else ("step", "its first part")
+        raise ConfigError(f"observation is all that env.{call}() returned: pass {way}")
+
+
+def array_of(given: Any, shape: tuple[int, ...], name: str = "observation") -> Array:
+    """Return numbers as an array, or raise `ConfigError` that says what they are instead."""
+    try:
+        array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
+    except ValueError:  # lists of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
+        raise ConfigError(f"{name} of type {kind}: needs numbers of shape {shape}")
+    return array
+
+
+def fits(given: tuple[int, ...], shape: tuple[int, ...], many: bool) -> bool:
+    """True for the shape of one, or of many if there may be many."""
+    return given == shape or (many and len(given) > 0 and given[1:] == shape)
+
+
+def count_of(batch: tuple[int, ...]) -> str:
+    """Say how many observations there are."""
+    return str(batch[0]) if batch else "one alone"
+
+
+def sides(shape: tuple[int, ...]) -> str:
+    """Return a shape as it is read."""
+    return "x".join(map(str, shape)) or "1"
+
+
+def way_out(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """Return what makes an array fit that looks as if it were meant: its axes moved, or its numbers regrouped."""
+    like = np.broadcast_to(0, given)  # of that shape, in no memory
+    for end, axes in (("last", (-1, -3)), ("first", (-3, -1))):
+        if len(given) >= len(shape) >= 3 and np.moveaxis(like, *axes).shape[-len(shape) :] == shape:
+            return f"; its channels are {end}: pass np.moveaxis(x, {axes[0]}, {axes[1]})"
+    states, rest = divmod(math.prod(given), math.prod(shape))
+    in_order = len(given) == 1 or given[len(given) - len(shape) :] == shape
+    if states == 1 and not rest and (in_order or sides_of(given) == sides_of(shape)):
+        return f"; pass x.reshape({shape})"
+    if states > 1 and not rest and in_order:
+        return f"; for {states} pass x.reshape({(-1, *shape)})"
+    return ""
+
+
+def sides_of(shape: tuple[int, ...]) -> list[int]:
+    """Return the sides that are longer than 1."""
+    return [side for side in shape if side > 1]

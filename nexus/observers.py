@@ -1,0 +1,231 @@
+"""What a run does after each vector step: it logs, calls its listeners, evaluates and saves, in this order.
+
+Each is an observer of the loop's `Progress`. `Run.observers` lists them.
+"""
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from nexus.core.errors import Terminated
+from nexus.core.period import Period
+from nexus.core.seeding import seed_of
+from nexus.core.state import State
+from nexus.listener import Listener, LiveRun
+from nexus.parts import Parts
+from nexus.run_files import RunFiles
+from nexus.training.config import TrainConfig
+from nexus.training.course import Course
+from nexus.training.evaluation import Evaluation, long_evaluation
+from nexus.training.evaluation import evaluate as play
+from nexus.training.logs import EpisodeTracker, Rate, RunLog, scalars
+from nexus.training.loop import Progress
+from nexus.training.signals import StopRequest
+
+__all__ = ["EpisodeLog", "Evaluations", "ListenerCall", "Observer", "PeriodicCheckpoint", "ScalarLog", "observe"]
+
+
+class Observer(Protocol):
+    """Does something after a vector step, or after those that reach a multiple of its period. A listener is one."""
+
+    @property
+    def every(self) -> Period | None:
+        """How often it is called; None for every vector step."""
+
+    def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
+        """Called after a vector step."""
+
+
+def observe(observers: Sequence[Observer], progress: Progress, episodes: EpisodeTracker) -> None:
+    """Call each observer whose period ends with this step, in order."""
+    for observer in observers:
+        if observer.every is None or progress.due(observer.every):
+            observer.on_step(progress, episodes)
+
+
+@dataclass(frozen=True)
+class EpisodeLog:
+    """Counts and logs the episodes that ended, and passes on what the environments have to say."""
+
+    parts: Parts
+    course: Course
+    listener: Listener
+    log: RunLog
+    every: Period | None = None
+
+    def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
+        """Write a line per episode."""
+        self.log.episodes(progress, episodes.add(progress))
+        stream = self.parts.stream
+        for text in stream.pop_notices():
+            self.listener.on_notice(text)
+        if stream.cut and not self.course.said_endless:
+            self.course.said_endless = True
+            self.listener.on_notice(
+                f"an episode of {self.parts.name} did not end within {stream.longest:,} steps: it was truncated "
+                "there, and so will be each that gets as long"
+            )
+
+
+class ScalarLog:
+    """Writes a line of scalars every `log_every`.
+
+    Args:
+        parts: of the run.
+        course: of the run.
+        config: of the run, with the learning rate that counts.
+        log: to write to.
+    """
+
+    def __init__(self, parts: Parts, course: Course, config: TrainConfig, log: RunLog) -> None:
+        self.parts = parts
+        self.course = course
+        self.config = config
+        self.log = log
+        self.every: Period | None = config.log_every
+        self.rate = Rate(parts.counters.steps, log.seconds)
+
+    def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
+        """Write a line."""
+        steps = progress.counters.steps
+        per_second, metrics = self.rate.at(steps, self.log.seconds), self.course.last_metrics()
+        values = scalars(progress, episodes, self.parts.replay, self.config, per_second, metrics)
+        rollbacks = self.course.rollbacks
+        self.log.scalars(steps, values | ({"train/rollbacks": rollbacks} if rollbacks else {}))
+
+
+@dataclass(frozen=True)
+class ListenerCall:
+    """Calls a listener, and writes the numbers that it logs; its `KeyboardInterrupt` stops the run as Ctrl-C does."""
+
+    listener: Listener
+    live: LiveRun
+    stop: StopRequest
+    log: RunLog
+
+    @property
+    def every(self) -> Period | None:
+        """The listener's."""
+        return self.listener.every
+
+    def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
+        """Call it."""
+        try:
+            self.listener.on_step(progress, episodes)
+        except KeyboardInterrupt as stop:
+            self.stop.signal = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        if values := self.live.take_values():
+            self.log.scalars(progress.counters.steps, values)
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Plays the evaluations that fall due, logs them, and keeps the weights that scored best."""
+
+    parts: Parts
+    files: RunFiles
+    course: Course
+    listener: Listener
+    stop: StopRequest
+    log: RunLog
+
+    @property
+    def every(self) -> Period | None:
+        """As the settings say; None there means never, and `on_step` then has nothing to play."""
+        return self.parts.config.eval_every
+
+    def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
+        """Play the one that is due."""
+        self.play_due()
+
+    def play_due(self) -> None:
+        """Play the evaluation that is due, unless the run is to stop: it is then played when the run goes on."""
+        course = self.course
+        if course.owed is None or self.stop.signal is not None:
+            return
+        course.evaluation = self.play(course.owed)
+        if course.evaluation is not None:
+            course.owed = None
+            target = self.parts.config.target_return
+            course.reached_target = target is not None and course.evaluation.mean >= target
+
+    def play(self, steps: int, seed_offset: int = 0) -> Evaluation | None:
+        """Play greedy episodes on seeds that training never sees, log the result and keep the weights if they are best.
+
+        Args:
+            steps: the step that it is reported at.
+            seed_offset: another one, for other episodes.
+
+        Returns:
+            None if a signal came before it had ended.
+        """
+        self.parts.learner.settle()
+        config, alone = self.parts.config, self.parts.one_alone
+        under_way = {} if alone is None else self.parts.stream.get_state()
+        try:
+            evaluation = play(
+                self.parts.agent,
+                self.parts.spec,
+                config.eval_episodes,
+                seed=seed_of(config.seed, "evaluation") + seed_offset,
+                max_episode_steps=config.eval_max_steps,
+                num_envs=config.eval_copies,
+                # An environment that may hang or die was given processes to train in; it gets them here, too.
+                vectorization="async" if config.vectorization == "async" else "auto",
+                step_timeout=config.step_timeout,
+                watch=self.watch,
+                vector_env=alone,
+            )
+        except EvaluationStopped:
+            evaluation = None
+        if under_way:
+            self.bring_back(under_way)
+        if evaluation is None:
+            return None
+        values = {
+            "eval/mean_reward": evaluation.mean,
+            "eval/std_reward": evaluation.std,
+            "eval/mean_ep_length": evaluation.mean_length,
+        }
+        self.log.scalars(steps, values)
+        self.files.offer_best(steps, evaluation)
+        self.listener.on_evaluation(steps, evaluation)
+        return evaluation
+
+    def watch(self, steps: int, ended: int) -> None:
+        """Show how far an evaluation is, and end it at a signal."""
+        config = self.parts.config
+        self.listener.on_evaluation_step(steps, ended, config.eval_episodes)
+        text = long_evaluation(self.parts.spec, steps, ended, config.eval_episodes, config.eval_max_steps)
+        if text is not None:
+            self.listener.on_notice(text)
+        if self.stop.signal is not None:
+            raise EvaluationStopped
+
+    def bring_back(self, under_way: State) -> None:
+        """Go on with the training's episode in the one environment there is; say once where that fails."""
+        if self.parts.bring_back(under_way) and not self.course.said_lost:
+            self.course.said_lost = True
+            self.listener.on_notice(
+                f"{self.parts.name} does not repeat an episode from its seed and its actions: with one environment for "
+                "both, each evaluation ends the episode that the training is in"
+            )
+
+
+@dataclass(frozen=True)
+class PeriodicCheckpoint:
+    """Saves the run where a checkpoint is due and what is saved continues exactly."""
+
+    course: Course
+    save: Callable[[], None]
+    every: Period | None = None  # what fell due with a step that does not continue exactly waits for one that does
+
+    def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
+        """Write a checkpoint if one is due."""
+        if progress.sound and self.course.checkpoint_due:
+            self.save()
+
+
+class EvaluationStopped(Exception):
+    """A signal came while an evaluation was played."""

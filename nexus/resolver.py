@@ -1,0 +1,75 @@
+"""The settings of a run from what the environment, the preset, the algorithm and the user say.
+
+The command line and Python both ask `resolve`, so that the same words give the same config.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nexus.core.errors import ConfigError
+from nexus.core.names import algorithm_name, current_names
+from nexus.envs.factory import EnvSource, name_of
+from nexus.models.rl.dqn.rainbow import algorithm_named
+from nexus.training.config import TrainConfig
+from nexus.training.presets import algorithm_preset, resolve_preset, settled
+
+__all__ = ["Resolved", "resolve", "whole_or_resolved"]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a run's settings come to."""
+
+    preset: str | None  # the name of the one that was taken
+    config: TrainConfig
+    notes: tuple[str, ...]  # what was given up for the user's settings, a line each
+
+
+def resolve(
+    env: EnvSource, own: Mapping[str, Any], preset: str | None = None, file: Mapping[str, Any] | None = None
+) -> Resolved:
+    """Return the settings of a run, each layer over the one before.
+
+    The range of the environment's returns, the preset's settings for the environment, what the algorithm brings, the
+    preset's settings for that algorithm there, and the user's own. A file takes the place of the first two, and of the
+    next two as well unless the user names an algorithm.
+
+    Args:
+        env: an id or a function.
+        own: the user's settings, under any of their names.
+        preset: named settings; None takes those tuned for `env` if there are any.
+        file: the settings of a config file.
+
+    Raises:
+        ConfigError: the preset, the algorithm or a setting is unknown, a value is impossible, or both a preset and a
+            file are given.
+    """
+    own, name = current_names(own), name_of(env)
+    if file is None:
+        preset, values = resolve_preset(preset, name)
+    elif preset is None:
+        values = current_names(file)
+    else:
+        raise ConfigError("--preset and --config both bring all settings: give one of them")
+    if file is None or "algorithm" in own:
+        algorithm = algorithm_name(own.get("algorithm", values.get("algorithm", TrainConfig.algorithm)))
+        values |= {**algorithm_named(algorithm).settings, **algorithm_preset(preset, name, algorithm)}
+    values, notes = settled(values, own)
+    return Resolved(preset, TrainConfig.from_mapping({**values, **own}), tuple(notes))
+
+
+def whole_or_resolved(env: EnvSource, preset: str | None, config: Any, settings: Mapping[str, Any]) -> Resolved:
+    """Return a config as it is if one is given, else what `resolve` makes of the settings.
+
+    Raises:
+        ConfigError: as `resolve` does; `config` is no config, or comes with settings, which would be ignored.
+    """
+    if config is None:
+        return resolve(env, settings, preset)
+    if not isinstance(config, TrainConfig):
+        kind = type(config).__name__
+        raise ConfigError(f"config is a {kind}: needs a TrainConfig; settings alone go in as they are, as in gamma=0.9")
+    if settings:
+        raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
+    return Resolved(preset, config, ())
