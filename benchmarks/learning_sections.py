@@ -10,6 +10,7 @@ from benchmarks.learning import ATARI_GAMES
 from benchmarks.page import SEED_SCORES, load, provenance, save, table
 from benchmarks.record import median
 from nexus.api import make_config
+from nexus.planning.expected import differences
 from nexus.training.config import TrainConfig
 from nexus.training.statistics import interquartile_mean
 
@@ -286,9 +287,8 @@ def atari() -> str:
 
 def of_today(env: str, config: dict[str, Any]) -> bool:
     """Tell whether a record's settings are those that `nexus train` has for the game now."""
-    now = make_config(env, "fast").to_mapping()
-    then = TrainConfig.from_mapping(config).to_mapping()  # a setting that there was not yet had its default
-    return all(now[name] == then[name] for name in now if name != "seed")
+    recorded = TrainConfig.from_mapping(config)  # a setting that there was not yet had its default
+    return not differences(make_config(env, "fast"), recorded)
 
 
 def draw_study(name: str, found: dict[str, Any], threshold: float) -> None:

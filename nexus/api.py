@@ -717,7 +717,7 @@ def seen_in(run: str | os.PathLike[str], about: Mapping[str, Any]) -> Seen:
     protocol, size = (config.get(name) if is_atari(source) else None for name in ("protocol", "frame_size"))
     flatten = config.get("flatten_actions", False)
     if not isinstance(flatten, bool):
-        raise RunError(f"{path} does not tell how its environment was wrapped")
+        raise RunError(f"{path} does not say how its environment was wrapped")
     if not (size is None or (isinstance(size, int) and LEAST_FRAME <= size <= MOST_FRAME)):
         raise RunError(f"{path} does not say how its environment was wrapped")
     try:

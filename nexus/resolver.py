@@ -69,7 +69,7 @@ def whole_or_resolved(env: EnvSource, preset: str | None, config: Any, settings:
         return resolve(env, settings, preset)
     if not isinstance(config, TrainConfig):
         kind = type(config).__name__
-        raise ConfigError(f"config is a {kind}: needs a TrainConfig; settings alone go in as they are, as in gamma=0.9")
+        raise ConfigError(f"config is a {kind}: needs a TrainConfig; pass single settings as keywords, as in gamma=0.9")
     if settings:
-        raise ConfigError(f"config= brings all settings: {', '.join(settings)} would be ignored; put them into it")
+        raise ConfigError(f"config= contains all settings: {', '.join(settings)} would be ignored; put them into it")
     return Resolved(preset, config, ())

@@ -118,7 +118,7 @@ def test_a_run_keeps_the_size_of_its_frames(tmp_path: Path, monkeypatch: pytest.
     run["config"]["frame_size"] = 10**9
     del run["sha256"]
     write_json(tmp_path / "run.json", run)
-    with pytest.raises(RunError, match="does not say how its environment was wrapped"):
+    with pytest.raises(RunError, match="a config that can't be used: frame_size"):
         nexus.evaluate(tmp_path, episodes=1)
 
 

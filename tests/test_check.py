@@ -291,7 +291,13 @@ class Masked(Walk):
         super().move(action)
 
 
-TWO, FOUR = spaces.Box(-2, 2, (2,), np.float32), spaces.Box(-2, 2, (4,), np.float32)
+class Dividing(gym.Wrapper[Any, Any, Any, Any]):
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = self.env.step(action)
+        return observation, 1 // 0, *rest
+
+
+FOUR = spaces.Box(-2, 2, (4,), np.float32)
 
 
 def more(*numbers: Any) -> Callable[[Any], Any]:
@@ -523,7 +529,7 @@ FAULTS = [
         walk(observation_space=FOUR, look=more(0.5)),
         "features",
         "note",
-        "number [3] never changed",
+        "observation[3] never changed",
         "leave out what is always the same",
     ),
     Fault(
@@ -531,7 +537,7 @@ FAULTS = [
         walk(observation_space=FOUR, look=more(lambda self: self.at)),
         "features",
         "note",
-        "[0] = [3]",
+        "observation[0] = observation[3]",
         "leave out one of them",
     ),
     Fault(
@@ -539,7 +545,7 @@ FAULTS = [
         walk(observation_space=spaces.Box(-np.inf, np.inf, (4,), np.float32), look=more(lambda self: 900 + self.at)),
         "scale",
         "note",
-        "number [3] beyond 100",
+        "observation[3] beyond 100",
         "divide them by what is usual (100)",
     ),
     Fault(
@@ -547,7 +553,7 @@ FAULTS = [
         walk(observation_space=spaces.Box(-999, 999, (4,), np.float32), look=more(lambda self: 900 + self.at)),
         "scale",
         "note",
-        "number [3] beyond 100",
+        "observation[3] beyond 100",
         "--scale-observations",
     ),
     Fault(
@@ -669,6 +675,42 @@ FAULTS = [
         "RuntimeWarning: divide by zero encountered in log (tests/test_check.py:",
         "see whether the numbers there",
     ),
+    Fault(
+        "a part too large",
+        lambda: walk(Parts, speeds=lambda self: np.array([self.at, 900 + self.at, self.speed]))(),
+        "bounds",
+        "fault",
+        "observation['panel']['speed'][1] was 89",
+        "widen the space",
+        {"replay_capacity": 1_000},
+    ),
+    Fault(
+        "a part missing",
+        lambda: walk(Parts, look=lambda self: {"camera": picture_of(self, (40, 48, 3))})(),
+        "observations",
+        "fault",
+        "observation has no 'panel', only 'camera'",
+        "return what observation_space says",
+        {"replay_capacity": 1_000},
+    ),
+    Fault(
+        "a part stands still",
+        lambda: walk(Parts, speeds=lambda self: np.array([self.at, 0.5, self.speed]))(),
+        "features",
+        "note",
+        "observation['panel']['speed'][1] never changed",
+        "leave out",
+        {"replay_capacity": 1_000},
+    ),
+    Fault(
+        "a wrapper raises",
+        Walk,
+        "play",
+        "fault",
+        "step 1: raised ZeroDivisionError: integer division or modulo by zero (tests/test_check.py:",
+        "correct the line",
+        {"wrappers": [f"{__name__}:Dividing"]},
+    ),
     Fault("close raises", BadClose, "close", "note", "close raised RuntimeError: no window", "let close work"),
     Fault(
         "a seed by default",
@@ -690,13 +732,17 @@ class Picture(Walk):
     observation_space: spaces.Space[Any] = spaces.Box(0, 255, (40, 48, 3), np.uint8)
 
     def look(self) -> Any:
-        picture = np.zeros(self.observation_space.shape or (), np.uint8)
-        side = picture.shape.index(48)
-        place: list[Any] = [slice(None)] * picture.ndim
-        place[side] = int(12 * (self.at + 2)) % 48
-        picture[tuple(place)] = 255
-        picture[(0,) * picture.ndim] = int(100 * (self.speed + 1))
-        return picture
+        return picture_of(self, self.observation_space.shape or ())
+
+
+def picture_of(point: Walk, shape: tuple[int, ...]) -> Any:
+    """A line where the point is, across the side of 48, and a corner as bright as it is fast."""
+    picture = np.zeros(shape, np.uint8)
+    line: list[Any] = [slice(None)] * len(shape)
+    line[shape.index(48)] = int(12 * (point.at + 2)) % 48
+    picture[tuple(line)] = 255
+    picture[(0,) * len(shape)] = int(100 * (point.speed + 1))
+    return picture
 
 
 class MaskInside(Masked):
@@ -715,6 +761,34 @@ class MaskByMethod(Masked):
 
     def info(self) -> dict[str, Any]:
         return {}
+
+
+class Parts(Walk):
+    """Shows an image, numbers and a switch, nested."""
+
+    observation_space: spaces.Space[Any] = spaces.Dict(
+        {
+            "camera": Picture.observation_space,
+            "panel": spaces.Dict({"speed": spaces.Box(-2, 2, (3,), np.float64), "switch": spaces.Discrete(2)}),
+        }
+    )
+
+    def look(self) -> Any:
+        camera = picture_of(self, (40, 48, 3))
+        return {"camera": camera, "panel": {"speed": self.speeds(), "switch": self.t % 2}}
+
+    def speeds(self) -> Any:
+        return np.array([self.at, self.speed, math.sin(self.t / 3)])
+
+
+class Levers(Walk):
+    """Takes two actions at once."""
+
+    action_space = spaces.MultiDiscrete([2, 3])
+
+    def move(self, action: Any) -> None:
+        super().move(int(action[0]))
+        self.at += 0.1 * (int(action[1]) - 1)
 
 
 class Long(Walk):
@@ -804,6 +878,9 @@ SOUND: list[tuple[str, Any, dict[str, Any]]] = [
     ("two numbers", walk(observation_space=spaces.MultiDiscrete([11, 7]), look=two_places), {}),
     ("bits", walk(observation_space=spaces.MultiBinary(3), look=bits), {}),
     ("one number", walk(observation_space=spaces.Box(-2, 2, (), np.float64), look=lambda self: self.at), {}),
+    ("parts of a Dict", Parts, {"replay_capacity": 1_000, "scale_observations": True}),
+    ("a Tuple", "Blackjack-v1", {}),
+    ("several actions", Levers, {"flatten_actions": True}),
     ("episodes of 5,000 steps", Long, {}),
     ("trading", Trading, {}),
     ("episodes of one step", ActionReward, {}),
@@ -896,7 +973,7 @@ def test_json_has_every_finding_and_nothing_that_the_environment_prints(capsys: 
 def test_kwargs_reach_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "FrozenLake-v1", "--env-kwargs", "map_name=8x8", "max_episode_steps=7"]) == 0
     out = capsys.readouterr().out
-    assert "made from Discrete(64): 64 numbers" in out
+    assert "Discrete(64) as int8[64]: 64 numbers in a row" in out
     assert "a time limit of 7 steps" in out
 
 
@@ -904,6 +981,7 @@ def test_kwargs_reach_the_environment(capsys: pytest.CaptureFixture[str]) -> Non
     ("words", "text"),
     [
         (["CartPol-v1"], "no environment 'CartPol-v1'; did you mean CartPole-v1"),
+        (["CartPole-v1", "--wrappers", "gymnasium.wrappers:TimLimit"], "did you mean TimeLimit"),
         (["nowhere:Env-v0"], "can't import module 'nowhere'"),
         (["Chatty-v0", "--env-kwargs", "siez=3"], "unexpected keyword argument 'siez'"),
         (["CartPole-v1", "--second", "3"], "unknown option --second; did you mean --seconds"),

@@ -531,7 +531,7 @@ def test_an_environment_without_pictures_is_refused(
         ("plan CartPole-v1 --protocol nature", ["protocol", "CartPole-v1"]),
         ("plan CartPole-v1 --replay-capacity 100000000000", ["replay_capacity", "fit"]),
         ("plan CartPole-v1 --run-dir .", ["not empty"]),
-        ("plan CartPole-v1 --run-dir odd_envs.py/run", ["odd_envs.py", "no folder"]),
+        ("plan CartPole-v1 --run-dir odd_envs.py/run", ["odd_envs.py", "not a folder"]),
         ("plan odd_envs:Words-v0", ["FilterObservation"]),
         ("evaluate", ["run"]),
         ("evaluate missing", ["missing", "no such folder"]),

@@ -364,6 +364,13 @@ def test_nothing_is_near_a_word_like_no_other() -> None:
 
 
 @pytest.mark.parametrize("kind", [ConfigError, RunError])
+def test_what_an_error_quotes_in_several_lines_is_one(kind: type[NexusError]) -> None:
+    error = kind("got [[1 2]\n     [3 4]],\r\n needs\u2028one  line\n")
+    assert str(error) == "got [[1 2] [3 4]], needs one  line"
+    assert str(kind()) == ""
+
+
+@pytest.mark.parametrize("kind", [ConfigError, RunError])
 def test_every_error_of_the_library_can_be_caught_as_one(kind: type[NexusError]) -> None:
     assert issubclass(kind, NexusError)
     assert issubclass(ConfigError, ValueError)

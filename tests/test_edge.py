@@ -187,6 +187,29 @@ def test_what_is_meant_is_taken_in_the_dtype_of_its_space(observation: Any, spac
 
 
 @pytest.mark.parametrize(
+    ("dtype", "taken"),
+    [(">f4", "float32"), (">f8", "float64"), (">i2", "int16"), (">u4", "uint32"), ("longdouble", "float64")],
+)
+def test_a_dtype_that_torch_lacks_becomes_the_nearest_that_it_has(dtype: str, taken: str, tmp_path: Any) -> None:
+    space = spaces.Box(0, 9, (2,), np.dtype(dtype))
+    make = partial(Saying, [np.array([at, 7], dtype) for at in range(5)], space)
+    env = make_env(EnvSpec(make))
+    assert env.observation_space == spaces.Box(0, 9, (2,), np.dtype(taken).type)
+    np.testing.assert_array_equal(env.reset()[0], np.array([0, 7], taken), strict=True)
+    np.testing.assert_array_equal(env.step(0)[0], np.array([1, 7], taken), strict=True)
+    few: dict[str, Any] = {"total_steps": 60, "learning_starts": 20, "batch_size": 8, "eval_episodes": 1}
+    result = nexus.train(make, run_dir=tmp_path / "run", listener=Silent(), threads=1, **few)
+    assert result.counters.updates > 0
+
+
+def test_a_number_that_the_nearest_dtype_can_not_hold_is_refused() -> None:
+    longest = spaces.Box(-np.inf, np.inf, (1,), np.longdouble)
+    too_large = np.array([np.finfo(np.longdouble).max])
+    said = refusal(lambda: Saying([np.zeros(1), np.zeros(1), too_large], longest))
+    assert said.endswith("at [0]: float64 can't hold it")
+
+
+@pytest.mark.parametrize(
     ("observation", "space", "text"),
     [
         ([1, 2, 3], TWO, "an observation int64[3]: needs float32[2]"),
@@ -440,6 +463,123 @@ def test_a_space_that_was_forgotten_is_named() -> None:
         make_env(EnvSpec(Mine))
 
 
+@pytest.mark.parametrize(
+    ("space", "count"),
+    [
+        (spaces.Discrete(2_000_000), "2,000,000"),
+        (spaces.Discrete(2**63 - 1), "9,223,372,036,854,775,807"),
+        (spaces.MultiDiscrete([2, 2**62]), "4,611,686,018,427,387,906"),
+        (spaces.MultiBinary((100_000, 100_000)), "10,000,000,000"),
+        (spaces.Dict({"action_mask": spaces.Box(0, 1, (3,), np.int8), "at": spaces.Discrete(10**9)}), "1,000,000,000"),
+    ],
+)
+def test_more_numbers_than_a_network_can_tell_apart_are_refused(space: Any, count: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_env(EnvSpec(partial(Saying, space=space)))
+    seen = space["at"] if isinstance(space, spaces.Dict) else space  # the mask is taken out
+    assert str(caught.value) == (
+        f"partial has observations {seen}, {count} numbers that a network tells apart: needs at most 1,000,000; "
+        "observe what the number stands for, such as its digits"
+    )
+
+
+def test_more_actions_than_a_network_can_tell_apart_are_refused() -> None:
+    class Mine(Saying):
+        action_space = spaces.Discrete(10**12)
+
+    with pytest.raises(
+        ConfigError, match=r"^Mine has actions Discrete\(1000000000000\), 1,000,000,000,000 numbers that"
+    ):
+        make_env(EnvSpec(Mine))
+
+
+def test_as_many_numbers_as_that_are_taken() -> None:
+    assert make_env(EnvSpec(lambda: Saying(space=spaces.Discrete(1_000_000)))).observation_space.shape == (1_000_000,)
+
+
+# --- objects that answer oddly when they are asked for what they lack ---
+
+
+class Greedy(Saying):
+    """Takes every attribute that it lacks for a key."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+class Bottomless(Saying):
+    """Looks for every attribute that it lacks in what it lacks too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.nowhere, name)
+
+
+class OwnWrapper(Saying):
+    """Keeps one of them where wrappers keep what they wrap."""
+
+    def __init__(self, kept: Any) -> None:
+        super().__init__()
+        self.env = kept
+
+
+@pytest.mark.parametrize("make", [Greedy, Bottomless, lambda: OwnWrapper(Greedy()), lambda: OwnWrapper(Bottomless())])
+def test_an_environment_may_raise_anything_where_it_lacks_an_attribute(make: Any) -> None:
+    assert notices(make) == []
+
+
+# --- closing ---
+
+
+class StuckDoor(Saying):
+    """Can't be closed."""
+
+    def close(self) -> None:
+        raise KeyError("door")
+
+
+STUCK = r"^Game: its close raised KeyError: 'door' \(test_edge.py, line \d+\)$"
+
+
+def named(make: Callable[[], Any]) -> Any:
+    def game() -> Any:
+        return make()
+
+    game.__name__ = "Game"
+    return game
+
+
+@ASYNC
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_one_that_can_not_be_closed_is_a_warning_once_all_is_done(vectorization: Any, tmp_path: Any) -> None:
+    few: dict[str, Any] = {"total_steps": 60, "learning_starts": 20, "batch_size": 8, "eval_episodes": 1, "num_envs": 2}
+    with pytest.warns(RuntimeWarning, match=STUCK):
+        result = nexus.train(
+            named(StuckDoor), run_dir=tmp_path / "run", listener=Silent(), vectorization=vectorization, **few
+        )
+    assert result.evaluation is not None
+    assert result.evaluation.returns == [8.0]
+
+
+def test_one_that_can_not_be_closed_keeps_none_of_the_others_open() -> None:
+    closed: list[int] = []
+
+    class Closing(Saying):
+        def close(self) -> None:
+            closed.append(1)
+
+    made = iter([StuckDoor(), Closing(), Closing()])
+    envs = make_vector_env(EnvSpec(named(lambda: next(made))), 3, "sync")
+    with pytest.warns(RuntimeWarning, match=STUCK):
+        close_env(envs)
+    assert closed == [1, 1]
+
+
+def test_an_error_is_not_hidden_by_one_that_follows_in_closing(tmp_path: Any) -> None:
+    make = named(lambda: StuckDoor(reward=None))
+    with pytest.warns(RuntimeWarning, match=STUCK), pytest.raises(EnvError, match="got reward None: needs a number"):
+        nexus.train(make, run_dir=tmp_path / "run", listener=Silent(), num_envs=1)
+
+
 # --- legal actions as other libraries tell them ---
 
 
@@ -640,6 +780,27 @@ def test_an_impossible_mask_of_a_method_is_refused_with_its_copy(mask: Any, text
         stream.reset(0)
     close_env(stream.env)
     assert str(caught.value) == f"Game: copy 1 of 3, seed {episode_seed(0, 1)}, step 0: got {text}"
+
+
+@ASYNC
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_the_copy_is_named_that_tells_its_legal_actions_too_late(vectorization: Any) -> None:
+    class Late(Saying):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            self.late = seed == episode_seed(0, 1)
+            return super().reset(seed=seed)
+
+        def step(self, action: Any) -> Any:
+            return (*super().step(action)[:4], {"action_mask": [1, 1, 1]} if self.late else {})
+
+    stream = stream_of(Late, 3, vectorization)
+    with pytest.raises(EnvError) as caught:
+        play(stream, 1)
+    close_env(stream.env)
+    assert str(caught.value) == (
+        f"Game: copy 1 of 3, seed {episode_seed(0, 1)}, step 1: got an action_mask in its info, but there was none at "
+        "reset: needs one there too"
+    )
 
 
 @pytest.mark.parametrize(

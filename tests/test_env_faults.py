@@ -56,6 +56,17 @@ def raise_awkward(env: Any) -> Any:
     raise Awkward("odd", 2)
 
 
+class Mute(Exception):
+    """An error that can't be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def raise_mute(env: Any) -> Any:
+    raise Mute
+
+
 def hang(env: Any) -> Any:
     time.sleep(600)
 
@@ -152,6 +163,7 @@ RAISING = [
     (raise_key_error, r"raised KeyError: 'door' (test_env_faults.py, line "),
     (raise_two_lines, r"raised ValueError: first second (test_env_faults.py, line "),
     (raise_awkward, r"raised Awkward: ('odd', 2) (test_env_faults.py, line "),
+    (raise_mute, r"raised Mute: Mute (test_env_faults.py, line "),
 ]
 
 

@@ -242,6 +242,7 @@ def test_a_module_or_its_id_that_can_not_be_found_is_named(tiny_module: str, nam
     [
         (spaces.Box(-1, 1, (2,)), ["Box(", "needs one Discrete", "SAC, TD3 or PPO"]),
         (spaces.MultiDiscrete([3, 4]), ["MultiDiscrete(", "needs one Discrete", "12 combinations"]),
+        (spaces.MultiDiscrete(np.array([[2, 3], [4, 1]])), ["MultiDiscrete([[2 3] [4 1]])", "24 combinations"]),
         (spaces.Discrete(3, start=1), ["Discrete(3, start=1)", "needs them to start at 0"]),
     ],
 )

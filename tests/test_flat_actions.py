@@ -1,6 +1,8 @@
 """Several discrete actions as one: which number stands for which, and what is refused."""
 
 import itertools
+import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ from gymnasium import spaces
 
 import nexus
 from nexus.cli.main import main
-from nexus.core.errors import ConfigError
+from nexus.core.errors import ConfigError, RunError
 from nexus.core.types import Array
 from nexus.envs.factory import EnvSpec, make_env
 from nexus.envs.flat_actions import FlatActions
+from nexus.training.files import write_json
 from tests.chaos import Silent, differences, interrupt, interrupted
 from tests.structured import Levers, Switches
 
@@ -195,6 +198,14 @@ def test_a_run_knows_that_its_actions_are_numbered(trained: nexus.TrainResult, t
     assert main(["evaluate", str(trained.run_dir), "--episodes", "2"]) == 0
     again = ["train", "--config", str(trained.run_dir), "--run-dir", str(tmp_path / "again"), "--total-steps", "200"]
     assert main(again) == 0
+
+
+def test_a_run_that_does_not_tell_whether_they_are_is_refused(trained: nexus.TrainResult, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(trained.run_dir, tmp_path / "copy"))
+    about = json.loads((copy / "run.json").read_text())
+    write_json(copy / "run.json", {**about, "config": {**about["config"], "flatten_actions": 1}})
+    with pytest.raises(RunError, match=r"run\.json .*(was wrapped|flatten_actions = 1)"):
+        nexus.evaluate(copy, episodes=2)
 
 
 def test_the_command_line_takes_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,11 +158,13 @@ def test_what_an_agent_is_told_of_each_part() -> None:
             "count": spaces.Box(0, 9, (1,), np.int64),
             "speed": SPEED,
             "free": spaces.Box(-np.inf, np.inf, (1,), np.float64),
+            "depth": spaces.Box(0, 9, (2, 2, 1), np.float32),
         }
     )
     seen = make_env(EnvSpec(partial(Showing, space, None))).observation_space
     plain: list[dict[str, Any]] = [
         {"path": ["count"], "state_dim": [1], "dtype": "float32", "state_scale": [0.0, 9.0]},
+        {"path": ["depth"], "state_dim": [2, 2, 1], "dtype": "float32"},
         {"path": ["free"], "state_dim": [1], "dtype": "float32"},
         {"path": ["speed"], "state_dim": [2], "dtype": "float32"},
         {"path": ["gear"], "state_dim": [3], "dtype": "int8", "state_scale": [0.0, 1.0], "discrete_start": -1},
@@ -183,6 +185,7 @@ def test_what_an_agent_is_told_of_each_part() -> None:
         "count": ([0.0], [9.0]),
         "speed": ([-1.0, -1.0], [1.0, 1.0]),
         "free": None,
+        "depth": None,  # an image keeps its scale
         "gear": ([0.0] * 3, [1.0] * 3),
         "wheels": ([0.0] * 5, [1.0] * 5),
         "lamps": ([0.0] * 2, [1.0] * 2),

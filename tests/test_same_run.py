@@ -55,7 +55,7 @@ def put_best_at_the_end(run: Path) -> None:
 def test_weights_of_the_end_that_are_the_best_ones_are_refused(copy: Path) -> None:
     load_agent(copy)
     put_best_at_the_end(copy)
-    says = f"{copy}/agent.safetensors is not the file that was written there: its checksum is another"
+    says = f"{copy}/agent.safetensors is not the file that was written there: its checksum differs"
     with pytest.raises(RunError, match=says):
         load_agent(copy)
     assert says in verify(copy).damage

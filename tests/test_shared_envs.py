@@ -39,6 +39,13 @@ class Count(gym.Env[Any, Any]):
         self.closed += 1
 
 
+class OwnSpace(spaces.Space[Any]):
+    """One that only its author knows."""
+
+    def __init__(self) -> None:
+        super().__init__((3,), np.float32)
+
+
 class Needing(Count):
     """Can't be made without an argument."""
 
@@ -127,6 +134,46 @@ def test_what_was_made_before_a_refusal_is_closed() -> None:
     with pytest.raises(ConfigError, match="environment 'make' can't be made: no more than three"):
         make_vector_env(EnvSpec(make), 8)
     assert [env.closed for env in made] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"action_space": spaces.Box(0, 1)},
+        {"action_space": None},
+        {"observation_space": spaces.Text(3)},
+        {"observation_space": spaces.Discrete(10**9)},
+        {"observation_space": OwnSpace()},
+    ],
+)
+def test_one_that_can_not_be_used_is_closed(attributes: dict[str, Any]) -> None:
+    env = Count()
+    vars(env).update(attributes)
+    with pytest.raises(ConfigError):
+        make_env(EnvSpec(lambda: env))
+    assert env.closed == 1
+
+
+def test_one_that_can_be_closed_as_little_as_used_is_refused_for_what_came_first() -> None:
+    class Stuck(Count):
+        action_space: Any = None
+
+        def close(self) -> None:
+            raise KeyError("door")
+
+    with pytest.raises(ConfigError, match=r"^Stuck has no action_space"):
+        make_env(EnvSpec(Stuck))
+
+
+def test_one_that_another_uses_stays_open() -> None:
+    env = Count()
+    first = make_env(EnvSpec(lambda: env))
+    for make in (lambda: env, lambda: TimeLimit(env, 3)):
+        with pytest.raises(ConfigError, match="while it is in use"):
+            make_env(EnvSpec(make))
+    assert env.closed == 0
+    first.close()
+    assert env.closed == 1
 
 
 @pytest.mark.parametrize("make", [Count, lambda: TimeLimit(OwnWrapper(Count()), 9)])

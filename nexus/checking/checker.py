@@ -19,6 +19,7 @@ from nexus.checking.trial import CHECKING, MAKING, Copy, Trial, told
 from nexus.checking.watch import Watch, is_users, origin, own_line, place_of, watched
 from nexus.core.checked import convert
 from nexus.core.errors import ConfigError, EnvError, one_line
+from nexus.core.importable import imported
 from nexus.envs.factory import EnvSource, EnvSpec, name_of, registered_id
 from nexus.envs.layers import layers_of
 from nexus.parts import with_channels
@@ -65,6 +66,8 @@ def check(
     spec = config.spec_of(env)
     if isinstance(spec.source, str) and spec.rules is None:
         registered_id(spec.source)
+    for wrapper in spec.wrappers:
+        imported(wrapper, "wrapper")
     begun = time.monotonic()
     work = partial(looked_at, spec, config, preset_name, begun + seconds)
 

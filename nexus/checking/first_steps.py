@@ -30,7 +30,7 @@ class FirstSteps(Listener):
     def __init__(self, notice: Callable[[str], None]) -> None:
         self.notice = notice
         self.sight: Sight | None = None  # None if there is nothing to look at, or no longer
-        self.record = Record(1, 1)
+        self.record: Record | None = None  # likewise
         self.said = False
 
     def on_start(self, plan: Plan) -> None:
@@ -38,20 +38,20 @@ class FirstSteps(Listener):
         if plan.first_step or plan.space is None:
             return
         self.sight = Sight(plan.env, plan.preset, plan.config, plan.space, plan.agent.action_dim)
-        self.record = Record(plan.config.num_envs, plan.agent.action_dim)
+        self.record = Record(plan.config.num_envs, self.sight)
         for name in OF_SPACES:
             self._say(name, SPACES[name](self.sight))
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
         """Record a step; after the last one look at all."""
-        if self.sight is None:
+        if self.sight is None or self.record is None:
             return
         self.record.add(progress.step)
         if self.record.steps < LOOKED_AT:
             return
         for name, check in STEPS.items():
             self._say(name, check(self.sight, self.record))
-        env, self.sight, self.record = self.sight.name, None, Record(1, 1)
+        env, self.sight, self.record = self.sight.name, None, None
         if self.said and env.rpartition(":")[2] in gym.registry:
             self.notice(f"for a closer look: {nexus_command('check', env)}")
 

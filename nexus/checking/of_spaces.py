@@ -2,65 +2,75 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
-from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from torch import nn
 
 from nexus.checking.report import Finding, fault, note, ok
-from nexus.checking.sight import Sight
+from nexus.checking.sight import Facet, Sight
 from nexus.core.errors import ConfigError, one_line
 from nexus.data.memory import available_memory
-from nexus.envs.edge import parts_of
-from nexus.envs.factory import seen_by_agent
+from nexus.envs.edge import seen_in
+from nexus.envs.factory import seen_by_agent, widest_part
 from nexus.models.setup import resolve_device
-from nexus.models.torsos import image_form, torso_of
+from nexus.models.torsos import image_form
 from nexus.parts import agent_for
+from nexus.training.config import TrainConfig
 from nexus.training.replays import replay_memory
 
 __all__ = ["SPACES"]
 
-MANY_ACTIONS = 1_000
-USUAL_CHANNELS = 4
+MANY_ACTIONS = 1_024
+USUAL_CHANNELS, SMALLEST_IMAGE = 4, 3
 LARGE_SHARE = 0.5  # of the free memory
 
 
 def observations(sight: Sight) -> Iterator[Finding]:
-    """What a state is taken to be: a vector, an image with its channels, a number as one-hot."""
-    numbers = prod(sight.shape)
-    what = f"{sight.dtype}{list(sight.shape)}"
-    evidence: dict[str, Any] = {"shape": list(sight.shape), "dtype": str(sight.dtype)}
-    parts = parts_of(sight.own)
-    if parts is not None:
-        what = f"{what}, the entry {parts.rest!r} of a Dict beside its {parts.mask!r}"
-    elif sight.own is not None and not isinstance(sight.own, spaces.Box):
-        what = f"{what}, made from {sight.own}"
-    elif sight.own is not None and sight.own.shape != sight.shape:
-        what = f"{what}, made from {list(sight.own.shape or ())}"
-    if not sight.is_image or torso_of(sight.config, sight.shape) == "mlp":
-        return (yield ok(f"{what}: {numbers} number{'s' if numbers > 1 else ''} in a row", **evidence))
-    form = image_form(sight.shape, sight.config.channels)
+    """What a state is taken to be: a vector, an image with its channels, a number as one-hot, or several of them."""
+    numbers, several = sum(prod(facet.shape) for facet in sight.facets), len(sight.facets) > 1
+    evidence = {"shape": list(sight.shape), "dtype": str(sight.dtype), "numbers": numbers}
+    looks = [(facet, *look_of(facet, sight.config)) for facet in sight.facets]
+    for facet, look, doubt, cure in looks:
+        if doubt:
+            yield note(f"{f'{facet.label} ' if several else ''}{look}{doubt}", cure, **evidence)
+    if not any(doubt for _, _, doubt, _ in looks):
+        said = "; ".join(f"{facet.label if several else 'as'} {look}" for facet, look, _, _ in looks)
+        yield ok(f"{made_from(sight)}{said.removeprefix('as ')}", **evidence)
+
+
+def look_of(facet: Facet, config: TrainConfig) -> tuple[str, str, str]:
+    """Return what an array is taken to be, what is doubtful about that, and how to settle it."""
+    count = prod(facet.shape)
+    what = f"{facet.dtype}{list(facet.shape)}"
+    form = image_form(facet.shape, config.channels) if facet.is_image and config.torso != "mlp" else None
+    if form is None or min(form.shape[1:]) < SMALLEST_IMAGE:
+        return f"{what}: {count} number{'s' if count > 1 else ''} in a row", "", ""
     channels, height, width = form.shape
-    seen = (
-        f"{what}: images of {height} x {width} with {channels} channel{'s' if channels > 1 else ''} ({form.channels})"
-    )
-    evidence |= {"height": height, "width": width, "channels": channels}
-    high = float(np.max(sight.bounds()[1]))
+    seen = f"{what}: images of {height} x {width} with {channels} channel{'s' if channels > 1 else ''}"
     if form.guessed and channels > USUAL_CHANNELS:
-        yield note(
-            f"{seen}; that the channels come {form.channels} is a guess",
-            "say where they are: --channels first or --channels last",
-            **evidence,
-        )
-    elif sight.dtype.kind == "f" and not 0 < high <= 1:
-        yield note(
-            f"{seen}, as floats up to {high:g}, which are not scaled",
+        doubt = f"; that the channels come {form.channels} is a guess"
+        return seen, doubt, "say where they are: --channels first or --channels last"
+    high = float(facet.space.high.max()) if isinstance(facet.space, spaces.Box) else np.inf
+    if facet.dtype.kind == "f" and not 0 < high <= 1:
+        return (
+            seen,
+            f", as floats up to {high:g}, which are not scaled",
             "return bytes, with Box(0, 255, dtype=uint8): they are scaled to 0 to 1 and take a quarter of the memory",
-            **evidence,
         )
-    else:
-        yield ok(seen, **evidence)
+    return f"{seen} ({form.channels})", "", ""
+
+
+def made_from(sight: Sight) -> str:
+    """Return what observations are, where a state is something else."""
+    if sight.own is None:
+        return ""
+    seen = seen_in(sight.own)
+    if not isinstance(seen, spaces.Box):
+        return f"a {type(seen).__name__} as " if isinstance(seen, spaces.Dict | spaces.Tuple) else f"{seen} as "
+    if seen is not sight.own:
+        return "an entry of a Dict, as "
+    return "" if seen.shape == sight.shape else f"{list(seen.shape or ())} as "
 
 
 def actions(sight: Sight) -> Iterator[Finding]:
@@ -84,7 +94,7 @@ def memory(sight: Sight) -> Iterator[Finding]:
     name = "replay" if config.trace_lambda is None else "rollout"
     cure = "lower --replay-capacity, or show less: smaller images, bytes in place of floats"
     try:
-        device = resolve_device(config.device, sight.shape)
+        device = resolve_device(config.device, widest_part(sight.space))
         needed = replay_memory(config, sight.shape, sight.dtype, device)
     except ConfigError as error:
         return (yield fault(one_line(error), cure))
@@ -101,11 +111,12 @@ def settings(sight: Sight) -> Iterator[Finding]:
     config = sight.config
     try:
         seen = seen_by_agent(sight.space, sight.name, config.scale_observations)
-        network = agent_for(sight.shape, sight.action_dim, config, seen).q_network
+        agent = agent_for(sight.shape, sight.action_dim, config, seen)
     except ConfigError as error:
         return (yield fault(one_line(error), "leave the setting out, or give it what it needs"))
+    network, torsos = agent.q_network, [name for name in agent.states.torsos(config) if name != "mlp"]
     widths = [layer.out_features for layer in network.torso.modules() if isinstance(layer, nn.Linear)]
-    layers = "-".join(map(str, [torso_of(config, sight.shape), *widths, sight.action_dim]))
+    layers = "-".join(map(str, [agent.states, *torsos, *widths, sight.action_dim]))
     given = f"the preset {sight.preset}" if sight.preset else "general ones, since there is no preset for it"
     yield ok(
         f"{given}: {config.algorithm}, {layers} with {network.num_parameters:,} parameters, "

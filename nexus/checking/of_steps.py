@@ -7,8 +7,7 @@ import numpy as np
 
 from nexus.checking.record import Record
 from nexus.checking.report import Finding, fault, note, ok
-from nexus.checking.sight import Sight
-from nexus.core.errors import ConfigError
+from nexus.checking.sight import Facet, Sight
 from nexus.core.figures import figures
 from nexus.core.types import Array
 from nexus.envs.factory import bounds_of
@@ -103,102 +102,106 @@ def features(sight: Sight, record: Record) -> Iterator[Finding]:
     changing = record.states.changing
     share = record.states.unchanged / record.steps
     evidence = {"numbers": int(changing.size), "changed": int(changing.sum()), "steps_without_change": share}
-    said = f"{int(changing.sum()):,} of {changing.size:,} numbers changed"
     if record.steps < ENOUGH:
         return
     if not changing.any():
         lengths = record.episodes.lengths
-        way = "return the current state: look for an array that is computed only once"
-        if lengths and max(lengths) == 1:
-            yield note(f"all {record.steps:,} steps showed one and the same observation", way, **evidence)
-        else:
-            yield fault(f"all {record.steps:,} steps showed one and the same observation", way, **evidence)
+        one_step = bool(lengths) and max(lengths) == 1
+        yield (note if one_step else fault)(
+            f"all {record.steps:,} steps showed one and the same observation",
+            "return the current state: look for an array that is computed only once",
+            **evidence,
+        )
         return
-    odd = list(oddities(sight, record)) if sight.is_vector and sight.dtype.kind == "f" else []
-    for text, cure, places in odd:
-        yield note(text, cure, **evidence, places=places)
+    odd = list(oddities(sight, record))
+    for text, cure, numbers in odd:
+        yield note(text, cure, **evidence, places=numbers)
     if not odd:
+        said = f"{int(changing.sum()):,} of {changing.size:,} numbers changed"
         yield ok(f"{said}; {share:.0%} of the steps changed nothing" if share >= VISIBLE else said, **evidence)
 
 
 def oddities(sight: Sight, record: Record) -> Iterator[tuple[str, str, list[int]]]:
     """Yield what is odd about single numbers, how to change it, and which they are."""
-    still = np.flatnonzero(~record.states.changing).tolist()
+    still = sight.singles[~record.states.changing[sight.singles]].tolist()
     if still:
-        yield f"{places(still)} never changed", "leave out what is always the same, or check that it is set", still
+        yield (
+            f"{names(sight, still)} never changed",
+            "leave out what is always the same, or see why it is",
+            still,
+        )
     pairs = record.states.duplicates()
     if pairs:
-        named = ", ".join(f"[{one}] = [{other}]" for one, other in pairs[:SHOWN])
-        yield (
-            f"some numbers were always equal: {named}",
-            "leave out one of them, or check the index",
-            [other for _, other in pairs],
-        )
+        named = ", ".join(f"{sight.name_of(one)} = {sight.name_of(other)}" for one, other in pairs[:SHOWN])
+        others = [other for _, other in pairs]
+        yield f"some numbers were always equal: {named}", "leave out one of them, or check the index", others
 
 
 def scale(sight: Sight, record: Record) -> Iterator[Finding]:
     """Whether what the network sees is of a size that it learns well from."""
-    low, high = record.states.low.astype(np.float64), record.states.high.astype(np.float64)
-    span = sight.span
-    if span is not None:
-        start, width = span[0], span[1] - span[0]
-        seen = float(low.min()), float(high.max())
-        share = (seen[1] - seen[0]) / width
-        said = f"{seen[0]:g} to {seen[1]:g}"
-        said += "" if span == [0, 1] else f", scaled so that {span[0]:g} to {span[1]:g} becomes 0 to 1"
-        numbers = {"low": seen[0], "high": seen[1], "share": share}
-        if share < UNUSED and seen[1] - start < UNUSED * width and record.states.changing.any():
-            cure = f"let the space say what there is, as in Box({seen[0]:g}, {seen[1]:g}, dtype={sight.dtype})"
-            yield note(f"{said}: {share:.1%} of that range is used", cure, **numbers)
-        else:
-            yield ok(said, **numbers)
-        return
-    by_bounds = ""
-    if sight.config.scale_observations and has_bounds(sight):
-        low, high = (scaled(values, sight) for values in (low, high))
-        by_bounds = ", scaled by their bounds"
-    largest = np.maximum(np.abs(low), np.abs(high))
-    least, most = figures(float(low.min()), float(high.max()), least=0)
-    said = f"{least} to {most}{by_bounds}"
-    numbers = {"low": float(low.min()), "high": float(high.max())}
-    large = np.flatnonzero(largest.reshape(-1) > LARGE).tolist()
-    ranges = (high - low)[record.states.changing]
-    if large:
-        text = f"{said}: {places(large)} " if sight.is_vector else f"{said}: "
-        yield note(f"{text}beyond {LARGE:g}, where networks learn badly", way_to_scale(sight, largest), **numbers)
-    elif sight.is_vector and ranges.size > 1 and ranges.max() > UNEVEN * ranges.min():
-        small = np.flatnonzero(record.states.changing.reshape(-1) & ((high - low).reshape(-1) * UNEVEN < ranges.max()))
-        yield note(
-            f"{said}: {places(small.tolist())} changed {UNEVEN:,.0f} times less than others",
-            way_to_scale(sight, largest),
-            **numbers,
-        )
+    found = [of_facet(facet, sight, record) for facet in sight.facets]
+    odd = [finding for finding in found if finding.verdict != "ok"]
+    if odd or len(found) == 1:
+        yield from odd or found
     else:
-        yield ok(said, **numbers)
+        yield ok("; ".join(finding.text for finding in found))
 
 
-def scaled(values: Array, sight: Sight) -> Array:
-    """Return numbers as they are after `scale_observations`."""
-    low, high = (np.array(bound).reshape(values.shape) for bound in bounds_of(sight.space, sight.name))
+def of_facet(facet: Facet, sight: Sight, record: Record) -> Finding:
+    """Return whether one array of the observation is of a size that a network learns well from."""
+    of_it = slice(facet.begin, facet.end)
+    low, high = (values[of_it].astype(np.float64) for values in (record.states.low, record.states.high))
+    changing = record.states.changing[of_it]
+    label = f"{facet.label} " if len(sight.facets) > 1 else ""
+    span = facet.span(sight.config)
+    if span is not None:
+        return scaled_by_span(f"{label}{low.min():g} to {high.max():g}", facet, span, low, high)
+    by_bounds = ""
+    if sight.config.scale_observations and facet.has_bounds:
+        low, high = (scaled(values, facet) for values in (low, high))
+        by_bounds = ", scaled by their bounds"
+    largest, ranges = np.maximum(np.abs(low), np.abs(high)), (high - low)[changing]
+    least, most = figures(float(low.min()), float(high.max()), least=0)
+    said = f"{label}{least} to {most}{by_bounds}"
+    numbers = {"low": float(low.min()), "high": float(high.max())}
+    large = (facet.begin + np.flatnonzero(largest > LARGE)).tolist()
+    if large:
+        which = f"{names(sight, large)} " if facet.is_vector else ""
+        return note(
+            f"{said}: {which}beyond {LARGE:g}, where networks learn badly", way_to_scale(facet, largest), **numbers
+        )
+    if facet.is_vector and ranges.size > 1 and ranges.max() > UNEVEN * ranges.min():
+        small = (facet.begin + np.flatnonzero(changing & ((high - low) * UNEVEN < ranges.max()))).tolist()
+        text = f"{said}: {names(sight, small)} changed {UNEVEN:,.0f} times less than others"
+        return note(text, way_to_scale(facet, largest), **numbers)
+    return ok(said, **numbers)
+
+
+def scaled_by_span(said: str, facet: Facet, span: list[float], low: Array, high: Array) -> Finding:
+    """Return whether whole numbers use the range that they are scaled by."""
+    least, most, width = float(low.min()), float(high.max()), span[1] - span[0]
+    share = (most - least) / width
+    said += "" if span == [0, 1] else f", scaled so that {span[0]:g} to {span[1]:g} becomes 0 to 1"
+    numbers = {"low": least, "high": most, "share": share}
+    if least < most and most - span[0] < UNUSED * width:
+        cure = f"let the space say what there is, as in Box({least:g}, {most:g}, dtype={facet.dtype})"
+        return note(f"{said}: {share:.1%} of that range is used", cure, **numbers)
+    return ok(said, **numbers)
+
+
+def scaled(values: Array, facet: Facet) -> Array:
+    """Return the numbers of an array as they are after `scale_observations`."""
+    low, high = map(np.array, bounds_of(facet.space, facet.label))
     found: Array = 2 * (values - low) / (high - low) - 1
     return found
 
 
-def way_to_scale(sight: Sight, largest: Array) -> str:
+def way_to_scale(facet: Facet, largest: Array) -> str:
     """Return how such numbers are brought to a common size."""
-    if has_bounds(sight) and sight.is_vector:
+    if facet.has_bounds and facet.is_vector:
         return "set --scale-observations, which maps each number to -1 to 1 by its bounds"
     factor = power_of_ten(float(largest.max()))
     return f"divide them by what is usual ({factor:,.0f}), or give the space bounds and set --scale-observations"
-
-
-def has_bounds(sight: Sight) -> bool:
-    """True if states can be scaled by the bounds of their space."""
-    try:
-        bounds_of(sight.space, sight.name)
-    except ConfigError:
-        return False
-    return True
 
 
 def legal(sight: Sight, record: Record) -> Iterator[Finding]:
@@ -220,11 +223,10 @@ def span_of(values: list[int]) -> str:
     return f"{min(values):,}" if min(values) == max(values) else f"{min(values):,} to {max(values):,}"
 
 
-def places(found: list[int]) -> str:
-    """Return text such as `numbers [3], [5]`."""
-    shown = ", ".join(f"[{place}]" for place in found[:SHOWN])
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"number{'s' if len(found) > 1 else ''} {shown}{more}"
+def names(sight: Sight, numbers: list[int]) -> str:
+    """Return text such as `observation[3], observation[5] and 2 more`."""
+    shown = ", ".join(map(sight.name_of, numbers[:SHOWN]))
+    return shown + (f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else "")
 
 
 def power_of_ten(value: float) -> float:

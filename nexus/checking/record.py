@@ -5,12 +5,13 @@ from collections import Counter
 
 import numpy as np
 
+from nexus.checking.sight import Sight
 from nexus.core.types import Array
 from nexus.envs.stream import Step
 
 __all__ = ["Choices", "Episodes", "Record", "Rewards", "States"]
 
-ROWS, NUMBERS = 1_000, 512  # states that are kept whole, and how many numbers each may have for that
+ROWS, NUMBERS = 1_000, 512  # states whose single numbers are kept, and how many these may be
 DISTINCT = 1_000  # different rewards that are counted
 
 
@@ -19,15 +20,15 @@ class Record:
 
     Args:
         num_envs: environments `E` that are stepped together.
-        action_dim: number of actions `A`.
+        sight: what nexus sees of them.
     """
 
-    def __init__(self, num_envs: int, action_dim: int) -> None:
+    def __init__(self, num_envs: int, sight: Sight) -> None:
         self.steps = 0
-        self.states = States()
+        self.states = States(sight)
         self.rewards = Rewards()
         self.episodes = Episodes(num_envs)
-        self.choices = Choices(action_dim)
+        self.choices = Choices(sight.action_dim)
 
     def add(self, step: Step) -> None:
         """Take one vector step; rows in which an environment only reset are left out."""
@@ -39,48 +40,49 @@ class Record:
 
 
 class States:
-    """The range of each number of a state, how often a step changed nothing, and some whole states."""
+    """The range of each number of a state, how often a step changed nothing, and the single numbers of some states.
 
-    def __init__(self) -> None:
-        self.low: Array = np.empty(0)  # [*obs]
+    Args:
+        sight: what a state consists of.
+    """
+
+    def __init__(self, sight: Sight) -> None:
+        self.sight = sight
+        self.low: Array = np.empty(0)  # [n]
         self.high: Array = np.empty(0)
         self.unchanged = 0
-        self.rows: list[Array] = []  # [numbers] each
+        self.rows: list[Array] = []  # [singles] each
 
     def add(self, step: Step) -> None:
         """Take states and next states."""
-        count = len(step.states)
-        both = np.concatenate([step.states[step.valid], step.next_states[step.valid]])
-        if not len(both):
+        if not step.valid.any():
             return
-        low, high = both.min(0), both.max(0)
-        self.low, self.high = (low, high) if self.low.shape != low.shape else self._wider(low, high)
-        same = (step.states == step.next_states).reshape(count, -1).all(1)
-        self.unchanged += int((same & step.valid).sum())
-        if len(self.rows) < ROWS and low.size <= NUMBERS:
-            self.rows.extend(step.next_states[step.valid].reshape(-1, low.size).copy())
-
-    def _wider(self, low: Array, high: Array) -> tuple[Array, Array]:
-        return np.minimum(self.low, low), np.maximum(self.high, high)
+        states, following = (self.sight.numbers(found[step.valid]) for found in (step.states, step.next_states))
+        low, high = (reach((reach(states, axis=0), reach(following, axis=0)), axis=0) for reach in (np.min, np.max))
+        if len(self.low):
+            low, high = np.minimum(self.low, low), np.maximum(self.high, high)
+        self.low, self.high = low, high
+        self.unchanged += int((states == following).all(1).sum())
+        if len(self.rows) < ROWS and 1 < len(self.sight.singles) <= NUMBERS:
+            self.rows.extend(following[:, self.sight.singles])
 
     @property
     def changing(self) -> Array:
-        """`[*obs]`, True where a number had more than one value."""
+        """`[n]`, True where a number had more than one value."""
         return np.asarray(self.low != self.high)
 
     def duplicates(self) -> list[tuple[int, int]]:
-        """Return the pairs of numbers of a state that were equal in all rows, and not constant."""
+        """Return the indices of single numbers that were equal in all rows, in pairs; not of constant ones."""
         if len(self.rows) < 2:
             return []
-        columns = np.stack(self.rows).T  # [numbers, rows]
         first: dict[bytes, int] = {}
         pairs = []
-        for place, column in enumerate(np.ascontiguousarray(columns)):
+        for index, column in zip(self.sight.singles.tolist(), np.stack(self.rows).T, strict=True):
             if (column == column[0]).all():
                 continue
-            earlier = first.setdefault(column.tobytes(), place)
-            if earlier != place:
-                pairs.append((earlier, place))
+            earlier = first.setdefault(column.tobytes(), index)
+            if earlier != index:
+                pairs.append((earlier, index))
         return pairs
 
 

@@ -1,17 +1,77 @@
 """What nexus sees of an environment before a step is taken, and the settings that it would train with."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
+from nexus.core.errors import ConfigError
+from nexus.core.packing import place
 from nexus.core.types import Array
 from nexus.envs.answers import said_in
-from nexus.envs.factory import scale_of
+from nexus.envs.factory import bounds_of, scale_of
+from nexus.envs.packing import packed_in
 from nexus.training.config import TrainConfig
 
-__all__ = ["Sight"]
+__all__ = ["Facet", "Sight"]
+
+
+@dataclass(frozen=True)
+class Facet:
+    """One array of an observation: all of it, or a part of a Dict or a Tuple."""
+
+    label: str  # such as `observation` or `observation['camera']`
+    space: spaces.Space[Any]
+    begin: int  # index of its first number among all numbers of a state
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.space.shape or ()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its dtype."""
+        return np.dtype(self.space.dtype)
+
+    @property
+    def end(self) -> int:
+        """Index behind its last number."""
+        return self.begin + prod(self.shape)
+
+    @property
+    def is_vector(self) -> bool:
+        """True if each number has a meaning of its own: a vector that is neither a stack nor one-hot."""
+        return len(self.shape) == 1 and "discrete_start" not in said_in(self.space)
+
+    @property
+    def is_image(self) -> bool:
+        """True if it has the axes of an image."""
+        return len(self.shape) in (3, 4)
+
+    @property
+    def has_bounds(self) -> bool:
+        """True if `scale_observations` has bounds to scale it by."""
+        try:
+            bounds_of(self.space, self.label)
+        except ConfigError:
+            return False
+        return not self.is_image
+
+    def span(self, config: TrainConfig) -> list[float] | None:
+        """Return what is mapped to [0, 1]: the bounds of whole numbers, 0 to 255 for bytes; None if nothing is."""
+        if config.scale_observations and self.has_bounds:
+            return None
+        span = scale_of(self.space)
+        return [0.0, 255.0] if span is None and self.dtype == np.uint8 else span
+
+    def name_of(self, number: int) -> str:
+        """Return how a number of it is written, given its index among all numbers of a state."""
+        where = np.unravel_index(number - self.begin, self.shape) if self.shape else ()
+        return f"{self.label}{list(map(int, where)) or ''}"
 
 
 @dataclass(frozen=True)
@@ -36,32 +96,39 @@ class Sight:
         """The dtype of a state."""
         return np.dtype(self.space.dtype)
 
-    @property
-    def is_vector(self) -> bool:
-        """True if a state is a row of numbers with a meaning of its own each, not an image, a stack or one-hot."""
-        one_hot = self.own is not None and not isinstance(self.own, spaces.Box | spaces.Dict)
-        return len(self.shape) == 1 and not one_hot and not self.counts_something
+    @cached_property
+    def facets(self) -> tuple[Facet, ...]:
+        """The arrays that an observation consists of."""
+        packed = packed_in(self.space)
+        if packed is None:
+            return (Facet("observation", self.space, 0),)
+        found, begin = [], 0
+        for part, space in zip(packed.layout.parts, packed.spaces, strict=True):
+            found.append(Facet(place(part.path), space, begin))
+            begin = found[-1].end
+        return tuple(found)
 
-    @property
-    def is_image(self) -> bool:
-        """True if a state has the axes of an image."""
-        return len(self.shape) in (3, 4)
+    @cached_property
+    def singles(self) -> Array:
+        """The indices of all floats that have a meaning of their own each."""
+        ranges = [range(facet.begin, facet.end) for facet in self.facets if facet.is_vector and facet.dtype.kind == "f"]
+        return np.array([number for span in ranges for number in span], np.int64)
 
-    @property
-    def counts_something(self) -> bool:
-        """True if a state is a one-hot vector made from a number."""
-        return "discrete_start" in said_in(self.space)
-
-    @property
-    def span(self) -> list[float] | None:
-        """What is mapped to [0, 1]: the bounds of whole numbers, 0 to 255 for bytes; None if numbers are not scaled."""
-        if self.config.scale_observations:
-            return None
-        span = scale_of(self.space)
-        return [0.0, 255.0] if span is None and self.dtype == np.uint8 else span
+    def numbers(self, states: Array) -> Array:
+        """Return the numbers `[E, n]` of states `[E, *obs]`, those of one part after those of another."""
+        packed = packed_in(self.space)
+        if packed is None:
+            return states.reshape(len(states), -1)
+        return np.concatenate(
+            [part.reshape(len(states), -1).astype(np.float64) for part in packed.layout.unpack(states)], 1
+        )
 
     def bounds(self) -> tuple[Array, Array]:
-        """Return the lowest and highest value `[*obs]` of each number, infinite if unknown."""
-        if isinstance(self.space, spaces.Box):
-            return self.space.low, self.space.high
-        return np.full(self.shape, -np.inf), np.full(self.shape, np.inf)
+        """Return the lowest and highest value `[n]` of each number, infinite if unknown."""
+        boxes = [facet.space for facet in self.facets if isinstance(facet.space, spaces.Box)]
+        low, high = ([getattr(box, name).reshape(-1).astype(np.float64) for box in boxes] for name in ("low", "high"))
+        return np.concatenate(low), np.concatenate(high)
+
+    def name_of(self, number: int) -> str:
+        """Return how a number of a state is written, such as `observation[3]`."""
+        return next(facet.name_of(number) for facet in self.facets if facet.begin <= number < facet.end)

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
@@ -25,9 +27,12 @@ from nexus.envs.layers import layers_of
 from nexus.envs.statistics import Statistics
 from nexus.envs.stream import Step, TransitionStream
 from nexus.envs.workers import close_env
+from nexus.envs.wrapping import wrapped
 from nexus.ops.exploration import random_legal
 
 __all__ = ["CHECKING", "MAKING", "Copy", "Trial", "told"]
+
+Env: TypeAlias = gym.Env[Any, Any]
 
 MAKING, CHECKING = "the call that makes it", "check_env"  # two calls whose time is judged in another way
 STEPS = 1_000  # random steps that are played
@@ -65,12 +70,12 @@ class Copy:
             vector: VectorEnv[Any, Any, Any] = watch.call(MAKING, make_vector_env, spec, 1)
             return vector
         try:
-            raw = watch.call(MAKING, make_raw, spec)
+            env = watch.call(MAKING, own_env, spec)
         except Left as error:
             raise ConfigError(f"environment {self.name!r} can't be made: {error}") from error
-        require_env(raw, self.name)
-        witness = self.witness = Witness(raw, watch)
-        return in_turn([lambda: Replayable(as_seen(witness, spec), 0)], self.name)
+        witness, rest = Witness(env, watch), replace(spec, wrappers=())
+        self.witness = witness
+        return in_turn([lambda: Replayable(as_seen(witness, rest), 0)], self.name)
 
     @property
     def env(self) -> Any:
@@ -92,6 +97,18 @@ class Copy:
         close_env(self.stream.env)
 
 
+def own_env(spec: EnvSpec) -> Env:
+    """Return the environment that is the user's: as its maker returns it, with the wrappers that the settings name."""
+    name, raw = name_of(spec.source), make_raw(spec)
+    require_env(raw, name)
+    try:
+        return wrapped(raw, spec.wrappers, name)
+    except BaseException:
+        with suppress(Exception):  # say what came first
+            raw.close()
+        raise
+
+
 class Trial:
     """A check in progress.
 
@@ -109,7 +126,7 @@ class Trial:
         self.copy = copy
         self.watch = watch
         self.ends_at = ends_at
-        self.record = Record(1, sight.action_dim)
+        self.record = Record(1, sight)
         self.tape: list[Step] = []
         self.statistics: Statistics = {}  # running ones of wrappers, with which the tape begins
         self.differs_at: int | None = None  # first step at which the tape did not repeat, 0 for the reset
@@ -259,8 +276,7 @@ def part_at_fault(copy: Copy) -> str:
 def read(edge: Edge | None, observation: Any) -> Array:
     """Return an observation as nexus reads it."""
     assert edge is not None
-    inner = observation if edge.parts is None else observation[edge.parts.rest]
-    return edge.read(inner)
+    return edge.read(observation if edge.parts is None else edge.split(observation)[1])
 
 
 def within(numbers: Any) -> None:

@@ -28,6 +28,7 @@ class Witness(gym.Wrapper[Any, Any, Any, Any]):
         self.since_reset = 0
         self.records = True  # whether arrays and infos are looked at
         self.answer: Any = None  # the last one; None if the call raised an error
+        self.close_error: Exception | None = None
         self.arrays = Arrays()
         self.infos = Infos()
 
@@ -45,7 +46,11 @@ class Witness(gym.Wrapper[Any, Any, Any, Any]):
 
     def close(self) -> None:
         """Close."""
-        self.watch.call("close", self.env.close)
+        try:
+            self.watch.call("close", self.env.close)
+        except Exception as error:
+            self.close_error = error
+            raise
 
     def _call(self, times: "Times", name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         self.answer = None

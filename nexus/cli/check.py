@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
 def checked(arguments: list[str]) -> Report:
     """Parse the command line and check."""
     command = read_as(CheckCommand, arguments, "nexus check")
-    look_here(command.env)
+    look_here(command.env, wrappers=command.config.wrappers)
     from nexus.checking import check
 
     with Console(stderr=True).status(f"checking {command.env}"):

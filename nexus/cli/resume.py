@@ -7,6 +7,7 @@ import tyro
 
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
+from nexus.cli.train import TrackerName
 
 __all__ = ["run"]
 
@@ -23,24 +24,32 @@ class ResumeCommand:
     """What to do on divergence, if different from the run's setting."""
     device: str | None = None
     """cpu, cuda, cuda:1 or mps; none for where it was trained. Another kind of device gives other last bits."""
+    track: TrackerName | None = None
+    """Send what is logged to a tracker, too; to the tracked run that it began with, if it had one."""
+    listener: str | None = None
+    """Your own nexus.Listener, as module:Class; it gets back the state that it gave to checkpoints."""
 
 
 def run(arguments: list[str]) -> int:
     """Continue the run; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = parse(ResumeCommand, arguments, "nexus resume")
     look_here(None, command.run, None)
+    if command.listener is not None:
+        look_here(command.listener)
     from nexus.api import resume
+    from nexus.cli.own_listeners import with_own
     from nexus.cli.progress import TrainView
     from nexus.core.errors import result_of
 
     with TrainView() as view:
+        listener = with_own(view, command.track, command.listener)
         try:
             result = resume(
                 command.run,
                 total_steps=command.total_steps,
                 on_divergence=command.on_divergence,
                 device=command.device,
-                listener=view,
+                listener=listener,
             )
         except KeyboardInterrupt as stop:
             result = result_of(stop)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from nexus.cli.here import look_here, wrappers_in
 from nexus.cli.parsing import HELP, asks_for_help, parse
@@ -15,6 +15,9 @@ from nexus.training.config import TrainConfig
 from nexus.training.run_folder import RUN_FILE
 
 __all__ = ["TrainCommand", "read_as", "run"]
+
+
+TrackerName: TypeAlias = Literal["wandb", "mlflow", "trackio"]
 
 
 @dataclass(frozen=True)
@@ -35,18 +38,33 @@ class TrainCommand:
     config: SettingFlags = field(default_factory=TrainConfig)
 
 
+@dataclass(frozen=True)
+class RunCommand(TrainCommand):
+    """Train an agent, evaluate it, and save the run.
+
+    Name the environment first, as in: nexus train CartPole-v1
+    """
+
+    track: TrackerName | None = None
+    """Send what is logged to a tracker, too; it is configured as its own documentation says."""
+    listener: str | None = None
+    """Your own nexus.Listener, as module:Class; it is made without arguments."""
+
+
 def run(arguments: list[str]) -> int:
     """Train; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = read_command(arguments)
-    look_here(command.env, wrappers=command.config.wrappers)
+    look_here(command.env, wrappers=[*command.config.wrappers, *([command.listener] if command.listener else [])])
     from nexus.api import train
+    from nexus.cli.own_listeners import with_own
     from nexus.cli.progress import TrainView
     from nexus.core.errors import result_of
 
     with TrainView() as view:
+        listener = with_own(view, command.track, command.listener)
         try:
             result = train(
-                command.env, preset=command.preset, config=command.config, run_dir=command.run_dir, listener=view
+                command.env, preset=command.preset, config=command.config, run_dir=command.run_dir, listener=listener
             )
         except KeyboardInterrupt as stop:
             result = result_of(stop)
@@ -59,9 +77,9 @@ def run(arguments: list[str]) -> int:
 Command = TypeVar("Command", bound=TrainCommand)
 
 
-def read_command(arguments: list[str]) -> TrainCommand:
+def read_command(arguments: list[str]) -> RunCommand:
     """Parse the command line of `nexus train`."""
-    return read_as(TrainCommand, arguments, "nexus train")
+    return read_as(RunCommand, arguments, "nexus train")
 
 
 def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:

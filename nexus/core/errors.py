@@ -20,13 +20,22 @@ __all__ = [
     "warn",
 ]
 
-NOT_THE_USERS = ("nexus", "torch")  # packages in which a warning's cause is not to be looked for
+NOT_THE_USERS = (
+    "nexus",
+    "torch",
+    "gymnasium",
+    "contextlib",
+)  # packages in which a warning's cause is not to be looked for
 
 
 class NexusError(Exception):
     """An error that the user can fix. The command line prints its one line and exits with its code."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """Return one line, also of what was quoted in several, such as a space with a matrix of bounds."""
+        return " ".join(line.strip() for line in super().__str__().splitlines())
 
 
 class ConfigError(NexusError, ValueError):
@@ -75,7 +84,11 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
 
 def one_line(error: Exception) -> str:
     """Return an error's text without line breaks, or its class name if it has no text."""
-    return " ".join(str(error).split()) or type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # an error of foreign code may fail at this too
+        text = ""
+    return " ".join(text.split()) or type(error).__name__
 
 
 def warn(text: str) -> None:

@@ -34,6 +34,7 @@ SAID = "nexus_said"  # where a space of states keeps what an agent's config says
 SMALLEST_PICTURE = 36  # pixels on a side of a grey image without a channel axis
 NUMBERS = "biuf"  # NumPy's kinds: booleans, whole numbers and floats
 WHOLE = "biu"
+LARGEST_NUMBER = 8  # bytes
 ROUNDING = 1e-6  # relative amount by which a float may exceed a bound
 
 OLD_RESET = "instead of gym's old API, let reset(self, *, seed=None, options=None) return (observation, info)"
@@ -60,6 +61,8 @@ def form_of(space: spaces.Space[Any], picture: bool = False) -> Form:
     Raises:
         NotImplementedError: it can't be flattened.
     """
+    if isinstance(space, spaces.Box):
+        space = in_torchs_dtype(space)
     match space:
         case spaces.Box() if picture:
             framed = spaces.Box(space.low[None], space.high[None], dtype=space.dtype.type)
@@ -105,6 +108,14 @@ def said_in(space: spaces.Space[Any]) -> dict[str, Any]:
 def zeros_and_ones(count: int) -> spaces.Box:
     """Return the space of `count` zeros and ones, as bytes, since a replay holds millions of them."""
     return spaces.Box(0, 1, (count,), np.int8)
+
+
+def in_torchs_dtype(space: spaces.Box) -> spaces.Box:
+    """Return a space of numbers that torch has: with the machine's own order of bytes, and 64 bits at most."""
+    dtype = space.dtype.newbyteorder("=") if space.dtype.itemsize <= LARGEST_NUMBER else np.dtype(np.float64)
+    if dtype == space.dtype:
+        return space
+    return spaces.Box(space.low.astype(dtype), space.high.astype(dtype), dtype=dtype.type)
 
 
 def is_picture(space: spaces.Space[Any]) -> bool:

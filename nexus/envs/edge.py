@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from nexus.core.errors import ConfigError, EnvError
+from nexus.core.errors import ConfigError, EnvError, warn
 from nexus.core.packing import Path, place
 from nexus.core.types import Array
 from nexus.envs.action_masks import KEY, mask_in
@@ -28,7 +28,8 @@ from nexus.envs.answers import (
     step_answer,
 )
 from nexus.envs.atari import LIFE_LOST
-from nexus.envs.layers import IN_USE, layers_of, method_of
+from nexus.envs.checks import told
+from nexus.envs.layers import IN_USE, attribute_of, layers_of, method_of
 from nexus.envs.packing import Packing, Structured
 from nexus.envs.statistics import Running, out_of_reach
 
@@ -151,9 +152,11 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         return state, number_in(reward), ended, flag_in(truncated, "truncated"), told
 
     def close(self) -> None:
-        """Close the environment, and leave it to others."""
+        """Close the environment, and leave it to others; an error in it is a warning, for all is done by then."""
         try:
             super().close()
+        except Exception as error:
+            warn(f"{self.name}: its close {told(error)}")
         finally:
             IN_USE.release(self)
 
@@ -162,7 +165,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         told: dict[str, Any] = {}
         mask = next((info[name] for name in MASKS if info.get(name) is not None), None) if info else None
         if self.parts is not None:
-            inside, observation = self._split(observation)
+            inside, observation = self.split(observation)
             mask = inside if mask is None else mask
         elif mask is None and self.masks is not None and not terminated:
             mask = self.masks()
@@ -182,7 +185,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
                 told[NOTICE] = self.notices
         return state, told
 
-    def _split(self, observation: Any) -> tuple[Any, Any]:
+    def split(self, observation: Any) -> tuple[Any, Any]:
         """Return the mask of a Dict observation, and what else there is to see."""
         assert self.parts is not None
         mask, rest, space = self.parts
@@ -206,7 +209,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
             return {"masks": f"{name}: takes the legal actions from observation[{self.parts.mask!r}]{rest}"}
         if KEY in told:
             return {"masks": f"{name}: takes the legal actions from its {METHOD}()"}
-        if any(parts_of(getattr(layer, "observation_space", None)) for layer in layers_of(self.env)):
+        if any(parts_of(attribute_of(layer, "observation_space")) for layer in layers_of(self.env)):
             return {
                 "masks": f"{name}: its {KEY} is flattened into the observation, so illegal actions are taken: "
                 "leave the Dict as it is, and the mask is read"
@@ -319,7 +322,7 @@ def of_grid(shape: tuple[int, ...], taken: tuple[int, ...], name: str, what: str
 
 def call_for(env: Any) -> str:
     """Return a function that makes an environment like this one, as it would be written."""
-    name = getattr(getattr(env, "spec", None), "id", None)
+    name = getattr(attribute_of(env, "spec"), "id", None)
     if isinstance(name, str):
         return f"lambda: gymnasium.make({name!r})"
     kind = type(env)

@@ -3,10 +3,11 @@
 import importlib
 import os
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any, Literal, TypeAlias
 
 import gymnasium as gym
@@ -32,7 +33,7 @@ from nexus.envs.atari import (
 from nexus.envs.edge import Edge, call_for, seen_in
 from nexus.envs.episodes import Replayable, SeededCartPole
 from nexus.envs.flat_actions import FlatActions, sizes_of, way_for_actions
-from nexus.envs.layers import of_old_gym
+from nexus.envs.layers import IN_USE, of_old_gym
 from nexus.envs.packing import Packed, Structured, packed_in, way_for
 from nexus.envs.workers import Reporter
 from nexus.envs.wrappers import FrameSkip
@@ -63,6 +64,7 @@ EnvSource: TypeAlias = str | Callable[[], Env]
 """An id such as `CartPole-v1`, a `module:Id`, or a function that makes an environment."""
 
 UNBOUNDED = 1e6  # a bound beyond it stands for none
+MOST_TOLD_APART = 1_000_000  # numbers, each an input or an output of a network
 
 OLD_GYM = (
     "is of the package gym, which Gymnasium replaced: write `import gymnasium as gym` in its code, or install shimmy "
@@ -177,27 +179,29 @@ def as_seen(env: Any, spec: EnvSpec) -> Env:
     """
     name = name_of(spec.source)
     require_env(env, name)
-    env = wrapped(env, spec.wrappers, name)
-    observations, actions = spaces_of(env, name)
-    if spec.flatten_actions and sizes_of(actions) is not None:
-        env = FlatActions(env, name)
-        actions = env.action_space
-    seen = seen_in(observations)
-    if isinstance(seen, Structured):
-        require_discrete(actions, name)
-    else:
-        describe_spaces(seen, actions, name)
-    try:
-        edge: Env = Edge(env, name, stacked=spec.frame_stack > 1)
-    except NotImplementedError:
-        raise ConfigError(
-            f"{name} has observations {observations}: needs an array that Gymnasium can flatten"
-        ) from None
-    if spec.frame_skip > 1:
-        edge = FrameSkip(edge, spec.frame_skip)
-    if spec.frame_stack > 1:
-        edge = FrameStackObservation(edge, spec.frame_stack, padding_type="zero")
-    return edge
+    with closed_if_refused(env):
+        env = wrapped(env, spec.wrappers, name)
+        observations, actions = spaces_of(env, name)
+        if spec.flatten_actions and sizes_of(actions) is not None:
+            env = FlatActions(env, name)
+            actions = env.action_space
+        seen = seen_in(observations)
+        if isinstance(seen, Structured):
+            require_discrete(actions, name)
+        else:
+            describe_spaces(seen, actions, name)
+        require_countable(seen, actions, name)
+        try:
+            edge: Env = Edge(env, name, stacked=spec.frame_stack > 1)
+        except NotImplementedError:
+            raise ConfigError(
+                f"{name} has observations {observations}: needs an array that Gymnasium can flatten"
+            ) from None
+        if spec.frame_skip > 1:
+            edge = FrameSkip(edge, spec.frame_skip)
+        if spec.frame_stack > 1:
+            edge = FrameStackObservation(edge, spec.frame_stack, padding_type="zero")
+        return edge
 
 
 def require_env(env: Any, name: str) -> None:
@@ -217,6 +221,18 @@ def require_env(env: Any, name: str) -> None:
     raise ConfigError(f"{name}() returned {what}: needs a gymnasium.Env{hint}")
 
 
+@contextmanager
+def closed_if_refused(env: Env) -> Iterator[None]:
+    """Close an environment that can't be used, unless another run uses it: it may hold a port, or a robot."""
+    try:
+        yield
+    except BaseException:
+        if IN_USE.used(env) is None:
+            with suppress(Exception):  # say what came first
+                env.close()
+        raise
+
+
 def spaces_of(env: Env, name: str) -> tuple[Any, Any]:
     """Return the spaces of observations and actions.
 
@@ -233,6 +249,36 @@ def spaces_of(env: Env, name: str) -> tuple[Any, Any]:
             raise ConfigError(no_space(space, place, name))
         found.append(space)
     return found[0], found[1]
+
+
+def require_countable(observations: Any, actions: Any, name: str) -> None:
+    """Raise `ConfigError` if a network would need an input or an output for each of too many numbers."""
+    for what, space, way in (
+        ("observations", observations, "observe what the number stands for, such as its digits"),
+        ("actions", actions, "choose in several steps"),
+    ):
+        count = numbers_told_apart(space)
+        if count > MOST_TOLD_APART:
+            raise ConfigError(
+                f"{name} has {what} {space}, {count:,} numbers that a network tells apart: needs at most "
+                f"{MOST_TOLD_APART:,}; {way}"
+            )
+
+
+def numbers_told_apart(space: Any) -> int:
+    """Return how many zeros and ones the whole numbers in observations become, or how many actions there are."""
+    match space:
+        case spaces.Discrete():
+            return int(space.n)
+        case spaces.MultiDiscrete():
+            return sum(space.nvec.ravel().tolist())
+        case spaces.MultiBinary():
+            return prod(space.shape)
+        case spaces.Dict():
+            return sum(map(numbers_told_apart, space.spaces.values()))
+        case spaces.Tuple():
+            return sum(map(numbers_told_apart, space.spaces))
+    return 0
 
 
 def no_space(space: Any, place: str, name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 
-__all__ = ["IN_USE", "InUse", "layers_of", "method_of", "of_old_gym"]
+__all__ = ["IN_USE", "InUse", "attribute_of", "layers_of", "method_of", "of_old_gym"]
 
 INSIDE = ("env", "_env", "gym_env", "venv")  # attributes in which wrappers keep the wrapped environment
 
@@ -25,9 +25,17 @@ def layers_of(env: Any) -> Iterator[Any]:
 
 def inside(kept: Mapping[str, Any]) -> Any:
     """Return the environment among an object's attributes, or None."""
-    named = [kept[name] for name in INSIDE if callable(getattr(kept.get(name), "step", None))]
+    named = [kept[name] for name in INSIDE if callable(attribute_of(kept.get(name), "step"))]
     others = (thing for thing in kept.values() if isinstance(thing, gym.Env))
     return named[0] if named else next(others, None)
+
+
+def attribute_of(thing: Any, name: str, otherwise: Any = None) -> Any:
+    """Return an attribute, or something else where there is none: asking for one can raise anything."""
+    try:
+        return getattr(thing, name, otherwise)
+    except Exception:
+        return otherwise
 
 
 def method_of(env: Any, name: str) -> Callable[[], Any] | None:
@@ -62,15 +70,18 @@ class InUse:
         Returns:
             The part of it that another owner uses; None if all of it is free, and only then is it claimed.
         """
-        if self._process != os.getpid():  # another process uses copies of these objects
+        taken = self.used(env)
+        if taken is None:
+            self._owners |= {id(layer): (reference(layer), weakref.ref(owner)) for layer in layers_of(env)}
+        return taken
+
+    def used(self, env: Any) -> Any:
+        """Return the innermost part of an environment that is in use, or None."""
+        if self._process != os.getpid():  # what another process uses is another object
             self._owners, self._process = {}, os.getpid()
         self._owners = {key: (it, who) for key, (it, who) in self._owners.items() if who() is not None}
-        layers = list(layers_of(env))
-        taken = [layer for layer in layers if id(layer) in self._owners and self._owners[id(layer)][0]() is layer]
-        if taken:
-            return taken[-1]  # the innermost one
-        self._owners |= {id(layer): (reference(layer), weakref.ref(owner)) for layer in layers}
-        return None
+        kept = [layer for layer in layers_of(env) if id(layer) in self._owners]
+        return next((layer for layer in reversed(kept) if self._owners[id(layer)][0]() is layer), None)
 
     def release(self, owner: Any) -> None:
         """Release everything reserved for `owner`."""

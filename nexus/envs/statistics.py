@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nexus.core.errors import RunError
 from nexus.core.state import State
 from nexus.core.types import Array
-from nexus.envs.layers import layers_of
+from nexus.envs.layers import attribute_of, layers_of
 
 __all__ = [
     "Running",
@@ -114,12 +114,12 @@ def is_moment(value: Any) -> bool:
 
 def is_in_reach(layer: Any) -> bool:
     """True if the statistics of a layer can be read, put back and frozen."""
-    return hasattr(layer, FLAG) and bool(places_of(layer))
+    return attribute_of(layer, FLAG, None) is not None and bool(places_of(layer))
 
 
 def is_running(layer: Any) -> bool:
     """True unless a layer was told to gather no more."""
-    return bool(getattr(layer, FLAG, True)) and bool(vars(layer).get("training", True))
+    return bool(attribute_of(layer, FLAG, True)) and bool(vars(layer).get("training", True))
 
 
 def of_class(layer: Any) -> list[str]:

@@ -310,7 +310,8 @@ class TransitionStream:
     def _follow_masks(self, info: dict[str, Any], reset_info: dict[str, Any], terminated: Flags, done: Flags) -> Flags:
         """Return the masks of the next states; keep those of the states in which the next actions are taken."""
         if self.action_masks is None:
-            raise self._fault(0, f"got an {KEY} in its info, but there was none at reset: needs one there too")
+            copy = int(np.argmax(info.get(f"_{KEY}", 0)))
+            raise self._fault(copy, f"got an {KEY} in its info, but there was none at reset: needs one there too")
         if self.mode is AutoresetMode.NEXT_STEP or not done.any():
             self.action_masks = self._read(info, ~terminated)
             return self.action_masks

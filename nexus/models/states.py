@@ -153,7 +153,7 @@ class Reading:
         if many:
             said += f", or {('E', *shape)} for E of them".replace("'E'", "E")
         elif given[1:] == shape:
-            return f"{said}; for many there is predict"
+            return f"{said}; use predict for many"
         if self.sizes and not self.observed:
             said += f", or whole numbers from {self.starts[0]} to {self.starts[0] + self.sizes[0] - 1}"
         elif self.sizes:
@@ -390,7 +390,7 @@ def require_no_answer(given: Any) -> None:
     """Raise `ConfigError` if this is all that an environment returned."""
     if isinstance(given, tuple) and given and isinstance(given[-1], Mapping):
         call, way = ("reset", "env.reset()[0]") if len(given) == 2 else ("step", "its first part")
-        raise ConfigError(f"observation is all that env.{call}() returned: pass {way}")
+        raise ConfigError(f"observation is the whole result of env.{call}(): pass {way}")
 
 
 def array_of(given: Any, shape: tuple[int, ...], name: str = "observation") -> Array:
