@@ -231,6 +231,7 @@ LARGER = {
     "nexus/models/rl/dqn/learner.py Learner": "what is learned is named once, flat and as networks",
     "nexus/data/replay.py Replay": "what a replay is to loop, run and checkpoint; each goes to one of its parts",
     "nexus/envs/stream.py TransitionStream": "what an episode is under way with, for three autoreset modes",
+    "nexus/parts.py Parts": "each part of a run under its name, and the statistics that a lost process no longer gives",
     "nexus/cli/progress.py TrainView": "what is on the screen",
     "nexus/planning/probe.py Probe": "a stopwatch has many hands",
 }

@@ -481,7 +481,7 @@ def test_more_than_statistics_can_take_is_not_read(pole: Path, tmp_path: Path) -
     about = json.loads((pole / "run.json").read_text())
     nexus.training.files.write_json(run / "run.json", {**about, "weights": None})
     write_tensors(run / "agent.safetensors", {**weights, "statistics.7.obs_rms.mean": np.zeros(1 << 20)})
-    with pytest.raises(RunError, match=r"at most .* make sense"):
+    with pytest.raises(RunError, match=r"at most .* are plausible"):
         nexus.load_agent(run)
 
 
