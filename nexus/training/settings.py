@@ -133,7 +133,7 @@ class CheckpointSettings(CheckedConfig):
     """Checkpoints, and what becomes of a run that diverges."""
 
     checkpoint_every: Period | None = EVERY_10000_STEPS
-    """How often to save all that `nexus resume` needs, in steps; episodes under way end first. None for never."""
+    """How often to save all that `nexus resume` needs, in steps. None for never."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep; the best by evaluation is kept beside them."""
     on_divergence: Literal["stop", "rollback"] = "stop"
