@@ -114,6 +114,17 @@ def raise_door(self: Any) -> Any:
     return rooms["door"]
 
 
+class Mute(Exception):
+    """An error that can't be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def raise_mute(self: Any) -> Any:
+    raise Mute
+
+
 def raise_in_numpy(self: Any) -> Any:
     return np.zeros(3).reshape(2, 2)
 
@@ -420,6 +431,14 @@ FAULTS = [
         "play",
         "fault",
         "step 7: raised KeyError: 'door' (tests/test_check.py:",
+        "correct the line",
+    ),
+    Fault(
+        "raises what can't be printed",
+        walk(pay=at_step(7, raise_mute, Walk.pay)),
+        "play",
+        "fault",
+        "step 7: raised Mute (tests/test_check.py:",
         "correct the line",
     ),
     Fault(

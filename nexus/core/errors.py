@@ -82,7 +82,7 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     return f"; did you mean {', '.join(by_lower[name] for name in close)}?" if close else ""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error's text without line breaks, or its class name if it has no text."""
     try:
         text = str(error)
