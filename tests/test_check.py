@@ -1042,6 +1042,18 @@ def test_python_takes_what_train_takes() -> None:
         nexus.check(Walk())  # type: ignore[arg-type]
 
 
+def test_a_finding_is_on_one_line_whatever_space_it_quotes() -> None:
+    matrix = spaces.MultiDiscrete(np.array([[2, 3], [4, 1]]))
+    walks: list[Any] = [
+        walk(observation_space=matrix, look=lambda self: np.array([[self.t % 2, 0], [0, 0]])),
+        walk(action_space=matrix),
+    ]
+    for make in walks:
+        texts = [finding.text for finding in nexus.check(make, seconds=1.0).findings]
+        assert any("MultiDiscrete([[2 3] [4 1]])" in text for text in texts)
+        assert not [text for text in texts if len(text.splitlines()) > 1]
+
+
 def test_a_thread_that_was_given_up_ends() -> None:
     before = threading.active_count()
     report = nexus.check(walk(look=at_step(0, spin, Walk.look)), seconds=0.4)
