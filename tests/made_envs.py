@@ -28,7 +28,6 @@ from nexus.core.errors import ConfigError, EnvError
 from nexus.core.types import Array
 
 __all__ = [
-    "COMPOSITE",
     "FOR_SEVERAL",
     "IN_PROCESSES",
     "NAME",
@@ -42,9 +41,6 @@ __all__ = [
     "recipe_of",
     "taken",
 ]
-
-COMPOSITE = "either"
-"""What nexus owes Dict and Tuple observations: `trains`, `refused`, or for the time being `either`, in one line."""
 
 RIGHT = "right"  # a reward of 1 for the action that what is seen asks for
 PATIENCE = 1.0  # seconds for an answer from another process
@@ -83,21 +79,32 @@ class Recipe:
     nature: str | None = None  # something odd about the object itself
     beyond: bool = False  # whether some of what is seen is out of bounds
     huge: bool = False  # whether what is seen is so large that a network diverges on it
+    flatten: bool = False  # whether several actions at once are to be one
     seeded: bool = True  # whether a seed decides an episode; else the number of episodes before it does
     fault: str | None = None
     at: int = 0  # of a fault: from which of its steps on, 0 for its resets
     copy: int | None = None  # of a fault: the one that has it, None for all
 
     @property
+    def flat(self) -> bool:
+        """Whether several discrete actions at once are to be numbered, and each number is an action."""
+        return isinstance(self.actions, spaces.MultiDiscrete | spaces.MultiBinary) and self.flatten
+
+    @property
     def action_dim(self) -> int:
-        return int(self.actions.n)
+        return prod(sizes_of(self.actions)) if self.flat else int(self.actions.n)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether what is seen is a Dict or a Tuple, which becomes one row of bytes."""
+        return isinstance(self.space, spaces.Dict | spaces.Tuple)
 
     @property
     def verdict(self) -> Refused | None:
         """How it is refused; None if it trains."""
-        if not isinstance(self.actions, spaces.Discrete) or self.actions.start != 0:
+        if not self.flat and (not isinstance(self.actions, spaces.Discrete) or self.actions.start != 0):
             return Refused(ConfigError, f"has actions {in_one_line(self.actions)}: ")
-        if self.actions.n > MOST:
+        if not self.flat and self.actions.n > MOST:
             return Refused(ConfigError, f"has actions {self.actions}, ")
         if isinstance(self.space, REFUSED_SPACES):
             return Refused(ConfigError, f"has {type(self.space).__name__} observations: needs ")
@@ -135,6 +142,22 @@ class Recipe:
             return seen * seen.dtype.type(1e30)
         return (self.space.high + 1).astype(seen.dtype) if self.beyond and t % 3 == 2 else seen  # type: ignore[attr-defined]
 
+    def with_mask(self, seen: Any, mask: Any) -> Any:
+        """What is observed where the legal actions are one of its parts: next to the others, if there are several."""
+        return {"action_mask": mask, **seen} if several_names(self.space) else {"action_mask": mask, "seen": seen}
+
+    def observed(self, drawn: int, t: int) -> Any:
+        """What is observed in the form of its space."""
+        seen = self.seen(drawn, t)
+        return self.with_mask(seen, self.legal(drawn, t).astype(np.int8)) if self.masks == "observation" else seen
+
+    def number_of(self, action: Any) -> int:
+        """The number of an action as the environment takes it."""
+        if not self.flat:
+            return int(action)
+        places = np.ravel(action) - np.ravel(getattr(self.actions, "start", 0))
+        return int(np.ravel_multi_index(tuple(places), sizes_of(self.actions)))
+
     def paid(self, drawn: int, t: int, action: int) -> Any:
         """What the step to `t` pays, in the form in which it is answered."""
         if self.reward == RIGHT:
@@ -152,6 +175,15 @@ class Recipe:
         mask: Array = np.random.default_rng([drawn, t, 1]).random(self.action_dim) < 0.5
         mask[(drawn + t) % self.action_dim] = True
         return mask
+
+
+def sizes_of(actions: Any) -> tuple[int, ...]:
+    """How many values each of several actions has."""
+    return tuple(np.ravel(actions.nvec)) if isinstance(actions, spaces.MultiDiscrete) else (2,) * prod(actions.shape)
+
+
+def several_names(space: spaces.Space[Any]) -> bool:
+    return isinstance(space, spaces.Dict) and len(space.spaces) > 1
 
 
 def in_one_line(space: spaces.Space[Any]) -> str:
@@ -209,7 +241,28 @@ def taken(space: spaces.Space[Any], seen: Any, stacked: bool) -> Array:
             return np.concatenate([np.arange(start, start + size) == number for number, size, start in parts]).astype(
                 np.int8
             )
-    return np.asarray(spaces.flatten(space, seen))
+    return packed([taken(part, value, False) for part, value in parts_of(space, seen)])
+
+
+def parts_of(space: spaces.Space[Any], seen: Any) -> Iterator[tuple[spaces.Space[Any], Any]]:
+    """The parts of a Dict or a Tuple that are none themselves, in order, each with what is seen there."""
+    match space:
+        case spaces.Dict():
+            for name, part in space.spaces.items():
+                yield from parts_of(part, seen[name])
+        case spaces.Tuple():
+            for part, value in zip(space.spaces, seen, strict=True):
+                yield from parts_of(part, value)
+        case _:
+            yield space, seen
+
+
+def packed(parts: list[Array]) -> Array:
+    """One row of bytes: first what is float32 or becomes it, then what has a byte for each number."""
+    kinds = ("float32", "int8", "bool", "uint8")
+    kept = [part if part.dtype.name in kinds else part.astype(np.float32) for part in parts]
+    rows = [part.ravel().view(np.uint8) for kind in kinds for part in kept if part.dtype.name == kind]
+    return np.concatenate(rows)
 
 
 def is_picture(space: spaces.Box) -> bool:
@@ -333,7 +386,10 @@ class MadeEnv(gym.Env[Any, Any]):
         self.observation_space, self.action_space = recipe.space, recipe.actions
         if recipe.masks == "observation":
             mask = spaces.Box(0, 1, (recipe.action_dim,), np.int8)
-            self.observation_space = spaces.Dict({"action_mask": mask, "seen": recipe.space})
+            space: Any = recipe.space
+            self.observation_space = spaces.Dict(
+                recipe.with_mask(space.spaces if several_names(space) else space, mask)
+            )
         self.infos = infos(recipe.info)
         self.canvas: Any = None
         self.drawn, self.t, self.begun, self.is_over = 0, 0, False, False
@@ -353,9 +409,10 @@ class MadeEnv(gym.Env[Any, Any]):
         assert self.begun, "stepped before its first reset"
         assert not self.is_over, "stepped after an end"
         assert self.action_space.contains(action), f"an action that is none: {action!r}"
-        assert self.recipe.masks is None or self.recipe.legal(self.drawn, self.t)[action], "an illegal action"
+        number = self.recipe.number_of(action)
+        assert self.recipe.masks is None or self.recipe.legal(self.drawn, self.t)[number], "an illegal action"
         self.t, self.total = self.t + 1, self.total + 1
-        reward = self.recipe.paid(self.drawn, self.t, int(action))
+        reward = self.recipe.paid(self.drawn, self.t, number)
         ends = (False, False) if self.recipe.end == "time limit" else self.recipe.over(self.drawn, self.t)
         self.is_over = any(ends)
         self.rewards.append(number_of(reward))
@@ -380,12 +437,12 @@ class MadeEnv(gym.Env[Any, Any]):
         seen = self.handed_out(self.recipe.seen(self.drawn, self.t))
         if self.recipe.masks != "observation":
             return seen
-        return {"action_mask": self.recipe.legal(self.drawn, self.t).astype(np.int8), "seen": seen}
+        return self.recipe.with_mask(seen, self.recipe.legal(self.drawn, self.t).astype(np.int8))
 
     def handed_out(self, seen: Any) -> Any:
         """What is seen, in the recipe's form; in place, what was given before becomes another observation first."""
         form = self.recipe.given
-        if isinstance(self.recipe.space, spaces.Dict | spaces.Tuple) or form == "own":
+        if self.recipe.in_parts or form == "own":
             return seen
         if form != "in place":
             return FORMS[form](np.asarray(seen, self.recipe.space.dtype))
@@ -539,7 +596,8 @@ def observing(make: Callable[[Recipe, Any], Any]) -> Callable[[MadeEnv, list[Any
 
     def spoil(env: MadeEnv, answer: list[Any]) -> Any:
         seen = make(env.recipe, env.recipe.seen(env.drawn, env.t))
-        answer[0] = {**answer[0], "seen": seen} if env.recipe.masks == "observation" else seen
+        masked = env.recipe.masks == "observation"
+        answer[0] = env.recipe.with_mask(seen, answer[0]["action_mask"]) if masked else seen
         return tuple(answer)
 
     return spoil
@@ -602,6 +660,10 @@ def with_last(seen: Array, number: Any, dtype: Any = None) -> Array:
 
 def is_box(recipe: Recipe, kinds: str) -> bool:
     return isinstance(recipe.space, spaces.Box) and recipe.space.dtype.kind in kinds
+
+
+def is_float(space: spaces.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and space.dtype.kind == "f"
 
 
 def is_array(recipe: Recipe) -> bool:
@@ -670,7 +732,25 @@ FAULTS: dict[str, Fault] = {
     "none": Fault("NoneType", observing(lambda r, seen: None), is_simple),
     "text": Fault("of type str", observing(lambda r, seen: "spam"), is_simple),
     "objects": Fault("of type ndarray", observing(lambda r, seen: np.full(r.space.shape, None)), is_simple),
-    "ragged": Fault("no array", observing(lambda r, seen: [[1], [2, 3]]), is_simple),
+    "ragged": Fault("array: ", observing(lambda r, seen: [[1], [2, 3]]), is_simple),
+    "no parts": Fault(
+        "observation is of type int: needs a ",
+        observing(lambda r, seen: 3),
+        lambda r: r.in_parts and r.masks != "observation",
+    ),
+    "a part of a name less": Fault(
+        " has no ",
+        observing(lambda r, seen: dict(list(seen.items())[1:])),
+        lambda r: isinstance(r.space, spaces.Dict),
+    ),
+    "a part less": Fault(
+        ": needs at least ", observing(lambda r, seen: seen[:-1]), lambda r: isinstance(r.space, spaces.Tuple)
+    ),
+    "a part that is nan": Fault(
+        "needs finite numbers",
+        observing(lambda r, seen: {**seen, "b": with_last(seen["b"], np.nan)}),
+        lambda r: isinstance(r.space, spaces.Dict) and is_float(r.space["b"]),
+    ),
     # rewards
     "reward nan": Fault("got reward nan: needs a finite number", answering(1, np.nan), place="step"),
     "reward inf": Fault("got reward inf: needs a finite number", answering(1, np.float32(np.inf)), place="step"),
@@ -859,6 +939,11 @@ def composite(dice: Dice) -> spaces.Space[Any]:
     return dice.among(named, spaces.Tuple(parts), spaces.Tuple([named, parts[0]]))  # type: ignore[no-any-return]
 
 
+SEVERAL_ACTIONS = (
+    spaces.MultiDiscrete([2, 3]),
+    spaces.MultiDiscrete(np.array([[2, 1], [1, 2]]), start=np.array([[3, 0], [0, -1]])),
+    spaces.MultiBinary(2),
+)
 UNUSABLE: tuple[dict[str, Any], ...] = (
     {"space": spaces.Text(4)},
     {"space": spaces.Graph(spaces.Box(0, 1, (2,)), None)},
@@ -883,8 +968,9 @@ def recipe_of(dice: Dice) -> Recipe:
     """Any environment: sound, or with one thing about it that nexus has to refuse."""
     wanted = dice.among("sound", "sound", "sound", "sound", "sound", "faulty", "faulty", "faulty", "faulty", "unusable")
     recipe = Recipe(
-        dice.among(*[simple] * 9, composite)(dice),
-        spaces.Discrete(dice.among(2, 3, 1, np.int64(3), np.int32(2), 9)),
+        dice.among(*[simple] * 7, composite)(dice),
+        dice.among(*(spaces.Discrete(n) for n in (2, 3, 1, np.int64(3), np.int32(2), 9)), *SEVERAL_ACTIONS),
+        flatten=True,
         length=dice.among(4, 1, 2, 7, 12),
         spread=dice.among(1, 3),
         end=dice.among("terminated", "truncated", "both", "either", "never", "time limit"),
@@ -900,20 +986,20 @@ def recipe_of(dice: Dice) -> Recipe:
         huge=dice.among(*[False] * 7, True),
         seeded=dice.among(True, True, True, False),
     )
-    in_parts = isinstance(recipe.space, spaces.Dict | spaces.Tuple)
     recipe = replace(
         recipe,
         spread=1 if recipe.end == "time limit" else recipe.spread,
-        masks="info" if in_parts and recipe.masks == "observation" else recipe.masks,
         given=recipe.given if recipe.given in forms_for(recipe.space) else "own",
         wrapper=recipe.wrapper if recipe.reward in PLAIN_REWARDS and recipe.info in PLAIN_INFOS else None,
         nature=recipe.nature if recipe.masks != "method" else None,
         beyond=recipe.beyond and has_room(recipe.space),
         huge=recipe.huge and is_boundless(recipe.space),
     )
-    if wanted == "faulty" and not in_parts:
+    if wanted == "faulty":
         return with_fault(recipe, dice)
-    return replace(recipe, masks=None, **dice.among(*UNUSABLE)) if wanted == "unusable" else recipe
+    if wanted == "unusable":
+        return replace(recipe, masks=None, flatten=False, **dice.among(*UNUSABLE))
+    return recipe
 
 
 def with_fault(recipe: Recipe, dice: Dice) -> Recipe:
@@ -950,7 +1036,7 @@ def is_boundless(space: spaces.Space[Any]) -> bool:
 def forms_for(space: spaces.Space[Any]) -> list[str]:
     """In which forms observations of a space can be handed out."""
     dtype = space.dtype
-    if isinstance(space, spaces.Dict | spaces.Tuple) or dtype is None:
+    if dtype is None:
         return ["own"]
     forms = [form for form in FORMS if form != "torch" or dtype in (np.float32, np.float64, np.int64, np.uint8)]
     return forms if dtype.kind != "b" else [form for form in forms if form != "wider"]

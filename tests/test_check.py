@@ -114,6 +114,17 @@ def raise_door(self: Any) -> Any:
     return rooms["door"]
 
 
+class Mute(Exception):
+    """An error that can't be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def raise_mute(self: Any) -> Any:
+    raise Mute
+
+
 def raise_in_numpy(self: Any) -> Any:
     return np.zeros(3).reshape(2, 2)
 
@@ -420,6 +431,14 @@ FAULTS = [
         "play",
         "fault",
         "step 7: raised KeyError: 'door' (tests/test_check.py:",
+        "correct the line",
+    ),
+    Fault(
+        "raises what can't be printed",
+        walk(pay=at_step(7, raise_mute, Walk.pay)),
+        "play",
+        "fault",
+        "step 7: raised Mute (tests/test_check.py:",
         "correct the line",
     ),
     Fault(
@@ -1021,6 +1040,18 @@ def test_python_takes_what_train_takes() -> None:
         nexus.check(Walk, gama=0.9)
     with pytest.raises(ConfigError, match="got an environment, Walk: needs an id, or a function"):
         nexus.check(Walk())  # type: ignore[arg-type]
+
+
+def test_a_finding_is_on_one_line_whatever_space_it_quotes() -> None:
+    matrix = spaces.MultiDiscrete(np.array([[2, 3], [4, 1]]))
+    walks: list[Any] = [
+        walk(observation_space=matrix, look=lambda self: np.array([[self.t % 2, 0], [0, 0]])),
+        walk(action_space=matrix),
+    ]
+    for make in walks:
+        texts = [finding.text for finding in nexus.check(make, seconds=1.0).findings]
+        assert any("MultiDiscrete([[2 3] [4 1]])" in text for text in texts)
+        assert not [text for text in texts if len(text.splitlines()) > 1]
 
 
 def test_a_thread_that_was_given_up_ends() -> None:

@@ -137,3 +137,30 @@ def test_what_is_no_older_state_stays_as_it_is(values: dict[str, Any], dtype: An
     found = narrowed(values, (2,), dtype)
     assert found.keys() == values.keys()
     assert all(found[name] is value for name, value in values.items())
+
+
+class Switches(gym.Env[Any, Any]):
+    """Zeros and ones that its space gives eight bytes each, now as then."""
+
+    observation_space = gym.spaces.Box(0, 1, (2,), np.int64)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.np_random.integers(2, size=2), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return self.np_random.integers(2, size=2), float(action), self.steps == 6, False, {}
+
+
+@pytest.mark.parametrize("store", ["raw", "compressed"])
+def test_frames_of_eight_bytes_go_on_where_the_space_has_them(store: str, tmp_path: Path) -> None:
+    settings = QUICK | {"frame_stack": 2, "replay_store": store, "num_envs": 2}
+    config = TrainConfig.from_mapping(settings)
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    nexus.train(Switches, config=config, run_dir=whole, listener=Silent())
+    interrupted(lambda: nexus.train(Switches, config=config, run_dir=run, listener=Silent(150, interrupt)))
+    nexus.resume(run, env=Switches, listener=Silent())
+    assert differences(whole, run, Switches) == []

@@ -312,7 +312,12 @@ def test_every_algorithm_takes_them(algorithm: str) -> None:
 # --- predict and select_action ---
 
 
-@pytest.mark.parametrize("space", [ROOM, Pair.observation_space, NUMBERS])
+WITHOUT_AXES: Any = spaces.Tuple(
+    [spaces.Box(-9, 9, (), np.float32), spaces.Box(0, 255, (), np.uint8), spaces.Box(-9, 9, (3,), np.float32)]
+)
+
+
+@pytest.mark.parametrize("space", [ROOM, Pair.observation_space, NUMBERS, WITHOUT_AXES])
 def test_an_observation_is_taken_as_the_environment_gives_it(space: Any) -> None:
     agent, observations = agent_for(space), samples(space, 40)
     expected = best(agent, rows(space, observations))

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from typing import Any, Literal, TypeAlias
 
+from nexus.core.errors import unbroken
+
 __all__ = ["Finding", "Report", "Verdict", "fault", "named", "note", "ok"]
 
 Verdict: TypeAlias = Literal["ok", "note", "fault"]
@@ -19,6 +21,9 @@ class Finding:
     cure: str = ""  # what to change; empty if all is well
     numbers: Mapping[str, Any] = field(default_factory=dict)  # the evidence, as plain values
     check: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", unbroken(self.text))  # it may quote a space, which may have several lines
 
     def __str__(self) -> str:
         cure = f"\n{'':<20}cure: {self.cure}" if self.cure else ""

@@ -15,7 +15,7 @@ from nexus.checking.report import Finding, fault
 from nexus.checking.sight import Sight
 from nexus.checking.watch import Left, Watch, origin, place_of
 from nexus.checking.witness import Witness
-from nexus.core.errors import ConfigError, EnvError, NexusError
+from nexus.core.errors import ConfigError, EnvError, NexusError, one_line
 from nexus.core.types import Array
 from nexus.envs.action_masks import mask_in
 from nexus.envs.answers import OLD_RESET, OLD_STEP, flag_in, number_in, reset_answer, step_answer
@@ -241,8 +241,8 @@ def told(error: EnvError, copy: Copy) -> Finding:
 
 def raised(error: BaseException) -> str:
     """Return kind and text of an error on one line."""
-    text = " ".join(str(error).split())
-    return f"raised {type(error).__name__}{f': {text}' if text else ''}"
+    kind, text = type(error).__name__, one_line(error)
+    return f"raised {kind}" if text == kind else f"raised {kind}: {text}"
 
 
 def part_at_fault(copy: Copy) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "nearest",
     "one_line",
     "result_of",
+    "unbroken",
     "warn",
 ]
 
@@ -35,7 +36,7 @@ class NexusError(Exception):
 
     def __str__(self) -> str:
         """Return one line, also of what was quoted in several, such as a space with a matrix of bounds."""
-        return " ".join(line.strip() for line in super().__str__().splitlines())
+        return unbroken(super().__str__())
 
 
 class ConfigError(NexusError, ValueError):
@@ -82,7 +83,12 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     return f"; did you mean {', '.join(by_lower[name] for name in close)}?" if close else ""
 
 
-def one_line(error: Exception) -> str:
+def unbroken(text: str) -> str:
+    """Return a text on one line, with its other spaces as they are."""
+    return " ".join(line.strip() for line in text.splitlines())
+
+
+def one_line(error: BaseException) -> str:
     """Return an error's text without line breaks, or its class name if it has no text."""
     try:
         text = str(error)

@@ -101,9 +101,9 @@ class Reading:
         if self.observed is not None and fits(numbers.shape, self.observed, many):
             batch = numbers.shape[: numbers.ndim - len(self.observed)]
             if self.sizes and numbers.dtype.kind in "iu":
-                numbers = self._one_hot(numbers.reshape(*batch, len(self.sizes)))
+                numbers = self._one_hot(numbers.reshape((*batch, len(self.sizes))))
             elif not self.sizes and (self.is_part or not fits(numbers.shape, self.shape, many)):
-                numbers = numbers.reshape(*batch, *self.shape)
+                numbers = numbers.reshape((*batch, *self.shape))
         if not fits(numbers.shape, self.shape, many):
             raise ConfigError(self._misfit(numbers.shape, many))
         return self._stored(numbers)

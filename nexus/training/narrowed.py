@@ -48,7 +48,8 @@ def narrowed_series(series: tuple[Series, ...], state: State, shape: tuple[int, 
     Raises:
         RunError: the checkpoint has frames of eight bytes a number, which lie packed in its chunks.
     """
-    if any(own.name == FRAMES for own in series) and is_wide("stream.states", state.get("stream.states"), shape):
+    were_wide = np.dtype(dtype) == NOW and is_wide("stream.states", state.get("stream.states"), shape)
+    if were_wide and any(own.name == FRAMES for own in series):
         raise RunError(
             "its frames have eight bytes a number, as older versions stored them, so it can't go on; it can still be "
             "loaded, evaluated and watched"
