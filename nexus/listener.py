@@ -1,10 +1,10 @@
 """What a run tells: its plan, a listener that watches it, and its result."""
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gymnasium.spaces import Space
 
@@ -19,7 +19,7 @@ from nexus.training.evaluation import Evaluation
 from nexus.training.logs import EpisodeTracker
 from nexus.training.replays import AnyReplay
 
-__all__ = ["Listener", "Listeners", "LiveRun", "Plan", "TrainResult"]
+__all__ = ["Listener", "Listeners", "LiveRun", "Observer", "Plan", "TrainResult", "observe"]
 
 
 class LiveRun:
@@ -71,6 +71,24 @@ class Plan:
     rules: AtariProtocol | None = None  # of an Atari game
     live: LiveRun | None = None  # the run itself; None of a plan that was made by hand
     space: Space[Any] | None = None  # of a state, likewise
+
+
+class Observer(Protocol):
+    """Does something after a vector step, or after those that reach a multiple of its period. A listener is one."""
+
+    @property
+    def every(self) -> Period | None:
+        """How often it is called; None for every vector step."""
+
+    def on_step(self, progress: loop.Progress, episodes: EpisodeTracker) -> None:
+        """Called after a vector step."""
+
+
+def observe(observers: Sequence[Observer], progress: loop.Progress, episodes: EpisodeTracker) -> None:
+    """Call each observer whose period ends with this step, in order."""
+    for observer in observers:
+        if observer.every is None or progress.due(observer.every):
+            observer.on_step(progress, episodes)
 
 
 class Listener:
@@ -133,9 +151,7 @@ class Listeners(Listener):
 
     def on_step(self, progress: loop.Progress, episodes: EpisodeTracker) -> None:
         """Tell those whose time has come."""
-        for listener in self.listeners:
-            if listener.every is None or progress.due(listener.every):
-                listener.on_step(progress, episodes)
+        observe(self.listeners, progress, episodes)
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
         """Tell all."""

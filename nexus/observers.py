@@ -1,12 +1,11 @@
 """What a run does after each vector step: it logs, calls its listeners, evaluates and saves, in this order.
 
-Each is an observer of the loop's `Progress`. `Run.observers` lists them.
+Each is an `Observer` of the loop's `Progress`. `Run.observers` lists them.
 """
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from nexus.core.errors import Terminated
 from nexus.core.period import Period
@@ -23,25 +22,7 @@ from nexus.training.logs import EpisodeTracker, Rate, RunLog, scalars
 from nexus.training.loop import Progress
 from nexus.training.signals import StopRequest
 
-__all__ = ["EpisodeLog", "Evaluations", "ListenerCall", "Observer", "PeriodicCheckpoint", "ScalarLog", "observe"]
-
-
-class Observer(Protocol):
-    """Does something after a vector step, or after those that reach a multiple of its period. A listener is one."""
-
-    @property
-    def every(self) -> Period | None:
-        """How often it is called; None for every vector step."""
-
-    def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        """Called after a vector step."""
-
-
-def observe(observers: Sequence[Observer], progress: Progress, episodes: EpisodeTracker) -> None:
-    """Call each observer whose period ends with this step, in order."""
-    for observer in observers:
-        if observer.every is None or progress.due(observer.every):
-            observer.on_step(progress, episodes)
+__all__ = ["EpisodeLog", "Evaluations", "ListenerCall", "PeriodicCheckpoint", "ScalarLog"]
 
 
 @dataclass(frozen=True)

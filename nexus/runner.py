@@ -11,16 +11,14 @@ from nexus.core.errors import ConfigError, DivergenceError, EnvError, NexusError
 from nexus.core.state import State, below, part
 from nexus.envs.atari import canonical
 from nexus.envs.factory import EnvSource
-from nexus.listener import Listener, LiveRun, Plan, TrainResult
+from nexus.listener import Listener, LiveRun, Observer, Plan, TrainResult, observe
 from nexus.models.rl.dqn import DQNAgent
 from nexus.observers import (
     EpisodeLog,
     Evaluations,
     ListenerCall,
-    Observer,
     PeriodicCheckpoint,
     ScalarLog,
-    observe,
 )
 from nexus.parts import Parts, agent_for, agent_from
 from nexus.run_files import RunFiles, version_changes

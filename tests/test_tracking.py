@@ -4,14 +4,15 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import nexus
 from nexus.core.errors import ConfigError, NexusError
+from nexus.core.names import TrackerName
 from nexus.listener import Listeners, Plan
-from nexus.tracking import Tracker, tracker
+from nexus.tracking import TRACKERS, Tracker, tracker
 from nexus.training.config import TrainConfig
 from tests.chaos import SETTINGS, Silent, interrupt, interrupted, match_reward
 
@@ -155,6 +156,10 @@ def test_a_tracker_that_fails_says_so_once_and_the_run_goes_on(tmp_path: Path) -
     assert result.counters.steps == 300
     assert notes.calls[0] == ("start", None)
     assert max(step for step in notes.calls[1:]) < 140
+
+
+def test_the_command_line_offers_every_tracker() -> None:
+    assert get_args(TrackerName) == tuple(TRACKERS)
 
 
 def test_a_name_that_is_not_there_and_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

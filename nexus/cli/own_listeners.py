@@ -1,9 +1,9 @@
 """Listeners that a command line names: a tracker, and a class of the user's own."""
 
 from nexus.cli.progress import Both, TrainView
-from nexus.cli.train import TrackerName
 from nexus.core.errors import ConfigError, one_line
 from nexus.core.importable import FORM, imported
+from nexus.core.names import TrackerName
 from nexus.listener import Listener, Listeners
 
 __all__ = ["with_own"]

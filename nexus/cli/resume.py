@@ -7,7 +7,7 @@ import tyro
 
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
-from nexus.cli.train import TrackerName
+from nexus.core.names import TrackerName
 
 __all__ = ["run"]
 

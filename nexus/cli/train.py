@@ -5,19 +5,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from nexus.cli.here import look_here, wrappers_in
 from nexus.cli.parsing import HELP, asks_for_help, parse
 from nexus.cli.setting_flags import FLAG_ALIASES, SettingFlags, given_settings
 from nexus.core.errors import ConfigError, NexusError, RunError
+from nexus.core.names import TrackerName
 from nexus.training.config import TrainConfig
 from nexus.training.run_folder import RUN_FILE
 
 __all__ = ["TrainCommand", "read_as", "run"]
-
-
-TrackerName: TypeAlias = Literal["wandb", "mlflow", "trackio"]
 
 
 @dataclass(frozen=True)
@@ -114,17 +112,17 @@ def resolved(command: Command, words: list[str]) -> tuple[Command, tuple[str, ..
     """Return a command that was parsed from words with its environment and all settings, and what is to be noted."""
     from nexus.resolver import resolve
 
+    # What was parsed as a config is a mapping still, see `SettingFlags`.
+    own = given_settings(cast(Mapping[str, Any], command.config), words)
     env, file = command.env, None
     if command.config_file is not None:
         file_env, file = read_config(command.config_file)
         if not env and file_env is not None:
             require_own_module(file_env, command.config_file)
-        if "wrappers" not in given_settings(cast(Mapping[str, Any], command.config), words):
+        if "wrappers" not in own:
             for name in wrappers_in({"config": file}):
                 require_own_module(name, command.config_file, "wrappers")
         env = env or file_env or ""
-    # What was parsed as a config is a mapping still, see `SettingFlags`.
-    own = given_settings(cast(Mapping[str, Any], command.config), words)
     found = resolve(env, own, command.preset, file)
     return replace(command, env=env, preset=found.preset, config=found.config), found.notes
 

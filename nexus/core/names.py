@@ -1,11 +1,14 @@
 """Names as people write them: of algorithms, such as `DDQN`, `double_dqn` and `C-51`, and of settings, such as `lr`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from nexus.core.errors import ConfigError
 
-__all__ = ["ALIASES", "algorithm_name", "current_names"]
+__all__ = ["ALIASES", "TrackerName", "algorithm_name", "current_names"]
+
+TrackerName: TypeAlias = Literal["wandb", "mlflow", "trackio"]
+"""Here, so that the help of the command line does not import a run."""
 
 # Names of a setting in other libraries, and its earlier names here -> its present name. They work as flags (with
 # dashes), in config files, in run.json and as keyword arguments.

@@ -476,8 +476,13 @@ def bounds_of(observations: spaces.Space[Any], name: str) -> tuple[list[float], 
         raise ConfigError(f"scale_observations: {name} has observations {observations}, which need no scaling")
     bounds = bounds_where_given(observations)
     if bounds is None:
-        raise ConfigError(f"scale_observations: the observations of {name} have no bounds to scale by: leave it out")
+        raise without_bounds(name)
     return bounds
+
+
+def without_bounds(name: str) -> ConfigError:
+    """Return the error of observations that are to be scaled by bounds that they lack."""
+    return ConfigError(f"scale_observations: the observations of {name} have no bounds to scale by: leave it out")
 
 
 def bounds_where_given(observations: spaces.Box) -> tuple[list[float], list[float]] | None:
@@ -531,7 +536,7 @@ def seen_parts(packed: Packed, name: str, scale_observations: bool) -> list[dict
         entries |= {**scale, **said_in(space)}
         said.append({name: value for name, value in entries.items() if value is not None})
     if scale_observations and not any("state_bounds" in entries for entries in said):
-        raise ConfigError(f"scale_observations: the observations of {name} have no bounds to scale by: leave it out")
+        raise without_bounds(name)
     return said
 
 
