@@ -22,7 +22,7 @@ from benchmarks.record import commit, machine, median
 RUNS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"total_steps": 30_000},
     "LunarLander-v3": {"total_steps": 20_000},
-    "ALE/Pong-v5": {"preset": "fast", "total_steps": 12_000, "learning_starts": 2_000, "replay_capacity": 20_000},
+    "ALE/Pong-v5": {"preset": "fast", "total_steps": 20_000},
 }
 UPDATES = 200
 HERE = Path(__file__).resolve().parent.parent
@@ -73,7 +73,10 @@ def ask(process: subprocess.Popen[str], kind: str, name: str) -> float:
     assert process.stdin is not None
     assert process.stdout is not None
     print(json.dumps([kind, name]), file=process.stdin, flush=True)
-    return float(process.stdout.readline())
+    answer = process.stdout.readline()
+    if not answer:
+        sys.exit(f"{kind} {name} failed; its error is above")
+    return float(answer)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ from nexus.envs.factory import EnvSource, EnvSpec, composition, describe_spaces,
 from nexus.envs.settings import LEAST_FRAME, MOST_FRAME
 from nexus.envs.statistics import Running, Statistics, merged, require_statistics
 from nexus.envs.stream import LONGEST, STATISTICS_BEGUN, STATISTICS_NOW
+from nexus.lineage import Origin, kept_names
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.layers import in_mode
 from nexus.models.rl.dqn import DQNAgent
@@ -41,12 +42,13 @@ from nexus.training.config import TrainConfig, kwargs_for
 from nexus.training.edited import read_run_or_copy, read_unedited_run
 from nexus.training.evaluation import Evaluation, long_evaluation, said_of_gathering
 from nexus.training.evaluation import evaluate as play
-from nexus.training.files import inside
+from nexus.training.files import inside, read_json
 from nexus.training.loop import Counters
 from nexus.training.presets import RETURNS
 from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import (
     AGENT_FILE,
+    EVALUATION_FILE,
     RUN_FILE,
     fill_networks,
     fill_with_statistics,
@@ -68,6 +70,7 @@ __all__ = [
     "train",
 ]
 
+OF_EVALUATION = frozenset(one.name for one in fields(Evaluation))
 SEEN = "seen"  # attribute of an agent that holds it
 END_STATES, MOST_AT_END = 512, 0.05  # states to check, and the largest probability allowed on one end
 MOST_FRAMES = 1_000  # limit of a stack or a skip read from a run's file
@@ -90,11 +93,14 @@ def make_config(env: EnvSource, preset: str | None = None, **settings: Any) -> T
 
 
 def train(
-    env: EnvSource,
+    env: EnvSource | None = None,
     *,
     preset: str | None = None,
     config: TrainConfig | None = None,
     run_dir: str | os.PathLike[str] | None = None,
+    from_run: str | os.PathLike[str] | TrainResult | None = None,
+    from_checkpoint: str | int | None = None,
+    keep: str | Sequence[str] = (),
     listener: Listener | None = None,
     verbose: bool | None = None,
     **settings: Any,
@@ -102,10 +108,14 @@ def train(
     """Train an agent and save its run.
 
     Args:
-        env: a Gymnasium id, a `module:Id`, or a function that makes an environment.
-        preset: named settings; None for those tuned for `env`, if any.
+        env: a Gymnasium id, a `module:Id`, or a function that makes an environment; with `from_run`, None for its own.
+        preset: named settings; None for those tuned for `env`, if any, or for those of `from_run`.
         config: all settings at once, instead of `preset` and `settings`.
         run_dir: a new or empty folder for the run, instead of one below `runs/`.
+        from_run: another run, by its folder or its result, to start with the weights of. Its settings are taken
+            over, except those that are given. Its states and actions must have the same shapes.
+        from_checkpoint: which of its weights, as `checkpoint` of `load_agent`.
+        keep: what else to take over from it: any of "replay", "optimizer", and "epsilon", to explore as it did last.
         listener: called at the start, at each step and at each evaluation.
         verbose: whether to show the run on the console; None shows it in a terminal and in a notebook, unless there is
             a listener.
@@ -121,11 +131,28 @@ def train(
     """
     from nexus.cli.progress import watching  # imports rich, which loading an agent does not need
 
-    resolved = whole_or_resolved(env, preset, config, settings)
     run_dir = None if run_dir is None else folder_of(run_dir, "run_dir")
-    config = resolved.config
     with watching(listener, verbose) as (told, finish):
-        with Run(env, resolved.preset, config, run_dir, told) as run, process_for(run.parts.agent, config.threads):
+        start = None
+        if from_run is not None:
+            start = inherited(folder_of(from_run, "from_run"), env, keep, told.on_notice)
+            env = start.env
+        elif keep or from_checkpoint is not None:
+            raise ConfigError(f"{'keep' if keep else 'from_checkpoint'}: needs from_run, the run to start from")
+        if env is None:
+            raise ConfigError("name an environment: a Gymnasium id, a module:Id or a function that makes one")
+        if start is None:
+            resolved, origin = whole_or_resolved(env, preset, config, settings), None
+        else:
+            own = settings if config is not None else {**start.explored, **settings}
+            resolved = whole_or_resolved(env, preset, config, own, None if preset else start.settings)
+            origin = origin_of(start, from_checkpoint, told)
+        config = resolved.config
+        lineage, fill = (None, None) if origin is None else (origin.lineage, origin.hand_over)
+        with (
+            Run(env, resolved.preset, config, run_dir, told, lineage=lineage, fill=fill) as run,
+            process_for(run.parts.agent, config.threads),
+        ):
             remember(run.parts.agent, Seen(run.parts.spec, config.eval_max_steps))
             for text in [*resolved.notes, *notices(run.plan)]:
                 told.on_notice(text)
@@ -136,6 +163,87 @@ def train(
                     told.on_notice(text)
         finish(result)
     return unless_interrupted(result)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The run that another one starts from, before its weights are read."""
+
+    run: Path
+    about: Mapping[str, Any]
+    config: TrainConfig
+    keep: tuple[str, ...]
+    env: EnvSource  # of the new run
+    settings: Mapping[str, Any]  # for the new run, unless a preset replaces them
+    explored: Mapping[str, Any]  # settings of the exploration at its end, if they are kept
+
+
+def inherited(
+    run: Path, env: EnvSource | None, keep: str | Sequence[str], notice: Callable[[str], object] = lambda text: None
+) -> Start:
+    """Return what a new run takes over from another one.
+
+    Args:
+        run: the folder of the other one.
+        env: the environment of the new one; None for the same.
+        keep: as in `train`.
+        notice: called with what is odd about the folder.
+
+    Raises:
+        RunError: the folder is not a run, or can't be read.
+        ConfigError: `keep` has something else than it can have.
+    """
+    kept = kept_names(keep)
+    about = read_run_or_copy(run, notice)
+    config = config_of(about, run)
+    seen, settings = seen_in(run, about).spec, config.to_mapping()
+    if env is None and isinstance(seen.source, Lost):
+        seen.source()
+    source = seen.source if env is None else canonical(env)
+    if name_of(source) != name_of(seen.source):
+        settings["env_kwargs"] = {}  # they are arguments of the other environment
+    explored: dict[str, Any] = {}
+    match about.get("progress"):
+        case {"steps": int(steps), "episodes": int(episodes)} if steps >= 0 and episodes >= 0 and "epsilon" in kept:
+            explored["epsilon"] = config.epsilon_at(steps, episodes)
+            explored["temperature"] = config.temperature_at(steps, episodes)
+    return Start(run, about, config, kept, source, settings, explored)
+
+
+def origin_of(start: Start, checkpoint: str | int | None, listener: Listener) -> Origin:
+    """Return the run that another one starts from, with its weights.
+
+    Raises:
+        RunError: it has no such checkpoint, or its files are damaged.
+        ConfigError: the checkpoint has only weights, and more is to be kept.
+    """
+    run, about = start.run, start.about
+    needed = [name for name in start.keep if name != "epsilon"]
+    if needed and checkpoint == "best":
+        raise ConfigError(
+            f"keep = {', '.join(needed)}: the best checkpoint has only weights; name another one, or none"
+        )
+    if needed and checkpoint is None:
+        checkpoint = "latest"
+    agent = agent_of(about, run, checkpoint, "cpu", listener)
+    mark, best = None, BestWeights(run, about)
+    scored = next(iter(best.present()), None) if checkpoint == "best" else None
+    if checkpoint is None and has_final_weights(about, run):
+        steps, mark = int(about["progress"]["steps"]), mark_of_weights(about)
+    else:
+        steps = steps_of(run, "latest" if checkpoint is None else checkpoint) if scored is None else scored.steps
+    evaluation = best.evaluation(steps) if scored is not None else evaluation_at(run, steps)
+    source = read_checkpoint(run, steps) if needed else None
+    return Origin(run, about, start.config, agent, statistics_of(agent), steps, mark, evaluation, source, start.keep)
+
+
+def evaluation_at(run: Path, steps: int) -> Evaluation | None:
+    """Return the final evaluation of a run if it is of the weights of this step."""
+    with suppress(RunError):
+        said = read_json(inside(run, EVALUATION_FILE))
+        if said.get("steps") == steps:
+            return Evaluation.from_mapping({name: said[name] for name in said.keys() & OF_EVALUATION})
+    return None
 
 
 def folder_of(run: Any, name: str = "run") -> Path:
@@ -263,7 +371,8 @@ def resumed(
     if further and target is not None and about.get("status") == "finished":
         config = replace(config, target_return=None)
         listener.on_notice(f"it trains to step {config.total_steps}, even if it reaches its target of {target:g}")
-    with Run(source, about.get("preset"), config, run, listener, True, agent_from(settings)) as again:
+    lineage = about.get("from")
+    with Run(source, about.get("preset"), config, run, listener, True, agent_from(settings), lineage) as again:
         if again.parts.agent.device.type != "cpu":
             listener.on_notice(f"on {again.parts.agent.device} the last bits may differ from an uninterrupted run's")
         again.course.reached_target = again.course.reached_target and not further  # it was asked to go further

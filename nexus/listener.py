@@ -71,6 +71,7 @@ class Plan:
     rules: AtariProtocol | None = None  # of an Atari game
     live: LiveRun | None = None  # the run itself; None of a plan that was made by hand
     space: Space[Any] | None = None  # of a state, likewise
+    lineage: Mapping[str, Any] | None = None  # the run whose weights it started with, as in `run.json`
 
 
 class Observer(Protocol):

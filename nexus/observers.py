@@ -4,8 +4,9 @@ Each is an `Observer` of the loop's `Progress`. `Run.observers` lists them.
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nexus.core.errors import Terminated
 from nexus.core.period import Period
@@ -131,12 +132,25 @@ class Evaluations:
             target = self.parts.config.target_return
             course.reached_target = target is not None and course.evaluation.mean >= target
 
-    def play(self, steps: int, seed_offset: int = 0) -> Evaluation | None:
+    def play_first(self, lineage: Mapping[str, Any]) -> None:
+        """Evaluate the weights of another run before they learn, if evaluations are wanted.
+
+        The episodes are those of their evaluation there: in the same environment the score is the same.
+        """
+        if self.every is None or self.parts.config.eval_episodes == 0:
+            return
+        match lineage:
+            case {"evaluation_seed": int(seed)} if seed >= 0:
+                self.play(0, seed)
+            case _:
+                self.play(0)
+
+    def play(self, steps: int, seed: int | None = None) -> Evaluation | None:
         """Play greedy episodes on seeds that training never sees, log the result and keep the weights if they are best.
 
         Args:
             steps: the step that it is reported at.
-            seed_offset: another one, for other episodes.
+            seed: of the episodes; None for those of the evaluations during the training.
 
         Returns:
             None if a signal came before it had ended.
@@ -149,7 +163,7 @@ class Evaluations:
                 self.parts.agent,
                 self.parts.spec,
                 config.eval_episodes,
-                seed=seed_of(config.seed, "evaluation") + seed_offset,
+                seed=seed_of(config.seed, "evaluation") if seed is None else seed,
                 max_episode_steps=config.eval_max_steps,
                 num_envs=config.eval_copies,
                 # An environment that may hang or die was given processes to train in; it gets them here, too.

@@ -59,14 +59,20 @@ def resolve(
     return Resolved(preset, TrainConfig.from_mapping({**values, **own}), tuple(notes))
 
 
-def whole_or_resolved(env: EnvSource, preset: str | None, config: Any, settings: Mapping[str, Any]) -> Resolved:
+def whole_or_resolved(
+    env: EnvSource,
+    preset: str | None,
+    config: Any,
+    settings: Mapping[str, Any],
+    file: Mapping[str, Any] | None = None,
+) -> Resolved:
     """Return a config as it is if one is given, else what `resolve` makes of the settings.
 
     Raises:
         ConfigError: as `resolve` does; `config` is no config, or comes with settings, which would be ignored.
     """
     if config is None:
-        return resolve(env, settings, preset)
+        return resolve(env, settings, preset, file)
     if not isinstance(config, TrainConfig):
         kind = type(config).__name__
         raise ConfigError(f"config is a {kind}: needs a TrainConfig; pass single settings as keywords, as in gamma=0.9")

@@ -40,10 +40,14 @@ class RunFiles:
         folder: the run's folder.
         parts: the run's parts.
         preset: the name of the preset of its settings.
+        lineage: where its weights started, as `Origin.lineage` says; None for fresh ones.
     """
 
-    def __init__(self, folder: Path, parts: Parts, preset: str | None) -> None:
+    def __init__(
+        self, folder: Path, parts: Parts, preset: str | None, lineage: Mapping[str, Any] | None = None
+    ) -> None:
         self.folder = folder
+        self.lineage = lineage
         self.parts = parts
         self.preset = preset
         self.checkpoints = Checkpoints(folder, parts.config.keep_checkpoints)
@@ -60,12 +64,16 @@ class RunFiles:
             "preset": self.preset,
             "config": parts.config.to_mapping(),
             "agent": {name: value for name, value in parts.agent.config.items() if name not in SETTINGS},
+            **({} if self.lineage is None else {"from": self.lineage}),
         }
 
     def has_checkpoint(self) -> bool:
-        """True if there is a checkpoint of exactly this step, or nothing to save yet."""
+        """True if there is a checkpoint of exactly this step, or nothing to save yet.
+
+        The weights that a run starts with are worth saving: the run that they are from can be deleted.
+        """
         steps = self.parts.counters.steps
-        return steps == 0 or steps in self.checkpoints.kept
+        return steps in self.checkpoints.kept or (steps == 0 and self.lineage is None)
 
     def write_checkpoint(self, state: State, logs: LogMarks, periodic: bool) -> None:
         """Write everything the run needs to continue from here; never a diverged agent.

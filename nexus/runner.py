@@ -2,12 +2,14 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from nexus.core.errors import ConfigError, DivergenceError, EnvError, NexusError, RunError, Terminated
+from nexus.core.seeding import seed_of
 from nexus.core.state import State, below, part
 from nexus.envs.atari import canonical
 from nexus.envs.factory import EnvSource
@@ -36,6 +38,7 @@ from nexus.training.signals import StopRequest, stop_requests
 
 __all__ = ["MOST_ROLLBACKS", "Run", "agent_for", "agent_from", "replay_for"]
 
+FINAL = 10_000  # offset of the seed of a final evaluation, whose episodes differ from those before
 TO_TRY = "a smaller --learning-rate, --reward-clip 1, a smaller --max-grad-norm"
 
 
@@ -50,6 +53,8 @@ class Run:
         listener: who watches.
         begun: whether the folder holds the run already, and it goes on from its newest checkpoint.
         agent: who learns; None makes one for the config.
+        lineage: where its weights started, for `run.json`; None for fresh ones.
+        fill: fills the parts of a new run that starts from another one.
     """
 
     def __init__(
@@ -61,6 +66,8 @@ class Run:
         listener: Listener,
         begun: bool = False,
         agent: DQNAgent | None = None,
+        lineage: Mapping[str, Any] | None = None,
+        fill: Callable[[Parts], None] | None = None,
     ) -> None:
         self.listener = listener
         self.course = Course()
@@ -69,12 +76,14 @@ class Run:
         with ExitStack() as stack:
             self.parts = Parts(canonical(env), config, stack, agent)
             self.config = self.parts.config
+            if fill is not None:
+                fill(self.parts)  # before there is a folder: what doesn't fit leaves none behind
             name = self.parts.name
             folder = Path(run_dir) if begun and run_dir is not None else new_run_folder(name, config.seed, run_dir)
             # After the environment: processes that it started must not hold the lock, should this one be killed.
             stack.enter_context(locked(folder))
             self.parts.watch(folder)
-            self.files = RunFiles(folder, self.parts, preset)
+            self.files = RunFiles(folder, self.parts, preset, lineage)
             self.live = LiveRun(self.parts.agent, self.parts.replay, self.parts.counters, listener.on_notice)
             if begun:
                 require_no_links_out(folder)
@@ -83,7 +92,7 @@ class Run:
                 require_empty(folder)  # again: another process may have been quicker
             about = name, preset, self.config, self.parts.agent, self.parts.replay_bytes, folder
             come = self.parts.counters.steps, self.course.seconds
-            self.plan = Plan(*about, *come, self.parts.spec.rules, self.live, self.parts.stream.space)
+            self.plan = Plan(*about, *come, self.parts.spec.rules, self.live, self.parts.stream.space, lineage)
             self.stack = stack.pop_all()
 
     def __enter__(self) -> "Run":
@@ -157,7 +166,7 @@ class Run:
         if known or self.config.eval_episodes == 0:
             return self.course.evaluation
         # On other episodes: a run that stopped for its score is not to be reported by that score.
-        evaluation = evaluations.play(self.parts.counters.steps, seed_offset=10_000)
+        evaluation = evaluations.play(self.parts.counters.steps, seed_of(self.config.seed, "evaluation") + FINAL)
         self.files.best.keep_for(self.files.checkpoints.kept)
         return evaluation
 
@@ -179,6 +188,10 @@ class Run:
     def follow(self, log: RunLog, evaluations: Evaluations) -> None:
         """Iterate the loop to its end, until an evaluation reaches the target return, or until it is to stop."""
         course, episodes = self.course, self.parts.episodes
+        if self.files.lineage is not None and self.parts.counters.steps == 0:
+            self.course.checkpoint_due = True  # an uninterrupted run has this one too
+            self.checkpoint(log)
+            evaluations.play_first(self.files.lineage)
         evaluations.play_due()
         if course.reached_target:
             return

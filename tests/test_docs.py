@@ -104,6 +104,11 @@ BEFORE: Mapping[tuple[str, int], str] = {
         "reward, done = 1.0, False\n"
         "replay_buffer = nexus.ReplayBuffer(100)"
     ),
+    ("runs.md", 0): (
+        "import nexus\n"
+        "settings = {'total_steps': 300, 'learning_starts': 64, 'eval_episodes': 2, 'target_return': None}\n"
+        "run = nexus.train('CartPole-v1', **settings).run_dir"
+    ),
     ("your_environment.md", 1): MY_ENVS,
     ("your_environment.md", 2): MY_ENVS,
     ("prioritized_replay.md", 0): "import torch\nstep, total_steps, priorities = 5, 10, torch.ones(32)",

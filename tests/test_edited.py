@@ -13,6 +13,7 @@ import torch
 import nexus
 from nexus.cli.main import main
 from nexus.core.errors import RunError
+from nexus.core.installation import nexus_command
 from nexus.listener import Listener
 from nexus.training import curves
 from nexus.training.config import TrainConfig
@@ -141,8 +142,10 @@ def test_to_go_on_is_refused_with_what_was_changed_and_how_to_train_with_it(
     said = str(refused.value)
     assert said.startswith(f"{copy / 'run.json'} was changed by hand: ")
     assert says in said
-    assert "A run continues with its original settings: undo that, or train again: " in said
-    assert f"train --config {copy}" in said
+    again = f"train again: {nexus_command('train', '--config', copy)}"
+    if "agent." not in says:
+        again = f"start another run with its weights: {nexus_command('train', '--from', copy)}"
+    assert f"A run continues with its original settings: undo that, or {again}" in said
     assert flags in said
     assert len(said.splitlines()) == 1
     assert len(said) < 900

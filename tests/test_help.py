@@ -92,6 +92,7 @@ def test_other_names_stand_beside_their_flag(verb: str, capsys: pytest.CaptureFi
     assert also == {
         "--env": ["--env-id"],
         "--config-file": ["--config"],
+        "--from-run": ["--from"],
         "--algorithm": ["--algo"],
         "--total-steps": ["-n", "--n-timesteps", "--total-timesteps"],
         "--gradient-steps": ["--updates-each"],

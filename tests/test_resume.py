@@ -24,6 +24,7 @@ from nexus import observers, run_files
 from nexus.api import TrainResult, resume, train
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError, RunError
+from nexus.core.seeding import seed_of
 from nexus.core.state import Series, State
 from nexus.envs import stream
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
@@ -141,15 +142,15 @@ def test_a_run_that_stopped_for_its_score_is_reported_by_the_same_evaluation(
     assert whole(tmp_path / "whole", **settings).counters.steps == 120
     play, calls = Evaluations.play, []
 
-    def stop(evaluations: Evaluations, steps: int, seed_offset: int = 0) -> Any:
-        calls.append(seed_offset)
-        if seed_offset:
+    def stop(evaluations: Evaluations, steps: int, seed: int | None = None) -> Any:
+        calls.append(seed)
+        if seed is not None:
             raise KeyboardInterrupt
-        return play(evaluations, steps, seed_offset)
+        return play(evaluations, steps, seed)
 
     monkeypatch.setattr(Evaluations, "play", stop)
     interrupted(lambda: whole(tmp_path / "broken", **settings))
-    assert calls == [0, 10_000]
+    assert calls == [None, seed_of(0, "evaluation") + 10_000]
     monkeypatch.undo()
     assert go_on(tmp_path / "broken").counters.steps == 120
     assert differences(tmp_path / "whole", tmp_path / "broken") == []

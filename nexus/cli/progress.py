@@ -19,6 +19,7 @@ from nexus.cli.streams import printable
 from nexus.core.figures import figures
 from nexus.core.installation import nexus_command, tensorboard_command
 from nexus.core.state import State
+from nexus.lineage import lineage_text
 from nexus.listener import Listener, Listeners, Plan, TrainResult
 from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.training.config import TrainConfig
@@ -77,7 +78,7 @@ class TrainView(Listener):
         self.console.print(plan_table(plan))
         if plan.first_step:
             self.console.print(f"Continuing from step {plan.first_step:,}, {plan.seconds:.1f} s into the run.")
-        if plan.preset is None:
+        if plan.preset is None and plan.lineage is None:
             self.console.print(f"No settings were tuned for {plan.env}: these are general defaults.", markup=False)
         self.started = True
         self.say_notices()
@@ -301,11 +302,13 @@ def plan_table(plan: Plan) -> Table:
     config, network = plan.config, plan.agent.q_network
     linear = [layer.out_features for layer in network.torso.modules() if isinstance(layer, nn.Linear)]
     torsos = [torso for torso in plan.agent.states.torsos(config) if torso != "mlp"]
+    start = lineage_text(plan.lineage)
     layers = [plan.agent.states, *torsos, *linear, plan.agent.action_dim]
     rows = {
         "environment": f"{environment(plan.env, config)}, {plan.agent.action_dim} actions",
         "algorithm": algorithm_line(plan.config),
-        "settings": f"preset {plan.preset}" if plan.preset else "general",
+        **({} if start is None else {"starts with": start}),
+        "settings": f"preset {plan.preset}" if plan.preset else "general" if start is None else "of that run",
         "training": f"{config.total_steps:,} steps (decisions, all environments together)",
         "network": f"{'-'.join(map(str, layers))}, {network.num_parameters:,} parameters"
         + (", states scaled by their bounds" if config.scale_observations else "")

@@ -27,6 +27,7 @@ FLAG_ALIASES = {
     "-n": "--total-steps",
     "--config": "--config-file",
     "--env-id": "--env",
+    "--from": "--from-run",
     **{flag_of(alias): flag_of(name) for alias, name in ALIASES.items()},
 }
 """Short flags, and the names that flags have elsewhere."""

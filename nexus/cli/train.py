@@ -33,6 +33,12 @@ class TrainCommand:
     """Settings from a JSON file, for example a run's run.json. Also: --config."""
     run_dir: str | None = None
     """A new or empty folder for the run; none makes one below runs/."""
+    from_run: str | None = None
+    """Start with the weights of another run, and with its settings unless you give others. Also: --from."""
+    from_checkpoint: str | None = None
+    """Which of its weights: best, latest or the step of a checkpoint; none for the last ones."""
+    keep: str = ""
+    """What else to take over from it, with commas between: replay, optimizer, epsilon."""
     config: SettingFlags = field(default_factory=TrainConfig)
 
 
@@ -62,7 +68,14 @@ def run(arguments: list[str]) -> int:
         listener = with_own(view, command.track, command.listener)
         try:
             result = train(
-                command.env, preset=command.preset, config=command.config, run_dir=command.run_dir, listener=listener
+                command.env,
+                preset=command.preset,
+                config=command.config,
+                run_dir=command.run_dir,
+                from_run=command.from_run,
+                from_checkpoint=command.from_checkpoint,
+                keep=command.keep,
+                listener=listener,
             )
         except KeyboardInterrupt as stop:
             result = result_of(stop)
@@ -115,6 +128,8 @@ def resolved(command: Command, words: list[str]) -> tuple[Command, tuple[str, ..
     # What was parsed as a config is a mapping still, see `SettingFlags`.
     own = given_settings(cast(Mapping[str, Any], command.config), words)
     env, file = command.env, None
+    if command.from_run is not None:
+        env, own, file = started(command, own)
     if command.config_file is not None:
         file_env, file = read_config(command.config_file)
         if not env and file_env is not None:
@@ -125,6 +140,25 @@ def resolved(command: Command, words: list[str]) -> tuple[Command, tuple[str, ..
         env = env or file_env or ""
     found = resolve(env, own, command.preset, file)
     return replace(command, env=env, preset=found.preset, config=found.config), found.notes
+
+
+def started(command: TrainCommand, own: dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, Any] | None]:
+    """Return the environment, the user's settings and those of the run that a command starts from.
+
+    Raises:
+        ConfigError: its environment was a function, or a config file is given as well.
+    """
+    from nexus.api import inherited
+
+    assert command.from_run is not None
+    if command.config_file is not None:
+        raise ConfigError("--from and --config both bring all settings: give one of them")
+    folder = Path(command.from_run)
+    look_here(command.env or None, command.from_run, None)
+    start = inherited(folder, command.env or None, command.keep)
+    if not isinstance(start.env, str):
+        raise ConfigError(f"{folder} was trained on a function: name an environment, as in: nexus train CartPole-v1")
+    return start.env, {**start.explored, **own}, None if command.preset else start.settings
 
 
 def expand(word: str) -> str:

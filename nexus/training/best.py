@@ -103,6 +103,14 @@ class BestWeights:
         _, mark = self._about(steps)
         return read_tensors(inside(self.run, f"{BEST}/{steps}.safetensors"), limit, mark)
 
+    def evaluation(self, steps: int) -> Evaluation:
+        """Return the evaluation in which the weights of a step scored.
+
+        Raises:
+            RunError: its file is missing or damaged.
+        """
+        return self._about(steps)[0]
+
     def check(self, steps: int) -> None:
         """Raise `RunError` unless both files of a step are undamaged."""
         _, mark = self._about(steps)

@@ -31,7 +31,7 @@ __all__ = ["Checkpoints", "best_of"]
 
 CHUNK_BYTES = 256 << 20  # limit of a chunk, which is written and read whole
 CHUNK_NAME = re.compile(rf"(({'|'.join(SERIES)})-)?\d{{12}}-\d{{12}}\.safetensors", re.ASCII)
-STEPS_NAME = re.compile(r"[1-9]\d{0,15}", re.ASCII)
+STEPS_NAME = re.compile(r"0|[1-9]\d{0,15}", re.ASCII)  # 0 if a run starts with the weights of another one
 
 
 class Checkpoints:

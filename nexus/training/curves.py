@@ -187,6 +187,9 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
         env += f", in {', '.join(map(str, wrappers))}"
     if not (about.get("env_is_id", True) or same_env):
         settings["run"] = str(folder)
+    match about.get("from"):
+        case {"env": start, "keep": keep}:  # its curve is not that of fresh weights
+            settings["from"] = f"{start}, {keep}"
     episodes, scores = read_episodes(folder), read_scores(folder, settings.get("eval_episodes"))
     end, final = end_of(about), read_evaluation(folder, about)
     finished = about.get("status") == "finished" and final is not None

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from nexus.core.checked import show
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.installation import nexus_command
 from nexus.core.names import current_names
+from nexus.core.settings import NetworkSettings
 from nexus.training.checkpoint import Checkpoint, read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.config import TrainConfig
@@ -20,6 +22,7 @@ __all__ = ["named_now", "read_run_or_copy", "read_unedited_run"]
 
 COPIED_SINCE = 3  # the first format whose checkpoints contain the settings
 NAMED = 3  # changes that are listed
+OF_NETWORK = {"algorithm", "noisy", "atoms", "quantiles", *(field.name for field in fields(NetworkSettings))}
 LONGEST = 60  # characters of a listed value
 
 
@@ -58,10 +61,14 @@ def read_unedited_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
         if found is None or not changes:
             raise
     flags = [word for name, (value, _) in changes.items() for word in flag_of(name, value)]
-    anew = nexus_command("train", "--config", folder, *flags)
+    # Its weights fit another learning rate, but not another network.
+    own = any(name in OF_NETWORK or name.startswith("agent.") for name in changes)
+    fits = not own and bool(Checkpoints(Path(folder), keep=1).present())
+    command = nexus_command("train", "--from" if fits else "--config", folder, *flags)
+    what = "start another run with its weights" if fits else "train again"
     raise RunError(
         f"{Path(folder) / RUN_FILE} was changed by hand: {named(changes)}. A run continues with its original "
-        f"settings: undo that, or train again: {anew}"
+        f"settings: undo that, or {what}: {command}"
     )
 
 
