@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nexus.cli.watch import WatchCommand, play
+from nexus.cli.watch import WatchCommand, show_episodes
 from nexus.core import Batch, ConfigError, QOutput, Transitions
 from nexus.core.errors import EnvError
 from nexus.core.types import Array
@@ -33,7 +33,7 @@ from nexus.ops.action_values import only_legal
 from nexus.ops.exploration import epsilon_greedy, random_legal
 from nexus.ops.munchausen import log_policy, soft_value
 from nexus.training.config import TrainConfig
-from nexus.training.evaluation import evaluate
+from nexus.training.evaluation import evaluate_policy
 from nexus.training.loop import Counters, train
 from tests.rollouts import REPLAYED, pace_of
 from tests.training import short_run
@@ -522,7 +522,7 @@ def test_no_illegal_action_in_training_or_evaluation(algorithm: str, tmp_path: A
 
 def test_no_illegal_action_while_somebody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     agent = make_agent("dqn", state_dim=2, action_dim=ACTIONS, hidden_dim=16)
-    play(Masked(), agent, WatchCommand("run", episodes=30), lambda: None)
+    show_episodes(Masked(), agent, WatchCommand("run", episodes=30), lambda: None)
     assert capsys.readouterr().out.count("return") == 30
 
 
@@ -535,7 +535,7 @@ def test_no_illegal_action_in_any_autoreset_mode(mode: AutoresetMode) -> None:
     for progress in train(stream, agent, agent, ReplayBuffer(2_000), config, counters):
         assert progress.update is None or math.isfinite(dict(progress.update.items())["loss"])
     assert counters.updates > 500
-    assert evaluate(agent, EnvSpec(Masked), 200, epsilon=0.5).mean > 3
+    assert evaluate_policy(agent, EnvSpec(Masked), 200, epsilon=0.5).mean > 3
 
 
 class Trap(Masked):

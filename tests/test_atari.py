@@ -21,7 +21,7 @@ from nexus.core.types import Array
 from nexus.envs.atari import LIFE_LOST, PROTOCOLS, OneGame, SeededGames, canonical, is_atari, make_atari
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env
 from nexus.envs.stream import Step, TransitionStream
-from nexus.training.evaluation import Evaluation, evaluate
+from nexus.training.evaluation import Evaluation, evaluate_policy
 from nexus.training.files import write_json
 from nexus.training.presets import PRESETS, resolve_preset
 from nexus.training.replays import store_for
@@ -326,7 +326,7 @@ def test_an_evaluation_follows_the_protocol_and_says_it() -> None:
     short = type(NATURE)(**{**NATURE.to_mapping(), "eval_frames": 400, "eval_episodes": 3})
     PROTOCOLS["short"] = short
     try:
-        result = evaluate(still, EnvSpec("breakout", 4, 4, protocol="short"))
+        result = evaluate_policy(still, EnvSpec("breakout", 4, 4, protocol="short"))
     finally:
         del PROTOCOLS["short"]
     assert still.epsilon == 0.0  # the coins are the evaluation's

@@ -34,9 +34,9 @@ from nexus.api import make_config
 from nexus.checking import Report
 from nexus.checking.checker import seen
 from nexus.checking.first_steps import FirstSteps
-from nexus.checking.of_plays import ANSWERS, PLAYS
-from nexus.checking.of_spaces import SPACES
-from nexus.checking.of_steps import STEPS
+from nexus.checking.of_plays import ANSWERS, PLAY_CHECKS
+from nexus.checking.of_spaces import SPACE_CHECKS
+from nexus.checking.of_steps import STEP_CHECKS
 from nexus.checking.trial import Copy, Trial
 from nexus.checking.watch import Watch
 from nexus.cli.main import main
@@ -943,7 +943,14 @@ def test_no_fault_is_claimed_of_a_sound_environment(name: str, make: Any, settin
     report = checked(make, **settings)
     sys.stdout.write(f"{name:<40}{', '.join(finding.check for finding in report.notes) or 'ok'}\n")
     assert report.faults == (), str(report)
-    assert {finding.check for finding in report.findings} >= {*SPACES, *STEPS, "play", "ends", "seeds", "gymnasium"}
+    assert {finding.check for finding in report.findings} >= {
+        *SPACE_CHECKS,
+        *STEP_CHECKS,
+        "play",
+        "ends",
+        "seeds",
+        "gymnasium",
+    }
     json.dumps(report.to_mapping(), allow_nan=False)
 
 
@@ -951,7 +958,7 @@ def test_enough_environments_are_checked() -> None:
     assert len({known.name for known in FAULTS}) == len(FAULTS) >= 30
     assert len({name for name, _, _ in SOUND}) == len(SOUND) >= 20
     of_which = {known.check for known in FAULTS}
-    assert of_which == {*SPACES, *STEPS, *ANSWERS, *PLAYS, "spaces", "play", "hangs", "warnings"}
+    assert of_which == {*SPACE_CHECKS, *STEP_CHECKS, *ANSWERS, *PLAY_CHECKS, "spaces", "play", "hangs", "warnings"}
 
 
 # --- the command line and Python ---

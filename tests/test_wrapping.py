@@ -19,7 +19,7 @@ from nexus.api import env_of_run, load_agent
 from nexus.cli.main import main
 from nexus.cli.train import read_command
 from nexus.core.errors import ConfigError, RunError
-from nexus.core.importable import import_names, imported
+from nexus.core.importable import import_names, import_object
 from nexus.envs.factory import EnvSpec, can_be_copied, make_env, make_vector_env
 from nexus.training import curves
 from nexus.training.config import TrainConfig
@@ -166,7 +166,7 @@ def test_a_wrapper_that_is_none_is_one_line(name: str, says: str) -> None:
 
 
 def test_a_name_stands_for_the_very_object() -> None:
-    assert imported("tests.test_wrapping:Outer.Inner", "wrapper") is Outer.Inner
+    assert import_object("tests.test_wrapping:Outer.Inner", "wrapper") is Outer.Inner
 
 
 # --- around environments ---

@@ -10,22 +10,22 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 
 from nexus.checking.report import Finding, fault, note, ok
-from nexus.checking.trial import CHECKING, Copy, Trial, alike, told
+from nexus.checking.trial import CHECKING, Copy, Trial, alike, finding_from
 from nexus.core.errors import ConfigError, EnvError, one_line
 from nexus.core.types import Array
 from nexus.envs.action_masks import KEY
-from nexus.envs.checks import told as one_line_on
+from nexus.envs.checks import describe_error as one_line_on
 from nexus.envs.factory import can_be_copied, name_of
 from nexus.envs.statistics import out_of_reach
-from nexus.envs.stream import LONGEST
+from nexus.envs.stream import LONGEST_EPISODE
 
-__all__ = ["ANSWERS", "PLAYS"]
+__all__ = ["ANSWERS", "PLAY_CHECKS"]
 
-CLOSE = 1e-5  # a difference that is taken for rounding
+TOLERANCE = 1e-5  # a difference that is taken for rounding
 BEYOND = 0.05  # of the range between two bounds
 SLOW = 0.005  # seconds of a step after which a process for each copy pays
 BLOCK = 100  # steps between two looks at the clock
-SHARE = 0.3  # of the time left, for one more play
+PLAY_SHARE = 0.3  # of the time left, for one more play
 LONG_SHARE = 0.5  # likewise, to find an end
 WORDS = 240  # characters of a foreign text
 
@@ -40,7 +40,7 @@ def bounds(trial: Trial) -> Iterator[Finding]:
     width = np.where(np.isfinite(low) & np.isfinite(high), high - low, 1.0)
     excess = np.maximum(low - least, most - high) / np.maximum(width, 1e-9)  # below 0 within, -inf without bounds
     worst, unbounded = int(excess.argmax()), int((np.isinf(low) | np.isinf(high)).sum())
-    if excess[worst] <= CLOSE:
+    if excess[worst] <= TOLERANCE:
         without = f", {unbounded} of {low.size} have no bounds" if unbounded else ""
         return (yield ok(f"all within the space{without}", unbounded=unbounded))
     text = (
@@ -49,7 +49,7 @@ def bounds(trial: Trial) -> Iterator[Finding]:
     )
     cure = "widen the space to what can occur, or clip the observation; --scale-observations maps by these bounds"
     make = fault if excess[worst] > BEYOND else note
-    yield make(text, cure, excess=float(excess[worst]), numbers_beyond=int((excess > CLOSE).sum()))
+    yield make(text, cure, excess=float(excess[worst]), numbers_beyond=int((excess > TOLERANCE).sum()))
 
 
 def arrays(trial: Trial) -> Iterator[Finding]:
@@ -86,7 +86,7 @@ def infos(trial: Trial) -> Iterator[Finding]:
         yield ok(f"{keys}: of one shape at each step" if keys else "empty", entries=len(witness.infos.forms))
 
 
-def notices(trial: Trial) -> Iterator[Finding]:
+def env_notices(trial: Trial) -> Iterator[Finding]:
     """What nexus takes for what, where that is not plain."""
     edge = trial.copy.edge
     for kind, text in ({} if edge is None else edge.notices).items():
@@ -111,7 +111,7 @@ def ends(trial: Trial) -> Iterator[Finding]:
         return
     text = f"no episode ended in {steps:,} random steps, and there is {said}"
     cure = "return truncated=True after a number of steps, or set it: --env-kwargs max_episode_steps=1000 for an id"
-    make = fault if steps >= LONGEST else note
+    make = fault if steps >= LONGEST_EPISODE else note
     yield make(text, cure, limit=limit, steps=steps)
 
 
@@ -123,7 +123,7 @@ def played_on(trial: Trial) -> tuple[int, bool]:
     until = time.monotonic() + LONG_SHARE * trial.left
     every, masks = list(range(trial.sight.action_dim)), trial.copy.stream.action_masks
     legal = every if masks is None else np.flatnonzero(masks[0]).tolist()
-    while steps < LONGEST and time.monotonic() < until:
+    while steps < LONGEST_EPISODE and time.monotonic() < until:
         for coin in trial.rng.random(BLOCK).tolist():
             steps += 1
             try:
@@ -154,13 +154,13 @@ def speed(trial: Trial) -> Iterator[Finding]:
 def seeds(trial: Trial) -> Iterator[Finding]:
     """Whether the same seed and the same actions give the same episode."""
     tape = trial.tape
-    trial.differs_at, compared, largest = trial.repeated(trial.copy, SHARE)
+    trial.differs_at, compared, largest = trial.repeated(trial.copy, PLAY_SHARE)
     if trial.differs_at is None:
         return (yield ok(f"the same seed and actions gave the same {compared:,} steps", compared=compared))
     where = "reset" if trial.differs_at == 0 else f"step {trial.differs_at} of {len(tape)}"
     text = f"the same seed and actions gave another episode, from the {where} on"
     evidence = {"differs_at": trial.differs_at, "largest_difference": largest}
-    if largest <= CLOSE:
+    if largest <= TOLERANCE:
         yield note(
             f"{text}, by {largest:.1g}",
             "leave out what depends on threads or time; exact resume needs the same bits",
@@ -202,7 +202,7 @@ def copies(trial: Trial) -> Iterator[Finding]:
         yield from compared(trial, other)
     except EnvError as error:
         yield fault(
-            f"a second one next to the first failed: {told(error, other).text}",
+            f"a second one next to the first failed: {finding_from(error, other).text}",
             "keep all state in the object, give each its own files and ports, or train on a single one: --num-envs 1",
         )
     finally:
@@ -219,7 +219,7 @@ def compared(trial: Trial, other: Copy) -> Iterator[Finding]:
             "give every copy the same spaces: the largest that is needed",
         )
         return
-    differs, steps, _ = trial.repeated(other, SHARE)
+    differs, steps, _ = trial.repeated(other, PLAY_SHARE)
     if trial.differs_at is not None:  # the check of seeds says so
         if differs is None:
             way = "set back in reset all that an episode changes"
@@ -237,7 +237,9 @@ def compared(trial: Trial, other: Copy) -> Iterator[Finding]:
         )
         return
     other.stream.reset(trial.seed + 1)
-    disturbed, steps, _ = trial.repeated(trial.copy, SHARE, lambda: other.stream.step(other.random_actions(trial.rng)))
+    disturbed, steps, _ = trial.repeated(
+        trial.copy, PLAY_SHARE, lambda: other.stream.step(other.random_actions(trial.rng))
+    )
     if disturbed is not None:
         yield fault(
             f"stepping a second one changed the episode of the first, at its step {disturbed}",
@@ -266,7 +268,7 @@ def effect(trial: Trial) -> Iterator[Finding]:
     count, tape = trial.sight.action_dim, trial.tape
     if trial.differs_at is not None or count == 1:
         return
-    stream, until = trial.copy.stream, time.monotonic() + SHARE * trial.left
+    stream, until = trial.copy.stream, time.monotonic() + PLAY_SHARE * trial.left
     stream.reset(trial.seed)
     ended = 0
     for number, old in enumerate(tape, 1):
@@ -300,14 +302,14 @@ def gymnasium(trial: Trial) -> Iterator[Finding]:
             trial.watch.call(CHECKING, check_env, trial.copy.env.unwrapped, None, True, True)
         except Exception as error:
             failure = error
-    texts = dict.fromkeys(plain(str(warning.message)) for warning in caught)
+    texts = dict.fromkeys(warning_text(str(warning.message)) for warning in caught)
     said = [text for text in texts if not any(part in text for part in LEFT_OUT)]
     for text in said:
         yield note(f"check_env warns: {text}", "nexus can train on it; other libraries may not")
     masked = bool(trial.record.choices.masked)
     if failure is not None and (isinstance(failure, AssertionError) or not masked):
         yield note(
-            f"check_env fails: {plain(one_line(failure))}",
+            f"check_env fails: {warning_text(one_line(failure))}",
             "nexus can train on it unless there is a fault above; other libraries may not",
         )
     elif not said:
@@ -315,7 +317,7 @@ def gymnasium(trial: Trial) -> Iterator[Finding]:
         yield ok(f"check_env passes without a warning{left_out}")
 
 
-def plain(text: str) -> str:
+def warning_text(text: str) -> str:
     """Return a warning of Gymnasium without colours and without its prefix, on one line of limited length."""
     bare = " ".join(text.replace("\x1b[33m", "").replace("\x1b[0m", "").split()).removeprefix("WARN: ")
     return bare if len(bare) <= WORDS else f"{bare[:WORDS]}..."
@@ -331,7 +333,7 @@ def close(trial: Trial) -> Iterator[Finding]:
 
 ANSWERS: Mapping[str, Callable[[Trial], Iterator[Finding]]] = {
     "bounds": bounds,
-    "notices": notices,
+    "notices": env_notices,
     "arrays": arrays,
     "infos": infos,
     "speed": speed,
@@ -347,7 +349,7 @@ class Play(NamedTuple):
     steps: int = 0
 
 
-PLAYS: Mapping[str, Play] = {
+PLAY_CHECKS: Mapping[str, Play] = {
     "ends": Play(ends),
     "seeds": Play(seeds, 1, 1),
     "copies": Play(copies, 4, 4),

@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
@@ -17,12 +16,12 @@ from nexus.checking.watch import Left, Watch, origin, place_of
 from nexus.checking.witness import Witness
 from nexus.core.errors import ConfigError, EnvError, NexusError, one_line
 from nexus.core.types import Array
-from nexus.envs.action_masks import mask_in
+from nexus.envs.action_masks import checked_mask
 from nexus.envs.answers import OLD_RESET, OLD_STEP, flag_in, number_in, reset_answer, step_answer
 from nexus.envs.checks import LARGEST
-from nexus.envs.edge import MASKS, Edge
+from nexus.envs.edge import MASK_KEYS, Edge
 from nexus.envs.episodes import Replayable
-from nexus.envs.factory import EnvSpec, as_seen, in_turn, make_raw, make_vector_env, name_of, require_env
+from nexus.envs.factory import Env, EnvSpec, as_seen, in_turn, make_raw, make_vector_env, name_of, require_env
 from nexus.envs.layers import layers_of
 from nexus.envs.statistics import Statistics
 from nexus.envs.stream import Step, TransitionStream
@@ -30,12 +29,11 @@ from nexus.envs.workers import close_env
 from nexus.envs.wrapping import wrapped
 from nexus.ops.exploration import random_legal
 
-__all__ = ["CHECKING", "MAKING", "Copy", "Trial", "told"]
+__all__ = ["CHECKING", "MAKING", "Copy", "Trial", "finding_from"]
 
-Env: TypeAlias = gym.Env[Any, Any]
 
 MAKING, CHECKING = "the call that makes it", "check_env"  # two calls whose time is judged in another way
-STEPS = 1_000  # random steps that are played
+RANDOM_STEPS = 1_000  # played
 EPISODES, MOST_STEPS = 3, 10_000  # played further for so many episodes, up to so many steps
 TAPE_BYTES = 64e6  # of the states that are kept to be repeated
 TAPE = 300  # steps that are repeated
@@ -148,7 +146,7 @@ class Trial:
         return 0.0 if witness is None else resets * witness.resets.mean + steps * witness.steps.mean
 
     def play(self, share: float) -> None:
-        """Play random legal actions: `STEPS`, more if few episodes have ended, fewer if the time is short, but one.
+        """Play random legal actions: `RANDOM_STEPS`, more if few episodes have ended, fewer if time is short, but one.
 
         Args:
             share: of the time left that may be spent.
@@ -171,7 +169,7 @@ class Trial:
     def played_enough(self) -> bool:
         """True after enough steps and episodes; where none ends, the check of ends plays on."""
         steps, episodes = self.record.steps, len(self.record.episodes.lengths)
-        return steps >= STEPS and (episodes == 0 or episodes >= EPISODES or steps >= MOST_STEPS)
+        return steps >= RANDOM_STEPS and (episodes == 0 or episodes >= EPISODES or steps >= MOST_STEPS)
 
     def repeated(
         self, copy: Copy, share: float, between: Callable[[], object] = lambda: None
@@ -224,7 +222,7 @@ def distance(one: Array, other: Array) -> float:
     return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max()) if one.size else 0.0
 
 
-def told(error: EnvError, copy: Copy) -> Finding:
+def finding_from(error: EnvError, copy: Copy) -> Finding:
     """Return the fault that an error of the environment stands for, under the name of the check that it belongs to."""
     text, first = str(error).removeprefix(f"{copy.name}: copy 0 of 1, "), origin(error)
     old_api = next((cure for cure in (OLD_RESET, OLD_STEP) if cure in text), None)
@@ -235,11 +233,11 @@ def told(error: EnvError, copy: Copy) -> Finding:
         check = part_at_fault(copy)
         return replace(fault(text, CURES[check]), check=check)
     where, place = text.partition("raised ")[0], place_of(first)
-    said = f"{where}{raised(first)} ({place})"
+    said = f"{where}{error_line(first)} ({place})"
     return replace(fault(said, CURES["play"], place=place), check="play")
 
 
-def raised(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """Return kind and text of an error on one line."""
     kind, text = type(error).__name__, one_line(error)
     return f"raised {kind}" if text == kind else f"raised {kind}: {text}"
@@ -263,7 +261,7 @@ def part_at_fault(copy: Copy) -> str:
         "ends": lambda: (flag_in(terminated, "terminated"), flag_in(truncated, "truncated")),
         "rewards": lambda: within(np.float64(number_in(reward))),
         "observations": lambda: within(read(copy.edge, observation)),
-        "masks": lambda: [mask_in(info[key], copy.stream.action_dim) for key in MASKS if key in info],
+        "masks": lambda: [checked_mask(info[key], copy.stream.action_dim) for key in MASK_KEYS if key in info],
     }
     for name, reader in readers.items():
         try:

@@ -29,8 +29,8 @@ from nexus.training.loop import Progress
 __all__ = ["EvaluationView", "TrainView", "algorithm_line", "environment", "two_columns", "watching"]
 
 REFRESH = 0.25  # seconds between refreshes; only then does the bar read numbers from the device
-PATIENCE = 30.0  # seconds between lines during an evaluation without a terminal
-LINES = 10  # progress lines of a whole run without a terminal
+SECONDS_BETWEEN_LINES = 30.0  # seconds between lines during an evaluation without a terminal
+PROGRESS_LINES = 10  # progress lines of a whole run without a terminal
 STALE = 0.2  # fraction of a run after which a return is marked as old
 BAR = 16  # characters
 
@@ -100,7 +100,7 @@ class TrainView(Listener):
         if self.live:
             if time.perf_counter() - self.shown_at < REFRESH:
                 return
-        elif (steps * LINES) // self.total == (self.shown_steps * LINES) // self.total:
+        elif (steps * PROGRESS_LINES) // self.total == (self.shown_steps * PROGRESS_LINES) // self.total:
             return
         self.shown_at, self.shown_steps = time.perf_counter(), steps
         parts = [
@@ -124,7 +124,7 @@ class TrainView(Listener):
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
         """Show the progress of an evaluation; without a terminal only if it takes long."""
-        if time.perf_counter() - self.shown_at < (REFRESH if self.live else PATIENCE):
+        if time.perf_counter() - self.shown_at < (REFRESH if self.live else SECONDS_BETWEEN_LINES):
             return
         self.shown_at = time.perf_counter()
         said = evaluating(steps, ended, episodes)
@@ -213,7 +213,7 @@ class EvaluationView(Listener):
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
         """Show its progress."""
-        if time.perf_counter() - self.shown_at < (PATIENCE if self.status is None else REFRESH):
+        if time.perf_counter() - self.shown_at < (SECONDS_BETWEEN_LINES if self.status is None else REFRESH):
             return
         self.shown_at = time.perf_counter()
         said = evaluating(steps, ended, episodes)
@@ -310,7 +310,7 @@ def plan_table(plan: Plan) -> Table:
         "network": f"{'-'.join(map(str, layers))}, {network.num_parameters:,} parameters"
         + (", states scaled by their bounds" if config.scale_observations else "")
         + (", images standardized" if config.standardize_images else ""),
-        **memory(plan),
+        **replay_rows(plan),
         "learning": f"{config.gradient_steps} update(s) of {config.batch_size} every {config.update_period}, "
         f"learning rate {config.learning_rate:g} ({config.learning_rate_schedule})"
         + ("" if config.actor_sync_every is None else ", concurrent with acting"),
@@ -341,7 +341,7 @@ def two_columns(rows: Mapping[str, str]) -> Table:
     return table
 
 
-def memory(plan: Plan) -> dict[str, str]:
+def replay_rows(plan: Plan) -> dict[str, str]:
     """Return rows on the replay or rollout: its size and the length of its returns."""
     config = plan.config
     size = f"{config.kept_transitions:,} transitions, {plan.replay_bytes / 1e6:,.1f} MB"

@@ -1,6 +1,6 @@
 """Reading and validating `info["action_mask"]` of a vector environment."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,18 +8,16 @@ from numpy.typing import NDArray
 
 from nexus.core.errors import EnvError
 from nexus.core.types import Array
+from nexus.envs.checks import Fault
 
-__all__ = ["KEY", "mask_in", "read_action_masks"]
+__all__ = ["KEY", "checked_mask", "read_action_masks"]
 
 KEY = "action_mask"  # Gymnasium's name, as in Taxi-v3
 
 WRONG_ENTRIES = f"got an {KEY} that holds more than 0 and 1: needs 1 where legal, else 0"
 
-Fault = Callable[[int, str], EnvError]
-"""Makes the error for one copy."""
 
-
-def mask_in(mask: Any, action_dim: int) -> NDArray[np.bool_]:
+def checked_mask(mask: Any, action_dim: int) -> NDArray[np.bool_]:
     """Return a copy of the mask `[A]` of one environment; whether any action is legal is not checked.
 
     Raises:
@@ -57,7 +55,7 @@ def read_action_masks(
         return np.zeros((len(needed), action_dim), bool)
     rows = np.asarray(masks)
     if rows.dtype == object:
-        rows = stacked(rows, given, action_dim, fault)
+        rows = stack_masks(rows, given, action_dim, fault)
     if rows.shape != (len(needed), action_dim):
         raise fault(int(given.argmax()), wrong_shape(rows.shape[1:], action_dim))
     legal: NDArray[np.bool_] = rows.astype(bool)
@@ -67,7 +65,7 @@ def read_action_masks(
     return legal
 
 
-def stacked(rows: Array, given: NDArray[np.bool_], action_dim: int, fault: Fault) -> Array:
+def stack_masks(rows: Array, given: NDArray[np.bool_], action_dim: int, fault: Fault) -> Array:
     """Return masks that are not arrays, such as lists, as `[E, A]`."""
     whole = np.zeros((len(rows), action_dim))
     for copy in np.flatnonzero(given):

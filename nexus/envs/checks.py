@@ -16,14 +16,14 @@ from nexus.core.types import Array
 __all__ = [
     "Fault",
     "copy_in",
+    "describe_error",
+    "fault_from",
+    "index_text",
     "misfit",
     "misshapen",
-    "place_in",
-    "raised",
     "require_finite",
     "require_rewards",
     "require_shape",
-    "told",
 ]
 
 Fault = Callable[[int | None, str], EnvError]
@@ -58,7 +58,7 @@ def require_finite(states: Array, fault: Fault) -> None:
     if np.count_nonzero(fine) != states.size:
         where = tuple(np.argwhere(~fine)[0])
         needed = TOO_LARGE if np.isfinite(states[where]) else "needs finite numbers"
-        raise fault(int(where[0]), f"got an observation with {states[where]}{place_in(where[1:])}: {needed}")
+        raise fault(int(where[0]), f"got an observation with {states[where]}{index_text(where[1:])}: {needed}")
 
 
 def require_rewards(given: Any, num_envs: int, fault: Fault) -> Array:
@@ -74,7 +74,7 @@ def require_rewards(given: Any, num_envs: int, fault: Fault) -> Array:
     return rewards
 
 
-def place_in(where: Sequence[Any]) -> str:
+def index_text(where: Sequence[Any]) -> str:
     """Return text such as ` at [1, 0]`, empty for a scalar."""
     return f" at {list(map(int, where))}" if len(where) else ""
 
@@ -94,12 +94,12 @@ def misfit(error: Exception, fault: Fault) -> EnvError | None:
     return fault(copy_in(error), f"got {what} that can't be stacked with the other copies': {one_line(error)}")
 
 
-def raised(error: Exception, fault: Fault) -> EnvError:
+def fault_from(error: Exception, fault: Fault) -> EnvError:
     """Return the error to show if a copy raised an error."""
-    return fault(copy_in(error), told(error))
+    return fault(copy_in(error), describe_error(error))
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return one line on what was raised and where; messages of nexus are returned unchanged."""
     if isinstance(error, EnvError):
         return str(error)

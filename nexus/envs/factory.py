@@ -30,7 +30,7 @@ from nexus.envs.atari import (
     make_one_atari,
     short_names,
 )
-from nexus.envs.edge import Edge, call_for, seen_in
+from nexus.envs.edge import Edge, call_for, space_without_mask
 from nexus.envs.episodes import Replayable, SeededCartPole
 from nexus.envs.flat_actions import FlatActions, sizes_of, way_for_actions
 from nexus.envs.layers import IN_USE, of_old_gym
@@ -40,10 +40,10 @@ from nexus.envs.wrappers import FrameSkip
 from nexus.envs.wrapping import wrapped
 
 __all__ = [
+    "Env",
     "EnvSource",
     "EnvSpec",
     "as_seen",
-    "bounds_of",
     "can_be_copied",
     "composition",
     "describe_spaces",
@@ -52,6 +52,7 @@ __all__ = [
     "make_raw",
     "make_vector_env",
     "name_of",
+    "observation_bounds",
     "registered_id",
     "require_env",
     "scale_of",
@@ -185,7 +186,7 @@ def as_seen(env: Any, spec: EnvSpec) -> Env:
         if spec.flatten_actions and sizes_of(actions) is not None:
             env = FlatActions(env, name)
             actions = env.action_space
-        seen = seen_in(observations)
+        seen = space_without_mask(observations)
         if isinstance(seen, Structured):
             require_discrete(actions, name)
         else:
@@ -464,7 +465,7 @@ def require_discrete(actions: spaces.Space[Any], name: str) -> int:
     return int(actions.n)
 
 
-def bounds_of(observations: spaces.Space[Any], name: str) -> tuple[list[float], list[float]]:
+def observation_bounds(observations: spaces.Space[Any], name: str) -> tuple[list[float], list[float]]:
     """Return the lowest and highest value of each number of a flattened state; -1 and 1 where there is no bound.
 
     A bound beyond 1e6 stands for none: mapping it to 1 would leave nothing of what is seen in between.
@@ -486,7 +487,7 @@ def without_bounds(name: str) -> ConfigError:
 
 
 def bounds_where_given(observations: spaces.Box) -> tuple[list[float], list[float]] | None:
-    """Return what `bounds_of` does, or None where no number has two bounds."""
+    """Return what `observation_bounds` does, or None where no number has two bounds."""
     low, high = (bound.astype(np.float64).reshape(-1) for bound in (observations.low, observations.high))
     bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED) & (low < high)
     if not bounded.any():
@@ -512,7 +513,7 @@ def seen_by_agent(observations: spaces.Space[Any], name: str, scale_observations
     if packed is not None:
         return {"state_parts": seen_parts(packed, name, scale_observations), **said_in(observations)}
     entries = {
-        "state_bounds": bounds_of(observations, name) if scale_observations else None,
+        "state_bounds": observation_bounds(observations, name) if scale_observations else None,
         "state_scale": None if scale_observations else scale_of(observations),
         **said_in(observations),
     }

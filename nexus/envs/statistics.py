@@ -23,7 +23,7 @@ __all__ = [
     "of_copy",
     "out_of_reach",
     "require_statistics",
-    "stacked",
+    "stack_statistics",
     "statistics_from",
 ]
 
@@ -139,7 +139,7 @@ def out_of_reach(env: Any) -> dict[str, str]:
     return found
 
 
-def stacked(copies: Sequence[Statistics]) -> Statistics:
+def stack_statistics(copies: Sequence[Statistics]) -> Statistics:
     """Return the statistics of several copies as `[E, ...]` by name; none where they have others than the first."""
     shapes = [{name: values.shape for name, values in copy.items()} for copy in copies]
     if any(shape != shapes[0] for shape in shapes):
@@ -148,7 +148,7 @@ def stacked(copies: Sequence[Statistics]) -> Statistics:
 
 
 def of_copy(statistics: Mapping[str, Array], count: int) -> list[Statistics]:
-    """Return what `stacked` put together, for each of so many copies."""
+    """Return what `stack_statistics` put together, for each of so many copies."""
     return [{name: values[copy] for name, values in statistics.items()} for copy in range(count)]
 
 

@@ -7,36 +7,33 @@ from typing import Any
 import numpy as np
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from numpy.typing import NDArray
 
 from nexus.core.errors import ConfigError, EnvError, NexusError
 from nexus.core.state import State, array_from, below, count_from, part
-from nexus.core.types import Array
+from nexus.core.types import Array, Flags
 from nexus.envs.action_masks import KEY, read_action_masks
 from nexus.envs.atari import LIFE_LOST
-from nexus.envs.checks import copy_in, misfit, misshapen, raised, require_finite, require_rewards, require_shape
+from nexus.envs.checks import copy_in, fault_from, misfit, misshapen, require_finite, require_rewards, require_shape
 from nexus.envs.edge import NOTICE
 from nexus.envs.episodes import (
-    ACTIONS,
+    ACTIONS_OPTION,
     BEGUN,
     RESET_MASK,
-    STATISTICS,
+    STATISTICS_OPTION,
     STRAYED,
+    ActionLog,
     Begun,
-    EpisodeLog,
     Seeds,
     episode_seed,
     seeds_for,
 )
-from nexus.envs.statistics import Statistics, differing, of_copy, stacked, statistics_from
+from nexus.envs.statistics import Statistics, differing, of_copy, stack_statistics, statistics_from
 from nexus.envs.workers import Workers
 
-__all__ = ["LONGEST", "STATISTICS_BEGUN", "STATISTICS_NOW", "Step", "TransitionStream"]
+__all__ = ["LONGEST_EPISODE", "STATISTICS_BEGUN", "STATISTICS_NOW", "Step", "TransitionStream"]
 
 STATISTICS_BEGUN, STATISTICS_NOW = "statistics", "statistics_now"  # in a state: running ones
-LONGEST = 100_000  # steps; a longer episode is assumed never to end
-
-Flags = NDArray[np.bool_]
+LONGEST_EPISODE = 100_000  # steps; a longer episode is assumed never to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ class TransitionStream:
         env: VectorEnv[Any, Any, Any],
         name: str | None = None,
         timeout: float | None = None,
-        longest: int = LONGEST,
+        longest: int = LONGEST_EPISODE,
         reseed_after: int | None = None,
     ) -> None:
         self.env = env
@@ -111,7 +108,7 @@ class TransitionStream:
         self.notices: list[str] = []  # notices for the user, not yet shown
         self._noted: set[str] = set()
         self._begun: list[Statistics] = [{} for _ in range(env.num_envs)]  # running statistics at the last seed of each
-        self._log = EpisodeLog(env.num_envs, self.action_dim)
+        self._log = ActionLog(env.num_envs, self.action_dim)
         self._lengths = np.zeros(self.num_envs, np.int64)  # steps of the episodes in progress
         self._resetting = np.zeros(self.num_envs, bool)
         self._begins = np.ones(self.num_envs, bool)
@@ -201,7 +198,7 @@ class TransitionStream:
             for env in np.flatnonzero(seeded):
                 self._named_seeds[env], self._since[env] = seeds[env], 0
             options: dict[str, Any] = {} if which.all() else {RESET_MASK: which.copy()}
-            options |= {} if not statistics else {STATISTICS: of_copy(statistics, self.num_envs)}
+            options |= {} if not statistics else {STATISTICS_OPTION: of_copy(statistics, self.num_envs)}
             given = {"options": options} if options else {}
             observations, info = self._call(self.calls.reset, seed=seeds, **given)
             self._log.begin(seeded, seeds)
@@ -211,7 +208,7 @@ class TransitionStream:
     @property
     def begun_with(self) -> Statistics:
         """The running statistics `[E, ...]` of the wrappers at the last seeded reset of each copy."""
-        return stacked(self._begun)
+        return stack_statistics(self._begun)
 
     def _note_begun(self, info: dict[str, Any]) -> None:
         """Note the running statistics with which episodes began."""
@@ -248,7 +245,7 @@ class TransitionStream:
         Empty if there are none, or if a copy failed or is in the middle of a step, and can't be asked.
         """
         try:
-            return stacked(self._ask("nexus_statistics"))
+            return stack_statistics(self._ask("nexus_statistics"))
         except (EnvError, ClosedEnvironmentError, AlreadyPendingCallError, OSError, EOFError):
             return {}
 
@@ -286,8 +283,8 @@ class TransitionStream:
         begun, now = (
             statistics_from(part(state, name), self.statistics()) for name in (STATISTICS_BEGUN, STATISTICS_NOW)
         )
-        options: dict[str, Any] = {ACTIONS: [self._log.actions_of(env) for env in range(self.num_envs)]}
-        options |= {} if not begun else {STATISTICS: of_copy(begun, self.num_envs)}
+        options: dict[str, Any] = {ACTIONS_OPTION: [self._log.actions_of(env) for env in range(self.num_envs)]}
+        options |= {} if not begun else {STATISTICS_OPTION: of_copy(begun, self.num_envs)}
         observations, info = self._call(self.calls.reset, seed=self._log.seeds.tolist(), options=options)
         self._note_begun(info)
         self.states = self._taken(observations).copy()
@@ -337,7 +334,7 @@ class TransitionStream:
             raise self._fault(copy, str(error)) from error
         except Exception as error:
             fault = misfit(error, self._fault) if isinstance(error, TypeError | ValueError) else None
-            raise raised(error, self._fault) if fault is None else fault from error
+            raise fault_from(error, self._fault) if fault is None else fault from error
         if NOTICE in answer[-1]:
             self._note(answer[-1][NOTICE])
         return answer
@@ -375,10 +372,10 @@ class TransitionStream:
         seed, steps = self._named_seeds[copy or 0], int(self._since[copy or 0])
         known = seed is not None and (copy is not None or len(set(self._named_seeds)) == 1)
         seeded = f" seed {seed}," if known else ""
-        return EnvError(f"{self.name or name_of(self.env)}:{which}{seeded} step {steps}: {text}")
+        return EnvError(f"{self.name or vector_env_name(self.env)}:{which}{seeded} step {steps}: {text}")
 
 
-def name_of(env: VectorEnv[Any, Any, Any]) -> str:
+def vector_env_name(env: VectorEnv[Any, Any, Any]) -> str:
     """Return the id of a vector environment, or the class of its copies."""
     if env.spec is not None:
         return env.spec.id

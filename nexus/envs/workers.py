@@ -13,13 +13,13 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 from nexus.core.errors import EnvError
-from nexus.envs.checks import Fault, misshapen, told
-from nexus.envs.episodes import ACTIONS
+from nexus.envs.checks import Fault, describe_error, misshapen
+from nexus.envs.episodes import ACTIONS_OPTION
 
 __all__ = ["Reporter", "Workers", "close_env"]
 
 FAULT = "nexus_fault"  # a key of info
-PATIENCE = 2.0  # seconds for processes to end before they are killed, and to be gone afterwards
+EXIT_TIMEOUT = 2.0  # seconds for processes to end before they are killed, and to be gone afterwards
 
 
 class Reporter(gym.Wrapper[Any, Any, Any, Any]):
@@ -33,7 +33,7 @@ class Reporter(gym.Wrapper[Any, Any, Any, Any]):
             observation, info = self.env.reset(seed=seed, options=options)
             return self._checked(observation), info
         except Exception as error:
-            return self._blank(), {FAULT: told(error)}
+            return self._blank(), {FAULT: describe_error(error)}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step, or report why that failed."""
@@ -41,7 +41,7 @@ class Reporter(gym.Wrapper[Any, Any, Any, Any]):
             observation, reward, terminated, truncated, info = self.env.step(action)
             return self._checked(observation), reward, terminated, truncated, info
         except Exception as error:
-            return self._blank(), 0.0, False, False, {FAULT: told(error)}
+            return self._blank(), 0.0, False, False, {FAULT: describe_error(error)}
 
     def _checked(self, observation: Any) -> Any:
         wrong = misshapen(observation, self.observation_space)
@@ -72,7 +72,7 @@ class Workers:
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
         """Reset the copies and wait for them, without a timeout if they replay actions."""
-        timeout = None if ACTIONS in (options or {}) else self.timeout
+        timeout = None if ACTIONS_OPTION in (options or {}) else self.timeout
         return self._ask(partial(self.env.reset_async, seed, options), self.env.reset_wait, timeout)
 
     def step(self, actions: Any) -> Any:
@@ -114,12 +114,12 @@ class Workers:
             return dead
         return (silent[0] if silent else None), f"gave no answer within {self.timeout:g} s"
 
-    def _dead(self, wait: float = PATIENCE) -> tuple[int, str] | None:
+    def _dead(self, wait: float = EXIT_TIMEOUT) -> tuple[int, str] | None:
         """Return the first copy whose process has ended, and how it ended."""
         gone = connection.wait([process.sentinel for process in self.env.processes], wait)
         for copy, process in enumerate(self.env.processes):
             if process.sentinel in gone:
-                process.join(PATIENCE)  # its exit code arrives a moment later
+                process.join(EXIT_TIMEOUT)  # its exit code arrives a moment later
                 code = process.exitcode or 0
                 how = f"was killed by {Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 return copy, f"lost its process, which {how}"
@@ -140,14 +140,14 @@ def close_env(env: VectorEnv[Any, Any, Any], *, at_once: bool = False) -> None:
         warnings.simplefilter("ignore")  # an answer may still be pending if a signal ended the run
         if not at_once:
             try:
-                env.close(timeout=PATIENCE)
+                env.close(timeout=EXIT_TIMEOUT)
                 return
             except (Exception, KeyboardInterrupt):  # a process is gone, or reports the Ctrl-C that also reached it
                 pass
         for process in plain.processes:
             process.kill()
         for process in plain.processes:
-            process.join(PATIENCE)
+            process.join(EXIT_TIMEOUT)
         try:
             env.close(terminate=True)
         except (Exception, KeyboardInterrupt):

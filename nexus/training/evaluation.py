@@ -14,12 +14,12 @@ from nexus.core.types import Array
 from nexus.envs.atari import AtariProtocol
 from nexus.envs.factory import EnvSpec, make_vector_env, name_of
 from nexus.envs.statistics import Statistics
-from nexus.envs.stream import LONGEST, TransitionStream
+from nexus.envs.stream import LONGEST_EPISODE, TransitionStream
 from nexus.envs.workers import close_env
 from nexus.ops.exploration import epsilon_greedy
 from nexus.training.statistics import bootstrap_interval
 
-__all__ = ["Evaluation", "EvaluationProtocol", "evaluate", "long_evaluation", "said_of_gathering"]
+__all__ = ["Evaluation", "EvaluationProtocol", "evaluate_policy", "long_evaluation", "said_of_gathering"]
 
 LONG = 10_000  # steps of an evaluation after which a notice explains its length
 
@@ -56,7 +56,9 @@ class EvaluationProtocol:
         if self.rules is not None:
             return f"{self.rules}; {played}"
         return (
-            played if self.max_episode_steps == LONGEST else f"{played}, at most {self.max_episode_steps:,} steps each"
+            played
+            if self.max_episode_steps == LONGEST_EPISODE
+            else f"{played}, at most {self.max_episode_steps:,} steps each"
         )
 
 
@@ -107,14 +109,14 @@ class Evaluation:
         return f"; {self.cut} of {self.episodes} episodes were cut off after {self.protocol.max_episode_steps:,} steps"
 
 
-def evaluate(
+def evaluate_policy(
     agent: Actor,
     env: EnvSpec,
     episodes: int | None = None,
     *,
     epsilon: float | None = None,
     seed: int = 0,
-    max_episode_steps: int = LONGEST,
+    max_episode_steps: int = LONGEST_EPISODE,
     num_envs: int = 100,
     vectorization: Literal["auto", "sync", "async"] = "auto",
     step_timeout: float | None = None,
@@ -160,7 +162,7 @@ def evaluate(
     stream = TransitionStream(envs, name_of(env.source), step_timeout, max_episode_steps, reseed_after=0)
     try:
         gathering = stream.freeze(statistics or {})
-        returns, lengths, cut = played(stream, agent, episodes, epsilon, seed, watch)
+        returns, lengths, cut = play_episodes(stream, agent, episodes, epsilon, seed, watch)
     finally:
         if vector_env is None:
             close_env(envs)
@@ -233,7 +235,7 @@ def long_evaluation(
     )
 
 
-def played(
+def play_episodes(
     stream: TransitionStream,
     agent: Actor,
     episodes: int,
