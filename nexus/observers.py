@@ -150,7 +150,7 @@ class Evaluations:
                 config.eval_episodes,
                 seed=seed_of(config.seed, "evaluation") + seed_offset,
                 max_episode_steps=config.eval_max_steps,
-                num_envs=config.eval_copies,
+                num_envs=config.eval_envs,
                 # An environment that may hang or die was given processes to train in; it gets them here, too.
                 vectorization="async" if config.vectorization == "async" else "auto",
                 step_timeout=config.step_timeout,

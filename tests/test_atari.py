@@ -298,12 +298,12 @@ def played(stream: TransitionStream, seed: int, count: int) -> tuple[str, int]:
 @pytest.mark.parametrize("game", ["breakout", "pong", "seaquest"])
 @pytest.mark.parametrize("sticky", [0.0, 0.25])
 def test_a_reset_makes_the_same_games_whatever_came_before(game: str, sticky: float) -> None:
-    """Exact resume relies on it: no-ops, sticky actions and later games of a copy come from its seed alone."""
+    """Exact resume relies on it: no-ops, sticky actions and later games of a sub-environment come from its seed."""
     protocol = type(NATURE)(**{**NATURE.to_mapping(), "sticky": sticky, "train_frames": 600})
     env, fresh = (make_atari(canonical(game), protocol, 2) for _ in range(2))
     stream = TransitionStream(env)
     first, games = played(stream, 99, 320)
-    assert games >= 4  # two of each copy: the second begins without a seed of its own
+    assert games >= 4  # two of each: the second begins without a seed of its own
     assert played(stream, 99, 320)[0] == first
     played(stream, 7, 57)  # stops in the middle of a game
     assert played(stream, 99, 320)[0] == first

@@ -93,9 +93,9 @@ def test_the_same_seed_plays_the_same_episodes() -> None:
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3])
-def test_it_does_not_matter_how_many_copies_play_or_how_they_are_stepped(epsilon: float) -> None:
+def test_it_does_not_matter_how_many_play_or_how_they_are_stepped(epsilon: float) -> None:
     one, few, many = (
-        evaluate_policy(Zero(), EnvSpec(Upward), 20, epsilon=epsilon, seed=3, num_envs=copies) for copies in (1, 7, 20)
+        evaluate_policy(Zero(), EnvSpec(Upward), 20, epsilon=epsilon, seed=3, num_envs=count) for count in (1, 7, 20)
     )
     assert one == few == many
     assert len(set(one.returns)) > (1 if epsilon else 0)
@@ -109,9 +109,9 @@ def test_the_same_episodes_are_played_in_this_process_and_in_others() -> None:
     assert here == there == evaluate_policy(agent, EnvSpec("CartPole-v1"), 5)  # the vector form of its own
 
 
-@pytest.mark.parametrize("copies", [1, 4, 6])
-def test_an_endless_episode_is_cut_and_counted_once(copies: int) -> None:
-    result = evaluate_policy(Zero(), EnvSpec(Endless), 6, max_episode_steps=50, num_envs=copies)
+@pytest.mark.parametrize("num_envs", [1, 4, 6])
+def test_an_endless_episode_is_cut_and_counted_once(num_envs: int) -> None:
+    result = evaluate_policy(Zero(), EnvSpec(Endless), 6, max_episode_steps=50, num_envs=num_envs)
     assert result.returns == [50.0] * 6
 
 

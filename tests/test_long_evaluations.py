@@ -117,7 +117,7 @@ def test_impossible_numbers_are_refused() -> None:
             TrainConfig.from_mapping(wrong)
     with pytest.raises(ConfigError, match="eval_episodes = 0: needs at least 1 with eval_every = 100 steps"):
         TrainConfig(eval_episodes=0, eval_every="100 steps")  # type: ignore[arg-type]
-    assert TrainConfig(eval_episodes=0).eval_copies == 0
+    assert TrainConfig(eval_episodes=0).eval_envs == 0
 
 
 def test_the_command_line_shows_how_far_an_evaluation_is(

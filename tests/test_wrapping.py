@@ -20,7 +20,7 @@ from nexus.cli.main import main
 from nexus.cli.train import read_command
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.importable import import_names, import_object
-from nexus.envs.factory import EnvSpec, can_be_copied, make_env, make_vector_env
+from nexus.envs.factory import EnvSpec, allows_several, make_env, make_vector_env
 from nexus.training import curves
 from nexus.training.config import TrainConfig
 from nexus.training.files import read_json, write_json
@@ -193,8 +193,8 @@ def test_games_take_none() -> None:
 
 
 def test_only_wrappers_of_gymnasium_are_known_to_do_no_harm_twice() -> None:
-    assert can_be_copied(EnvSpec("CartPole-v1", wrappers=("gymnasium.wrappers:NormalizeReward",)))
-    assert not can_be_copied(EnvSpec("CartPole-v1", wrappers=NAMES))
+    assert allows_several(EnvSpec("CartPole-v1", wrappers=("gymnasium.wrappers:NormalizeReward",)))
+    assert not allows_several(EnvSpec("CartPole-v1", wrappers=NAMES))
 
 
 # --- runs ---

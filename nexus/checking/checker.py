@@ -15,7 +15,7 @@ from nexus.checking.of_spaces import SPACE_CHECKS
 from nexus.checking.of_steps import STEP_CHECKS
 from nexus.checking.report import Finding, Report, fault, note, ok, under_check
 from nexus.checking.sight import Sight
-from nexus.checking.trial import CHECKING, MAKING, Copy, Trial, finding_from
+from nexus.checking.trial import CHECKING, MAKING, Subject, Trial, finding_from
 from nexus.checking.watch import Watch, is_users, origin, own_line, place_of, watched
 from nexus.core.checked import convert
 from nexus.core.errors import ConfigError, EnvError, one_line
@@ -90,13 +90,13 @@ def looked_at(
         ConfigError: it can't be made, and that is not its own fault.
     """
     try:
-        copy = Copy(spec, watch)
+        subject = Subject(spec, watch)
     except ConfigError as error:
         if is_input(error, spec):
             raise
         yield from under_check("spaces", [not_usable(error)])
         return
-    trial = Trial(seen(copy, config, preset), spec, copy, watch, ends_at)
+    trial = Trial(seen(subject, config, preset), spec, subject, watch, ends_at)
     for name, of_spaces in SPACE_CHECKS.items():
         yield from under_check(name, of_spaces(trial.sight))
     failed = failure_of(trial)
@@ -111,7 +111,7 @@ def failure_of(trial: Trial) -> Finding | None:
     try:
         trial.play(FIRST_PLAY_SHARE)
     except EnvError as error:
-        return finding_from(error, trial.copy)
+        return finding_from(error, trial.subject)
     return None
 
 
@@ -135,7 +135,7 @@ def of_more_plays(trial: Trial) -> Iterator[Finding]:
         try:
             yield from under_check(name, play.look(trial))
         except EnvError as error:
-            yield finding_from(error, trial.copy)
+            yield finding_from(error, trial.subject)
 
 
 def left_out(trial: Trial) -> Iterator[Finding]:
@@ -145,17 +145,17 @@ def left_out(trial: Trial) -> Iterator[Finding]:
     yield from under_check("close", PLAY_CHECKS["close"].look(trial))
 
 
-def seen(copy: Copy, config: TrainConfig, preset: str | None) -> Sight:
+def seen(subject: Subject, config: TrainConfig, preset: str | None) -> Sight:
     """Return what nexus sees of an environment."""
-    space = copy.stream.env.single_observation_space
-    own = None if copy.witness is None else copy.witness.env.observation_space
+    space = subject.stream.env.single_observation_space
+    own = None if subject.witness is None else subject.witness.env.observation_space
     config = with_channels(config, space.shape)
-    return Sight(copy.name, preset, config, space, copy.stream.action_dim, own, episode_limit(copy, config))
+    return Sight(subject.name, preset, config, space, subject.stream.action_dim, own, episode_limit(subject, config))
 
 
-def episode_limit(copy: Copy, config: TrainConfig) -> int | None:
+def episode_limit(subject: Subject, config: TrainConfig) -> int | None:
     """Return the steps of the agent after which a time limit ends an episode, None if there is none."""
-    found = [layer._max_episode_steps for layer in layers_of(copy.env) if isinstance(layer, TimeLimit)]
+    found = [layer._max_episode_steps for layer in layers_of(subject.env) if isinstance(layer, TimeLimit)]
     return -(-min(found) // config.frame_skip) if found else None
 
 

@@ -26,8 +26,8 @@ class Finding:
         object.__setattr__(self, "text", unbroken(self.text))  # it may quote a space, which may have several lines
 
     def __str__(self) -> str:
-        cure = f"\n{'':<20}cure: {self.cure}" if self.cure else ""
-        return f"{self.verdict:<6}{self.check:<14}{self.text}{cure}"
+        cure = f"\n{'':<24}cure: {self.cure}" if self.cure else ""
+        return f"{self.verdict:<6}{self.check:<18}{self.text}{cure}"
 
 
 def ok(text: str, **numbers: Any) -> Finding:

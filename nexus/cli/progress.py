@@ -327,7 +327,7 @@ def plan_table(plan: Plan) -> Table:
 
 
 def environment(name: str, config: TrainConfig) -> str:
-    """Return text on an environment, its keyword arguments and its number of copies."""
+    """Return text on an environment, its keyword arguments and its number of sub-environments."""
     told = "".join(f", {word}={value}" for word, value in config.env_kwargs.items())
     around = f", in {', '.join(config.wrappers)}" if config.wrappers else ""
     return f"{name}{told}{around}, {config.num_envs} in parallel"

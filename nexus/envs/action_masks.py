@@ -38,11 +38,11 @@ def read_action_masks(
     """Return `[E, A]`, True where an action is legal.
 
     Args:
-        info: a vector environment's: masks `[E, A]`, and in `_action_mask` which copies gave one (all, if absent).
+        info: a vector environment's: masks `[E, A]`, and in `_action_mask` which of `E` gave one (all, if absent).
         needed: `[E]`, where an action will be chosen. A terminal state needs no mask: it may be missing, or without a
             legal action.
         action_dim: number of actions `A`.
-        fault: makes an error that names the environment, the copy and the step.
+        fault: makes an error that names the environment, the sub-environment and the step.
 
     Raises:
         EnvError: a required mask is missing or has no legal action, or a mask has a shape other than `[A]` or entries
@@ -68,11 +68,11 @@ def read_action_masks(
 def stack_masks(rows: Array, given: NDArray[np.bool_], action_dim: int, fault: Fault) -> Array:
     """Return masks that are not arrays, such as lists, as `[E, A]`."""
     whole = np.zeros((len(rows), action_dim))
-    for copy in np.flatnonzero(given):
-        row = np.asarray(rows[copy])
+    for index in np.flatnonzero(given):
+        row = np.asarray(rows[index])
         if row.shape != (action_dim,):
-            raise fault(int(copy), wrong_shape(row.shape, action_dim))
-        whole[copy] = row
+            raise fault(int(index), wrong_shape(row.shape, action_dim))
+        whole[index] = row
     return whole
 
 
@@ -82,6 +82,6 @@ def wrong_shape(shape: tuple[int, ...], action_dim: int) -> str:
 
 
 def refuse(wrong: NDArray[np.bool_], fault: Fault, text: str) -> None:
-    """Raise an error for the first copy `[E]` that is wrong, if any."""
+    """Raise an error for the first sub-environment `[E]` that is wrong, if any."""
     if wrong.any():
         raise fault(int(wrong.argmax()), text)

@@ -36,7 +36,7 @@ from nexus.envs.statistics import Running, out_of_reach
 __all__ = ["MASK_KEYS", "NOTICE", "Edge", "MaskedSpace", "call_for", "space_without_mask"]
 
 NOTICE = "nexus_notice"  # in our infos: what a user should know of the environment, one line for each kind
-CHECKED = 1_000  # observations of a copy that are held against the bounds of their space
+CHECKED = 1_000  # observations of a sub-environment that are held against the bounds of their space
 MASK_KEYS = (KEY, "action_masks")  # what an entry with the legal actions is called, in an info or a Dict observation
 UNREAD = ("legal_actions", "valid_actions", "available_actions", "avail_actions", "legal_moves")
 METHOD = "action_masks"  # as sb3-contrib has it
@@ -83,7 +83,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
       Numbers that count something become one-hot vectors, a large grey picture gets an axis for its channel. A Dict or
       a Tuple becomes one row of bytes (`packing.py`).
     - A reward becomes a float, and how an episode ends two truth values.
-    - Of the info stays what is read here. The rest could only fail to be stacked with that of other copies.
+    - Of the info stays what is read here. The rest could only fail to be stacked with that of other sub-environments.
     - The legal actions come into `info["action_mask"]`, also where a method `action_masks()` or an entry of a Dict
       observation tells them.
 
@@ -114,9 +114,9 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         taken = IN_USE.claim(env, self)
         if taken is not None:
             raise ConfigError(
-                f"{name} gave one and the same {type(taken).__name__} again while it is in use: each copy, and the "
-                f"evaluation, needs its own; pass a function that makes a new one at each call, {call_for(taken)}, or "
-                "set num_envs = 1 where there can be only one"
+                f"{name} gave one and the same {type(taken).__name__} again while it is in use: each sub-environment, "
+                f"and the evaluation, needs its own; pass a function that makes a new one at each call, "
+                f"{call_for(taken)}, or set num_envs = 1 where there can be only one"
             )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
@@ -299,9 +299,9 @@ def of_statistics(env: Any, name: str) -> dict[str, str]:
     unread, said = out_of_reach(env), {}
     if "observation" in unread:
         said["observation"] = (
-            f"{name}: {unread['observation']} scales observations by what its own copy has seen, and each evaluation "
-            "begins anew: scores are of other inputs than the training's; scale by fixed numbers in their place "
-            "(TransformObservation, or scale_observations with a space that has bounds)"
+            f"{name}: {unread['observation']} scales observations by what its own sub-environment has seen, and each "
+            "evaluation begins anew: scores are of other inputs than the training's; scale by fixed numbers in their "
+            "place (TransformObservation, or scale_observations with a space that has bounds)"
         )
     rewards = [*Running(env).kinds("reward"), *([unread["reward"]] if "reward" in unread else [])]
     if rewards:

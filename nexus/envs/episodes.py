@@ -198,7 +198,7 @@ class Replayable(gym.Wrapper[Any, Any, Any, Any]):
 def play_aligned(
     actions: list[Array], seeds: Seeds, begin: Callable[[Flags, Seeds], object], step: Callable[[Array], object]
 ) -> None:
-    """Replay episodes so that all finish at the same vector step, in a vector that steps all copies together.
+    """Replay episodes so that all finish at the same vector step, in a vector that steps all sub-environments together.
 
     Each begins when the remaining steps equal its number of actions. Until then action 0 is played and discarded.
 

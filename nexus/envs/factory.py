@@ -43,8 +43,8 @@ __all__ = [
     "Env",
     "EnvSource",
     "EnvSpec",
+    "allows_several",
     "as_seen",
-    "can_be_copied",
     "composition",
     "describe_spaces",
     "in_turn",
@@ -296,10 +296,10 @@ def no_space(space: Any, place: str, name: str) -> str:
 def make_vector_env(
     spec: EnvSpec, num_envs: int, mode: Literal["auto", "sync", "async"] = "auto"
 ) -> VectorEnv[Any, Any, Any]:
-    """Return `num_envs` copies as one vector environment.
+    """Return `num_envs` sub-environments as one vector environment.
 
-    `auto` takes CartPole's own vector form (it steps 16 copies in the time of two) where no wrapper is wanted, else
-    steps the copies in turn. `async` gives each copy a process, which pays where a step takes about a millisecond or
+    `auto` takes CartPole's own vector form (it steps 16 in the time of two) where no wrapper is wanted, else steps
+    the sub-environments in turn. `async` gives each a process, which pays where a step takes about a millisecond or
     more. Atari games have threads of their own.
 
     None resets by itself; each can be reset with a seed of its own, and brought back into an episode (`episodes.py`).
@@ -359,14 +359,16 @@ def given(env: Env) -> Env:
     return env
 
 
-def require_alike(env: Env, first: Env, copy: int, name: str) -> None:
-    """Raise `ConfigError` unless a copy has the spaces of the first one."""
+def require_alike(env: Env, first: Env, index: int, name: str) -> None:
+    """Raise `ConfigError` unless a sub-environment has the spaces of the first one."""
     for what in ("observation", "action"):
         its, needed = getattr(env, f"{what}_space"), getattr(first, f"{what}_space")
         if packed_in(its) is not None and packed_in(needed) is not None:
             its, needed = composition(its), composition(needed)
         if its != needed:
-            raise ConfigError(f"{name}: copy {copy} has {what}s {its}, copy 0 has {needed}: all need the same")
+            raise ConfigError(
+                f"{name}: sub-environment {index} has {what}s {its}, sub-environment 0 has {needed}: all need the same"
+            )
 
 
 def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, Any, Any]:
@@ -380,7 +382,9 @@ def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, A
     except (EOFError, OSError) as error:
         raise ConfigError(f"a process for {name} can't be made, or died at once: {one_line(error)}") from error
     except RuntimeError as error:  # Gymnasium compares the spaces
-        raise ConfigError(f"{name}: the copies have other spaces than the first: all need the same") from error
+        raise ConfigError(
+            f"{name}: the sub-environments have other spaces than the first: all need the same"
+        ) from error
 
 
 def has_own_vector_form(spec: EnvSpec) -> bool:
@@ -390,7 +394,7 @@ def has_own_vector_form(spec: EnvSpec) -> bool:
     return registered_id(spec.source).vector_entry_point == "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
 
 
-def can_be_copied(spec: EnvSpec) -> bool:
+def allows_several(spec: EnvSpec) -> bool:
     """True where a second environment beside a first is known to do no harm: of Gymnasium's own, and Atari games.
 
     Of others only one may be allowed in a process, or on a port, or there may be only one robot.

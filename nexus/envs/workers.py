@@ -57,9 +57,9 @@ class Workers:
     """An `AsyncVectorEnv` that is abandoned as soon as one of its processes dies or takes too long to answer.
 
     Args:
-        env: the environment, whose copies run in processes.
+        env: the environment, whose sub-environments run in processes.
         timeout: seconds for all of them to answer a step or a reset; None waits as long as they live.
-        fault: makes an error that names the copy.
+        fault: makes an error that names the sub-environment.
 
     Raises:
         EnvError: (from `reset`, `step`) a process died or did not answer, or its environment failed; all are ended.
@@ -71,16 +71,16 @@ class Workers:
         self.fault = fault
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
-        """Reset the copies and wait for them, without a timeout if they replay actions."""
+        """Reset the sub-environments and wait for them, without a timeout if they replay actions."""
         timeout = None if ACTIONS_OPTION in (options or {}) else self.timeout
         return self._ask(partial(self.env.reset_async, seed, options), self.env.reset_wait, timeout)
 
     def step(self, actions: Any) -> Any:
-        """Step the copies and wait for them."""
+        """Step the sub-environments and wait for them."""
         return self._ask(partial(self.env.step_async, actions), self.env.step_wait, self.timeout)
 
     def call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
-        """Call a method of each copy and wait for what they return."""
+        """Call a method of each sub-environment and wait for what they return."""
         try:
             self.env.call_async(name, *arguments)
             return self.env.call_wait(timeout=self.timeout)
@@ -103,31 +103,31 @@ class Workers:
             raise self._given_up(*dead) from error
         info = answer[-1]
         if FAULT in info:
-            copy = int(np.flatnonzero(info[f"_{FAULT}"])[0])
-            raise self._given_up(copy, str(info[FAULT][copy]))
+            index = int(np.flatnonzero(info[f"_{FAULT}"])[0])
+            raise self._given_up(index, str(info[FAULT][index]))
         return answer
 
     def _silent(self) -> tuple[int | None, str]:
-        silent = [copy for copy, pipe in enumerate(self.env.parent_pipes) if not pipe.poll(0)]
+        silent = [index for index, pipe in enumerate(self.env.parent_pipes) if not pipe.poll(0)]
         dead = self._dead(wait=0.0)
         if dead is not None:
             return dead
         return (silent[0] if silent else None), f"gave no answer within {self.timeout:g} s"
 
     def _dead(self, wait: float = EXIT_TIMEOUT) -> tuple[int, str] | None:
-        """Return the first copy whose process has ended, and how it ended."""
+        """Return the first sub-environment whose process has ended, and how it ended."""
         gone = connection.wait([process.sentinel for process in self.env.processes], wait)
-        for copy, process in enumerate(self.env.processes):
+        for index, process in enumerate(self.env.processes):
             if process.sentinel in gone:
                 process.join(EXIT_TIMEOUT)  # its exit code arrives a moment later
                 code = process.exitcode or 0
                 how = f"was killed by {Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                return copy, f"lost its process, which {how}"
+                return index, f"lost its process, which {how}"
         return None
 
-    def _given_up(self, copy: int | None, text: str) -> EnvError:
+    def _given_up(self, index: int | None, text: str) -> EnvError:
         close_env(self.env, at_once=True)
-        return self.fault(copy, text)
+        return self.fault(index, text)
 
 
 def close_env(env: VectorEnv[Any, Any, Any], *, at_once: bool = False) -> None:

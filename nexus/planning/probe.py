@@ -172,14 +172,14 @@ def probed(config: TrainConfig) -> TrainConfig:
 
 
 def eval_steps(run: Run, seconds: float, clock: Clock) -> tuple[float, tuple[float, ...]]:
-    """Return the seconds to create the copies of an evaluation, and those of one of its vector steps, per slice."""
+    """Return the seconds to create an evaluation's environments, and those of one of its vector steps, per slice."""
     if run.config.eval_episodes == 0:
         return 0.0, (0.0,)
     rules, begun = run.parts.spec.rules, clock()
     epsilon = 0.0 if rules is None else rules.eval_epsilon
-    alone, copies = run.parts.one_alone, run.config.eval_copies
+    alone, count = run.parts.one_alone, run.config.eval_envs
     under_way = {} if alone is None else run.parts.stream.get_state()
-    with closing(make_vector_env(run.parts.spec, copies)) if alone is None else nullcontext(alone) as envs:
+    with closing(make_vector_env(run.parts.spec, count)) if alone is None else nullcontext(alone) as envs:
         stream = TransitionStream(envs, run.plan.env)
         stream.reset(run.config.seed)
         setup = clock() - begun
@@ -190,7 +190,7 @@ def eval_steps(run: Run, seconds: float, clock: Clock) -> tuple[float, tuple[flo
             while not steps or clock() - before < seconds / SLICES:
                 stream.step(run.parts.agent.act(stream.states, epsilon, False, stream.action_masks))
                 steps += 1
-            slices.append((clock() - before) / steps * (copies / stream.num_envs))  # missing copies play afterwards
+            slices.append((clock() - before) / steps * (count / stream.num_envs))  # missing ones play afterwards
     if under_way:
         run.parts.bring_back(under_way)
     return setup, tuple(slices)
