@@ -521,8 +521,8 @@ def load_checkpoint(run: Path, agent: DQNAgent, steps: int, about: Mapping[str, 
     weights = {name: value for name, value in arrays.items() if name.partition(".")[0] in agent.networks}
     path = run / checkpoint.arrays_name
     fill_networks(agent.networks, weights, path)
-    streams = part(state, "stream")
-    now = part(streams, STATISTICS_NOW) or part(streams, STATISTICS_BEGUN)
+    stream = part(state, "stream")
+    now = part(stream, STATISTICS_NOW) or part(stream, STATISTICS_BEGUN)
     return merged(require_statistics(now, str(path)))
 
 

@@ -1009,11 +1009,11 @@ def test_the_command_prints_each_finding_and_says_by_its_exit_code_whether_one_i
 ) -> None:
     assert main(["check", "CartPole-v1", "--frame-skip", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "ok    observations  float32[4]: 4 numbers in a row"
+    assert lines[0] == "ok    observations      float32[4]: 4 numbers in a row"
     assert lines[-1].startswith("CartPole-v1: no faults, 2 notes, checked in ")
     assert main(["check", "StandsStill-v0"]) == 1
     out = capsys.readouterr().out
-    assert "\nfault features      all 1,000 steps showed one and the same observation\n" in out
+    assert "\nfault features          all 1,000 steps showed one and the same observation\n" in out
     assert "\n                        cure: return the current state: look for an array" in out
     assert "StandsStill-v0: 1 fault, no notes, checked in " in out
 

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from torch import nn
 
 from nexus.checking.first_steps import FirstSteps
-from nexus.cli.streams import printable
+from nexus.cli.encoding import printable
 from nexus.core.figures import figures
 from nexus.core.installation import nexus_command, tensorboard_command
 from nexus.core.state import State
@@ -56,13 +56,13 @@ class TrainView(Listener):
             transient=True,
             disable=not self.live,
         )
-        self.streams = ExitStack()
+        self.stack = ExitStack()
         self.started = False
         self.notices: list[str] = []
         self.first_steps = FirstSteps(self.on_notice)
 
     def __enter__(self) -> Self:
-        self.streams.enter_context(printable())
+        self.stack.enter_context(printable())
         return self
 
     def __exit__(
@@ -70,7 +70,7 @@ class TrainView(Listener):
     ) -> None:
         self.bar.stop()
         self.say_notices()  # for a run that did not start
-        self.streams.close()
+        self.stack.close()
 
     def on_start(self, plan: Plan) -> None:
         """Print the plan and start the bar."""

@@ -79,7 +79,7 @@ class Learner:
     def step(self, batch: Batch, learning_rate: float | Tensor) -> Outcome:
         """Take one optimizer step on a batch that is on the device: fresh noise, the gradient, the step.
 
-        It changes what `learner_state.changes` names and draws from `learner_state.streams`, and no more, so that a
+        It changes what `learner_state.changes` names and draws from `learner_state.generators`, and no more, so that a
         CUDA graph can hold it; there the learning rate is a tensor `[]`.
         """
         with awake(self._noisy, self.noise):
