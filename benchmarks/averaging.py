@@ -23,7 +23,7 @@ from nexus.core.types import Array
 from nexus.envs.factory import EnvSpec
 from nexus.listener import Listener, Plan
 from nexus.models.rl.dqn import DQNAgent
-from nexus.training.evaluation import Evaluation, evaluate
+from nexus.training.evaluation import Evaluation, evaluate_policy
 
 ENVS = {"CartPole-v1": "5000 steps", "LunarLander-v3": "25000 steps"}  # and how often to evaluate
 FIRST_SEED = 110  # none that a setting was chosen on
@@ -60,7 +60,7 @@ class Both(Listener):
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
         protocol = evaluation.protocol
-        newest = evaluate(Newest(self.agent), EnvSpec(self.env), protocol.episodes, seed=protocol.seed)
+        newest = evaluate_policy(Newest(self.agent), EnvSpec(self.env), protocol.episodes, seed=protocol.seed)
         self.pairs.append({"steps": steps, "newest": round(newest.mean, 1), "averaged": round(evaluation.mean, 1)})
 
 

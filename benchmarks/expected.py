@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.learning import STUDIES, configs_of
 from benchmarks.record import RESULTS
 from nexus.api import make_config
-from nexus.planning.expected import EXPECTED, Band, learning_settings, protocol_of
+from nexus.planning.expected import EXPECTED, Band, learning_settings, protocol_name
 from nexus.training.config import TrainConfig
 from nexus.training.presets import resolve_preset
 
@@ -41,7 +41,7 @@ def band(name: str, recorded: dict[str, Any], algorithm: str, values: dict[str, 
     own = learning_settings(config)
     return Band(
         study["env"],
-        protocol_of(study["env"], config),
+        protocol_name(study["env"], config),
         preset,
         algorithm,
         {key: value for key, value in own.items() if value != usual[key]},

@@ -47,7 +47,7 @@ def solve_sb3(seed: int) -> int | None:
     from stable_baselines3.common.callbacks import BaseCallback
 
     from nexus.envs.factory import EnvSpec
-    from nexus.training.evaluation import evaluate
+    from nexus.training.evaluation import evaluate_policy
 
     class Actor:
         def act(self, states: Any, epsilon: float, training: bool, action_masks: Any) -> Any:
@@ -59,7 +59,7 @@ def solve_sb3(seed: int) -> int | None:
         def _on_step(self) -> bool:
             if self.num_timesteps % EVERY:
                 return True
-            mean = evaluate(Actor(), EnvSpec("CartPole-v1"), EPISODES, seed=1_000_000 + seed).mean
+            mean = evaluate_policy(Actor(), EnvSpec("CartPole-v1"), EPISODES, seed=1_000_000 + seed).mean
             if mean < SOLVED:
                 return True
             self.solved_at = self.num_timesteps

@@ -24,7 +24,7 @@ from nexus.envs.atari import canonical, is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, composition, describe_spaces, make_env, name_of
 from nexus.envs.settings import LEAST_FRAME, MOST_FRAME
 from nexus.envs.statistics import Running, Statistics, merged, require_statistics
-from nexus.envs.stream import LONGEST, STATISTICS_BEGUN, STATISTICS_NOW
+from nexus.envs.stream import LONGEST_EPISODE, STATISTICS_BEGUN, STATISTICS_NOW
 from nexus.lineage import Origin, kept_names
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.layers import in_mode
@@ -40,11 +40,10 @@ from nexus.training.checkpoint import read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints, best_of
 from nexus.training.config import TrainConfig, kwargs_for
 from nexus.training.edited import read_run_or_copy, read_unedited_run
-from nexus.training.evaluation import Evaluation, long_evaluation, said_of_gathering
-from nexus.training.evaluation import evaluate as play
-from nexus.training.files import inside, read_json
+from nexus.training.evaluation import Evaluation, evaluate_policy, long_evaluation, said_of_gathering
+from nexus.training.files import file_in, read_json
 from nexus.training.loop import Counters
-from nexus.training.presets import RETURNS
+from nexus.training.presets import RETURN_RANGES
 from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import (
     AGENT_FILE,
@@ -73,7 +72,7 @@ __all__ = [
 OF_EVALUATION = frozenset(one.name for one in fields(Evaluation))
 SEEN = "seen"  # attribute of an agent that holds it
 END_STATES, MOST_AT_END = 512, 0.05  # states to check, and the largest probability allowed on one end
-MOST_FRAMES = 1_000  # limit of a stack or a skip read from a run's file
+LARGEST_STACK_OR_SKIP = 1_000  # limit of a stack or a skip read from a run's file
 MOST_THREADS = 8  # for torch: a batch of 32 images does not profit from more
 LARGE_TORSOS = (
     "nature_cnn",
@@ -154,7 +153,7 @@ def train(
             process_for(run.parts.agent, config.threads),
         ):
             remember(run.parts.agent, Seen(run.parts.spec, config.eval_max_steps))
-            for text in [*resolved.notes, *notices(run.plan)]:
+            for text in [*resolved.notes, *setting_notices(run.plan)]:
                 told.on_notice(text)
             result = run.run()
             remember(run.parts.agent, Seen(run.parts.spec, config.eval_max_steps, run.parts.statistics()))
@@ -196,7 +195,7 @@ def inherited(
     kept = kept_names(keep)
     about = read_run_or_copy(run, notice)
     config = config_of(about, run)
-    seen, settings = seen_in(run, about).spec, config.to_mapping()
+    seen, settings = seen_by_run(run, about).spec, config.to_mapping()
     if env is None and isinstance(seen.source, Lost):
         seen.source()
     source = seen.source if env is None else canonical(env)
@@ -240,7 +239,7 @@ def origin_of(start: Start, checkpoint: str | int | None, listener: Listener) ->
 def evaluation_at(run: Path, steps: int) -> Evaluation | None:
     """Return the final evaluation of a run if it is of the weights of this step."""
     with suppress(RunError):
-        said = read_json(inside(run, EVALUATION_FILE))
+        said = read_json(file_in(run, EVALUATION_FILE))
         if said.get("steps") == steps:
             return Evaluation.from_mapping({name: said[name] for name in said.keys() & OF_EVALUATION})
     return None
@@ -260,7 +259,7 @@ def folder_of(run: Any, name: str = "run") -> Path:
         raise ConfigError(f"{name} = {run!r}: needs the path of a folder") from None
 
 
-def notices(plan: Plan) -> list[str]:
+def setting_notices(plan: Plan) -> list[str]:
     """Return notices on settings that are probably unintended."""
     said = [] if plan.config.said_of_exploration is None else [plan.config.said_of_exploration]
     if range_is_assumed(plan):
@@ -274,7 +273,9 @@ def notices(plan: Plan) -> list[str]:
 def range_is_assumed(plan: Plan) -> bool:
     """True if values are distributions on the default atoms, and nothing is known about the returns."""
     at_defaults = (plan.config.v_min, plan.config.v_max) == (AgentConfig.v_min, AgentConfig.v_max)
-    return isinstance(plan.agent.q_network.readout, CategoricalReadout) and at_defaults and plan.env not in RETURNS
+    return (
+        isinstance(plan.agent.q_network.readout, CategoricalReadout) and at_defaults and plan.env not in RETURN_RANGES
+    )
 
 
 def said_of_ends(agent: DQNAgent, replay: AnyReplay) -> list[str]:
@@ -362,7 +363,7 @@ def resumed(
     if about.get("status") == "finished" and not further:
         raise ConfigError(f"{run} is finished: to train further, set total_steps to more than {planned}")
     require_checkpoint(about, Path(run))
-    source = spec_on(seen_in(run, about).spec, env, None, None, listener).source
+    source = spec_on(seen_by_run(run, about).spec, env, None, None, listener).source
     settings = agent_settings(about, run)
     config = on_device(config, device, state_shape_of(settings), run, listener)
     settings["device"] = config.device
@@ -527,7 +528,7 @@ def largest_weights(run: Path) -> int:
         RunError: there is none.
     """
     names = [AGENT_FILE, *(str(path.relative_to(run)) for path in run.glob("checkpoints/*/state.safetensors"))]
-    files = [inside(run, name) for name in names if (run / name).exists()]
+    files = [file_in(run, name) for name in names if (run / name).exists()]
     if not files:
         raise RunError(f"{run} has no {AGENT_FILE} and no checkpoint: it was stopped too early; train it again")
     return max(path.stat().st_size for path in files)
@@ -596,7 +597,7 @@ def agent_of(
         statistics = load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint), about)
     explore_as_trained(agent, about, run)
     with suppress(RunError):  # it needs no environment to act
-        remember(agent, replace(seen_in(run, about), statistics=statistics))
+        remember(agent, replace(seen_by_run(run, about), statistics=statistics))
     return agent
 
 
@@ -629,8 +630,8 @@ def load_checkpoint(run: Path, agent: DQNAgent, steps: int, about: Mapping[str, 
     weights = {name: value for name, value in arrays.items() if name.partition(".")[0] in agent.networks}
     path = run / checkpoint.arrays_name
     fill_networks(agent.networks, weights, path)
-    streams = part(state, "stream")
-    now = part(streams, STATISTICS_NOW) or part(streams, STATISTICS_BEGUN)
+    stream = part(state, "stream")
+    now = part(stream, STATISTICS_NOW) or part(stream, STATISTICS_BEGUN)
     return merged(require_statistics(now, str(path)))
 
 
@@ -714,11 +715,11 @@ def evaluate(
         folder = folder_of(agent)
         about = read_run_or_copy(folder, listener.on_notice)
         player = agent_of(about, folder, checkpoint, device, listener)
-        seen = replace(seen_in(folder, about), statistics=statistics_of(player))
+        seen = replace(seen_by_run(folder, about), statistics=statistics_of(player))
     spec = spec_on(seen.spec, env, env_kwargs, wrappers, listener)
     if env is not None:
         with closing(make_env(spec)) as one:
-            require_fit(player, one)
+            require_fitting_env(player, one)
     longest = seen.eval_max_steps if max_steps is None else max_steps
     count = episodes or (100 if spec.rules is None else spec.rules.eval_episodes)
 
@@ -728,7 +729,7 @@ def evaluate(
         if text is not None:
             listener.on_notice(text)
 
-    return play(
+    return evaluate_policy(
         player,
         spec,
         count,
@@ -741,7 +742,7 @@ def evaluate(
     )
 
 
-def require_fit(agent: DQNAgent, env: gym.Env[Any, Any]) -> None:
+def require_fitting_env(agent: DQNAgent, env: gym.Env[Any, Any]) -> None:
     """Raise `ConfigError` unless the environment has the states and actions that the agent was made for."""
     name = type(env.unwrapped).__name__ if env.spec is None else env.spec.id
     _, _, action_dim = describe_spaces(env.observation_space, env.action_space, name)
@@ -758,7 +759,7 @@ class Seen:
     """How an agent saw its training environment, and the step limit of its evaluations."""
 
     spec: EnvSpec
-    eval_max_steps: int = LONGEST
+    eval_max_steps: int = LONGEST_EPISODE
     statistics: Statistics = field(default_factory=dict)  # running ones, by which wrappers scaled what it saw last
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -806,7 +807,7 @@ def seen_by(agent: DQNAgent, env: EnvSource | None) -> Seen:
     return Seen(EnvSpec(env))
 
 
-def seen_in(run: str | os.PathLike[str], about: Mapping[str, Any]) -> Seen:
+def seen_by_run(run: str | os.PathLike[str], about: Mapping[str, Any]) -> Seen:
     """Return how a run saw its environment.
 
     Raises:
@@ -819,9 +820,12 @@ def seen_in(run: str | os.PathLike[str], about: Mapping[str, Any]) -> Seen:
     if isinstance(source, str):
         require_foreign_module(source, Path(run))
     skip, stack, longest = (
-        config.get(name, usual) for name, usual in (("frame_skip", 1), ("frame_stack", 1), ("eval_max_steps", LONGEST))
+        config.get(name, usual)
+        for name, usual in (("frame_skip", 1), ("frame_stack", 1), ("eval_max_steps", LONGEST_EPISODE))
     )
-    if not all(is_count(size, MOST_FRAMES) for size in (skip, stack)) or not is_count(longest, LONGEST):
+    if not all(is_count(size, LARGEST_STACK_OR_SKIP) for size in (skip, stack)) or not is_count(
+        longest, LONGEST_EPISODE
+    ):
         raise RunError(f"{path} does not say how its environment was wrapped")
     protocol, size = (config.get(name) if is_atari(source) else None for name in ("protocol", "frame_size"))
     flatten = config.get("flatten_actions", False)
@@ -890,7 +894,9 @@ def env_of_run(
 ) -> EnvSpec:
     """Return the environment that a run was trained on, or another one, wrapped as in training."""
     listener = Listener() if listener is None else listener
-    return spec_on(seen_in(run, read_run_or_copy(run, listener.on_notice)).spec, env, env_kwargs, wrappers, listener)
+    return spec_on(
+        seen_by_run(run, read_run_or_copy(run, listener.on_notice)).spec, env, env_kwargs, wrappers, listener
+    )
 
 
 def require_foreign_module(name: str, run: Path, setting: str = "env") -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nexus.core.checked import show
+from nexus.core.checked import config_text
 from nexus.core.errors import ConfigError, nearest
 from nexus.core.figures import figures
 from nexus.core.seeding import seed_of
@@ -152,14 +152,15 @@ class Origin:
             here, there = getattr(config, name), getattr(self.config, name)
             if here != there:
                 raise ConfigError(
-                    f"keep = {kept}: needs the same {name} as {self.run}, which has {show(there)}, got {show(here)}"
+                    f"keep = {kept}: needs the same {name} as {self.run}, which has {config_text(there)}, "
+                    f"got {config_text(here)}"
                 )
 
     def _differing(self, config: TrainConfig) -> str:
         """Return text on the settings of the network that differ."""
         ours, theirs = config.to_mapping(), self.config.to_mapping()
         names = ("algorithm", "torso", "hidden_dim", "hidden_layers", "layer_norm", "dueling", "noisy", "atoms")
-        said = [f"{name} is {show(theirs[name])} there, {show(ours[name])} here" for name in names]
+        said = [f"{name} is {config_text(theirs[name])} there, {config_text(ours[name])} here" for name in names]
         return ", ".join(text for text, name in zip(said, names, strict=True) if ours[name] != theirs[name])
 
 
@@ -176,7 +177,7 @@ def kept_names(given: Any) -> tuple[str, ...]:
         names = (names,)
     for name in names:
         if name not in KEEP:
-            raise ConfigError(f"keep = {show(name)}: needs any of {', '.join(KEEP)}{nearest(str(name), KEEP)}")
+            raise ConfigError(f"keep = {config_text(name)}: needs any of {', '.join(KEEP)}{nearest(str(name), KEEP)}")
     return tuple(name for name in KEEP if name in names)
 
 

@@ -17,8 +17,7 @@ from nexus.parts import Parts
 from nexus.run_files import RunFiles
 from nexus.training.config import TrainConfig
 from nexus.training.course import Course
-from nexus.training.evaluation import Evaluation, long_evaluation
-from nexus.training.evaluation import evaluate as play
+from nexus.training.evaluation import Evaluation, evaluate_policy, long_evaluation
 from nexus.training.logs import EpisodeTracker, Rate, RunLog, scalars
 from nexus.training.loop import Progress
 from nexus.training.signals import StopRequest
@@ -159,13 +158,13 @@ class Evaluations:
         config, alone = self.parts.config, self.parts.one_alone
         under_way = {} if alone is None else self.parts.stream.get_state()
         try:
-            evaluation = play(
+            evaluation = evaluate_policy(
                 self.parts.agent,
                 self.parts.spec,
                 config.eval_episodes,
                 seed=seed_of(config.seed, "evaluation") if seed is None else seed,
                 max_episode_steps=config.eval_max_steps,
-                num_envs=config.eval_copies,
+                num_envs=config.eval_envs,
                 # An environment that may hang or die was given processes to train in; it gets them here, too.
                 vectorization="async" if config.vectorization == "async" else "auto",
                 step_timeout=config.step_timeout,

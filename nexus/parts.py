@@ -18,7 +18,7 @@ from nexus.data.memory import replay_bytes
 from nexus.data.replay import Replay
 from nexus.envs.factory import (
     EnvSource,
-    can_be_copied,
+    allows_several,
     composition,
     describe_spaces,
     make_vector_env,
@@ -87,9 +87,9 @@ class Parts:
         return name_of(self.spec.source)
 
     def statistics(self) -> Statistics:
-        """Return the running statistics of the environments' wrappers, those of all copies together.
+        """Return the running statistics of the environments' wrappers, those of all together.
 
-        Those that were known last where a copy can't be asked.
+        Those that were known last where one can't be asked.
         """
         self._statistics = merged(self.stream.statistics()) or self._statistics
         return self._statistics
@@ -175,7 +175,7 @@ class Parts:
     @property
     def one_alone(self) -> VectorEnv[Any, Any, Any] | None:
         """The environment of the training where no other is to be made beside it, None where one may be."""
-        alone = self.config.num_envs == 1 and not can_be_copied(self.spec)
+        alone = self.config.num_envs == 1 and not allows_several(self.spec)
         return self.stream.env if alone else None
 
     def most_state_bytes(self) -> int:

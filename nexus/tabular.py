@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from nexus.core.errors import ConfigError
 from nexus.core.seeding import generator, seed_of
+from nexus.core.types import Floats
 
 __all__ = ["TransitionTable", "q_learning", "transition_table", "value_iteration"]
 
-Env = gym.Env[Any, Any]
-Floats = NDArray[np.float64]
+TabularEnv = gym.Env[Any, Any]
 
 
 class TransitionTable(NamedTuple):
@@ -28,7 +27,7 @@ class TransitionTable(NamedTuple):
     rewards: Floats  # [S, A], mean reward of a in s, including terminal steps
 
 
-def transition_table(env: Env) -> TransitionTable:
+def transition_table(env: TabularEnv) -> TransitionTable:
     """Read `env.unwrapped.P`, which FrozenLake, Taxi and CliffWalking have.
 
     Time limits are not part of the table: they truncate, and a truncated state keeps its value.
@@ -39,7 +38,7 @@ def transition_table(env: Env) -> TransitionTable:
     state_dim, action_dim = table_shape(env)
     table = getattr(env.unwrapped, "P", None)
     if table is None:
-        raise ConfigError(f"{name_of(env)} has no transition table: needs env.unwrapped.P, as FrozenLake-v1 has")
+        raise ConfigError(f"{tabular_name(env)} has no transition table: needs env.unwrapped.P, as FrozenLake-v1 has")
     probabilities = np.zeros((state_dim, action_dim, state_dim))
     rewards = np.zeros((state_dim, action_dim))
     for state in range(state_dim):
@@ -51,7 +50,7 @@ def transition_table(env: Env) -> TransitionTable:
     return TransitionTable(probabilities, rewards)
 
 
-def value_iteration(env: Env, gamma: float, tolerance: float = 1e-8) -> Floats:
+def value_iteration(env: TabularEnv, gamma: float, tolerance: float = 1e-8) -> Floats:
     """Apply Q(s, a) ← E[r + γ max_a' Q(s', a')] to all states at once until it converges to Q*.
 
     Each sweep contracts the distance to Q* by the factor γ, so the last change bounds the remaining error.
@@ -81,7 +80,7 @@ def value_iteration(env: Env, gamma: float, tolerance: float = 1e-8) -> Floats:
 
 
 def q_learning(
-    env: Env, episodes: int, gamma: float = 0.99, alpha: float = 0.5, epsilon: float = 0.1, seed: int = 0
+    env: TabularEnv, episodes: int, gamma: float = 0.99, alpha: float = 0.5, epsilon: float = 0.1, seed: int = 0
 ) -> Floats:
     """Learn Q(s, a) ← Q(s, a) + α (r + γ max_a' Q(s', a') - Q(s, a)) from ε-greedy experience.
 
@@ -114,7 +113,7 @@ def q_learning(
         state, _ = env.reset(seed=first_seed if episode == 0 else None)
         ended = False
         while not ended:
-            action = epsilon_greedy(q_values[state], epsilon, rng)
+            action = epsilon_greedy_action(q_values[state], epsilon, rng)
             next_state, reward, terminated, truncated, _ = env.step(action)
             target = float(reward) + (0.0 if terminated else gamma * q_values[next_state].max())
             q_values[state, action] += alpha * (target - q_values[state, action])
@@ -122,30 +121,30 @@ def q_learning(
     return q_values
 
 
-def epsilon_greedy(q_values: Floats, epsilon: float, rng: np.random.Generator) -> int:
+def epsilon_greedy_action(q_values: Floats, epsilon: float, rng: np.random.Generator) -> int:
     """Return one action for values `[A]`: a random one with probability ε, else one of the best."""
     if rng.random() < epsilon:
         return int(rng.integers(len(q_values)))
     return int(rng.choice(np.flatnonzero(q_values == q_values.max())))
 
 
-def table_shape(env: Env) -> tuple[int, int]:
+def table_shape(env: TabularEnv) -> tuple[int, int]:
     """Return the numbers of states and actions.
 
     Raises:
         ConfigError: they are not numbered from 0.
     """
-    return count(env, "states", env.observation_space), count(env, "actions", env.action_space)
+    return space_size(env, "states", env.observation_space), space_size(env, "actions", env.action_space)
 
 
-def count(env: Env, kind: str, space: spaces.Space[Any]) -> int:
+def space_size(env: TabularEnv, kind: str, space: spaces.Space[Any]) -> int:
     """Return the number of elements of a space."""
     if not isinstance(space, spaces.Discrete) or space.start != 0:
-        raise ConfigError(f"{name_of(env)} has {kind} {space}: a table needs Discrete ones that start at 0")
+        raise ConfigError(f"{tabular_name(env)} has {kind} {space}: a table needs Discrete ones that start at 0")
     return int(space.n)
 
 
-def name_of(env: Env) -> str:
+def tabular_name(env: TabularEnv) -> str:
     """Return the id, or the name of the class."""
     return type(env.unwrapped).__name__ if env.spec is None else env.spec.id
 

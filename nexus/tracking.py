@@ -18,7 +18,7 @@ from nexus.listener import Listener, Plan
 __all__ = ["TRACKERS", "MLflow", "Service", "Tracker", "Trackio", "WandB", "tracker"]
 
 STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}  # of MLflow; of all others FAILED
-LONGEST = 500  # characters of a setting; MLflow's older servers take no more
+LONGEST_SETTING = 500  # characters of a setting; MLflow's older servers take no more
 
 
 class Service(Protocol):
@@ -103,7 +103,7 @@ class WandB:
 
     def start(self, plan: Plan, run: str | None) -> str:
         """Begin or continue a run, its files in the run's folder."""
-        wandb = imported("wandb")
+        wandb = import_tracker("wandb")
         self.run = wandb.init(
             project=self.project,
             name=plan.run_dir.name,
@@ -137,7 +137,7 @@ class MLflow:
 
     def start(self, plan: Plan, run: str | None) -> str:
         """Begin or continue a run."""
-        mlflow = imported("mlflow")
+        mlflow = import_tracker("mlflow")
         self.client = mlflow.MlflowClient()
         if run is not None:
             self.run = run
@@ -146,14 +146,16 @@ class MLflow:
         experiment = self.client.get_experiment_by_name(self.project)
         number = self.client.create_experiment(self.project) if experiment is None else experiment.experiment_id
         self.run = self.client.create_run(number, run_name=plan.run_dir.name).info.run_id
-        settings = [mlflow.entities.Param(key, str(value)[:LONGEST]) for key, value in settings_of(plan).items()]
+        settings = [
+            mlflow.entities.Param(key, str(value)[:LONGEST_SETTING]) for key, value in settings_of(plan).items()
+        ]
         for first in range(0, len(settings), 100):  # as many as a request may have
             self.client.log_batch(self.run, params=settings[first : first + 100])
         return self.run
 
     def log(self, steps: int, values: Mapping[str, float]) -> None:
         """Send numbers."""
-        entities, now = imported("mlflow.entities"), int(1000 * time.time())
+        entities, now = import_tracker("mlflow.entities"), int(1000 * time.time())
         metrics = [entities.Metric(name, value, now, steps) for name, value in values.items()]
         self.client.log_batch(self.run, metrics=metrics)
 
@@ -176,7 +178,7 @@ class Trackio:
     def start(self, plan: Plan, run: str | None) -> str:
         """Begin or continue a run; Trackio knows runs by their names."""
         name = plan.run_dir.name if run is None else run
-        self.run = imported("trackio").init(
+        self.run = import_tracker("trackio").init(
             project=self.project,
             name=name,
             config=settings_of(plan),
@@ -213,7 +215,7 @@ def tracker(name: str, project: str = "nexus") -> Tracker:
     """
     if name not in TRACKERS:
         raise ConfigError(f"track = {name!r}: needs one of {', '.join(TRACKERS)}{nearest(name, TRACKERS)}")
-    imported(name)  # now, and not when a run has begun to write its folder
+    import_tracker(name)  # now, and not when a run has begun to write its folder
     return Tracker(name, TRACKERS[name](project))
 
 
@@ -222,7 +224,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
     return {"env": plan.env, "preset": plan.preset, **plan.config.to_mapping()}
 
 
-def imported(module: str) -> Any:
+def import_tracker(module: str) -> Any:
     """Import a tracking package.
 
     Raises:

@@ -16,7 +16,7 @@ from nexus.core.types import Array, Batch, Outcome, Transitions
 from nexus.data.replay import Replay
 from nexus.models.graph import Captured, Recorder, record
 from nexus.models.rl.dqn.learner import Learner
-from nexus.models.rl.dqn.learner_state import changes, flat, streams, unflat
+from nexus.models.rl.dqn.learner_state import changes, flat, generators, unflat
 
 __all__ = ["BatchToCome", "WholeUpdate"]
 
@@ -63,7 +63,7 @@ class WholeUpdate:
         self.replay = replay
         self._captured: Captured[Any] = Captured(
             self._whole,
-            list(streams(learner).values()),
+            list(generators(learner).values()),
             lambda: {**changes(learner), **replay.changes},
             recorder,
             lambda: replay.reads,

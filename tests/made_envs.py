@@ -53,7 +53,7 @@ Generator = np.random.Generator
 
 
 class Refused(NamedTuple):
-    """How an environment is refused: by which error, about a copy in its step, and with which words."""
+    """How an environment is refused: by which error, about which step, and with which words."""
 
     error: type[Exception]
     text: str
@@ -810,10 +810,10 @@ FAULTS: dict[str, Fault] = {
     "a class is made": Fault("returned the class MadeEnv", place="maker", error=ConfigError),
     "one for all": Fault("gave one and the same ", place="maker", error=ConfigError),
     "the second can't be made": Fault("can't be made: no second door", place="maker", error=ConfigError),
-    "the second is another": Fault("copy 1 has actions Discrete(", place="maker", error=ConfigError),
+    "the second is another": Fault("sub-environment 1 has actions Discrete(", place="maker", error=ConfigError),
 }
 IN_PROCESSES = ("dies", "hangs")  # which only those survive who did not share the process
-FOR_SEVERAL = ("one for all", "the second can't be made", "the second is another")  # copies, in one process
+FOR_SEVERAL = ("one for all", "the second can't be made", "the second is another")  # in one process
 
 
 class Maker:

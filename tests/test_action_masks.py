@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nexus.cli.watch import WatchCommand, play
+from nexus.cli.watch import WatchCommand, show_episodes
 from nexus.core import Batch, ConfigError, QOutput, Transitions
 from nexus.core.errors import EnvError
 from nexus.core.types import Array
@@ -33,7 +33,7 @@ from nexus.ops.action_values import only_legal
 from nexus.ops.exploration import epsilon_greedy, random_legal
 from nexus.ops.munchausen import log_policy, soft_value
 from nexus.training.config import TrainConfig
-from nexus.training.evaluation import evaluate
+from nexus.training.evaluation import evaluate_policy
 from nexus.training.loop import Counters, train
 from tests.rollouts import REPLAYED, pace_of
 from tests.training import short_run
@@ -429,8 +429,8 @@ def test_masks_that_come_late_are_refused() -> None:
 class Broken(Masked):
     """Gives another mask from its fourth step on."""
 
-    def __init__(self, give: Any, copy: bool = True) -> None:
-        self.give, self.broken = give, copy
+    def __init__(self, give: Any, broken: bool = True) -> None:
+        self.give, self.broken = give, broken
 
     def look(self) -> tuple[Array, dict[str, Any]]:
         self.mask = np.ones(ACTIONS, getattr(self.give, "dtype", np.int8))
@@ -453,14 +453,14 @@ MESSAGES = [
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize(("give", "text"), MESSAGES)
-def test_an_impossible_mask_is_refused_with_name_copy_and_step(mode: AutoresetMode, give: Any, text: str) -> None:
-    makers = [partial(Broken, give, copy == 1) for copy in range(3)]
+def test_an_impossible_mask_is_refused_with_name_index_and_step(mode: AutoresetMode, give: Any, text: str) -> None:
+    makers = [partial(Broken, give, index == 1) for index in range(3)]
     stream = TransitionStream(SyncVectorEnv(makers, autoreset_mode=mode), "Game-v0")
     with pytest.raises(EnvError) as caught:
         run_until_refused(stream)
     said = str(caught.value)
     seed = episode_seed(0, 1) if mode is AutoresetMode.DISABLED else 1
-    assert said.startswith(f"Game-v0: copy 1 of 3, seed {seed}, step ")
+    assert said.startswith(f"Game-v0: sub-environment 1 of 3, seed {seed}, step ")
     assert text in said
     assert "\n" not in said
 
@@ -478,7 +478,9 @@ def test_a_mask_of_the_wrong_length_is_refused_at_reset(length: int) -> None:
         def look(self) -> tuple[Array, dict[str, Any]]:
             return np.zeros(2, np.float32), {"action_mask": np.ones(length)}
 
-    with pytest.raises(EnvError, match=rf"Wrong: copy 0 of 2, step 0: got .*shape \({length},\): needs \(4,\)"):
+    with pytest.raises(
+        EnvError, match=rf"Wrong: sub-environment 0 of 2, step 0: got .*shape \({length},\): needs \(4,\)"
+    ):
         TransitionStream(SyncVectorEnv([Wrong] * 2)).reset()
 
 
@@ -490,7 +492,8 @@ def test_a_mask_that_was_not_there_at_reset_is_refused() -> None:
     stream = TransitionStream(SyncVectorEnv([Late]))
     stream.reset(seed=0)
     with pytest.raises(
-        EnvError, match="Late: copy 0 of 1, seed 0, step 1: got an action_mask in its info, but there was none"
+        EnvError,
+        match="Late: sub-environment 0 of 1, seed 0, step 1: got an action_mask in its info, but there was none",
     ):
         stream.step(np.zeros(1, np.int64) + int(stream.env.envs[0].mask.argmax()))  # type: ignore[attr-defined]
 
@@ -522,7 +525,7 @@ def test_no_illegal_action_in_training_or_evaluation(algorithm: str, tmp_path: A
 
 def test_no_illegal_action_while_somebody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     agent = make_agent("dqn", state_dim=2, action_dim=ACTIONS, hidden_dim=16)
-    play(Masked(), agent, WatchCommand("run", episodes=30), lambda: None)
+    show_episodes(Masked(), agent, WatchCommand("run", episodes=30), lambda: None)
     assert capsys.readouterr().out.count("return") == 30
 
 
@@ -535,7 +538,7 @@ def test_no_illegal_action_in_any_autoreset_mode(mode: AutoresetMode) -> None:
     for progress in train(stream, agent, agent, ReplayBuffer(2_000), config, counters):
         assert progress.update is None or math.isfinite(dict(progress.update.items())["loss"])
     assert counters.updates > 500
-    assert evaluate(agent, EnvSpec(Masked), 200, epsilon=0.5).mean > 3
+    assert evaluate_policy(agent, EnvSpec(Masked), 200, epsilon=0.5).mean > 3
 
 
 class Trap(Masked):

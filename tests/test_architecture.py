@@ -261,3 +261,52 @@ def test_a_large_class_has_a_reason() -> None:
         if methods > MOST_METHODS or attributes > MOST_ATTRIBUTES
     }
     assert set(found) == set(LARGER), found
+
+
+# Names.
+
+SHARED = {
+    "run": "the entry of each command's module, which `cli/main.py` calls by the command's name",
+    "train": "the two loops have one signature, and `parts.py` picks one of them; `api.train` is public",
+}
+
+
+def top_level_names(source: str) -> set[str]:
+    """Names of the classes, functions, constants and aliases that a module defines; not those that it imports."""
+    found: set[str] = set()
+    for node in ast.parse(source).body:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                found.add(name)
+            case ast.Assign(targets=targets):
+                found |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                found.add(name)
+    return {name for name in found if not name.startswith("__")}
+
+
+def test_a_name_has_one_meaning() -> None:
+    modules: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "nexus").rglob("*.py")):
+        for name in top_level_names(path.read_text("utf-8")):
+            modules.setdefault(name, []).append(path.relative_to(ROOT).as_posix())
+    assert modules["TransitionStream"] == ["nexus/envs/stream.py"]
+    found = {name: where for name, where in modules.items() if len(where) > 1}
+    assert {name: where for name, where in found.items() if name not in SHARED} == {}
+    assert SHARED.keys() <= found.keys(), "an exception that is not needed"
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("class One:\n    TWO = 2\n", {"One"}),
+        ("def one():\n    two = 2\n", {"one"}),
+        ("async def one(): ...", {"one"}),
+        ("ONE, (TWO, *REST) = 1, (2, 3)\nTHREE = FOUR = 3", {"ONE", "TWO", "REST", "THREE", "FOUR"}),
+        ("One: TypeAlias = int\nTwo = list[int]", {"One", "Two"}),
+        ("__all__ = ['one']\n__version__: str = '1'\ndef __getattr__(name): ...", set()),
+        ("import one\nfrom two import three as four", set()),
+    ],
+)
+def test_top_level_names_are_found(source: str, names: set[str]) -> None:
+    assert top_level_names(source) == names

@@ -21,7 +21,7 @@ from nexus.core.types import Array
 from nexus.envs.atari import LIFE_LOST, PROTOCOLS, OneGame, SeededGames, canonical, is_atari, make_atari
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env
 from nexus.envs.stream import Step, TransitionStream
-from nexus.training.evaluation import Evaluation, evaluate
+from nexus.training.evaluation import Evaluation, evaluate_policy
 from nexus.training.files import write_json
 from nexus.training.presets import PRESETS, resolve_preset
 from nexus.training.replays import store_for
@@ -298,12 +298,12 @@ def played(stream: TransitionStream, seed: int, count: int) -> tuple[str, int]:
 @pytest.mark.parametrize("game", ["breakout", "pong", "seaquest"])
 @pytest.mark.parametrize("sticky", [0.0, 0.25])
 def test_a_reset_makes_the_same_games_whatever_came_before(game: str, sticky: float) -> None:
-    """Exact resume relies on it: no-ops, sticky actions and later games of a copy come from its seed alone."""
+    """Exact resume relies on it: no-ops, sticky actions and later games of a sub-environment come from its seed."""
     protocol = type(NATURE)(**{**NATURE.to_mapping(), "sticky": sticky, "train_frames": 600})
     env, fresh = (make_atari(canonical(game), protocol, 2) for _ in range(2))
     stream = TransitionStream(env)
     first, games = played(stream, 99, 320)
-    assert games >= 4  # two of each copy: the second begins without a seed of its own
+    assert games >= 4  # two of each: the second begins without a seed of its own
     assert played(stream, 99, 320)[0] == first
     played(stream, 7, 57)  # stops in the middle of a game
     assert played(stream, 99, 320)[0] == first
@@ -326,7 +326,7 @@ def test_an_evaluation_follows_the_protocol_and_says_it() -> None:
     short = type(NATURE)(**{**NATURE.to_mapping(), "eval_frames": 400, "eval_episodes": 3})
     PROTOCOLS["short"] = short
     try:
-        result = evaluate(still, EnvSpec("breakout", 4, 4, protocol="short"))
+        result = evaluate_policy(still, EnvSpec("breakout", 4, 4, protocol="short"))
     finally:
         del PROTOCOLS["short"]
     assert still.epsilon == 0.0  # the coins are the evaluation's

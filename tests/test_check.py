@@ -34,10 +34,10 @@ from nexus.api import make_config
 from nexus.checking import Report
 from nexus.checking.checker import seen
 from nexus.checking.first_steps import FirstSteps
-from nexus.checking.of_plays import ANSWERS, PLAYS
-from nexus.checking.of_spaces import SPACES
-from nexus.checking.of_steps import STEPS
-from nexus.checking.trial import Copy, Trial
+from nexus.checking.of_plays import ANSWERS, PLAY_CHECKS
+from nexus.checking.of_spaces import SPACE_CHECKS
+from nexus.checking.of_steps import STEP_CHECKS
+from nexus.checking.trial import Subject, Trial
 from nexus.checking.watch import Watch
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError
@@ -538,16 +538,40 @@ FAULTS = [
     ),
     Fault("draws without the seed", OwnCoins, "seeds", "fault", "another episode, from the reset on", "self.np_random"),
     Fault(
-        "draws when made", DrawnOnce, "copies", "fault", "a second one played another episode", "what __init__ draws"
+        "draws when made",
+        DrawnOnce,
+        "sub-environments",
+        "fault",
+        "a second one played another episode",
+        "what __init__ draws",
     ),
-    Fault("state in the class", Shared, "copies", "fault", "changed the episode of the first", "not in the class"),
     Fault(
-        "one environment for all", give_the_one, "copies", "fault", "one and the same Walk again", "a new environment"
+        "state in the class",
+        Shared,
+        "sub-environments",
+        "fault",
+        "changed the episode of the first",
+        "not in the class",
     ),
-    Fault("only one at a time", OnlyOne, "copies", "fault", "the robot is in use", "--num-envs 1"),
-    Fault("spaces differ", FewSpaces, "copies", "fault", "a second one has observations", "the same spaces"),
+    Fault(
+        "one environment for all",
+        give_the_one,
+        "sub-environments",
+        "fault",
+        "one and the same Walk again",
+        "a new environment",
+    ),
+    Fault("only one at a time", OnlyOne, "sub-environments", "fault", "the robot is in use", "--num-envs 1"),
+    Fault("spaces differ", FewSpaces, "sub-environments", "fault", "a second one has observations", "the same spaces"),
     Fault("array overwritten", InPlace, "arrays", "note", "were overwritten by the next call", "self.state.copy()"),
-    Fault("array of the class", OneArray, "copies", "note", "two copies return the same array", "not in the class"),
+    Fault(
+        "array of the class",
+        OneArray,
+        "sub-environments",
+        "note",
+        "two sub-environments return the same array",
+        "not in the class",
+    ),
     Fault(
         "observation stands still",
         walk(look=lambda self: np.zeros(3, np.float32)),
@@ -698,7 +722,9 @@ FAULTS = [
         "leave the setting out",
         {"scale_observations": True},
     ),
-    Fault("slow", walk(pay=slow), "speed", "note", "steps/s of one copy", "--vectorization async", {"seconds": 2.0}),
+    Fault(
+        "slow", walk(pay=slow), "speed", "note", "steps/s of one environment", "--vectorization async", {"seconds": 2.0}
+    ),
     Fault(
         "warns",
         walk(pay=lambda self: np.clip(np.log(np.zeros(1)), -1, 0)[0] - self.at),
@@ -943,7 +969,14 @@ def test_no_fault_is_claimed_of_a_sound_environment(name: str, make: Any, settin
     report = checked(make, **settings)
     sys.stdout.write(f"{name:<40}{', '.join(finding.check for finding in report.notes) or 'ok'}\n")
     assert report.faults == (), str(report)
-    assert {finding.check for finding in report.findings} >= {*SPACES, *STEPS, "play", "ends", "seeds", "gymnasium"}
+    assert {finding.check for finding in report.findings} >= {
+        *SPACE_CHECKS,
+        *STEP_CHECKS,
+        "play",
+        "ends",
+        "seeds",
+        "gymnasium",
+    }
     json.dumps(report.to_mapping(), allow_nan=False)
 
 
@@ -951,7 +984,7 @@ def test_enough_environments_are_checked() -> None:
     assert len({known.name for known in FAULTS}) == len(FAULTS) >= 30
     assert len({name for name, _, _ in SOUND}) == len(SOUND) >= 20
     of_which = {known.check for known in FAULTS}
-    assert of_which == {*SPACES, *STEPS, *ANSWERS, *PLAYS, "spaces", "play", "hangs", "warnings"}
+    assert of_which == {*SPACE_CHECKS, *STEP_CHECKS, *ANSWERS, *PLAY_CHECKS, "spaces", "play", "hangs", "warnings"}
 
 
 # --- the command line and Python ---
@@ -976,12 +1009,12 @@ def test_the_command_prints_each_finding_and_says_by_its_exit_code_whether_one_i
 ) -> None:
     assert main(["check", "CartPole-v1", "--frame-skip", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "ok    observations  float32[4]: 4 numbers in a row"
+    assert lines[0] == "ok    observations      float32[4]: 4 numbers in a row"
     assert lines[-1].startswith("CartPole-v1: no faults, 2 notes, checked in ")
     assert main(["check", "StandsStill-v0"]) == 1
     out = capsys.readouterr().out
-    assert "\nfault features      all 1,000 steps showed one and the same observation\n" in out
-    assert "\n                    cure: return the current state: look for an array" in out
+    assert "\nfault features          all 1,000 steps showed one and the same observation\n" in out
+    assert "\n                        cure: return the current state: look for an array" in out
     assert "StandsStill-v0: 1 fault, no notes, checked in " in out
 
 
@@ -1080,12 +1113,12 @@ def test_an_expensive_environment_is_checked_in_time() -> None:
 
 def test_without_time_one_step_is_played_and_repeated() -> None:
     config, watch = make_config(Walk), Watch()
-    copy = Copy(config.spec_of(Walk), watch)
-    trial = Trial(seen(copy, config, None), config.spec_of(Walk), copy, watch, time.monotonic())
+    subject = Subject(config.spec_of(Walk), watch)
+    trial = Trial(seen(subject, config, None), config.spec_of(Walk), subject, watch, time.monotonic())
     trial.play(0.35)
     assert (trial.record.steps, len(trial.tape)) == (1, 1)
-    assert trial.repeated(copy, 0.3) == (None, 1, 0.0)
-    copy.close()
+    assert trial.repeated(subject, 0.3) == (None, 1, 0.0)
+    subject.close()
 
 
 def test_a_slow_check_of_gymnasium_is_no_fault() -> None:

@@ -340,8 +340,8 @@ def test_running_means_look_back_and_start_short() -> None:
 
 
 def test_the_mean_of_runs_is_taken_where_all_of_them_are() -> None:
-    def run(steps: list[float], returns: list[float]) -> curves.Run:
-        return curves.Run(Path(), "E", {}, {"step": np.array(steps), "return": np.array(returns)})
+    def run(steps: list[float], returns: list[float]) -> curves.ScoredRun:
+        return curves.ScoredRun(Path(), "E", {}, {"step": np.array(steps), "return": np.array(returns)})
 
     lines = [one.training("steps", 1) for one in (run([10, 20, 30], [0, 10, 20]), run([20, 40], [30, 30]))]
     curve = curves.mean_of(lines, curves.grid_of(lines))

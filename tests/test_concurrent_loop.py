@@ -73,7 +73,7 @@ class Recorded(Witness):
 
 
 def run(**settings: Any) -> tuple[Recorded, PriorityReplay, Counters, list[tuple[int, int, int, int]]]:
-    """Train on two copies of five-step episodes; of each yield return steps, updates, and those before."""
+    """Train on two environments of five-step episodes; of each yield return steps, updates, and those before."""
     config = TrainConfig.from_mapping(BASE | settings)
     stream = TransitionStream(SyncVectorEnv([FiveSteps] * ENVS, autoreset_mode=AutoresetMode.SAME_STEP))
     agent, replay, counters = Recorded(), PriorityReplay(config.replay_capacity), Counters()

@@ -1,4 +1,4 @@
-"""The nouns: periods, configs that check themselves, random streams, and the nearest name."""
+"""The nouns: periods, configs that check themselves, random generators, and the nearest name."""
 
 import ast
 import inspect
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nexus.core import AgentConfig, ConfigError, NexusError, Period, RunError, nearest
 from nexus.core.checked import CheckedConfig
 from nexus.core.period import UNITS
-from nexus.core.seeding import Stream, generator, seed_of
+from nexus.core.seeding import Purpose, generator, seed_of
 from nexus.training.config import GROUPS, TrainConfig
 
 NEXUS = Path(__file__).resolve().parent.parent / "nexus"
@@ -328,18 +328,18 @@ def test_each_group_checks_its_own_and_the_config_the_rest(kind: type[Both]) -> 
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**40])
-def test_the_same_seed_gives_the_same_stream(seed: int) -> None:
-    for stream in get_args(Stream):
-        assert generator(seed, stream).random(4).tolist() == generator(seed, stream).random(4).tolist()
-        assert seed_of(seed, stream) == seed_of(seed, stream)
+def test_the_same_seed_gives_the_same_numbers(seed: int) -> None:
+    for purpose in get_args(Purpose):
+        assert generator(seed, purpose).random(4).tolist() == generator(seed, purpose).random(4).tolist()
+        assert seed_of(seed, purpose) == seed_of(seed, purpose)
 
 
-def test_streams_differ_from_each_other_and_between_seeds() -> None:
-    keys = [(seed, stream) for seed in range(20) for stream in get_args(Stream)]
-    assert len({tuple(generator(*key).random(4)) for key in keys}) == len(keys) == 20 * len(get_args(Stream))
+def test_generators_differ_from_each_other_and_between_seeds() -> None:
+    keys = [(seed, purpose) for seed in range(20) for purpose in get_args(Purpose)]
+    assert len({tuple(generator(*key).random(4)) for key in keys}) == len(keys) == 20 * len(get_args(Purpose))
     assert len({seed_of(*key) for key in keys}) == len(keys)
-    # Nor is one stream the plain generator of the seed.
-    assert all(generator(0, stream).random() != np.random.default_rng(0).random() for stream in get_args(Stream))
+    # Nor is one the plain generator of the seed.
+    assert all(generator(0, purpose).random() != np.random.default_rng(0).random() for purpose in get_args(Purpose))
 
 
 def test_a_plain_seed_has_31_bits() -> None:

@@ -57,12 +57,12 @@ class Saying(gym.Env[Any, Any]):
         return self.observations[self.at], self.reward, self.terminated, truncated, info
 
 
-def stream_of(make: Any, copies: int = 1, vectorization: Any = "sync", **spec: Any) -> TransitionStream:
-    return TransitionStream(make_vector_env(EnvSpec(make, **spec), copies, vectorization), "Game")
+def stream_of(make: Any, num_envs: int = 1, vectorization: Any = "sync", **spec: Any) -> TransitionStream:
+    return TransitionStream(make_vector_env(EnvSpec(make, **spec), num_envs, vectorization), "Game")
 
 
 def notices(make: Any, steps: int = 3, action: int = 0, **spec: Any) -> list[str]:
-    """What is said of an environment in two copies."""
+    """What is said of an environment as two sub-environments."""
     stream = stream_of(make, 2, **spec)
     stream.reset(0)
     for _ in range(steps):
@@ -238,7 +238,7 @@ def test_a_number_that_the_nearest_dtype_can_not_hold_is_refused() -> None:
 def test_what_can_not_be_meant_is_refused(observation: Any, space: Any, text: str) -> None:
     zero = space.start if isinstance(space, spaces.Discrete) else np.zeros(space.shape, space.dtype)
     said = refusal(lambda: Saying([zero, zero, observation], space))
-    assert said.startswith("Game: copy 0 of 1, seed ")
+    assert said.startswith("Game: sub-environment 0 of 1, seed ")
     assert f", step 2: got {text}" in said
 
 
@@ -380,7 +380,7 @@ OLD: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("make", "text"), OLD)
 def test_answers_of_the_old_api_are_named(make: Any, text: str, vectorization: Any) -> None:
     said = refusal(make, vectorization=vectorization)
-    assert said.startswith("Game: copy 0 of 1, seed ")
+    assert said.startswith("Game: sub-environment 0 of 1, seed ")
     assert text in said
 
 
@@ -766,7 +766,7 @@ def test_a_mask_of_gymnasiums_own_kind_needs_no_word() -> None:
 )
 @ASYNC
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_an_impossible_mask_of_a_method_is_refused_with_its_copy(mask: Any, text: str, vectorization: Any) -> None:
+def test_an_impossible_mask_of_a_method_is_refused_with_its_index(mask: Any, text: str, vectorization: Any) -> None:
     class Odd(ByMethod):
         def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
             self.odd = seed == episode_seed(0, 1)
@@ -779,12 +779,12 @@ def test_an_impossible_mask_of_a_method_is_refused_with_its_copy(mask: Any, text
     with pytest.raises(EnvError) as caught:
         stream.reset(0)
     close_env(stream.env)
-    assert str(caught.value) == f"Game: copy 1 of 3, seed {episode_seed(0, 1)}, step 0: got {text}"
+    assert str(caught.value) == f"Game: sub-environment 1 of 3, seed {episode_seed(0, 1)}, step 0: got {text}"
 
 
 @ASYNC
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_the_copy_is_named_that_tells_its_legal_actions_too_late(vectorization: Any) -> None:
+def test_the_sub_environment_is_named_that_tells_its_legal_actions_too_late(vectorization: Any) -> None:
     class Late(Saying):
         def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
             self.late = seed == episode_seed(0, 1)
@@ -798,8 +798,8 @@ def test_the_copy_is_named_that_tells_its_legal_actions_too_late(vectorization: 
         play(stream, 1)
     close_env(stream.env)
     assert str(caught.value) == (
-        f"Game: copy 1 of 3, seed {episode_seed(0, 1)}, step 1: got an action_mask in its info, but there was none at "
-        "reset: needs one there too"
+        f"Game: sub-environment 1 of 3, seed {episode_seed(0, 1)}, step 1: got an action_mask in its info, "
+        "but there was none at reset: needs one there too"
     )
 
 

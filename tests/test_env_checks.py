@@ -1,4 +1,4 @@
-"""Rewards and observations that nobody can learn from are refused at once, with environment, copy and step."""
+"""Rewards and observations that nobody can learn from are refused at once, with sub-environment and step."""
 
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ MODES = list(AutoresetMode)
 
 
 class Faulty(gym.Env[Any, Any]):
-    """Goes wrong in its third step, if it is the faulty copy; ends each episode after `length` steps."""
+    """Goes wrong in its third step, if it is the faulty one; ends each episode after `length` steps."""
 
     action_space = spaces.Discrete(2)
 
@@ -46,14 +46,14 @@ class Faulty(gym.Env[Any, Any]):
         return state, reward, self.steps == self.length, False, {}
 
 
-def seed_of_copy_2(mode: AutoresetMode) -> int:
+def seed_of_env_2(mode: AutoresetMode) -> int:
     """Where environments reset by themselves, they are all seeded once, the second after the first."""
     return episode_seed(0, 2) if mode is AutoresetMode.DISABLED else 2
 
 
 def refusal(mode: AutoresetMode, **faults: Any) -> str:
-    """What is said when copy 2 of 3 goes wrong."""
-    makers = [partial(Faulty, faulty=copy == 2, **faults) for copy in range(3)]
+    """What is said when sub-environment 2 of 3 goes wrong."""
+    makers = [partial(Faulty, faulty=index == 2, **faults) for index in range(3)]
     stream = TransitionStream(SyncVectorEnv(makers, autoreset_mode=mode), "Game-v0")
     stream.reset(seed=0)
     for _ in range(2):
@@ -73,14 +73,14 @@ def refusal(mode: AutoresetMode, **faults: Any) -> str:
         (np.inf, "got reward inf: needs a finite number"),
         (-np.inf, "got reward -inf: needs a finite number"),
         (None, "got reward nan: needs a finite number"),  # which is what Gymnasium makes of None
-        ("much", "can't be stacked with the other copies': could not convert string to float: 'much'"),
-        ({"a": 1}, "can't be stacked with the other copies': float() argument must be"),
-        (np.ones(2), "can't be stacked with the other copies': setting an array element with a sequence"),
+        ("much", "can't be stacked with the other sub-environments': could not convert string to float: 'much'"),
+        ({"a": 1}, "can't be stacked with the other sub-environments': float() argument must be"),
+        (np.ones(2), "can't be stacked with the other sub-environments': setting an array element with a sequence"),
     ],
 )
 def test_a_reward_must_be_a_finite_number(mode: AutoresetMode, reward: Any, text: str) -> None:
     said = refusal(mode, reward=reward)
-    assert said.startswith(f"Game-v0: copy 2 of 3, seed {seed_of_copy_2(mode)}, step 3: got ")
+    assert said.startswith(f"Game-v0: sub-environment 2 of 3, seed {seed_of_env_2(mode)}, step 3: got ")
     assert text in said
 
 
@@ -92,8 +92,8 @@ def test_an_observation_must_be_finite(mode: AutoresetMode, number: float, lengt
     said = refusal(mode, number=number, length=length, dtype=dtype)
     assert (
         said
-        == f"Game-v0: copy 2 of 3, seed {seed_of_copy_2(mode)}, step 3: got an observation with {number} at [1, 0]: "
-        "needs finite numbers"
+        == f"Game-v0: sub-environment 2 of 3, seed {seed_of_env_2(mode)}, step 3: got an observation with {number} at "
+        "[1, 0]: needs finite numbers"
     )
 
 
@@ -102,7 +102,9 @@ def test_a_first_observation_must_be_finite_too() -> None:
         def reset(self, **options: Any) -> tuple[Array, dict[str, Any]]:
             return np.full((2, 2), np.nan, np.float32), {}
 
-    with pytest.raises(EnvError, match=r"Reset: copy 0 of 1, step 0: got an observation with nan at \[0, 0\]"):
+    with pytest.raises(
+        EnvError, match=r"Reset: sub-environment 0 of 1, step 0: got an observation with nan at \[0, 0\]"
+    ):
         TransitionStream(SyncVectorEnv([Reset])).reset()
 
 
@@ -117,7 +119,7 @@ def test_whole_numbers_are_not_searched_and_large_ones_are_no_error() -> None:
 @pytest.mark.parametrize("large", [1e300, -4e38])
 def test_what_float32_can_not_hold_is_refused_as_that(mode: AutoresetMode, large: float) -> None:
     """It would be infinite in the agent, whose training then seems to diverge."""
-    where = f"Game-v0: copy 2 of 3, seed {seed_of_copy_2(mode)}, step 3: got "
+    where = f"Game-v0: sub-environment 2 of 3, seed {seed_of_env_2(mode)}, step 3: got "
     holds = "float32, in which agents compute, holds at most 3.4e+38"
     assert refusal(mode, reward=large) == f"{where}reward {large}: {holds}"
     assert refusal(mode, number=large, dtype=np.float64) == f"{where}an observation with {large} at [1, 0]: {holds}"
@@ -126,14 +128,14 @@ def test_what_float32_can_not_hold_is_refused_as_that(mode: AutoresetMode, large
 @pytest.mark.parametrize(
     "rewards", [np.ones((2, 1)), np.ones(3), np.array(["a", "b"]), np.array([1, None]), 1.0, np.ones(2, complex)]
 )
-def test_a_vector_form_of_its_own_gives_one_number_per_copy(rewards: Any) -> None:
-    with pytest.raises(EnvError, match=r"needs one number per copy, \[2\]"):
-        require_rewards(rewards, 2, lambda copy, text: EnvError(text))
+def test_a_vector_form_of_its_own_gives_one_number_per_environment(rewards: Any) -> None:
+    with pytest.raises(EnvError, match=r"needs one number per sub-environment, \[2\]"):
+        require_rewards(rewards, 2, lambda index, text: EnvError(text))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # how Linux starts the processes before 3.14
 @pytest.mark.parametrize(
-    ("reward", "text"), [(np.nan, "copy 0 of 2, seed 0, step 3: got reward nan"), ("x", "step 3: got an")]
+    ("reward", "text"), [(np.nan, "sub-environment 0 of 2, seed 0, step 3: got reward nan"), ("x", "step 3: got an")]
 )
 def test_environments_in_processes_of_their_own_are_checked_too(reward: Any, text: str) -> None:
     stream = TransitionStream(AsyncVectorEnv([partial(Faulty, reward)] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
@@ -148,7 +150,7 @@ def test_environments_in_processes_of_their_own_are_checked_too(reward: Any, tex
 def test_a_reward_that_is_repeated_is_refused_too() -> None:
     stream = TransitionStream(SyncVectorEnv([lambda: FrameSkip(Faulty(None), 3)]))
     stream.reset()
-    with pytest.raises(EnvError, match="Faulty: copy 0 of 1, step 1: got an answer that can't be stacked"):
+    with pytest.raises(EnvError, match="Faulty: sub-environment 0 of 1, step 1: got an answer that can't be stacked"):
         stream.step(np.zeros(1, np.int64))
 
 
@@ -159,7 +161,7 @@ def test_four_answers_instead_of_five_are_refused() -> None:
 
     stream = TransitionStream(SyncVectorEnv([Old]))
     stream.reset()
-    with pytest.raises(EnvError, match=r"Old: copy 0 of 1, step 1: got .* not enough values"):
+    with pytest.raises(EnvError, match=r"Old: sub-environment 0 of 1, step 1: got .* not enough values"):
         stream.step(np.zeros(1, np.int64))
 
 
@@ -185,10 +187,11 @@ gym.register("NoAction-v0", entry_point=NoAction)
 @pytest.mark.parametrize(
     ("env", "text"),
     [
-        ("Nan-v0", "copy 0 of 8, seed SEED, step 3: got reward nan: needs a finite number"),
+        ("Nan-v0", "sub-environment 0 of 8, seed SEED, step 3: got reward nan: needs a finite number"),
         (
             "NoAction-v0",
-            "copy 0 of 8, seed SEED, step 0: got an action_mask without a legal action: needs at least one 1",
+            "sub-environment 0 of 8, seed SEED, step 0: got an action_mask without a legal action: needs at least "
+            "one 1",
         ),
     ],
 )

@@ -120,7 +120,7 @@ class Failing(gym.Env[Any, Any]):
 
 
 def makers(act: Callable[[Any], Any], **options: Any) -> list[Callable[[], Failing]]:
-    return [partial(Failing, act if copy == 2 else None, **options) for copy in range(3)]
+    return [partial(Failing, act if index == 2 else None, **options) for index in range(3)]
 
 
 def reported(make: Callable[[], Failing]) -> Reporter:
@@ -136,7 +136,7 @@ def in_turn(mode: AutoresetMode, act: Callable[[Any], Any], **options: Any) -> V
 
 
 def refusal(env: VectorEnv[Any, Any, Any], steps: int = 5, timeout: float | None = None) -> str:
-    """What is said, within seconds, when copy 2 of 3 goes wrong."""
+    """What is said, within seconds, when sub-environment 2 of 3 goes wrong."""
     started = time.monotonic()
     stream = TransitionStream(env, "Game-v0", timeout)
     with pytest.raises(EnvError) as caught:
@@ -148,7 +148,7 @@ def refusal(env: VectorEnv[Any, Any, Any], steps: int = 5, timeout: float | None
     return said
 
 
-def seed_of_copy_2(mode: AutoresetMode) -> int:
+def seed_of_env_2(mode: AutoresetMode) -> int:
     """Where environments reset by themselves, they are all seeded once, the second after the first."""
     return episode_seed(100, 2) if mode is AutoresetMode.DISABLED else 102
 
@@ -172,21 +172,25 @@ RAISING = [
 @pytest.mark.parametrize("make", [in_turn, in_processes])
 @pytest.mark.parametrize(("act", "text"), RAISING)
 def test_an_environment_that_raises_is_named(make: Any, mode: AutoresetMode, act: Any, text: str) -> None:
-    assert refusal(make(mode, act)).startswith(f"Game-v0: copy 2 of 3, seed {seed_of_copy_2(mode)}, step 3: {text}")
+    assert refusal(make(mode, act)).startswith(
+        f"Game-v0: sub-environment 2 of 3, seed {seed_of_env_2(mode)}, step 3: {text}"
+    )
 
 
 @ASYNC
 @pytest.mark.parametrize("make", [in_turn, in_processes])
 @pytest.mark.parametrize(("act", "text"), RAISING)
 def test_one_that_raises_in_reset_is_named_too(make: Any, act: Any, text: str) -> None:
-    assert refusal(make(SAME_STEP, act, in_reset=True)).startswith(f"Game-v0: copy 2 of 3, seed 102, step 0: {text}")
+    assert refusal(make(SAME_STEP, act, in_reset=True)).startswith(
+        f"Game-v0: sub-environment 2 of 3, seed 102, step 0: {text}"
+    )
 
 
-@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Gymnasium tells of the copy too
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Gymnasium tells of the sub-environment too
 @ASYNC
 def test_processes_without_a_reporter_are_named_as_far_as_known() -> None:
     said = refusal(AsyncVectorEnv(makers(raise_key_error), autoreset_mode=SAME_STEP))
-    assert said.startswith("Game-v0: copy 2 of 3, seed 102, step 3: raised KeyError: ")
+    assert said.startswith("Game-v0: sub-environment 2 of 3, seed 102, step 3: raised KeyError: ")
 
 
 def test_what_was_raised_stays_behind_the_line() -> None:
@@ -194,7 +198,7 @@ def test_what_was_raised_stays_behind_the_line() -> None:
     stream.reset()
     stream.step(NOTHING)
     stream.step(NOTHING)
-    with pytest.raises(EnvError, match=r"^Failing: copy 2 of 3, step 3: raised KeyError") as caught:
+    with pytest.raises(EnvError, match=r"^Failing: sub-environment 2 of 3, step 3: raised KeyError") as caught:
         stream.step(NOTHING)  # without a seed none is told
     assert isinstance(caught.value.__cause__, KeyError)
 
@@ -208,7 +212,7 @@ def test_what_was_raised_stays_behind_the_line() -> None:
 )
 def test_another_shape_or_dtype_is_refused(make: Any, mode: AutoresetMode, length: int, act: Any, text: str) -> None:
     said = refusal(make(mode, act, length=length))
-    assert said.startswith(f"Game-v0: copy 2 of 3, seed {seed_of_copy_2(mode)}, step 3: ")
+    assert said.startswith(f"Game-v0: sub-environment 2 of 3, seed {seed_of_env_2(mode)}, step 3: ")
     if make is in_processes or (length == 3 and mode is SAME_STEP):
         assert text in said
 
@@ -218,7 +222,9 @@ def test_a_float_is_not_cut_to_bytes_on_its_way_from_a_process() -> None:
     class Image(Failing):
         observation_space: spaces.Box = spaces.Box(0, 255, (4,), np.uint8)
 
-    with pytest.raises(EnvError, match=r"copy 0 of 1, step 0: got an observation float32\[4\]: needs uint8\[4\]"):
+    with pytest.raises(
+        EnvError, match=r"sub-environment 0 of 1, step 0: got an observation float32\[4\]: needs uint8\[4\]"
+    ):
         TransitionStream(AsyncVectorEnv([lambda: Reporter(Image())])).reset()
 
 
@@ -274,11 +280,11 @@ def test_a_vector_form_may_be_more_exact_than_it_says() -> None:
     stream.step(np.zeros(2, np.int64))
 
 
-# Which copy it was.
+# Which sub-environment it was.
 
 
 def a_vector_inside(env: Any) -> Any:
-    """What goes wrong in a vector that the environment steps for itself: in its copy 1."""
+    """What goes wrong in a vector that the environment steps for itself: in its sub-environment 1."""
 
     def fail() -> Failing:
         return Failing(raise_key_error, at=1)
@@ -289,7 +295,7 @@ def a_vector_inside(env: Any) -> Any:
 
 
 class First(Failing):
-    """Answers in a way of its own, where it is the first copy: known by its seed."""
+    """Answers in a way of its own, where it is the first sub-environment: known by its seed."""
 
     def __init__(self, observation: Any = None, mask: Any = None) -> None:
         super().__init__()
@@ -313,9 +319,11 @@ class First(Failing):
 
 @ASYNC
 @pytest.mark.parametrize("make", [in_turn, in_processes])
-def test_a_vector_inside_an_environment_does_not_name_its_own_copy(make: Any) -> None:
+def test_a_vector_inside_an_environment_does_not_name_its_own(make: Any) -> None:
     said = refusal(make(AutoresetMode.DISABLED, a_vector_inside))
-    assert said.startswith(f"Game-v0: copy 2 of 3, seed {episode_seed(100, 2)}, step 3: raised KeyError: 'door' (")
+    assert said.startswith(
+        f"Game-v0: sub-environment 2 of 3, seed {episode_seed(100, 2)}, step 3: raised KeyError: 'door' ("
+    )
 
 
 @ASYNC
@@ -329,23 +337,25 @@ def test_a_vector_inside_an_environment_does_not_name_its_own_copy(make: Any) ->
         (partial(First, None, np.array([0.5, 1])), "got an action_mask that holds more than 0 and 1"),
     ],
 )
-def test_the_first_copy_is_named_where_the_others_do_not_fit_to_it(odd: Any, text: str, how: Any) -> None:
+def test_the_first_one_is_named_where_the_others_do_not_fit_to_it(odd: Any, text: str, how: Any) -> None:
     said = refusal(make_vector_env(EnvSpec(odd), 3, how))
-    assert said.startswith(f"Game-v0: copy 0 of 3, seed {episode_seed(100, 0)}, step 0: {text}")
+    assert said.startswith(f"Game-v0: sub-environment 0 of 3, seed {episode_seed(100, 0)}, step 0: {text}")
 
 
 def test_an_observation_that_fits_no_vector_is_found_among_all() -> None:
     """Without our own wrappers, too: Gymnasium fails once all have answered, when its loop is at the last."""
     env = SyncVectorEnv([First, partial(First, np.zeros(3)), First], autoreset_mode=AutoresetMode.DISABLED)
-    copies: Any = env.envs
+    envs: Any = env.envs
     stream = TransitionStream(env, "Game-v0")
-    with pytest.raises(EnvError, match=rf"^Game-v0: copy 1 of 3, seed {episode_seed(100, 1)}, step 1: got an answer"):
-        once_odd(stream, copies[1])
+    with pytest.raises(
+        EnvError, match=rf"^Game-v0: sub-environment 1 of 3, seed {episode_seed(100, 1)}, step 1: got an answer"
+    ):
+        once_odd(stream, envs[1])
 
 
-def once_odd(stream: TransitionStream, copy: First) -> None:
+def once_odd(stream: TransitionStream, env: First) -> None:
     stream.reset(100)
-    copy.first = True
+    env.first = True
     stream.step(NOTHING)
 
 
@@ -365,7 +375,7 @@ def test_one_that_fails_when_it_is_brought_back_is_named(how: Any) -> None:
     stream = TransitionStream(make_vector_env(EnvSpec(Once), 3, how), "Game-v0")
     play(stream, 2)
     with pytest.raises(
-        EnvError, match=rf"^Game-v0: copy 1 of 3, seed {episode_seed(100, 1)}, .*raised KeyError: 'door'"
+        EnvError, match=rf"^Game-v0: sub-environment 1 of 3, seed {episode_seed(100, 1)}, .*raised KeyError: 'door'"
     ):
         stream.set_state(stream.get_state())
     close_env(stream.env)
@@ -380,7 +390,7 @@ def test_a_process_that_gives_no_answer_in_time_is_named_and_ended(in_reset: boo
     env = in_processes(SAME_STEP, hang, in_reset=in_reset)
     said = refusal(env, timeout=1.5)
     step = 0 if in_reset else 3
-    assert said == f"Game-v0: copy 2 of 3, seed 102, step {step}: gave no answer within 1.5 s"
+    assert said == f"Game-v0: sub-environment 2 of 3, seed 102, step {step}: gave no answer within 1.5 s"
     assert isinstance(env, AsyncVectorEnv)
     assert not any(process.is_alive() for process in env.processes)
 
@@ -391,7 +401,7 @@ def test_a_process_that_gives_no_answer_in_time_is_named_and_ended(in_reset: boo
 def test_a_process_that_dies_is_not_waited_for(act: Any, how: str, timeout: float | None) -> None:
     env = in_processes(SAME_STEP, act)
     said = refusal(env, timeout=timeout)
-    assert said == f"Game-v0: copy 2 of 3, seed 102, step 3: lost its process, which {how}"
+    assert said == f"Game-v0: sub-environment 2 of 3, seed 102, step 3: lost its process, which {how}"
     assert isinstance(env, AsyncVectorEnv)
     assert not any(process.is_alive() for process in env.processes)
 
@@ -406,7 +416,9 @@ def test_a_process_that_is_killed_between_two_steps_is_named(timeout: float | No
     stream.step(NOTHING)
     env.processes[1].kill()
     env.processes[1].join()
-    with pytest.raises(EnvError, match="copy 1 of 3, seed 101, step 2: lost its process, which was killed by SIGKILL"):
+    with pytest.raises(
+        EnvError, match="sub-environment 1 of 3, seed 101, step 2: lost its process, which was killed by SIGKILL"
+    ):
         stream.step(NOTHING)
 
 
@@ -466,8 +478,8 @@ def test_a_run_whose_environment_fails_can_be_resumed(
     said = str(caught.value)
     assert text in said
     # It was the 70th step of one of two, and episodes have two steps: the second one of its episode number 34.
-    seeds = [episode_seed(seed_of(0, "environments"), 34 * 2 + copy) for copy in range(2)]
-    assert any(f"copy {copy} of 2, seed {seeds[copy]}, step 2: " in said for copy in range(2))
+    seeds = [episode_seed(seed_of(0, "environments"), 34 * 2 + index) for index in range(2)]
+    assert any(f"sub-environment {index} of 2, seed {seeds[index]}, step 2: " in said for index in range(2))
     assert Checkpoints(tmp_path / "broken", 1).present()[0] == 138  # nothing is lost: it is the step before
     assert json.loads((tmp_path / "broken" / "run.json").read_text())["status"] == "failed"
     env = partial(Once, act, tmp_path / "spent")  # that was done, so it does not happen again
@@ -502,7 +514,7 @@ class InEvaluation(MatchReward):
 )
 def test_an_evaluation_is_not_waited_for_either(act: Any, text: str, tmp_path: Path) -> None:
     settings = RUN | {"step_timeout": 2.0, "checkpoint_every": None, "total_steps": 60}
-    with pytest.raises(EnvError, match=f"copy 0 of 2, .*step 2: .*{text}"):
+    with pytest.raises(EnvError, match=f"sub-environment 0 of 2, .*step 2: .*{text}"):
         train(
             partial(InEvaluation, act),
             config=TrainConfig.from_mapping(settings),

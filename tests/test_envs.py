@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from nexus.core import ConfigError
 from nexus.core.types import Array
-from nexus.envs.factory import EnvSpec, bounds_of, describe_spaces, make_env, make_vector_env
+from nexus.envs.factory import EnvSpec, describe_spaces, make_env, make_vector_env, observation_bounds
 from nexus.envs.wrappers import FrameSkip
 
 NUMBER = spaces.Box(0, 255, (1,), np.float64)
@@ -280,7 +280,7 @@ def test_the_spaces_of_a_state_are_described() -> None:
 def test_a_number_without_two_sensible_bounds_keeps_its_scale() -> None:
     low = np.array([-4.8, -np.inf, 0.0, -1e7, 2.0, -1e7, 0.0])
     high = np.array([4.8, 3.0, 10.0, 1e7, 2.0, 3.0, 1e7])
-    assert bounds_of(spaces.Box(low, high, dtype=np.float64), "x") == (
+    assert observation_bounds(spaces.Box(low, high, dtype=np.float64), "x") == (
         [-4.8, -1.0, 0.0, -1.0, -1.0, -1.0, -1.0],
         [4.8, 1.0, 10.0, 1.0, 1.0, 1.0, 1.0],
     )
@@ -296,7 +296,7 @@ def test_a_number_without_two_sensible_bounds_keeps_its_scale() -> None:
 )
 def test_what_can_not_be_scaled_is_refused(observations: spaces.Space[Any], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
-        bounds_of(observations, "x")
+        observation_bounds(observations, "x")
 
 
 def raises() -> gym.Env[Any, Any]:

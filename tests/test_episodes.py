@@ -18,7 +18,7 @@ from nexus.core.errors import ConfigError, EnvError, RunError
 from nexus.core.seeding import seed_of
 from nexus.core.types import Array
 from nexus.envs.atari import PROTOCOLS, SeededGames
-from nexus.envs.episodes import ACTIONS, EpisodeLog, Replayable, episode_seed
+from nexus.envs.episodes import ACTIONS_OPTION, ActionLog, Replayable, episode_seed
 from nexus.envs.factory import EnvSpec, make_vector_env
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
@@ -196,7 +196,7 @@ def test_what_resets_by_itself_can_not_be_saved(mode: AutoresetMode) -> None:
 )
 @settings(max_examples=60, deadline=None)
 def test_a_log_has_the_actions_since_each_seed(num_envs: int, action_dim: int, events: list[tuple[int, int]]) -> None:
-    log, rng = EpisodeLog(num_envs, action_dim), np.random.default_rng(0)
+    log, rng = ActionLog(num_envs, action_dim), np.random.default_rng(0)
     truth: list[list[int]] = [[] for _ in range(num_envs)]
     for bits, steps in events:
         which = np.array([bool(bits >> env & 1) for env in range(num_envs)])
@@ -208,7 +208,7 @@ def test_a_log_has_the_actions_since_each_seed(num_envs: int, action_dim: int, e
             log.add(actions)
             for env in range(num_envs):
                 truth[env].append(int(actions[env]))
-        again = EpisodeLog(num_envs, action_dim)
+        again = ActionLog(num_envs, action_dim)
         again.set_state(log.get_state())
         for env in range(num_envs):
             assert log.actions_of(env).tolist() == again.actions_of(env).tolist() == truth[env]
@@ -218,7 +218,7 @@ def test_a_log_has_the_actions_since_each_seed(num_envs: int, action_dim: int, e
 
 
 def test_a_log_forgets_what_nothing_needs() -> None:
-    log, everywhere = EpisodeLog(2, 2), np.ones(2, bool)
+    log, everywhere = ActionLog(2, 2), np.ones(2, bool)
     for _ in range(50_000):
         if log.lengths[0] == 90:
             log.begin(everywhere, [1, 2])
@@ -238,7 +238,7 @@ def test_a_log_forgets_what_nothing_needs() -> None:
     ],
 )
 def test_a_log_that_does_not_fit_is_refused(harm: dict[str, Any]) -> None:
-    log = EpisodeLog(2, 3)
+    log = ActionLog(2, 3)
     state = {"seeds": np.array([4, 5]), "numbers": np.array([0, 1]), "lengths": np.array([1, 2])}
     state["actions"] = np.array([0, 1, 2], np.uint8)
     log.set_state(state)
@@ -510,7 +510,7 @@ def test_an_environment_sees_no_option_of_ours() -> None:
     again.set_state(stream.get_state())
     assert {note[3] for note in notes if note[1] == "reset"} == {None}
     env = Replayable(Ledger(notes), 0)
-    env.reset(seed=1, options={"own": 5, ACTIONS: [np.array([1])]})
+    env.reset(seed=1, options={"own": 5, ACTIONS_OPTION: [np.array([1])]})
     assert notes[-2][3] == {"own": 5}
 
 

@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from nexus.core.types import Array
 from nexus.envs.factory import EnvSpec
-from nexus.training.evaluation import evaluate
+from nexus.training.evaluation import evaluate_policy
 from nexus.training.statistics import bootstrap_interval, interquartile_mean
 
 rng = np.random.default_rng(0)
@@ -52,12 +52,12 @@ class Zero:
 
 @pytest.mark.parametrize("episodes", [1, 7, 100, 101, 250])
 def test_it_plays_exactly_as_many_episodes_as_asked(episodes: int) -> None:
-    result = evaluate(Zero(), EnvSpec(ShortOrLong), episodes)
+    result = evaluate_policy(Zero(), EnvSpec(ShortOrLong), episodes)
     assert result.episodes == len(result.returns) == result.protocol.episodes == episodes
 
 
 def test_short_episodes_are_not_counted_more_often() -> None:
-    result = evaluate(Zero(), EnvSpec(ShortOrLong), 2_000)
+    result = evaluate_policy(Zero(), EnvSpec(ShortOrLong), 2_000)
     assert result.mean == pytest.approx(5.0, abs=0.3)  # counting whoever ends first would give about 3.2
     assert result.mean_length == result.mean
 
@@ -77,25 +77,25 @@ class Upward(ShortOrLong):
 
 def test_the_policy_is_greedy_unless_asked_otherwise() -> None:
     agent = Zero()
-    greedy = evaluate(agent, EnvSpec(Upward), 50)
+    greedy = evaluate_policy(agent, EnvSpec(Upward), 50)
     assert greedy.protocol.epsilon == 0.0
     assert greedy.returns == [0.0] * 50
-    some = evaluate(agent, EnvSpec(Upward), 50, epsilon=0.5)
+    some = evaluate_policy(agent, EnvSpec(Upward), 50, epsilon=0.5)
     assert some.protocol.epsilon == 0.5
     assert some.mean / some.mean_length == pytest.approx(0.25, abs=0.08)  # half at random, half of those action 1
     assert agent.epsilons == {0.0}  # the coins are the evaluation's
 
 
 def test_the_same_seed_plays_the_same_episodes() -> None:
-    first, again = (evaluate(Zero(), EnvSpec(ShortOrLong), 40, seed=3).returns for _ in range(2))
-    other = evaluate(Zero(), EnvSpec(ShortOrLong), 40, seed=4).returns
+    first, again = (evaluate_policy(Zero(), EnvSpec(ShortOrLong), 40, seed=3).returns for _ in range(2))
+    other = evaluate_policy(Zero(), EnvSpec(ShortOrLong), 40, seed=4).returns
     assert first == again != other
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3])
-def test_it_does_not_matter_how_many_copies_play_or_how_they_are_stepped(epsilon: float) -> None:
+def test_it_does_not_matter_how_many_play_or_how_they_are_stepped(epsilon: float) -> None:
     one, few, many = (
-        evaluate(Zero(), EnvSpec(Upward), 20, epsilon=epsilon, seed=3, num_envs=copies) for copies in (1, 7, 20)
+        evaluate_policy(Zero(), EnvSpec(Upward), 20, epsilon=epsilon, seed=3, num_envs=count) for count in (1, 7, 20)
     )
     assert one == few == many
     assert len(set(one.returns)) > (1 if epsilon else 0)
@@ -104,19 +104,19 @@ def test_it_does_not_matter_how_many_copies_play_or_how_they_are_stepped(epsilon
 def test_the_same_episodes_are_played_in_this_process_and_in_others() -> None:
     agent = Zero()
     here, there = (
-        evaluate(agent, EnvSpec("CartPole-v1"), 5, num_envs=2, vectorization=how) for how in ("sync", "async")
+        evaluate_policy(agent, EnvSpec("CartPole-v1"), 5, num_envs=2, vectorization=how) for how in ("sync", "async")
     )
-    assert here == there == evaluate(agent, EnvSpec("CartPole-v1"), 5)  # the vector form of its own
+    assert here == there == evaluate_policy(agent, EnvSpec("CartPole-v1"), 5)  # the vector form of its own
 
 
-@pytest.mark.parametrize("copies", [1, 4, 6])
-def test_an_endless_episode_is_cut_and_counted_once(copies: int) -> None:
-    result = evaluate(Zero(), EnvSpec(Endless), 6, max_episode_steps=50, num_envs=copies)
+@pytest.mark.parametrize("num_envs", [1, 4, 6])
+def test_an_endless_episode_is_cut_and_counted_once(num_envs: int) -> None:
+    result = evaluate_policy(Zero(), EnvSpec(Endless), 6, max_episode_steps=50, num_envs=num_envs)
     assert result.returns == [50.0] * 6
 
 
 def test_a_cut_episode_does_not_end_its_environment() -> None:
-    result = evaluate(Zero(), EnvSpec(ShortOrLong), 200, max_episode_steps=6, num_envs=3)
+    result = evaluate_policy(Zero(), EnvSpec(ShortOrLong), 200, max_episode_steps=6, num_envs=3)
     assert result.episodes == len(result.returns) == 200
     assert max(result.returns) == 6
     assert result.mean == pytest.approx((1 + 2 + 3 + 4 + 5 + 6 * 4) / 9, abs=0.4)
@@ -124,18 +124,18 @@ def test_a_cut_episode_does_not_end_its_environment() -> None:
 
 def test_whoever_watches_sees_each_step_and_may_end_it() -> None:
     seen: list[tuple[int, int]] = []
-    evaluate(Zero(), EnvSpec(Endless), 4, max_episode_steps=3, num_envs=2, watch=lambda *now: seen.append(now))
+    evaluate_policy(Zero(), EnvSpec(Endless), 4, max_episode_steps=3, num_envs=2, watch=lambda *now: seen.append(now))
     assert seen == [(1, 0), (2, 0), (3, 2), (4, 2), (5, 2), (6, 4)]
 
     def enough(steps: int, ended: int) -> None:
         raise KeyError(steps)
 
     with pytest.raises(KeyError, match="1"):
-        evaluate(Zero(), EnvSpec(Endless), 4, watch=enough)
+        evaluate_policy(Zero(), EnvSpec(Endless), 4, watch=enough)
 
 
 def test_cartpole_in_its_own_vector_form_counts_no_reset_row() -> None:
-    result = evaluate(Zero(), EnvSpec("CartPole-v1"), 150)
+    result = evaluate_policy(Zero(), EnvSpec("CartPole-v1"), 150)
     assert result.mean == result.mean_length  # a reward of 1 a step, nothing for a row that only resets
     assert 8 <= min(result.returns) <= max(result.returns) <= 12  # always pushing left falls in about ten steps
 

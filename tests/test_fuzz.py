@@ -136,7 +136,7 @@ class Told:
 
 
 class Playing:
-    """One copy, played by hand: its episode, what was seen last, and the windows that are open."""
+    """One sub-environment, played by hand: its episode, what was seen last, and the windows that are open."""
 
     def __init__(self, case: Case, copy: int) -> None:
         self.recipe, self.options, self.copy, self.number = case.recipe, case.options, copy, -1
@@ -307,7 +307,7 @@ def check(case: Case) -> str:
         require_said(case, watch)
         require_scores(case, result.evaluation, maker, root_of_last(case, len(watch.actions)))
         if case.goes_on:
-            # The one faulty copy was made for the training; those of later calls have other numbers.
+            # The one faulty environment was made for the training; those of later calls have other numbers.
             with closing_badly(case) if recipe.copy is None else nullcontext():
                 go_on(case, maker, result, watch)
         require_closed(case, maker)
@@ -348,7 +348,7 @@ def trained(case: Case, maker: Maker, folder: Path, watch: Watching) -> nexus.Tr
 
 
 def require_refusal(case: Case, maker: Maker, folder: Path) -> None:
-    """Where it went wrong and what, in one line, and all copies are closed."""
+    """Where it went wrong and what, in one line, and all environments are closed."""
     recipe = case.recipe
     assert recipe.verdict is not None
     error, text, at_step = recipe.verdict
@@ -362,7 +362,7 @@ def require_refusal(case: Case, maker: Maker, folder: Path) -> None:
             if any(copy.decide(0)[1:]):
                 copy.begin()
         step = copy.length + (recipe.at > 0)
-        where = f"copy {recipe.copy or 0} of {case.options['num_envs']}, seed {copy.seed}, step {step}"
+        where = f"sub-environment {recipe.copy or 0} of {case.options['num_envs']}, seed {copy.seed}, step {step}"
         assert said.startswith(f"{case.name}: {where}: ")
     require_closed(case, maker)
 
@@ -491,7 +491,7 @@ def require_prediction(case: Case, agent: Any, copy: Playing) -> None:
 
 
 def require_closed(case: Case, maker: Maker) -> None:
-    """No copy is left open, and no process alive."""
+    """No environment is left open, and no process alive."""
     assert multiprocessing.active_children() == []
     if case.options["vectorization"] != "async":
         assert {env.closed for env in maker.made} <= {1}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nexus.models.graph import Captured, Recorder, Recording, record
 from nexus.models.rl.dqn import DQNAgent
-from nexus.models.rl.dqn.learner_state import CapturedStep, streams, tensors
+from nexus.models.rl.dqn.learner_state import CapturedStep, generators, tensors
 from nexus.runner import agent_from
 from tests.recording import OnTheCPU
 
@@ -176,8 +176,8 @@ def test_an_agent_learns_the_same_through_a_recording(algorithm: dict[str, Any])
     assert recorder.replayed == 4
     for name, tensor in tensors(eager.learner).items():
         torch.testing.assert_close(tensors(recorded.learner)[name], tensor, rtol=1e-6, atol=1e-7, msg=name)
-    for name, stream in streams(eager.learner).items():
-        assert torch.equal(streams(recorded.learner)[name].get_state(), stream.get_state()), name
+    for name, generator in generators(eager.learner).items():
+        assert torch.equal(generators(recorded.learner)[name].get_state(), generator.get_state()), name
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])

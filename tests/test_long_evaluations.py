@@ -19,7 +19,7 @@ from nexus.core.types import Array
 from nexus.envs.factory import EnvSpec
 from nexus.listener import Listener
 from nexus.training.config import TrainConfig
-from nexus.training.evaluation import Evaluation, evaluate, long_evaluation
+from nexus.training.evaluation import Evaluation, evaluate_policy, long_evaluation
 
 
 class Sometimes(gym.Env[Array, SupportsInt]):
@@ -45,7 +45,7 @@ class Zero:
 
 @pytest.mark.parametrize("num_envs", [1, 3, 40])
 def test_what_was_cut_off_is_counted_and_said(num_envs: int) -> None:
-    score = evaluate(Zero(), EnvSpec(Sometimes), 40, max_episode_steps=20, num_envs=num_envs)
+    score = evaluate_policy(Zero(), EnvSpec(Sometimes), 40, max_episode_steps=20, num_envs=num_envs)
     assert set(score.returns) == {7.0, 20.0}
     assert score.cut == score.returns.count(20.0)
     assert str(score).endswith(f"; {score.cut} of 40 episodes were cut off after 20 steps")
@@ -54,15 +54,17 @@ def test_what_was_cut_off_is_counted_and_said(num_envs: int) -> None:
 
 
 def test_a_limit_of_the_environment_cuts_nothing_off() -> None:
-    limited = evaluate(Zero(), EnvSpec(lambda: gym.wrappers.TimeLimit(Sometimes(), 20)), 40, max_episode_steps=20)
+    limited = evaluate_policy(
+        Zero(), EnvSpec(lambda: gym.wrappers.TimeLimit(Sometimes(), 20)), 40, max_episode_steps=20
+    )
     assert (limited.cut, max(limited.returns)) == (0, 20.0)
-    whole = evaluate(Zero(), EnvSpec(lambda: gym.wrappers.TimeLimit(Sometimes(), 20)), 40)
+    whole = evaluate_policy(Zero(), EnvSpec(lambda: gym.wrappers.TimeLimit(Sometimes(), 20)), 40)
     assert "cut off" not in str(whole)
     assert "at most" not in str(whole.protocol)
 
 
 def test_an_evaluation_from_before_they_were_counted_is_read() -> None:
-    values = evaluate(Zero(), EnvSpec(Sometimes), 2, max_episode_steps=9).to_mapping()
+    values = evaluate_policy(Zero(), EnvSpec(Sometimes), 2, max_episode_steps=9).to_mapping()
     del values["cut"], values["protocol"]["env_kwargs"]
     assert Evaluation.from_mapping(values).cut == 0
 
@@ -115,7 +117,7 @@ def test_impossible_numbers_are_refused() -> None:
             TrainConfig.from_mapping(wrong)
     with pytest.raises(ConfigError, match="eval_episodes = 0: needs at least 1 with eval_every = 100 steps"):
         TrainConfig(eval_episodes=0, eval_every="100 steps")  # type: ignore[arg-type]
-    assert TrainConfig(eval_episodes=0).eval_copies == 0
+    assert TrainConfig(eval_episodes=0).eval_envs == 0
 
 
 def test_the_command_line_shows_how_far_an_evaluation_is(
@@ -124,13 +126,13 @@ def test_the_command_line_shows_how_far_an_evaluation_is(
     run = tmp_path / "run"
     nexus.train("CartPole-v1", run_dir=run, total_steps=1100, eval_every=None, target_return=None, eval_episodes=2)
     words = ["evaluate", str(run), "--episodes", "2", "--max-steps", "5", "--json"]
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     capsys.readouterr()
     assert main(words) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["cut"] == 2
     assert said.err.splitlines()[0] == "evaluating: 0 of 2 episodes, step 1"
-    monkeypatch.setattr(progress, "PATIENCE", 1e9)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 1e9)
     assert main(words) == 0
     assert capsys.readouterr().err == ""
     assert main(words[:-1]) == 0
@@ -157,7 +159,7 @@ def test_a_training_that_is_written_to_a_file_says_that_it_evaluates(
     view.shown_at = time.perf_counter()
     view.on_evaluation_step(1, 0, 100)
     assert capsys.readouterr().out == ""
-    view.shown_at -= progress.PATIENCE
+    view.shown_at -= progress.SECONDS_BETWEEN_LINES
     view.on_evaluation_step(9_000, 3, 100)
     view.on_evaluation_step(9_001, 3, 100)
     assert capsys.readouterr().out == "evaluating: 3 of 100 episodes, step 9,000\n"

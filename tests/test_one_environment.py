@@ -97,7 +97,7 @@ def test_only_one_is_ever_alive_and_all_comes_out_as_with_others(
     one = trained(walk, tmp_path / "one", **settings)
     assert (walk.most, walk.alive) == (1, 0)
     walk.limit = 10**6
-    monkeypatch.setattr(parts, "can_be_copied", lambda spec: True)
+    monkeypatch.setattr(parts, "allows_several", lambda spec: True)
     many = trained(walk, tmp_path / "many", **settings)
     assert walk.most == (1 if settings.get("vectorization") == "async" else 7 + 1)
     assert one.evaluation.returns == many.evaluation.returns

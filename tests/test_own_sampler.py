@@ -18,7 +18,7 @@ from nexus.core.errors import RunError
 from nexus.core.state import State, restore_generator
 from nexus.core.types import Array, Transitions
 from nexus.data.frames import Frames
-from nexus.data.protocols import NOTHING, Numbers, Sampler, Storage, array_of
+from nexus.data.protocols import NOTHING, ArrayOrTensor, Sampler, Storage, host_array
 from nexus.data.replay import Replay
 from nexus.data.rows import Rows
 from nexus.data.uniform import Uniform
@@ -45,9 +45,9 @@ class Hindsight:
         """Return a row, and which of the rows that follow, as parts of 1: `[B]` in one number, `row + part`."""
         return self.rng.integers(size, size=batch_size) + self.rng.random(batch_size)
 
-    def pick(self, draws: Numbers, storage: Storage) -> tuple[Numbers, Tensor, Mapping[str, Tensor]]:
+    def pick(self, draws: ArrayOrTensor, storage: Storage) -> tuple[ArrayOrTensor, Tensor, Mapping[str, Tensor]]:
         """Return rows, weights of 1, and the rewards and discounts that their new goals bring."""
-        numbers = array_of(draws)
+        numbers = host_array(draws)
         rows = numbers.astype(np.int64)
         later = np.array(
             [self.later(int(row), float(number % 1), storage) for row, number in zip(rows, numbers, strict=True)]

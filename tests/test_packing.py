@@ -311,7 +311,7 @@ FINE = {"camera": np.zeros(CAMERA.shape, np.uint8), "pose": (np.zeros(2, np.floa
         ),
     ],
 )
-def test_an_answer_that_lacks_a_part_or_has_a_wrong_one_is_told_with_its_copy(
+def test_an_answer_that_lacks_a_part_or_has_a_wrong_one_is_told_with_its_index(
     odd: Any, text: str, vectorization: Any
 ) -> None:
     make: Callable[[], Any] = partial(Showing, SPACE, FINE, odd)
@@ -321,7 +321,7 @@ def test_an_answer_that_lacks_a_part_or_has_a_wrong_one_is_told_with_its_copy(
         stream.step(np.zeros(2, np.int64))
     close_env(stream.env)
     message = str(caught.value)
-    assert message.startswith("Game: copy ")
+    assert message.startswith("Game: sub-environment ")
     assert message.endswith(f", step 1: {text}")
 
 
@@ -375,9 +375,11 @@ def test_what_no_network_can_see_is_refused(space: Any, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_copies_must_have_the_same_parts() -> None:
+def test_sub_environments_must_have_the_same_parts() -> None:
     made = iter((spaces.Dict({"a": SPEED, "b": SPEED}), spaces.Dict({"a": SPEED, "c": SPEED})))
-    with pytest.raises(ConfigError, match=r"copy 1 has observations .*\['c'\] float32\[2\], copy 0 has .*\['b'\]"):
+    with pytest.raises(
+        ConfigError, match=r"sub-environment 1 has observations .*\['c'\] float32\[2\], sub-environment 0 has .*\['b'\]"
+    ):
         make_vector_env(EnvSpec(lambda: Showing(next(made), None)), 2, "sync")
 
 

@@ -91,7 +91,7 @@ def test_the_time_of_a_run_by_hand() -> None:
     assert time.startup == 7.0
     assert time.acting == pytest.approx(1_000 * 4.0 / 200)  # 20 ms a step: both slices together
     assert time.learning == pytest.approx(600 * 3.0 / 100)  # (1000 - 200) / 4 x 3 updates of 30 ms
-    # 250 episodes on 100 copies are 3 rounds of 40 steps at 0.2 s on average, once.
+    # 250 episodes on 100 sub-environments are 3 rounds of 40 steps at 0.2 s on average, once.
     assert time.evaluating == pytest.approx(0.5 + 3 * 40 * 0.2)
     assert time.saving == pytest.approx(3 * (2.0 + 300 * 0.01))
     assert time.total == pytest.approx(7 + 20 + 18 + 24.5 + 15)

@@ -54,7 +54,7 @@ def make(tmp_path: Path) -> Make:
     return run
 
 
-def read(*folders: Path, **how: Any) -> list[curves.Run]:
+def read(*folders: Path, **how: Any) -> list[curves.ScoredRun]:
     return curves.read_runs(list(map(str, folders)), **how)
 
 

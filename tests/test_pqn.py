@@ -93,13 +93,13 @@ def test_returns_are_the_weighted_mean_of_all_n_step_returns(seed: int, length: 
 
 
 class Numbered(gym.Env[Array, SupportsInt]):
-    """A state `[copy, number of the step]`, which counts on; pays the latter. Ends and loses lives at random."""
+    """A state `[index, number of the step]`, which counts on; pays the latter. Ends and loses lives at random."""
 
     observation_space = spaces.Box(0, np.inf, (2,), np.float32)
     action_space = spaces.Discrete(2)
 
-    def __init__(self, copy: int) -> None:
-        self.copy, self.number, self.rng = copy, 0, np.random.default_rng(copy)
+    def __init__(self, index: int) -> None:
+        self.index, self.number, self.rng = index, 0, np.random.default_rng(index)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         self.number += 1
@@ -111,7 +111,7 @@ class Numbered(gym.Env[Array, SupportsInt]):
         return self.state(), float(self.number), what < 0.1, 0.1 < what < 0.2, {LIFE_LOST: bool(what > 0.9)}
 
     def state(self) -> Array:
-        return np.array([self.copy, self.number], np.float32)
+        return np.array([self.index, self.number], np.float32)
 
 
 def worth(states: Array, action_masks: Array | None = None) -> Array:
@@ -121,26 +121,26 @@ def worth(states: Array, action_masks: Array | None = None) -> Array:
 
 
 def played(
-    mode: AutoresetMode, copies: int, decay: float
+    mode: AutoresetMode, num_envs: int, decay: float
 ) -> Iterator[tuple[RolloutBuffer, dict[tuple[float, ...], Any]]]:
     """Vector steps of `Numbered` into a buffer; and by state what came of it, as it truly happened."""
-    buffer = RolloutBuffer(40, copies, decay, 0, worth)
-    makers = [partial(Numbered, copy) for copy in range(copies)]
+    buffer = RolloutBuffer(40, num_envs, decay, 0, worth)
+    makers = [partial(Numbered, index) for index in range(num_envs)]
     stream = TransitionStream(SyncVectorEnv(makers, autoreset_mode=mode))
-    accumulator, lines = NStepAccumulator(copies, 1, 0.9), {}
+    accumulator, lines = NStepAccumulator(num_envs, 1, 0.9), {}
     stream.reset(seed=0)
     while True:
-        step = stream.step(np.zeros(copies, np.int64))
+        step = stream.step(np.zeros(num_envs, np.int64))
         assert step.life_lost is not None
         states, after = buffer.remember(step.states, step.next_states, step.begins, step.valid)
         ends = step.terminal, step.truncated
         buffer.add(accumulator.push(states, step.actions, step.rewards, after, *ends, step.valid))
-        for copy in np.flatnonzero(step.valid):
-            over = bool(step.terminated[copy] or step.truncated[copy])
-            discount = 0.0 if step.terminal[copy] else 0.9
-            key = tuple(step.states[copy].tolist())
-            lines[key] = (float(step.rewards[copy]), discount, float(worth(step.next_states[copy : copy + 1])[0]), over,
-                          tuple(step.next_states[copy].tolist()))  # fmt: skip
+        for index in np.flatnonzero(step.valid):
+            over = bool(step.terminated[index] or step.truncated[index])
+            discount = 0.0 if step.terminal[index] else 0.9
+            key = tuple(step.states[index].tolist())
+            lines[key] = (float(step.rewards[index]), discount, float(worth(step.next_states[index : index + 1])[0]),
+                          over, tuple(step.next_states[index].tolist()))  # fmt: skip
         yield buffer, lines
 
 
@@ -168,19 +168,19 @@ def test_a_rollout_holds_the_returns_of_what_truly_happened(mode: AutoresetMode,
             return
 
 
-def gathered(rows: int = 64, copies: int = 4, of: int | None = None) -> RolloutBuffer:
-    buffer = RolloutBuffer(of or rows, copies, 0.5, 0, lambda states, masks: np.zeros(len(states), np.float32))
-    fill(buffer, rows, copies)
+def gathered(rows: int = 64, num_envs: int = 4, of: int | None = None) -> RolloutBuffer:
+    buffer = RolloutBuffer(of or rows, num_envs, 0.5, 0, lambda states, masks: np.zeros(len(states), np.float32))
+    fill(buffer, rows, num_envs)
     return buffer
 
 
-def fill(buffer: RolloutBuffer, rows: int, copies: int = 4) -> None:
-    for start in range(0, rows, copies):
-        states = np.arange(start, start + copies, dtype=np.float32)[:, None]
-        flags = np.zeros(copies, bool), np.ones(copies, bool)
+def fill(buffer: RolloutBuffer, rows: int, num_envs: int = 4) -> None:
+    for start in range(0, rows, num_envs):
+        states = np.arange(start, start + num_envs, dtype=np.float32)[:, None]
+        flags = np.zeros(num_envs, bool), np.ones(num_envs, bool)
         buffer.remember(states, states, *flags)
-        ones = np.ones(copies, np.float32)
-        buffer.add(Transitions(states, np.zeros(copies, np.int64), ones, 0.9 * ones, states))
+        ones = np.ones(num_envs, np.float32)
+        buffer.add(Transitions(states, np.zeros(num_envs, np.int64), ones, 0.9 * ones, states))
 
 
 def test_each_pass_goes_through_all_rows_once_in_another_order() -> None:

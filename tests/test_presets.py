@@ -12,7 +12,7 @@ from nexus.core import ConfigError
 from nexus.envs.atari import is_atari
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
 from nexus.models.torsos import ConvolutionalTorso, make_torso
-from nexus.training.presets import ALGORITHM_PRESETS, ANY, ATARI, PRESETS, RETURNS
+from nexus.training.presets import ALGORITHM_PRESETS, ANY, ATARI, PRESETS, RETURN_RANGES
 
 PER_STEP = {"CartPole-v1": 1.0, "Acrobot-v1": -1.0, "MountainCar-v0": -1.0}  # the same reward in every step
 ENVIRONMENTS = [*PRESETS["tuned"], "Unknown-v0"]
@@ -34,7 +34,7 @@ def test_every_algorithm_is_sound_in_every_environment(env: str, algorithm: str)
 def test_the_layers_go_over_each_other_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Range of returns, preset, algorithm, preset for the algorithm, user: each decides what those after it leave."""
     preset = {"v_max": 1.0, "n_step": 1, "gamma": 0.1, "batch_size": 11, "double": False}
-    monkeypatch.setitem(RETURNS, "Mine-v0", (-7.0, 70.0))
+    monkeypatch.setitem(RETURN_RANGES, "Mine-v0", (-7.0, 70.0))
     monkeypatch.setitem(PRESETS["tuned"], "Mine-v0", preset)
     monkeypatch.setitem(ALGORITHM_PRESETS["tuned"], "Mine-v0", {"rainbow": {"n_step": 4, "gamma": 0.2}})
     config = make_config("Mine-v0", algorithm="rainbow", gamma=0.3)

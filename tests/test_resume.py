@@ -342,8 +342,10 @@ def kept(run: Path) -> list[int]:
 
 def scores_of(monkeypatch: pytest.MonkeyPatch, *means: float) -> None:
     """Let evaluations end with these scores, in this order."""
-    left, play = iter(means), evaluation.evaluate
-    monkeypatch.setattr(observers, "play", lambda *given, **named: replace(play(*given, **named), mean=next(left)))
+    left, play = iter(means), evaluation.evaluate_policy
+    monkeypatch.setattr(
+        observers, "evaluate_policy", lambda *given, **named: replace(play(*given, **named), mean=next(left))
+    )
 
 
 def test_the_newest_stay_with_their_chunks(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Each copy, and each evaluation, has an environment of its own, or is refused in one line that says what to pass."""
+"""Sub-environments and evaluations have environments of their own, or one line says what to pass."""
 
 import gc
 from typing import Any
@@ -11,7 +11,7 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from nexus.core.errors import ConfigError
-from nexus.envs.factory import EnvSpec, can_be_copied, make_env, make_vector_env
+from nexus.envs.factory import EnvSpec, allows_several, make_env, make_vector_env
 from nexus.envs.layers import InUse
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
@@ -68,11 +68,11 @@ class OwnWrapper(gym.Env[Any, Any]):
         return self.game.step(action)
 
 
-def lengths_of(make: Any, copies: int, vectorization: Any) -> list[list[float]]:
-    """The states that copies see in four steps."""
-    stream = TransitionStream(make_vector_env(EnvSpec(make), copies, vectorization))
+def lengths_of(make: Any, num_envs: int, vectorization: Any) -> list[list[float]]:
+    """The states that sub-environments see in four steps."""
+    stream = TransitionStream(make_vector_env(EnvSpec(make), num_envs, vectorization))
     stream.reset(0)
-    found = [stream.step(np.zeros(copies, np.int64)).next_states.ravel().tolist() for _ in range(4)]
+    found = [stream.step(np.zeros(num_envs, np.int64)).next_states.ravel().tolist() for _ in range(4)]
     close_env(stream.env)
     return found
 
@@ -90,20 +90,20 @@ SHARED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("kind", SHARED)
-def test_one_object_for_several_copies_is_refused(kind: str) -> None:
+def test_one_object_for_several_is_refused(kind: str) -> None:
     make, call = SHARED[kind]
     with pytest.raises(ConfigError) as caught:
         make_vector_env(EnvSpec(make), 8)
     name = call.removeprefix("lambda: ").partition("(")[0].replace("gymnasium.make", "AcrobotEnv")
     assert str(caught.value) == (
-        f"<lambda> gave one and the same {name} again while it is in use: each copy, and the evaluation, needs "
-        f"its own; pass a function that makes a new one at each call, {call}, or set num_envs = 1 where there can be "
-        "only one"
+        f"<lambda> gave one and the same {name} again while it is in use: each sub-environment, and the evaluation, "
+        f"needs its own; pass a function that makes a new one at each call, {call}, or set num_envs = 1 where there "
+        "can be only one"
     )
 
 
 @pytest.mark.parametrize("kind", SHARED)
-def test_one_copy_may_have_it_and_others_once_that_is_closed(kind: str) -> None:
+def test_one_may_have_it_and_others_once_that_is_closed(kind: str) -> None:
     make, _ = SHARED[kind]
     for _ in range(2):
         first = make_vector_env(EnvSpec(make), 1)
@@ -204,7 +204,7 @@ def test_a_part_that_is_made_anew_at_each_reset_is_free_when_it_is_gone() -> Non
         del others
 
 
-def test_copies_of_different_spaces_are_refused() -> None:
+def test_environments_of_different_spaces_are_refused() -> None:
     sizes = iter([2, 2, 3, 2, 2, 3])
 
     class Growing(Count):
@@ -213,7 +213,10 @@ def test_copies_of_different_spaces_are_refused() -> None:
 
     with pytest.raises(ConfigError) as caught:
         make_vector_env(EnvSpec(Growing), 3)
-    assert str(caught.value) == "Growing: copy 2 has actions Discrete(3), copy 0 has Discrete(2): all need the same"
+    assert (
+        str(caught.value)
+        == "Growing: sub-environment 2 has actions Discrete(3), sub-environment 0 has Discrete(2): all need the same"
+    )
 
 
 # --- what a run is asked to be of ---
@@ -279,7 +282,7 @@ def test_gymnasiums_own_arguments_are_passed_too() -> None:
 def test_a_second_one_beside_the_first_is_known_to_be_harmless_of_gymnasiums_own_only(source: Any, can: bool) -> None:
     gym.register("test_shared_envs/Count-v0", "tests.test_shared_envs:Count")
     try:
-        assert can_be_copied(EnvSpec(source)) is can
+        assert allows_several(EnvSpec(source)) is can
     finally:
         gym.registry.pop("test_shared_envs/Count-v0")
 

@@ -23,12 +23,12 @@ from nexus.cli.main import main
 from nexus.core.errors import ConfigError, EnvError, RunError
 from nexus.core.types import Array
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env
-from nexus.envs.statistics import Running, Statistics, merged, require_statistics, stacked
+from nexus.envs.statistics import Running, Statistics, merged, require_statistics, stack_statistics
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
 from nexus.training.checkpoint import read_checkpoint
 from nexus.training.config import TrainConfig
-from nexus.training.evaluation import evaluate
+from nexus.training.evaluation import evaluate_policy
 from nexus.training.files import write_tensors
 from tests.chaos import SETTINGS, Silent, differences, interrupt, interrupted
 
@@ -139,17 +139,17 @@ def test_a_frozen_and_an_unknown_wrapper_are_left_alone() -> None:
         assert Running(env).get() == {}
 
 
-# --- several copies ---
+# --- several sub-environments ---
 
 
-def test_copies_are_merged_by_how_much_each_has_seen() -> None:
-    copies = {
+def test_environments_are_merged_by_how_much_each_has_seen() -> None:
+    envs = {
         "0.obs_rms.mean": np.array([[0.0], [3.0]], np.float32),
         "0.obs_rms.var": np.array([[1.0], [4.0]], np.float32),
         "0.obs_rms.count": np.array([1.0, 2.0]),
         "0.discounted_reward": np.array([[5.0], [6.0]]),
     }
-    whole = merged(copies)
+    whole = merged(envs)
     assert {name: value.tolist() for name, value in whole.items()} == {MEAN: [2.0], VAR: [5.0], COUNT: 3.0}
     assert whole[MEAN].dtype == np.float32
     assert merged({}) == {}
@@ -159,33 +159,33 @@ def test_merged_statistics_are_those_of_all_that_was_seen() -> None:
     rng = np.random.default_rng(0)
     parts = [rng.normal(3, 2, (count, 2)) for count in (5, 50, 500)]
     fresh: Any = partial(RunningMeanStd, 0.0, (2,))
-    copies, whole = [], fresh()
+    envs, whole = [], fresh()
     for seen in parts:
         own = fresh()
         own.update(seen)
         whole.update(seen)
-        copies.append({MEAN: own.mean, VAR: own.var, COUNT: np.array(own.count)})
-    found = merged(stacked(copies))
+        envs.append({MEAN: own.mean, VAR: own.var, COUNT: np.array(own.count)})
+    found = merged(stack_statistics(envs))
     np.testing.assert_allclose(found[MEAN], whole.mean, rtol=1e-12)
     np.testing.assert_allclose(found[VAR], whole.var, rtol=1e-12)
     np.testing.assert_allclose(found[VAR], np.concatenate(parts).var(0), rtol=1e-12)
     assert found[COUNT] == 555
 
 
-def test_of_one_copy_not_a_bit_changes() -> None:
+def test_of_one_not_a_bit_changes() -> None:
     seen = {MEAN: np.array([0.1], np.float32), VAR: np.array([0.3], np.float32), COUNT: np.array(7.0001)}
-    for name, value in merged(stacked([seen])).items():
+    for name, value in merged(stack_statistics([seen])).items():
         assert value.tobytes() == seen[name].tobytes()
 
 
-def test_copies_that_are_wrapped_otherwise_have_none_together() -> None:
-    assert stacked([statistics_of(0.0), {MEAN: np.zeros(1)}]) == {}
-    assert stacked([]) == {}
+def test_environments_that_are_wrapped_otherwise_have_none_together() -> None:
+    assert stack_statistics([statistics_of(0.0), {MEAN: np.zeros(1)}]) == {}
+    assert stack_statistics([]) == {}
 
 
 @ASYNC
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_a_vector_tells_and_freezes_those_of_its_copies(vectorization: Any) -> None:
+def test_a_vector_tells_and_freezes_those_of_its_environments(vectorization: Any) -> None:
     envs = make_vector_env(EnvSpec(scaled), 3, vectorization)
     stream = TransitionStream(envs, "Corridor")
     try:
@@ -208,17 +208,17 @@ def test_a_vector_tells_and_freezes_those_of_its_copies(vectorization: Any) -> N
 @ASYNC
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_an_evaluation_scales_by_what_it_is_given(vectorization: Any) -> None:
-    play = partial(evaluate, Above(), EnvSpec(scaled), 200, num_envs=4, vectorization=vectorization)
+    play = partial(evaluate_policy, Above(), EnvSpec(scaled), 200, num_envs=4, vectorization=vectorization)
     assert play(statistics=statistics_of(1000.0)).returns == [5.0] * 200
     # With 1050 for a mean all heights in (1000, 1050] are answered wrong, which is a quarter.
     assert play(statistics=statistics_of(1050.0)).mean == pytest.approx(3.75, abs=0.15)
-    assert play().mean < 4.95  # by what each copy gathers in its own episodes
+    assert play().mean < 4.95  # by what each sub-environment gathers in its own episodes
 
 
 def test_what_can_not_be_taken_over_is_said() -> None:
     for statistics, count in ((statistics_of(1000.0), 0), (None, 1), ({}, 1), ({MEAN: np.zeros(2)}, 1)):
         said: list[str] = []
-        evaluate(Above(), EnvSpec(scaled), 2, statistics=statistics, notice=said.append)
+        evaluate_policy(Above(), EnvSpec(scaled), 2, statistics=statistics, notice=said.append)
         assert len(said) == count
         assert all(
             text == "scaled: NormalizeObservation scales observations by what it sees in this evaluation alone, since "
@@ -411,7 +411,7 @@ def test_another_process_evaluates_with_them(pole: Path) -> None:
 def test_an_environment_that_is_watched_is_scaled_by_them(pole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("imageio_ffmpeg")
     seen: list[Statistics] = []
-    play: Callable[..., None] = watch.play
+    play: Callable[..., None] = watch.show_episodes
 
     def looking(env: Any, *rest: Any) -> None:
         play(env, *rest)
@@ -419,7 +419,7 @@ def test_an_environment_that_is_watched_is_scaled_by_them(pole: Path, monkeypatc
         found = next(layer for layer in layers(env) if isinstance(layer, NormalizeObservation))
         seen.append({MEAN: found.obs_rms.mean, VAR: found.obs_rms.var, COUNT: np.array(found.obs_rms.count)})
 
-    monkeypatch.setattr(watch, "play", looking)
+    monkeypatch.setattr(watch, "show_episodes", looking)
     assert main(["watch", str(pole), "--episodes", "2", "--video", str(pole / "out.mp4")]) == 0
     kept = nexus.api.statistics_of(nexus.load_agent(pole))
     assert {name: value.tolist() for name, value in seen[0].items()} == {

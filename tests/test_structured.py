@@ -647,7 +647,7 @@ def test_a_run_that_was_broken_goes_on_bit_for_bit(env: str, settings: dict[str,
 
 
 @ASYNC
-def test_copies_in_processes_see_the_same(tmp_path: Path) -> None:
+def test_environments_in_processes_see_the_same(tmp_path: Path) -> None:
     weights = []
     for vectorization in ("sync", "async"):
         run = tmp_path / vectorization

@@ -19,8 +19,8 @@ from nexus.api import env_of_run, load_agent
 from nexus.cli.main import main
 from nexus.cli.train import read_command
 from nexus.core.errors import ConfigError, RunError
-from nexus.core.importable import import_names, imported
-from nexus.envs.factory import EnvSpec, can_be_copied, make_env, make_vector_env
+from nexus.core.importable import import_names, import_object
+from nexus.envs.factory import EnvSpec, allows_several, make_env, make_vector_env
 from nexus.training import curves
 from nexus.training.config import TrainConfig
 from nexus.training.files import read_json, write_json
@@ -166,7 +166,7 @@ def test_a_wrapper_that_is_none_is_one_line(name: str, says: str) -> None:
 
 
 def test_a_name_stands_for_the_very_object() -> None:
-    assert imported("tests.test_wrapping:Outer.Inner", "wrapper") is Outer.Inner
+    assert import_object("tests.test_wrapping:Outer.Inner", "wrapper") is Outer.Inner
 
 
 # --- around environments ---
@@ -193,8 +193,8 @@ def test_games_take_none() -> None:
 
 
 def test_only_wrappers_of_gymnasium_are_known_to_do_no_harm_twice() -> None:
-    assert can_be_copied(EnvSpec("CartPole-v1", wrappers=("gymnasium.wrappers:NormalizeReward",)))
-    assert not can_be_copied(EnvSpec("CartPole-v1", wrappers=NAMES))
+    assert allows_several(EnvSpec("CartPole-v1", wrappers=("gymnasium.wrappers:NormalizeReward",)))
+    assert not allows_several(EnvSpec("CartPole-v1", wrappers=NAMES))
 
 
 # --- runs ---

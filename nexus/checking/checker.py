@@ -10,16 +10,16 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
-from nexus.checking.of_plays import ANSWERS, PLAYS
-from nexus.checking.of_spaces import SPACES
-from nexus.checking.of_steps import STEPS
-from nexus.checking.report import Finding, Report, fault, named, note, ok
+from nexus.checking.of_plays import ANSWERS, PLAY_CHECKS
+from nexus.checking.of_spaces import SPACE_CHECKS
+from nexus.checking.of_steps import STEP_CHECKS
+from nexus.checking.report import Finding, Report, fault, note, ok, under_check
 from nexus.checking.sight import Sight
-from nexus.checking.trial import CHECKING, MAKING, Copy, Trial, told
+from nexus.checking.trial import CHECKING, MAKING, Subject, Trial, finding_from
 from nexus.checking.watch import Watch, is_users, origin, own_line, place_of, watched
 from nexus.core.checked import convert
 from nexus.core.errors import ConfigError, EnvError, one_line
-from nexus.core.importable import imported
+from nexus.core.importable import import_object
 from nexus.envs.factory import EnvSource, EnvSpec, name_of, registered_id
 from nexus.envs.layers import layers_of
 from nexus.parts import with_channels
@@ -29,8 +29,8 @@ from nexus.training.config import TrainConfig
 __all__ = ["check"]
 
 SECONDS = 7.0
-PATIENCE = 0.5  # of the seconds, for one reset or step; to make an environment all of them
-SHARE = 0.35  # of the time, for the first play
+CALL_SHARE = 0.5  # of the seconds, for one reset or step; to make an environment all of them
+FIRST_PLAY_SHARE = 0.35  # of the time, for the first play
 MOST_WARNINGS = 3
 NEEDS = re.compile(r": (?=needs |DQN needs |write |its |all need )")  # between what is wrong and what would fit
 
@@ -67,17 +67,17 @@ def check(
     if isinstance(spec.source, str) and spec.rules is None:
         registered_id(spec.source)
     for wrapper in spec.wrappers:
-        imported(wrapper, "wrapper")
+        import_object(wrapper, "wrapper")
     begun = time.monotonic()
     work = partial(looked_at, spec, config, preset_name, begun + seconds)
 
     def patience(doing: str) -> float:
-        return seconds if doing == MAKING else PATIENCE * seconds
+        return seconds if doing == MAKING else CALL_SHARE * seconds
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         findings = list(watched(work, patience, hung))
-    findings += named("warnings", warned(caught))
+    findings += under_check("warnings", warned(caught))
     return Report(name_of(spec.source), preset_name, tuple(findings), time.monotonic() - begun)
 
 
@@ -90,17 +90,17 @@ def looked_at(
         ConfigError: it can't be made, and that is not its own fault.
     """
     try:
-        copy = Copy(spec, watch)
+        subject = Subject(spec, watch)
     except ConfigError as error:
         if is_input(error, spec):
             raise
-        yield from named("spaces", [not_usable(error)])
+        yield from under_check("spaces", [not_usable(error)])
         return
-    trial = Trial(seen(copy, config, preset), spec, copy, watch, ends_at)
-    for name, of_spaces in SPACES.items():
-        yield from named(name, of_spaces(trial.sight))
+    trial = Trial(seen(subject, config, preset), spec, subject, watch, ends_at)
+    for name, of_spaces in SPACE_CHECKS.items():
+        yield from under_check(name, of_spaces(trial.sight))
     failed = failure_of(trial)
-    yield played(trial) if failed is None else failed
+    yield first_play_finding(trial) if failed is None else failed
     if trial.record.steps:
         yield from of_what_was_played(trial, failed)
     yield from of_more_plays(trial) if failed is None else left_out(trial)
@@ -109,61 +109,61 @@ def looked_at(
 def failure_of(trial: Trial) -> Finding | None:
     """Play, and return the fault that ended it, None if none did."""
     try:
-        trial.play(SHARE)
+        trial.play(FIRST_PLAY_SHARE)
     except EnvError as error:
-        return told(error, trial.copy)
+        return finding_from(error, trial.subject)
     return None
 
 
 def of_what_was_played(trial: Trial, failed: Finding | None) -> Iterator[Finding]:
     """Yield what the steps showed; nothing for the check that an error belongs to."""
-    for name, of_steps in STEPS.items():
+    for name, of_steps in STEP_CHECKS.items():
         if failed is None or failed.check != name:
-            yield from named(name, of_steps(trial.sight, trial.record))
+            yield from under_check(name, of_steps(trial.sight, trial.record))
     for name, of_answers in ANSWERS.items():
-        yield from named(name, of_answers(trial))
+        yield from under_check(name, of_answers(trial))
 
 
 def of_more_plays(trial: Trial) -> Iterator[Finding]:
     """Yield what further plays show, as far as there is time for them."""
-    for name, play in PLAYS.items():
+    for name, play in PLAY_CHECKS.items():
         needed, left = trial.seconds_of(play.resets, play.steps), max(trial.left, 0.0)
         if needed > left:
             text = f"left out: it takes {needed:.1f} s or more, and {left:.1f} s are left"
-            yield from named(name, [note(text, "check with more --seconds")])
+            yield from under_check(name, [note(text, "check with more --seconds")])
             continue
         try:
-            yield from named(name, play.look(trial))
+            yield from under_check(name, play.look(trial))
         except EnvError as error:
-            yield told(error, trial.copy)
+            yield finding_from(error, trial.subject)
 
 
 def left_out(trial: Trial) -> Iterator[Finding]:
     """Yield that an environment that failed is not played again, and close it."""
-    names = ", ".join(name for name in PLAYS if name != "close")
-    yield from named("play", [note(f"{names} were left out", "correct the fault, and check again")])
-    yield from named("close", PLAYS["close"].look(trial))
+    names = ", ".join(name for name in PLAY_CHECKS if name != "close")
+    yield from under_check("play", [note(f"{names} were left out", "correct the fault, and check again")])
+    yield from under_check("close", PLAY_CHECKS["close"].look(trial))
 
 
-def seen(copy: Copy, config: TrainConfig, preset: str | None) -> Sight:
+def seen(subject: Subject, config: TrainConfig, preset: str | None) -> Sight:
     """Return what nexus sees of an environment."""
-    space = copy.stream.env.single_observation_space
-    own = None if copy.witness is None else copy.witness.env.observation_space
+    space = subject.stream.env.single_observation_space
+    own = None if subject.witness is None else subject.witness.env.observation_space
     config = with_channels(config, space.shape)
-    return Sight(copy.name, preset, config, space, copy.stream.action_dim, own, limit_of(copy, config))
+    return Sight(subject.name, preset, config, space, subject.stream.action_dim, own, episode_limit(subject, config))
 
 
-def limit_of(copy: Copy, config: TrainConfig) -> int | None:
+def episode_limit(subject: Subject, config: TrainConfig) -> int | None:
     """Return the steps of the agent after which a time limit ends an episode, None if there is none."""
-    found = [layer._max_episode_steps for layer in layers_of(copy.env) if isinstance(layer, TimeLimit)]
+    found = [layer._max_episode_steps for layer in layers_of(subject.env) if isinstance(layer, TimeLimit)]
     return -(-min(found) // config.frame_skip) if found else None
 
 
-def played(trial: Trial) -> Finding:
+def first_play_finding(trial: Trial) -> Finding:
     """Return that nothing went wrong in the first play."""
     steps, ended = trial.record.steps, len(trial.record.episodes.lengths)
     finding = ok(f"{steps:,} random steps and {ended:,} whole episodes, without an error", steps=steps, episodes=ended)
-    return next(named("play", [finding]))
+    return next(under_check("play", [finding]))
 
 
 def is_input(error: ConfigError, spec: EnvSpec) -> bool:
@@ -188,14 +188,14 @@ def hung(doing: str, seconds: float, place: str) -> Finding:
     """Return what a call that did not return in time stands for."""
     if doing == CHECKING:  # many calls at once; each of them returned before
         finding = note(f"{doing} left out: it takes more than {seconds:.1f} s", "check with more --seconds")
-        return next(named("gymnasium", [finding]))
+        return next(under_check("gymnasium", [finding]))
     finding = fault(
         f"{doing} did not return within {seconds:.1f} s ({place})",
         "let it return; if it needs that long, check with more --seconds and train with --vectorization async and a "
         "--step-timeout",
         place=place,
     )
-    return next(named("hangs", [finding]))
+    return next(under_check("hangs", [finding]))
 
 
 def warned(caught: list[warnings.WarningMessage]) -> Iterator[Finding]:

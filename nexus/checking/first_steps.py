@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 
 import gymnasium as gym
 
-from nexus.checking.of_spaces import SPACES
-from nexus.checking.of_steps import STEPS
+from nexus.checking.of_spaces import SPACE_CHECKS
+from nexus.checking.of_steps import STEP_CHECKS
 from nexus.checking.record import Record
 from nexus.checking.report import Finding
 from nexus.checking.sight import Sight
@@ -40,7 +40,7 @@ class FirstSteps(Listener):
         self.sight = Sight(plan.env, plan.preset, plan.config, plan.space, plan.agent.action_dim)
         self.record = Record(plan.config.num_envs, self.sight)
         for name in OF_SPACES:
-            self._say(name, SPACES[name](self.sight))
+            self._say(name, SPACE_CHECKS[name](self.sight))
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
         """Record a step; after the last one look at all."""
@@ -49,7 +49,7 @@ class FirstSteps(Listener):
         self.record.add(progress.step)
         if self.record.steps < LOOKED_AT:
             return
-        for name, check in STEPS.items():
+        for name, check in STEP_CHECKS.items():
             self._say(name, check(self.sight, self.record))
         env, self.sight, self.record = self.sight.name, None, None
         if self.said and env.rpartition(":")[2] in gym.registry:

@@ -10,22 +10,22 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 
 from nexus.checking.report import Finding, fault, note, ok
-from nexus.checking.trial import CHECKING, Copy, Trial, alike, told
+from nexus.checking.trial import CHECKING, Subject, Trial, alike, finding_from
 from nexus.core.errors import ConfigError, EnvError, one_line
 from nexus.core.types import Array
 from nexus.envs.action_masks import KEY
-from nexus.envs.checks import told as one_line_on
-from nexus.envs.factory import can_be_copied, name_of
+from nexus.envs.checks import describe_error as one_line_on
+from nexus.envs.factory import allows_several, name_of
 from nexus.envs.statistics import out_of_reach
-from nexus.envs.stream import LONGEST
+from nexus.envs.stream import LONGEST_EPISODE
 
-__all__ = ["ANSWERS", "PLAYS"]
+__all__ = ["ANSWERS", "PLAY_CHECKS"]
 
-CLOSE = 1e-5  # a difference that is taken for rounding
+TOLERANCE = 1e-5  # a difference that is taken for rounding
 BEYOND = 0.05  # of the range between two bounds
-SLOW = 0.005  # seconds of a step after which a process for each copy pays
+SLOW = 0.005  # seconds of a step after which a process for each sub-environment pays
 BLOCK = 100  # steps between two looks at the clock
-SHARE = 0.3  # of the time left, for one more play
+PLAY_SHARE = 0.3  # of the time left, for one more play
 LONG_SHARE = 0.5  # likewise, to find an end
 WORDS = 240  # characters of a foreign text
 
@@ -40,7 +40,7 @@ def bounds(trial: Trial) -> Iterator[Finding]:
     width = np.where(np.isfinite(low) & np.isfinite(high), high - low, 1.0)
     excess = np.maximum(low - least, most - high) / np.maximum(width, 1e-9)  # below 0 within, -inf without bounds
     worst, unbounded = int(excess.argmax()), int((np.isinf(low) | np.isinf(high)).sum())
-    if excess[worst] <= CLOSE:
+    if excess[worst] <= TOLERANCE:
         without = f", {unbounded} of {low.size} have no bounds" if unbounded else ""
         return (yield ok(f"all within the space{without}", unbounded=unbounded))
     text = (
@@ -49,12 +49,12 @@ def bounds(trial: Trial) -> Iterator[Finding]:
     )
     cure = "widen the space to what can occur, or clip the observation; --scale-observations maps by these bounds"
     make = fault if excess[worst] > BEYOND else note
-    yield make(text, cure, excess=float(excess[worst]), numbers_beyond=int((excess > CLOSE).sum()))
+    yield make(text, cure, excess=float(excess[worst]), numbers_beyond=int((excess > TOLERANCE).sum()))
 
 
 def arrays(trial: Trial) -> Iterator[Finding]:
     """Whether the environment overwrites observations that it has returned."""
-    witness = trial.copy.witness
+    witness = trial.subject.witness
     if witness is None:
         return
     if witness.arrays.changed:
@@ -69,7 +69,7 @@ def arrays(trial: Trial) -> Iterator[Finding]:
 
 def infos(trial: Trial) -> Iterator[Finding]:
     """Whether entries of the infos keep their shape."""
-    witness = trial.copy.witness
+    witness = trial.subject.witness
     if witness is None:
         return
     changing = witness.infos.changing
@@ -86,11 +86,11 @@ def infos(trial: Trial) -> Iterator[Finding]:
         yield ok(f"{keys}: of one shape at each step" if keys else "empty", entries=len(witness.infos.forms))
 
 
-def notices(trial: Trial) -> Iterator[Finding]:
+def env_notices(trial: Trial) -> Iterator[Finding]:
     """What nexus takes for what, where that is not plain."""
-    edge = trial.copy.edge
+    edge = trial.subject.edge
     for kind, text in ({} if edge is None else edge.notices).items():
-        said = text.removeprefix(f"{trial.copy.name}: ")
+        said = text.removeprefix(f"{trial.subject.name}: ")
         if kind == "bounds" or said.startswith(("takes the legal actions from", "observations ")):
             continue  # told by `bounds`; or taken as it was meant
         said, _, cure = said.rpartition("; " if "statistics" in kind else ": ")
@@ -103,7 +103,7 @@ def ends(trial: Trial) -> Iterator[Finding]:
     said = "no time limit" if limit is None else f"a time limit of {limit:,} steps"
     if lengths:
         return (yield ok(f"the first end came after {lengths[0]:,} steps; {said}", limit=limit))
-    if limit is not None or trial.copy.env is None:
+    if limit is not None or trial.subject.env is None:
         return (yield ok(f"none in {trial.record.steps:,} steps; {said}", limit=limit))
     steps, ended = played_on(trial)
     if ended:
@@ -111,19 +111,19 @@ def ends(trial: Trial) -> Iterator[Finding]:
         return
     text = f"no episode ended in {steps:,} random steps, and there is {said}"
     cure = "return truncated=True after a number of steps, or set it: --env-kwargs max_episode_steps=1000 for an id"
-    make = fault if steps >= LONGEST else note
+    make = fault if steps >= LONGEST_EPISODE else note
     yield make(text, cure, limit=limit, steps=steps)
 
 
 def played_on(trial: Trial) -> tuple[int, bool]:
     """Play the first episode on, as long as nexus would, and return its steps and whether it ended."""
-    env, steps = trial.copy.env, trial.record.steps
-    if trial.copy.witness is not None:
-        trial.copy.witness.records = False  # 100,000 steps are to be quick
+    env, steps = trial.subject.env, trial.record.steps
+    if trial.subject.witness is not None:
+        trial.subject.witness.records = False  # 100,000 steps are to be quick
     until = time.monotonic() + LONG_SHARE * trial.left
-    every, masks = list(range(trial.sight.action_dim)), trial.copy.stream.action_masks
+    every, masks = list(range(trial.sight.action_dim)), trial.subject.stream.action_masks
     legal = every if masks is None else np.flatnonzero(masks[0]).tolist()
-    while steps < LONGEST and time.monotonic() < until:
+    while steps < LONGEST_EPISODE and time.monotonic() < until:
         for coin in trial.rng.random(BLOCK).tolist():
             steps += 1
             try:
@@ -139,14 +139,14 @@ def played_on(trial: Trial) -> tuple[int, bool]:
 
 def speed(trial: Trial) -> Iterator[Finding]:
     """How many steps per second the environment takes alone."""
-    witness = trial.copy.witness
+    witness = trial.subject.witness
     if witness is None:
         return
     step, reset = witness.steps.mean, witness.resets.mean
     evidence = {"steps_per_second": 1 / step, "reset_seconds": reset, "longest_step": witness.steps.longest}
-    said = f"{1 / step:,.0f} steps/s of one copy, a reset takes {1000 * reset:.2g} ms"
+    said = f"{1 / step:,.0f} steps/s of one environment, a reset takes {1000 * reset:.2g} ms"
     if step > SLOW and trial.sight.config.vectorization != "async":
-        yield note(said, "give each copy a process: --vectorization async", **evidence)
+        yield note(said, "give each sub-environment a process: --vectorization async", **evidence)
     else:
         yield ok(said, **evidence)
 
@@ -154,19 +154,19 @@ def speed(trial: Trial) -> Iterator[Finding]:
 def seeds(trial: Trial) -> Iterator[Finding]:
     """Whether the same seed and the same actions give the same episode."""
     tape = trial.tape
-    trial.differs_at, compared, largest = trial.repeated(trial.copy, SHARE)
+    trial.differs_at, compared, largest = trial.repeated(trial.subject, PLAY_SHARE)
     if trial.differs_at is None:
         return (yield ok(f"the same seed and actions gave the same {compared:,} steps", compared=compared))
     where = "reset" if trial.differs_at == 0 else f"step {trial.differs_at} of {len(tape)}"
     text = f"the same seed and actions gave another episode, from the {where} on"
     evidence = {"differs_at": trial.differs_at, "largest_difference": largest}
-    if largest <= CLOSE:
+    if largest <= TOLERANCE:
         yield note(
             f"{text}, by {largest:.1g}",
             "leave out what depends on threads or time; exact resume needs the same bits",
             **evidence,
         )
-    elif "observation" in out_of_reach(trial.copy.env):
+    elif "observation" in out_of_reach(trial.subject.env):
         yield note(f"{text}: running statistics change what is observed", "leave out the wrapper", **evidence)
     elif declared_random(trial):
         yield note(f"{text}, as its registration says", "a resumed run can't go on exactly", **evidence)
@@ -181,19 +181,19 @@ def seeds(trial: Trial) -> Iterator[Finding]:
 
 def declared_random(trial: Trial) -> bool:
     """True if the registration of the environment says that a seed does not settle it."""
-    spec = getattr(trial.copy.env, "spec", None)
+    spec = getattr(trial.subject.env, "spec", None)
     return bool(getattr(spec, "nondeterministic", False))
 
 
-def copies(trial: Trial) -> Iterator[Finding]:
+def sub_environments(trial: Trial) -> Iterator[Finding]:
     """Whether a second environment next to the first is like it, and leaves it alone."""
     if trial.spec.rules is not None:
         return
     several = trial.sight.config.num_envs > 1
-    if not several and not can_be_copied(trial.spec):
+    if not several and not allows_several(trial.spec):
         return (yield ok("only one is made, as --num-envs 1 says"))
     try:
-        other = Copy(trial.spec, trial.watch)
+        other = Subject(trial.spec, trial.watch)
     except ConfigError as error:
         text = one_line(error).removeprefix(f"{name_of(trial.spec.source)} ")
         cure = "make a new environment at each call, or train on a single one: --num-envs 1"
@@ -202,7 +202,7 @@ def copies(trial: Trial) -> Iterator[Finding]:
         yield from compared(trial, other)
     except EnvError as error:
         yield fault(
-            f"a second one next to the first failed: {told(error, other).text}",
+            f"a second one next to the first failed: {finding_from(error, other).text}",
             "keep all state in the object, give each its own files and ports, or train on a single one: --num-envs 1",
         )
     finally:
@@ -210,16 +210,16 @@ def copies(trial: Trial) -> Iterator[Finding]:
             other.close()
 
 
-def compared(trial: Trial, other: Copy) -> Iterator[Finding]:
+def compared(trial: Trial, other: Subject) -> Iterator[Finding]:
     """Compare two environments, first one after the other, then step by step."""
-    its, needed = other.stream.env.single_observation_space, trial.copy.stream.env.single_observation_space
+    its, needed = other.stream.env.single_observation_space, trial.subject.stream.env.single_observation_space
     if its != needed or other.stream.action_dim != trial.sight.action_dim:
         yield fault(
             f"a second one has observations {its}, the first {needed}",
-            "give every copy the same spaces: the largest that is needed",
+            "give every sub-environment the same spaces: the largest that is needed",
         )
         return
-    differs, steps, _ = trial.repeated(other, SHARE)
+    differs, steps, _ = trial.repeated(other, PLAY_SHARE)
     if trial.differs_at is not None:  # the check of seeds says so
         if differs is None:
             way = "set back in reset all that an episode changes"
@@ -237,23 +237,25 @@ def compared(trial: Trial, other: Copy) -> Iterator[Finding]:
         )
         return
     other.stream.reset(trial.seed + 1)
-    disturbed, steps, _ = trial.repeated(trial.copy, SHARE, lambda: other.stream.step(other.random_actions(trial.rng)))
+    disturbed, steps, _ = trial.repeated(
+        trial.subject, PLAY_SHARE, lambda: other.stream.step(other.random_actions(trial.rng))
+    )
     if disturbed is not None:
         yield fault(
             f"stepping a second one changed the episode of the first, at its step {disturbed}",
             "keep all state in the object, not in the class, the module or a generator that both draw from",
             disturbed_at=disturbed,
         )
-    elif shares_memory(trial.copy, other):
+    elif shares_memory(trial.subject, other):
         yield note(
-            "two copies return the same array",
+            "two sub-environments return the same array",
             "make the array in __init__, not in the class, or return a copy of it",
         )
     else:
         yield ok(f"a second one next to the first is like it, and independent, for {steps:,} steps", steps=steps)
 
 
-def shares_memory(one: Copy, other: Copy) -> bool:
+def shares_memory(one: Subject, other: Subject) -> bool:
     """True if the last observations of two environments lie in the same memory."""
     assert one.witness is not None
     assert other.witness is not None
@@ -266,7 +268,7 @@ def effect(trial: Trial) -> Iterator[Finding]:
     count, tape = trial.sight.action_dim, trial.tape
     if trial.differs_at is not None or count == 1:
         return
-    stream, until = trial.copy.stream, time.monotonic() + SHARE * trial.left
+    stream, until = trial.subject.stream, time.monotonic() + PLAY_SHARE * trial.left
     stream.reset(trial.seed)
     ended = 0
     for number, old in enumerate(tape, 1):
@@ -290,24 +292,24 @@ def other_actions(actions: Array, masks: Array | None, count: int, rng: np.rando
 
 def gymnasium(trial: Trial) -> Iterator[Finding]:
     """What Gymnasium's own check says."""
-    witness = trial.copy.witness
+    witness = trial.subject.witness
     if witness is None:
         return
     failure = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            trial.watch.call(CHECKING, check_env, trial.copy.env.unwrapped, None, True, True)
+            trial.watch.call(CHECKING, check_env, trial.subject.env.unwrapped, None, True, True)
         except Exception as error:
             failure = error
-    texts = dict.fromkeys(plain(str(warning.message)) for warning in caught)
+    texts = dict.fromkeys(warning_text(str(warning.message)) for warning in caught)
     said = [text for text in texts if not any(part in text for part in LEFT_OUT)]
     for text in said:
         yield note(f"check_env warns: {text}", "nexus can train on it; other libraries may not")
     masked = bool(trial.record.choices.masked)
     if failure is not None and (isinstance(failure, AssertionError) or not masked):
         yield note(
-            f"check_env fails: {plain(one_line(failure))}",
+            f"check_env fails: {warning_text(one_line(failure))}",
             "nexus can train on it unless there is a fault above; other libraries may not",
         )
     elif not said:
@@ -315,7 +317,7 @@ def gymnasium(trial: Trial) -> Iterator[Finding]:
         yield ok(f"check_env passes without a warning{left_out}")
 
 
-def plain(text: str) -> str:
+def warning_text(text: str) -> str:
     """Return a warning of Gymnasium without colours and without its prefix, on one line of limited length."""
     bare = " ".join(text.replace("\x1b[33m", "").replace("\x1b[0m", "").split()).removeprefix("WARN: ")
     return bare if len(bare) <= WORDS else f"{bare[:WORDS]}..."
@@ -323,15 +325,15 @@ def plain(text: str) -> str:
 
 def close(trial: Trial) -> Iterator[Finding]:
     """Whether it can be closed."""
-    trial.copy.close()  # an error is only a warning there
-    error = None if trial.copy.witness is None else trial.copy.witness.close_error
+    trial.subject.close()  # an error is only a warning there
+    error = None if trial.subject.witness is None else trial.subject.witness.close_error
     if error is not None:
         yield note(f"close raised {type(error).__name__}: {one_line(error)}", "let close work, also when called twice")
 
 
 ANSWERS: Mapping[str, Callable[[Trial], Iterator[Finding]]] = {
     "bounds": bounds,
-    "notices": notices,
+    "notices": env_notices,
     "arrays": arrays,
     "infos": infos,
     "speed": speed,
@@ -347,10 +349,10 @@ class Play(NamedTuple):
     steps: int = 0
 
 
-PLAYS: Mapping[str, Play] = {
+PLAY_CHECKS: Mapping[str, Play] = {
     "ends": Play(ends),
     "seeds": Play(seeds, 1, 1),
-    "copies": Play(copies, 4, 4),
+    "sub-environments": Play(sub_environments, 4, 4),
     "effect": Play(effect, 1, 1),
     "gymnasium": Play(gymnasium, 14, 8),
     "close": Play(close),

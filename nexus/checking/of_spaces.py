@@ -11,7 +11,7 @@ from nexus.checking.report import Finding, fault, note, ok
 from nexus.checking.sight import Facet, Sight
 from nexus.core.errors import ConfigError, one_line
 from nexus.data.memory import available_memory
-from nexus.envs.edge import seen_in
+from nexus.envs.edge import space_without_mask
 from nexus.envs.factory import seen_by_agent, widest_part
 from nexus.models.setup import resolve_device
 from nexus.models.torsos import image_form
@@ -19,7 +19,7 @@ from nexus.parts import agent_for
 from nexus.training.config import TrainConfig
 from nexus.training.replays import replay_memory
 
-__all__ = ["SPACES"]
+__all__ = ["SPACE_CHECKS"]
 
 MANY_ACTIONS = 1_024
 USUAL_CHANNELS, SMALLEST_IMAGE = 4, 3
@@ -65,7 +65,7 @@ def made_from(sight: Sight) -> str:
     """Return what observations are, where a state is something else."""
     if sight.own is None:
         return ""
-    seen = seen_in(sight.own)
+    seen = space_without_mask(sight.own)
     if not isinstance(seen, spaces.Box):
         return f"a {type(seen).__name__} as " if isinstance(seen, spaces.Dict | spaces.Tuple) else f"{seen} as "
     if seen is not sight.own:
@@ -88,7 +88,7 @@ def actions(sight: Sight) -> Iterator[Finding]:
         yield ok(f"{count} actions", actions=count)
 
 
-def memory(sight: Sight) -> Iterator[Finding]:
+def replay_size(sight: Sight) -> Iterator[Finding]:
     """Whether the replay fits into the memory that is free."""
     config, free = sight.config, available_memory()
     name = "replay" if config.trace_lambda is None else "rollout"
@@ -126,9 +126,9 @@ def settings(sight: Sight) -> Iterator[Finding]:
     )
 
 
-SPACES: Mapping[str, Callable[[Sight], Iterator[Finding]]] = {
+SPACE_CHECKS: Mapping[str, Callable[[Sight], Iterator[Finding]]] = {
     "observations": observations,
     "actions": actions,
-    "memory": memory,
+    "memory": replay_size,
     "settings": settings,
 }

@@ -10,9 +10,9 @@ from nexus.checking.report import Finding, fault, note, ok
 from nexus.checking.sight import Facet, Sight
 from nexus.core.figures import figures
 from nexus.core.types import Array
-from nexus.envs.factory import bounds_of
+from nexus.envs.factory import observation_bounds
 
-__all__ = ["STEPS"]
+__all__ = ["STEP_CHECKS"]
 
 FEW = 3  # episodes that show a pattern
 LARGE, SMALL = 100.0, 1e-3  # beyond which numbers and rewards are far from what networks learn well
@@ -20,7 +20,7 @@ UNEVEN = 1_000.0  # ratio of two ranges
 UNUSED = 0.1  # share of the declared range that is used
 ENOUGH = 100  # steps that a number of a state has to change in
 VISIBLE = 0.005  # share that is not rounded to 0 %
-SHOWN = 6  # places that a line names
+MOST_PLACES = 6  # places that a line names
 
 
 def episodes(sight: Sight, record: Record) -> Iterator[Finding]:
@@ -132,12 +132,12 @@ def oddities(sight: Sight, record: Record) -> Iterator[tuple[str, str, list[int]
         )
     pairs = record.states.duplicates()
     if pairs:
-        named = ", ".join(f"{sight.name_of(one)} = {sight.name_of(other)}" for one, other in pairs[:SHOWN])
+        named = ", ".join(f"{sight.name_of(one)} = {sight.name_of(other)}" for one, other in pairs[:MOST_PLACES])
         others = [other for _, other in pairs]
         yield f"some numbers were always equal: {named}", "leave out one of them, or check the index", others
 
 
-def scale(sight: Sight, record: Record) -> Iterator[Finding]:
+def input_scale(sight: Sight, record: Record) -> Iterator[Finding]:
     """Whether what the network sees is of a size that it learns well from."""
     found = [of_facet(facet, sight, record) for facet in sight.facets]
     odd = [finding for finding in found if finding.verdict != "ok"]
@@ -191,7 +191,7 @@ def scaled_by_span(said: str, facet: Facet, span: list[float], low: Array, high:
 
 def scaled(values: Array, facet: Facet) -> Array:
     """Return the numbers of an array as they are after `scale_observations`."""
-    low, high = map(np.array, bounds_of(facet.space, facet.label))
+    low, high = map(np.array, observation_bounds(facet.space, facet.label))
     found: Array = 2 * (values - low) / (high - low) - 1
     return found
 
@@ -225,8 +225,8 @@ def span_of(values: list[int]) -> str:
 
 def names(sight: Sight, numbers: list[int]) -> str:
     """Return text such as `observation[3], observation[5] and 2 more`."""
-    shown = ", ".join(map(sight.name_of, numbers[:SHOWN]))
-    return shown + (f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else "")
+    shown = ", ".join(map(sight.name_of, numbers[:MOST_PLACES]))
+    return shown + (f" and {len(numbers) - MOST_PLACES} more" if len(numbers) > MOST_PLACES else "")
 
 
 def power_of_ten(value: float) -> float:
@@ -234,10 +234,10 @@ def power_of_ten(value: float) -> float:
     return float(10.0 ** np.floor(np.log10(value)))
 
 
-STEPS: Mapping[str, Callable[[Sight, Record], Iterator[Finding]]] = {
+STEP_CHECKS: Mapping[str, Callable[[Sight, Record], Iterator[Finding]]] = {
     "episodes": episodes,
     "rewards": rewards,
     "features": features,
-    "scale": scale,
+    "scale": input_scale,
     "masks": legal,
 }

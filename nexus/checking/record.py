@@ -9,9 +9,9 @@ from nexus.checking.sight import Sight
 from nexus.core.types import Array
 from nexus.envs.stream import Step
 
-__all__ = ["Choices", "Episodes", "Record", "Rewards", "States"]
+__all__ = ["Choices", "Episodes", "Record", "Rewards", "StateRanges"]
 
-ROWS, NUMBERS = 1_000, 512  # states whose single numbers are kept, and how many these may be
+ROWS_KEPT, MOST_NUMBERS = 1_000, 512  # states whose single numbers are kept, and how many these may be
 DISTINCT = 1_000  # different rewards that are counted
 
 
@@ -25,7 +25,7 @@ class Record:
 
     def __init__(self, num_envs: int, sight: Sight) -> None:
         self.steps = 0
-        self.states = States(sight)
+        self.states = StateRanges(sight)
         self.rewards = Rewards()
         self.episodes = Episodes(num_envs)
         self.choices = Choices(sight.action_dim)
@@ -39,7 +39,7 @@ class Record:
         self.choices.add(step)
 
 
-class States:
+class StateRanges:
     """The range of each number of a state, how often a step changed nothing, and the single numbers of some states.
 
     Args:
@@ -63,7 +63,7 @@ class States:
             low, high = np.minimum(self.low, low), np.maximum(self.high, high)
         self.low, self.high = low, high
         self.unchanged += int((states == following).all(1).sum())
-        if len(self.rows) < ROWS and 1 < len(self.sight.singles) <= NUMBERS:
+        if len(self.rows) < ROWS_KEPT and 1 < len(self.sight.singles) <= MOST_NUMBERS:
             self.rows.extend(following[:, self.sight.singles])
 
     @property

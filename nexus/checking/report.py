@@ -7,16 +7,16 @@ from typing import Any, Literal, TypeAlias
 
 from nexus.core.errors import unbroken
 
-__all__ = ["Finding", "Report", "Verdict", "fault", "named", "note", "ok"]
+__all__ = ["Finding", "Report", "Severity", "fault", "note", "ok", "under_check"]
 
-Verdict: TypeAlias = Literal["ok", "note", "fault"]
+Severity: TypeAlias = Literal["ok", "note", "fault"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One line of a report."""
 
-    verdict: Verdict  # a fault keeps the agent from learning, or a run from being repeated; a note may be intended
+    verdict: Severity  # a fault keeps the agent from learning, or a run from being repeated; a note may be intended
     text: str
     cure: str = ""  # what to change; empty if all is well
     numbers: Mapping[str, Any] = field(default_factory=dict)  # the evidence, as plain values
@@ -26,8 +26,8 @@ class Finding:
         object.__setattr__(self, "text", unbroken(self.text))  # it may quote a space, which may have several lines
 
     def __str__(self) -> str:
-        cure = f"\n{'':<20}cure: {self.cure}" if self.cure else ""
-        return f"{self.verdict:<6}{self.check:<14}{self.text}{cure}"
+        cure = f"\n{'':<24}cure: {self.cure}" if self.cure else ""
+        return f"{self.verdict:<6}{self.check:<18}{self.text}{cure}"
 
 
 def ok(text: str, **numbers: Any) -> Finding:
@@ -45,19 +45,19 @@ def fault(text: str, cure: str, **numbers: Any) -> Finding:
     return Finding("fault", text, cure, numbers)
 
 
-def named(check: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+def under_check(check: str, findings: Iterable[Finding]) -> Iterator[Finding]:
     """Yield findings under the name of their check."""
     for finding in findings:
         yield replace(finding, check=check)
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """Return values as JSON can hold them: a number that is not finite becomes None."""
     match value:
         case dict():
-            return {key: plain(item) for key, item in value.items()}
+            return {key: json_value(item) for key, item in value.items()}
         case list() | tuple():
-            return [plain(item) for item in value]
+            return [json_value(item) for item in value]
         case float() if not isfinite(value):
             return None
     return value
@@ -99,7 +99,7 @@ class Report:
             "faults": len(self.faults),
             "notes": len(self.notes),
             "seconds": self.seconds,
-            "findings": [plain(asdict(finding)) for finding in self.findings],
+            "findings": [json_value(asdict(finding)) for finding in self.findings],
         }
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ from nexus.core.errors import ConfigError
 from nexus.core.packing import place
 from nexus.core.types import Array
 from nexus.envs.answers import said_in
-from nexus.envs.factory import bounds_of, scale_of
+from nexus.envs.factory import observation_bounds, scale_of
 from nexus.envs.packing import packed_in
 from nexus.training.config import TrainConfig
 
@@ -56,7 +56,7 @@ class Facet:
     def has_bounds(self) -> bool:
         """True if `scale_observations` has bounds to scale it by."""
         try:
-            bounds_of(self.space, self.label)
+            observation_bounds(self.space, self.label)
         except ConfigError:
             return False
         return not self.is_image

@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
@@ -17,12 +16,12 @@ from nexus.checking.watch import Left, Watch, origin, place_of
 from nexus.checking.witness import Witness
 from nexus.core.errors import ConfigError, EnvError, NexusError, one_line
 from nexus.core.types import Array
-from nexus.envs.action_masks import mask_in
+from nexus.envs.action_masks import checked_mask
 from nexus.envs.answers import OLD_RESET, OLD_STEP, flag_in, number_in, reset_answer, step_answer
 from nexus.envs.checks import LARGEST
-from nexus.envs.edge import MASKS, Edge
+from nexus.envs.edge import MASK_KEYS, Edge
 from nexus.envs.episodes import Replayable
-from nexus.envs.factory import EnvSpec, as_seen, in_turn, make_raw, make_vector_env, name_of, require_env
+from nexus.envs.factory import Env, EnvSpec, as_seen, in_turn, make_raw, make_vector_env, name_of, require_env
 from nexus.envs.layers import layers_of
 from nexus.envs.statistics import Statistics
 from nexus.envs.stream import Step, TransitionStream
@@ -30,12 +29,11 @@ from nexus.envs.workers import close_env
 from nexus.envs.wrapping import wrapped
 from nexus.ops.exploration import random_legal
 
-__all__ = ["CHECKING", "MAKING", "Copy", "Trial", "told"]
+__all__ = ["CHECKING", "MAKING", "Subject", "Trial", "finding_from"]
 
-Env: TypeAlias = gym.Env[Any, Any]
 
 MAKING, CHECKING = "the call that makes it", "check_env"  # two calls whose time is judged in another way
-STEPS = 1_000  # random steps that are played
+RANDOM_STEPS = 1_000  # played
 EPISODES, MOST_STEPS = 3, 10_000  # played further for so many episodes, up to so many steps
 TAPE_BYTES = 64e6  # of the states that are kept to be repeated
 TAPE = 300  # steps that are repeated
@@ -49,7 +47,7 @@ CURES = {
 }
 
 
-class Copy:
+class Subject:
     """One environment as a training sees it, with a witness between it and nexus.
 
     Args:
@@ -115,15 +113,15 @@ class Trial:
     Args:
         sight: what nexus sees.
         spec: the environment.
-        copy: the environment, made.
+        subject: the environment, made.
         watch: knows which call is in progress.
         ends_at: the time, by `time.monotonic`, by which the check should be over.
     """
 
-    def __init__(self, sight: Sight, spec: EnvSpec, copy: Copy, watch: Watch, ends_at: float) -> None:
+    def __init__(self, sight: Sight, spec: EnvSpec, subject: Subject, watch: Watch, ends_at: float) -> None:
         self.sight = sight
         self.spec = spec
-        self.copy = copy
+        self.subject = subject
         self.watch = watch
         self.ends_at = ends_at
         self.record = Record(1, sight)
@@ -144,11 +142,11 @@ class Trial:
 
     def seconds_of(self, resets: int, steps: int) -> float:
         """Return how long so many resets and steps take."""
-        witness = self.copy.witness
+        witness = self.subject.witness
         return 0.0 if witness is None else resets * witness.resets.mean + steps * witness.steps.mean
 
     def play(self, share: float) -> None:
-        """Play random legal actions: `STEPS`, more if few episodes have ended, fewer if the time is short, but one.
+        """Play random legal actions: `RANDOM_STEPS`, more if few episodes have ended, fewer if time is short, but one.
 
         Args:
             share: of the time left that may be spent.
@@ -158,10 +156,10 @@ class Trial:
         """
         until = time.monotonic() + share * self.left
         room = TAPE_BYTES
-        self.copy.stream.reset(self.seed)
-        self.statistics = self.copy.stream.begun_with
+        self.subject.stream.reset(self.seed)
+        self.statistics = self.subject.stream.begun_with
         while not self.record.steps or (not self.played_enough and time.monotonic() < until):
-            step = self.copy.stream.step(self.copy.random_actions(self.rng))
+            step = self.subject.stream.step(self.subject.random_actions(self.rng))
             self.record.add(step)
             room -= 2 * step.states.nbytes
             if not self.tape or (len(self.tape) < TAPE and room > 0):
@@ -171,15 +169,15 @@ class Trial:
     def played_enough(self) -> bool:
         """True after enough steps and episodes; where none ends, the check of ends plays on."""
         steps, episodes = self.record.steps, len(self.record.episodes.lengths)
-        return steps >= STEPS and (episodes == 0 or episodes >= EPISODES or steps >= MOST_STEPS)
+        return steps >= RANDOM_STEPS and (episodes == 0 or episodes >= EPISODES or steps >= MOST_STEPS)
 
     def repeated(
-        self, copy: Copy, share: float, between: Callable[[], object] = lambda: None
+        self, subject: Subject, share: float, between: Callable[[], object] = lambda: None
     ) -> tuple[int | None, int, float]:
         """Play the tape once more, by its seed and its actions.
 
         Args:
-            copy: the environment to play in.
+            subject: the environment to play in.
             share: of the time left that may be spent.
             between: called before each step.
 
@@ -188,15 +186,15 @@ class Trial:
             difference of a number there.
         """
         until = time.monotonic() + share * self.left
-        states = copy.stream.reset(self.seed, self.statistics)
+        states = subject.stream.reset(self.seed, self.statistics)
         if not np.array_equal(states, self.tape[0].states) or not same(
-            copy.stream.action_masks, self.tape[0].action_masks
+            subject.stream.action_masks, self.tape[0].action_masks
         ):
             return 0, 0, distance(states, self.tape[0].states)
         number = 0
         for number, old in enumerate(self.tape, 1):
             between()
-            new = copy.stream.step(old.actions)
+            new = subject.stream.step(old.actions)
             if not alike(new, old):
                 largest = max(distance(new.next_states, old.next_states), distance(new.rewards, old.rewards))
                 ends = same(new.terminated, old.terminated) and same(new.truncated, old.truncated)
@@ -224,34 +222,34 @@ def distance(one: Array, other: Array) -> float:
     return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max()) if one.size else 0.0
 
 
-def told(error: EnvError, copy: Copy) -> Finding:
+def finding_from(error: EnvError, subject: Subject) -> Finding:
     """Return the fault that an error of the environment stands for, under the name of the check that it belongs to."""
-    text, first = str(error).removeprefix(f"{copy.name}: copy 0 of 1, "), origin(error)
+    text, first = str(error).removeprefix(f"{subject.name}: sub-environment 0 of 1, "), origin(error)
     old_api = next((cure for cure in (OLD_RESET, OLD_STEP) if cure in text), None)
     if old_api is not None:
         return replace(fault(text.removesuffix(f"; {old_api}"), old_api), check="play")
-    answered = copy.witness is not None and copy.witness.answer is not None
+    answered = subject.witness is not None and subject.witness.answer is not None
     if answered or isinstance(first, NexusError):
-        check = part_at_fault(copy)
+        check = part_at_fault(subject)
         return replace(fault(text, CURES[check]), check=check)
     where, place = text.partition("raised ")[0], place_of(first)
-    said = f"{where}{raised(first)} ({place})"
+    said = f"{where}{error_line(first)} ({place})"
     return replace(fault(said, CURES["play"], place=place), check="play")
 
 
-def raised(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """Return kind and text of an error on one line."""
     kind, text = type(error).__name__, one_line(error)
     return f"raised {kind}" if text == kind else f"raised {kind}: {text}"
 
 
-def part_at_fault(copy: Copy) -> str:
+def part_at_fault(subject: Subject) -> str:
     """Return the check that the last answer of an environment belongs to, by reading it part by part."""
-    answer = None if copy.witness is None else copy.witness.answer
-    if answer is None or copy.edge is None:
+    answer = None if subject.witness is None else subject.witness.answer
+    if answer is None or subject.edge is None:
         return "play"
     try:
-        if copy.witness is not None and copy.witness.since_reset == 0:
+        if subject.witness is not None and subject.witness.since_reset == 0:
             observation, info = reset_answer(answer)
             parts: tuple[Any, ...] = (observation, 0.0, False, False, info)
         else:
@@ -262,8 +260,8 @@ def part_at_fault(copy: Copy) -> str:
     readers: dict[str, Callable[[], object]] = {
         "ends": lambda: (flag_in(terminated, "terminated"), flag_in(truncated, "truncated")),
         "rewards": lambda: within(np.float64(number_in(reward))),
-        "observations": lambda: within(read(copy.edge, observation)),
-        "masks": lambda: [mask_in(info[key], copy.stream.action_dim) for key in MASKS if key in info],
+        "observations": lambda: within(read(subject.edge, observation)),
+        "masks": lambda: [checked_mask(info[key], subject.stream.action_dim) for key in MASK_KEYS if key in info],
     }
     for name, reader in readers.items():
         try:

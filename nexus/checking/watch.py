@@ -13,9 +13,9 @@ from traceback import StackSummary, extract_tb, walk_stack
 from typing import Any, TypeVar
 
 from nexus.core.errors import NexusError
-from nexus.core.installation import short
+from nexus.core.installation import short_path
 
-__all__ = ["Left", "Watch", "is_users", "origin", "own_line", "place_in", "place_of", "watched"]
+__all__ = ["Left", "Watch", "is_users", "origin", "own_line", "place_of", "user_line", "watched"]
 
 Item = TypeVar("Item")
 
@@ -94,7 +94,7 @@ def watched(
             except queue.Empty:
                 since, limit = watch.since, patience(watch.doing)
                 if since is not None and time.monotonic() - since > limit:
-                    yield given_up(watch.doing, limit, place_in(thread))
+                    yield given_up(watch.doing, limit, user_line(thread))
                     return
                 continue
             if kind == "item":
@@ -115,7 +115,7 @@ def stop(thread: threading.Thread) -> None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(GivenUp))
 
 
-def place_in(thread: threading.Thread) -> str:
+def user_line(thread: threading.Thread) -> str:
     """Return the user's line that a thread is in, as `file:line`."""
     frame = sys._current_frames().get(thread.ident or 0)
     return "" if frame is None else own_line(StackSummary.extract(walk_stack(frame))[::-1])
@@ -141,7 +141,7 @@ def own_line(frames: Iterable[Any]) -> str:
     packages = [line for line in foreign if "site-packages" in line[0] and not is_given(line[0])]
     for found in (users, packages, foreign, lines):
         if found:
-            return f"{short(Path(found[-1][0]))}:{found[-1][1]}"
+            return f"{short_path(Path(found[-1][0]))}:{found[-1][1]}"
     return ""
 
 

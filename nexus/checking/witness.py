@@ -121,7 +121,7 @@ class Infos:
     def add(self, info: Any) -> None:
         """Take the forms of one info."""
         for key, value in info.items() if isinstance(info, Mapping) else ():
-            self.forms.setdefault(str(key), set()).add(form_of(value))
+            self.forms.setdefault(str(key), set()).add(kind_and_shape(value))
 
     @property
     def changing(self) -> dict[str, list[str]]:
@@ -129,7 +129,7 @@ class Infos:
         return {key: sorted(forms) for key, forms in self.forms.items() if len(forms) > 1}
 
 
-def form_of(value: Any) -> str:
+def kind_and_shape(value: Any) -> str:
     """Return kind and shape of an entry of an info."""
     match value:
         case None:

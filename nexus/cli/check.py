@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
     if as_json:
         print(json.dumps(report.to_mapping()))
     else:
-        show(report)
+        print_report(report)
     return 1 if report.faults else 0
 
 
@@ -51,7 +51,7 @@ def checked(arguments: list[str]) -> Report:
         return check(command.env, preset=command.preset, config=command.config, seconds=command.seconds)
 
 
-def show(report: Report) -> None:
+def print_report(report: Report) -> None:
     """Print the findings, and how many are faults."""
     console = Console(highlight=False)
     for finding in report.findings:

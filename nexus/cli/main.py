@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 
+from nexus.cli.encoding import printable
 from nexus.cli.here import path_kept
-from nexus.cli.streams import printable
 
 __all__ = ["main"]
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def discard_output() -> None:
     """Discard unwritten output, about which Python would complain at exit."""
-    with suppress(OSError, ValueError):  # a stream that is not a file
+    with suppress(OSError, ValueError):  # an output that is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -2,7 +2,7 @@
 
 from nexus.cli.progress import Both, TrainView
 from nexus.core.errors import ConfigError, one_line
-from nexus.core.importable import FORM, imported
+from nexus.core.importable import FORM, import_object
 from nexus.core.names import TrackerName
 from nexus.listener import Listener, Listeners
 
@@ -39,7 +39,7 @@ def made(name: str) -> Listener:
     """
     if not FORM.fullmatch(name):
         raise ConfigError(f"listener = {name!r}: needs module:Class, as in my_listeners:StopWhenGood")
-    kind = imported(name, "listener")
+    kind = import_object(name, "listener")
     try:
         listener = kind()
     except Exception as error:  # the class's own code can raise anything

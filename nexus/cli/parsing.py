@@ -29,7 +29,7 @@ Command = TypeVar("Command")
 NO_ALIASES: Mapping[str, str] = {}
 HELP = ("-h", "--help")
 WIDEST = 100  # columns of a text above the flags
-CLOSE = 0.6  # how alike a flag must be to be suggested, from 0 to 1
+SUGGESTION_CUTOFF = 0.6  # how alike a flag must be to be suggested, from 0 to 1
 
 registry = ConstructorRegistry()
 
@@ -195,7 +195,7 @@ def require_known(arguments: Sequence[str], flags: Mapping[str, bool], aliases: 
         flag = word.split("=")[0].replace("_", "-")
         if flag.startswith("--") and flag not in known and not flag.startswith("--tyro-"):
             # Without the dashes, which would make any two short words look alike.
-            close = get_close_matches(flag.strip("-"), [name.strip("-") for name in known], cutoff=CLOSE)
+            close = get_close_matches(flag.strip("-"), [name.strip("-") for name in known], cutoff=SUGGESTION_CUTOFF)
             meant = f"; did you mean {', '.join(f'--{name}' for name in close)}?" if close else ""
             raise ConfigError(f"unknown option {word.split('=')[0]}{meant}; see {prog} --help")
 

@@ -15,7 +15,7 @@ from nexus.training.curves import (
     COLUMN_OF,
     Axis,
     Curve,
-    Run,
+    ScoredRun,
     different_seeds,
     grid_of,
     mean_of,
@@ -30,7 +30,7 @@ FORMATS = (".png", ".pdf", ".svg")
 LABELS = {"steps": "steps (decisions)", "episodes": "episodes", "seconds": "wall-clock time (seconds)"}
 # Okabe & Ito's colour-blind safe palette: https://jfly.uni-koeln.de/color/
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", ":", "-.")  # used in turn when the colours repeat
+LINE_STYLES = ("-", "--", ":", "-.")  # used in turn when the colours repeat
 GREY = "#555555"
 LIGHT = 0.4  # opacity of training returns, drawn behind the evaluations
 PANEL, ROW = (7.2, 4.4), 0.2  # inches: size of a panel, and height of a legend row below it
@@ -84,15 +84,15 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def by_env(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def by_env(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
     """Group runs by their environments."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[ScoredRun]] = {}
     for run in runs:
         groups.setdefault(run.env, []).append(run)
     return groups
 
 
-def draw(runs: Sequence[Run], x: Axis, window: int) -> Any:
+def draw(runs: Sequence[ScoredRun], x: Axis, window: int) -> Any:
     """Return a matplotlib figure with a panel for each environment."""
     from matplotlib.figure import Figure  # without pyplot, which would look for a window system and change global state
 
@@ -110,16 +110,19 @@ def draw(runs: Sequence[Run], x: Axis, window: int) -> Any:
     return figure
 
 
-def draw_panel(axes: Any, runs: Sequence[Run], x: Axis, window: int) -> None:
+def draw_panel(axes: Any, runs: Sequence[ScoredRun], x: Axis, window: int) -> None:
     """Draw the runs of one environment, with one colour per kind of run, and the legend."""
     groups = same_settings(runs)
     handles: list[Any] = []
     for number, (name, group) in enumerate(groups.items()):
-        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)]}
+        look = {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": LINE_STYLES[number // len(COLOURS) % len(LINE_STYLES)],
+        }
         draw_training(axes, group, x, window, look)
         draw_evaluations(axes, group, x, look)
         if len(groups) > 1:
-            handles.append(sample(f"{name} ({count(group)})", linewidth=1.8, **look))
+            handles.append(sample(f"{name} ({run_count(group)})", linewidth=1.8, **look))
     if len(runs) == 1:
         draw_episodes(axes, runs[0], x)
     handles += key(groups, window)
@@ -128,7 +131,7 @@ def draw_panel(axes: Any, runs: Sequence[Run], x: Axis, window: int) -> None:
     axes.legend(handles=handles, frameon=False, fontsize=9, **place)
 
 
-def draw_training(axes: Any, group: Sequence[Run], x: Axis, window: int, look: dict[str, Any]) -> None:
+def draw_training(axes: Any, group: Sequence[ScoredRun], x: Axis, window: int, look: dict[str, Any]) -> None:
     """Draw the returns of training: with their interval, or lightly in the background if there are evaluations."""
     behind = any(len(run.scores) > 1 for run in group)
     style = {**look, "linewidth": 1.2, "alpha": LIGHT} if behind else {**look, "linewidth": 1.8}
@@ -139,7 +142,7 @@ def draw_training(axes: Any, group: Sequence[Run], x: Axis, window: int, look: d
             axes.fill_between(curve.x, curve.low, curve.high, color=look["color"], alpha=0.18, linewidth=0)
 
 
-def draw_evaluations(axes: Any, group: Sequence[Run], x: Axis, look: dict[str, Any]) -> None:
+def draw_evaluations(axes: Any, group: Sequence[ScoredRun], x: Axis, look: dict[str, Any]) -> None:
     """Draw the evaluations with their interval, and a diamond for the evaluation of a run's final weights."""
     curves = [run.evaluations(x) for run in group if run.scores]
     for curve in means(curves, points_of(curves) if curves else None):
@@ -156,18 +159,18 @@ def means(curves: Sequence[Curve], x: Any) -> list[Curve]:
     return [mean_of(curves, x)] if len(curves) > 1 and len(x) else list(curves)
 
 
-def draw_episodes(axes: Any, run: Run, x: Axis) -> None:
+def draw_episodes(axes: Any, run: ScoredRun, x: Axis) -> None:
     """Draw each training episode as a faint dot."""
     dots = run.episodes[COLUMN_OF[x]], run.episodes["return"]
     axes.plot(*dots, ".", color=COLOURS[0], markersize=4, markeredgewidth=0, alpha=0.25, zorder=1)
 
 
-def key(groups: Mapping[str, Sequence[Run]], window: int) -> list[Any]:
+def key(groups: Mapping[str, Sequence[ScoredRun]], window: int) -> list[Any]:
     """Return the part of the legend that explains the kinds of lines."""
     runs = [run for group in groups.values() for run in group]
     alone = len(runs) == 1
     colour = COLOURS[0] if len(groups) == 1 else GREY
-    of_runs = f" ({count(runs)})" if len(groups) == 1 and not alone else ""
+    of_runs = f" ({run_count(runs)})" if len(groups) == 1 and not alone else ""
     handles = []
     if any(len(run.scores) > 1 for run in runs):
         said = "evaluations, 95 % interval" if alone else f"evaluations{of_runs}"
@@ -189,15 +192,15 @@ def sample(label: str, **look: Any) -> Any:
     """Return a line for the legend."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], label=plain(label), **look)
+    return Line2D([], [], label=escape_dollars(label), **look)
 
 
-def plain(text: str) -> str:
+def escape_dollars(text: str) -> str:
     """Escape text for matplotlib, which would read text between two dollar signs as a formula."""
     return text.replace("$", r"\$")
 
 
-def count(runs: Sequence[Run]) -> str:
+def run_count(runs: Sequence[ScoredRun]) -> str:
     """Return text on the number of runs behind a curve."""
     return "1 run" if len(runs) == 1 else f"{len(runs)} runs, 95 % interval"
 
@@ -206,7 +209,7 @@ def dress(axes: Any, env: str, x: Axis) -> None:
     """Give a panel its title, labels and grid."""
     from matplotlib.ticker import EngFormatter
 
-    axes.set_title(plain(env), loc="left", fontsize=12, fontweight="bold")
+    axes.set_title(escape_dollars(env), loc="left", fontsize=12, fontweight="bold")
     axes.set_xlabel(LABELS[x])
     axes.set_ylabel("episode return")
     if x != "seconds":  # 500m would be read as minutes

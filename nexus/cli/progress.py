@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from torch import nn
 
 from nexus.checking.first_steps import FirstSteps
-from nexus.cli.streams import printable
+from nexus.cli.encoding import printable
 from nexus.core.figures import figures
 from nexus.core.installation import nexus_command, tensorboard_command
 from nexus.core.state import State
@@ -30,8 +30,8 @@ from nexus.training.loop import Progress
 __all__ = ["EvaluationView", "TrainView", "algorithm_line", "environment", "two_columns", "watching"]
 
 REFRESH = 0.25  # seconds between refreshes; only then does the bar read numbers from the device
-PATIENCE = 30.0  # seconds between lines during an evaluation without a terminal
-LINES = 10  # progress lines of a whole run without a terminal
+SECONDS_BETWEEN_LINES = 30.0  # seconds between lines during an evaluation without a terminal
+PROGRESS_LINES = 10  # progress lines of a whole run without a terminal
 STALE = 0.2  # fraction of a run after which a return is marked as old
 BAR = 16  # characters
 
@@ -57,13 +57,13 @@ class TrainView(Listener):
             transient=True,
             disable=not self.live,
         )
-        self.streams = ExitStack()
+        self.stack = ExitStack()
         self.started = False
         self.notices: list[str] = []
         self.first_steps = FirstSteps(self.on_notice)
 
     def __enter__(self) -> Self:
-        self.streams.enter_context(printable())
+        self.stack.enter_context(printable())
         return self
 
     def __exit__(
@@ -71,7 +71,7 @@ class TrainView(Listener):
     ) -> None:
         self.bar.stop()
         self.say_notices()  # for a run that did not start
-        self.streams.close()
+        self.stack.close()
 
     def on_start(self, plan: Plan) -> None:
         """Print the plan and start the bar."""
@@ -101,7 +101,7 @@ class TrainView(Listener):
         if self.live:
             if time.perf_counter() - self.shown_at < REFRESH:
                 return
-        elif (steps * LINES) // self.total == (self.shown_steps * LINES) // self.total:
+        elif (steps * PROGRESS_LINES) // self.total == (self.shown_steps * PROGRESS_LINES) // self.total:
             return
         self.shown_at, self.shown_steps = time.perf_counter(), steps
         parts = [
@@ -125,7 +125,7 @@ class TrainView(Listener):
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
         """Show the progress of an evaluation; without a terminal only if it takes long."""
-        if time.perf_counter() - self.shown_at < (REFRESH if self.live else PATIENCE):
+        if time.perf_counter() - self.shown_at < (REFRESH if self.live else SECONDS_BETWEEN_LINES):
             return
         self.shown_at = time.perf_counter()
         said = evaluating(steps, ended, episodes)
@@ -214,7 +214,7 @@ class EvaluationView(Listener):
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
         """Show its progress."""
-        if time.perf_counter() - self.shown_at < (PATIENCE if self.status is None else REFRESH):
+        if time.perf_counter() - self.shown_at < (SECONDS_BETWEEN_LINES if self.status is None else REFRESH):
             return
         self.shown_at = time.perf_counter()
         said = evaluating(steps, ended, episodes)
@@ -313,7 +313,7 @@ def plan_table(plan: Plan) -> Table:
         "network": f"{'-'.join(map(str, layers))}, {network.num_parameters:,} parameters"
         + (", states scaled by their bounds" if config.scale_observations else "")
         + (", images standardized" if config.standardize_images else ""),
-        **memory(plan),
+        **replay_rows(plan),
         "learning": f"{config.gradient_steps} update(s) of {config.batch_size} every {config.update_period}, "
         f"learning rate {config.learning_rate:g} ({config.learning_rate_schedule})"
         + ("" if config.actor_sync_every is None else ", concurrent with acting"),
@@ -330,7 +330,7 @@ def plan_table(plan: Plan) -> Table:
 
 
 def environment(name: str, config: TrainConfig) -> str:
-    """Return text on an environment, its keyword arguments and its number of copies."""
+    """Return text on an environment, its keyword arguments and its number of sub-environments."""
     told = "".join(f", {word}={value}" for word, value in config.env_kwargs.items())
     around = f", in {', '.join(config.wrappers)}" if config.wrappers else ""
     return f"{name}{told}{around}, {config.num_envs} in parallel"
@@ -344,7 +344,7 @@ def two_columns(rows: Mapping[str, str]) -> Table:
     return table
 
 
-def memory(plan: Plan) -> dict[str, str]:
+def replay_rows(plan: Plan) -> dict[str, str]:
     """Return rows on the replay or rollout: its size and the length of its returns."""
     config = plan.config
     size = f"{config.kept_transitions:,} transitions, {plan.replay_bytes / 1e6:,.1f} MB"

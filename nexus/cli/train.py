@@ -85,7 +85,7 @@ def run(arguments: list[str]) -> int:
     return result.exit_code
 
 
-Command = TypeVar("Command", bound=TrainCommand)
+TrainCommandT = TypeVar("TrainCommandT", bound=TrainCommand)
 
 
 def read_command(arguments: list[str]) -> RunCommand:
@@ -93,7 +93,7 @@ def read_command(arguments: list[str]) -> RunCommand:
     return read_as(RunCommand, arguments, "nexus train")
 
 
-def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:
+def read_as(kind: type[TrainCommandT], arguments: list[str], prog: str) -> TrainCommandT:
     """Parse the command line, and resolve the settings that it gives.
 
     Args:
@@ -114,14 +114,14 @@ def read_as(kind: type[Command], arguments: list[str], prog: str) -> Command:
     return command
 
 
-def usual_for(words: list[str], kind: type[Command], prog: str) -> Command:
+def usual_for(words: list[str], kind: type[TrainCommandT], prog: str) -> TrainCommandT:
     """Return the defaults for a help: those that the other words of the command line bring, if they can be read."""
     with suppress(NexusError):
         return resolved(parse(kind, words, prog, kind(), FLAG_ALIASES), words)[0]
     return kind()
 
 
-def resolved(command: Command, words: list[str]) -> tuple[Command, tuple[str, ...]]:
+def resolved(command: TrainCommandT, words: list[str]) -> tuple[TrainCommandT, tuple[str, ...]]:
     """Return a command that was parsed from words with its environment and all settings, and what is to be noted."""
     from nexus.resolver import resolve
 

@@ -83,16 +83,16 @@ def run(arguments: list[str]) -> int:
         notes.on_notice(text)
     with closing(env):
         if command.video is None:
-            play(env, agent, command, lambda: None, spec.rules)
+            show_episodes(env, agent, command, lambda: None, spec.rules)
             return 0
         frames_per_second = float(env.metadata.get("render_fps") or FPS) / spec.frame_skip
         with video_writer(command.video, frames_per_second) as write:
-            play(env, agent, command, lambda: write(frame_of(env)), spec.rules)
+            show_episodes(env, agent, command, lambda: write(frame_of(env)), spec.rules)
     print(f"Video: {command.video}")
     return 0
 
 
-def play(
+def show_episodes(
     env: Any,
     agent: "DQNAgent",
     command: WatchCommand,
@@ -145,12 +145,12 @@ def rendered(spec: "EnvSpec", agent: "DQNAgent", mode: Literal["human", "rgb_arr
     Raises:
         ConfigError: it can't be shown that way, or doesn't fit this agent.
     """
-    from nexus.api import require_fit
+    from nexus.api import require_fitting_env
     from nexus.envs.factory import make_env, name_of
 
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     with closing(make_env(spec)) as plain:
-        require_fit(agent, plain)
+        require_fitting_env(agent, plain)
         modes = plain.metadata.get("render_modes") or []
     if mode not in modes:
         kind = "window" if mode == "human" else "video"

@@ -14,7 +14,7 @@ from nexus.core.importable import ImportNames, import_names
 from nexus.core.names import current_names
 from nexus.core.period import Period
 
-__all__ = ["CheckedConfig", "Keywords", "convert", "keyword", "show"]
+__all__ = ["CheckedConfig", "Keywords", "config_text", "convert", "keyword"]
 
 Keywords: TypeAlias = Mapping[str, Any]
 """Keyword arguments as JSON can hold them."""
@@ -38,7 +38,7 @@ class CheckedConfig:
     def require(self, possible: bool, name: str, needs: str) -> None:
         """Raise `ConfigError` that names the field, what it got and what it needs, unless `possible`."""
         if not possible:
-            raise ConfigError(f"{name} = {show(getattr(self, name))}: needs {needs}")
+            raise ConfigError(f"{name} = {config_text(getattr(self, name))}: needs {needs}")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -79,7 +79,7 @@ def convert(name: str, value: Any, kind: Any) -> Any:
         ConfigError: it does not fit.
     """
     options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    value = plain(value)
+    value = plain_value(value)
     if value is None and NoneType in options:
         return None
     if isinstance(value, float) and not isfinite(value):
@@ -97,10 +97,10 @@ def convert(name: str, value: Any, kind: Any) -> Any:
             try:
                 return Period.parse(value)
             except ConfigError as error:
-                raise ConfigError(f"{name} = {show(value)}: {error}") from None
-        elif fits(value, option):
+                raise ConfigError(f"{name} = {config_text(value)}: {error}") from None
+        elif fits_type(value, option):
             return option(value)
-    raise ConfigError(f"{name} = {show(value)}: needs {describe(options)}")
+    raise ConfigError(f"{name} = {config_text(value)}: needs {describe(options)}")
 
 
 def keyword(name: str, word: Any, value: Any) -> Any:
@@ -111,7 +111,7 @@ def keyword(name: str, word: Any, value: Any) -> Any:
     """
     if not isinstance(word, str):
         raise ConfigError(f"{name} has the key {word!r}: needs text")
-    value = plain(value)
+    value = plain_value(value)
     if isinstance(value, list | tuple):
         return [keyword(name, word, item) for item in value]
     if isinstance(value, Mapping):
@@ -124,14 +124,14 @@ def keyword(name: str, word: Any, value: Any) -> Any:
     )
 
 
-def plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """Return Python's own form of NumPy's numbers, as sweeps bring them, and of torch's devices; all else as it is."""
     if isinstance(value, np.generic):
         return value.item()
     return str(value) if isinstance(value, torch.device) else value
 
 
-def fits(value: Any, option: Any) -> bool:
+def fits_type(value: Any, option: Any) -> bool:
     """True if a plain value can become this plain type without loss; True is an int in Python, never here."""
     if option is bool or isinstance(value, bool):
         return option is bool and isinstance(value, bool)
@@ -152,6 +152,6 @@ def describe(options: tuple[Any, ...]) -> str:
     )
 
 
-def show(value: Any) -> str:
+def config_text(value: Any) -> str:
     """Print a value as it would stand in a config file."""
     return repr(value) if isinstance(value, str) else str(value)

@@ -5,7 +5,7 @@ from math import floor, isfinite, log10
 __all__ = ["figures"]
 
 SIGNIFICANT = 3
-SMALLEST = 1e-4  # below it, use an exponent
+SMALLEST_DECIMAL = 1e-4  # below it, use an exponent
 
 
 def figures(*values: float, least: int = 1) -> list[str]:
@@ -16,7 +16,7 @@ def figures(*values: float, least: int = 1) -> list[str]:
         least: minimum number of decimals.
     """
     largest = max((abs(value) for value in values if isfinite(value)), default=0.0)
-    if 0 < largest < SMALLEST:
+    if 0 < largest < SMALLEST_DECIMAL:
         return [f"{value:.{SIGNIFICANT - 1}e}" for value in values]
     decimals = least if largest == 0 else max(least, SIGNIFICANT - 1 - floor(log10(largest)))
     return [f"{value:,.{decimals}f}" for value in values]

@@ -8,7 +8,7 @@ from typing import Any
 
 from nexus.core.errors import ConfigError, nearest, one_line
 
-__all__ = ["ImportNames", "import_names", "imported"]
+__all__ = ["ImportNames", "import_names", "import_object"]
 
 FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 EXAMPLE = "gymnasium.wrappers:NormalizeReward"
@@ -72,7 +72,7 @@ def found_name(thing: Any) -> str | None:
     return None
 
 
-def imported(name: str, what: str) -> Any:
+def import_object(name: str, what: str) -> Any:
     """Return what a name stands for.
 
     Args:

@@ -29,8 +29,8 @@ def install_command(extra: str) -> str:
     if not is_source(ROOT):
         return f'{pip_install()} "{DISTRIBUTION}[{extra}]"'
     pins = ROOT / "constraints.txt"
-    pinned = f" -c {quoted(short(pins))}" if pins.is_file() else ""
-    return f'{pip_install()} -e "{short(ROOT)}[{extra}]"{pinned}'
+    pinned = f" -c {quoted(short_path(pins))}" if pins.is_file() else ""
+    return f'{pip_install()} -e "{short_path(ROOT)}[{extra}]"{pinned}'
 
 
 def nexus_command(verb: str, *words: str | os.PathLike[str]) -> str:
@@ -82,10 +82,10 @@ def called(program: Path) -> str:
     """Return a program's name if that is enough to start it, else its path."""
     first = shutil.which(program.name)
     on_path = first is not None and Path(first).parent.resolve() == program.parent.resolve()
-    return program.name if on_path else quoted(short(program))
+    return program.name if on_path else quoted(short_path(program))
 
 
-def short(path: Path) -> str:
+def short_path(path: Path) -> str:
     """Return a path relative to the current folder if it lies below it."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -16,12 +16,12 @@ import numpy as np
 from nexus.core.errors import nearest
 from nexus.core.types import Array
 
-__all__ = ["DTYPES", "Layout", "Part", "Path", "find", "place"]
+__all__ = ["PART_DTYPES", "Layout", "Part", "Path", "find", "place"]
 
 Path: TypeAlias = tuple[str | int, ...]
 """The keys of Dicts and the places in Tuples that lead to a part of an observation."""
 
-DTYPES = ("float32", "int8", "bool", "uint8")  # in the order in which they lie in a row
+PART_DTYPES = ("float32", "int8", "bool", "uint8")  # in the order in which they lie in a row
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Part:
     Args:
         path: where it stands in an observation.
         shape: `[*part]`; a number that counts something is a one-hot vector.
-        dtype: one of `DTYPES`.
+        dtype: one of `PART_DTYPES`.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""One seed, split into independent streams of randomness."""
+"""One seed, from which each purpose gets an independent generator."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Stream", "generator", "seed_at", "seed_of", "seeded_initialisation", "torch_generator"]
+__all__ = ["Purpose", "generator", "seed_at", "seed_of", "seeded_initialisation", "torch_generator"]
 
-# Append new streams at the end: a stream's position is its key, and existing runs must not change.
-Stream = Literal["initialisation", "exploration", "replay", "environments", "evaluation", "noise", "levels"]
+# Append new ones at the end: the position is the key, and existing runs must not change.
+Purpose = Literal["initialisation", "exploration", "replay", "environments", "evaluation", "noise", "levels"]
 
 # Torch functions that draw from a given generator, or else from the global one.
 DRAWS: frozenset[Callable[..., Any]] = frozenset(
@@ -25,27 +25,27 @@ DRAWS: frozenset[Callable[..., Any]] = frozenset(
 )
 
 
-def generator(seed: int, stream: Stream) -> np.random.Generator:
-    """Return the generator of one stream; streams of one seed are independent, as are streams of different seeds."""
-    return np.random.default_rng(sequence(seed, stream))
+def generator(seed: int, purpose: Purpose) -> np.random.Generator:
+    """Return the generator for one purpose; those of other purposes and of other seeds are independent of it."""
+    return np.random.default_rng(sequence(seed, purpose))
 
 
-def seed_of(seed: int, stream: Stream) -> int:
-    """Return a plain 31-bit seed for one stream, for libraries that do not accept a generator."""
-    return int(sequence(seed, stream).generate_state(1)[0] >> 1)
+def seed_of(seed: int, purpose: Purpose) -> int:
+    """Return a plain 31-bit seed for one purpose, for libraries that do not accept a generator."""
+    return int(sequence(seed, purpose).generate_state(1)[0] >> 1)
 
 
-def seed_at(seed: int, stream: Stream, steps: int) -> int:
-    """Return the seed of a stream for the part of a run that begins after `steps` steps; `seed_of` at 0."""
+def seed_at(seed: int, purpose: Purpose, steps: int) -> int:
+    """Return the seed of a purpose for the part of a run that begins after `steps` steps; `seed_of` at 0."""
     if steps == 0:
-        return seed_of(seed, stream)
-    key = (get_args(Stream).index(stream), steps)
+        return seed_of(seed, purpose)
+    key = (get_args(Purpose).index(purpose), steps)
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0] >> 1)
 
 
-def torch_generator(seed: int, stream: Stream, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return the torch generator of one stream, on a device."""
-    return torch.Generator(device).manual_seed(seed_of(seed, stream))
+def torch_generator(seed: int, purpose: Purpose, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return the torch generator for one purpose, on a device."""
+    return torch.Generator(device).manual_seed(seed_of(seed, purpose))
 
 
 def seeded_initialisation(seed: int) -> TorchFunctionMode:
@@ -97,6 +97,6 @@ def device_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.device:
     return torch.get_default_device() if device is None else torch.device(device)
 
 
-def sequence(seed: int, stream: Stream) -> np.random.SeedSequence:
-    """Return the seed sequence of one stream."""
-    return np.random.SeedSequence(seed, spawn_key=(get_args(Stream).index(stream),))
+def sequence(seed: int, purpose: Purpose) -> np.random.SeedSequence:
+    """Return the seed sequence for one purpose."""
+    return np.random.SeedSequence(seed, spawn_key=(get_args(Purpose).index(purpose),))

@@ -7,12 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Array", "Batch", "Outcome", "QOutput", "Transitions"]
+__all__ = ["Array", "Batch", "Flags", "Floats", "Ints", "Outcome", "QOutput", "Transitions"]
 
 Array: TypeAlias = NDArray[Any]
+Flags: TypeAlias = NDArray[np.bool_]
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
 
 Batch: TypeAlias = Mapping[str, Tensor]
 """A sample from the replay, one transition per row:

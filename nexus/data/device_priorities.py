@@ -18,7 +18,7 @@ from nexus.data.prioritized_replay_buffer import (
     priorities_from,
     require_exponents,
 )
-from nexus.data.protocols import NOTHING, Numbers, Storage, tensor_on
+from nexus.data.protocols import NOTHING, ArrayOrTensor, Storage, tensor_on
 
 __all__ = ["DevicePriorities"]
 
@@ -76,7 +76,7 @@ class DevicePriorities:
         """Return one number from each of the segments [0, 1), [1, 2), ... `[B]`."""
         return one_of_each_segment(self.rng, batch_size)
 
-    def pick(self, draws: Numbers, storage: Storage) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+    def pick(self, draws: ArrayOrTensor, storage: Storage) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
         """Return one row from each of B equal segments of the total priority, and importance weights `[B]`.
 
         The weights are `(N · P(i)) ** -β` divided by the highest of the batch, where N and the total cancel.

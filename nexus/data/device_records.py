@@ -13,8 +13,8 @@ from torch import Tensor
 from nexus.core.types import Array
 from nexus.data.film import Film
 from nexus.data.frame_store import DeviceFrames
-from nexus.data.protocols import Numbers, tensor_on
-from nexus.data.row_checks import COLUMNS
+from nexus.data.protocols import ArrayOrTensor, tensor_on
+from nexus.data.row_checks import TRANSITION_COLUMNS
 from nexus.data.rows import pieces
 
 __all__ = ["DeviceRecords"]
@@ -53,7 +53,7 @@ class DeviceRecords:
     def write(self, first: int, rows: Mapping[str, Array]) -> None:
         """Write the records of rows `[K]` from number `first` on, at most `capacity` of them."""
         records = self._records_of(rows)
-        extras = {name: values for name, values in rows.items() if name not in COLUMNS}
+        extras = {name: values for name, values in rows.items() if name not in TRANSITION_COLUMNS}
         if not len(self._records):
             self._records = self._room(records.astype(np.int32))
             self._extras = {name: self._room(values) for name, values in extras.items()}
@@ -62,7 +62,7 @@ class DeviceRecords:
             for name, values in extras.items():
                 self._extras[name][at].copy_(torch.from_numpy(values[part]), non_blocking=True)
 
-    def gather(self, indices: Numbers, weights: Tensor) -> dict[str, Tensor]:
+    def gather(self, indices: ArrayOrTensor, weights: Tensor) -> dict[str, Tensor]:
         """Return the transitions in these rows `[B]`, with weights `[B]` chosen by the caller."""
         rows = tensor_on(self.device, indices)
         shape, dtype = self._film.state_shape, self._film.state_dtype

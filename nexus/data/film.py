@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import Series, State
-from nexus.core.types import Array
-from nexus.data.frame_index import GROUP, MOST_FRAMES, FrameIndex, Numbers
+from nexus.core.types import Array, Ints
+from nexus.data.frame_index import GROUP, MOST_STACKED_FRAMES, FrameIndex
 from nexus.data.frame_memory import SPARE, require_memory_for_frames
 from nexus.data.frame_store import Kind, frame_store
 from nexus.data.memory import CPU
@@ -40,10 +40,10 @@ class Film:
 
     def __init__(self, like: Array, kind: Kind, capacity: int, n_step: int = 1, device: torch.device = CPU) -> None:
         num_envs, stack, *frame = like.shape
-        if not 2 <= stack <= MOST_FRAMES or not frame:
+        if not 2 <= stack <= MOST_STACKED_FRAMES or not frame:
             raise ConfigError(
-                f"replay_store = {kind!r}: needs states that are stacks of 2 to {MOST_FRAMES} frames, got shape "
-                f"{like.shape[1:]}; set frame_stack, or use replay_store full"
+                f"replay_store = {kind!r}: needs states that are stacks of 2 to {MOST_STACKED_FRAMES} frames, got "
+                f"shape {like.shape[1:]}; set frame_stack, or use replay_store full"
             )
         require_memory_for_frames(capacity, like.shape[1:], like.dtype, kind, device)
         self.kind = kind
@@ -62,7 +62,7 @@ class Film:
 
     def append(
         self, states: Array, next_states: Array, begins: NDArray[np.bool_], valid: NDArray[np.bool_]
-    ) -> tuple[Numbers, Numbers]:
+    ) -> tuple[Ints, Ints]:
         """Store the new frames of one vector step and return numbers `[E]` that identify its states.
 
         Args:
@@ -89,7 +89,7 @@ class Film:
         self.store.write(self._newest[going], next_frames[going, -1])
         return numbers, self._newest.copy()
 
-    def needed(self, numbers: Numbers) -> None:
+    def needed(self, numbers: Ints) -> None:
         """Record that transitions were stored, given the numbers `[K]` of their states."""
         self._lag = max(self._lag, self.index.opened - self.index.first_group(numbers))
 
@@ -102,7 +102,7 @@ class Film:
         needed = min(oldest // GROUP + 1 - self._lag, self.index.opened - self._reserve)
         self.store.release(*self.index.release(needed))
 
-    def states(self, numbers: Numbers) -> Tensor:
+    def states(self, numbers: Ints) -> Tensor:
         """Return the states `[K, S, *frame]` that end with these numbers `[K]`, on the store's device."""
         stacks, missing = self.index.stacks(numbers)
         frames = self.store.read(stacks.reshape(-1))  # [K · S, F]

@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 
 from nexus.core.errors import RunError
 from nexus.core.state import array_from
-from nexus.core.types import Array
+from nexus.core.types import Array, Ints
 
-__all__ = ["GROUP", "MOST_FRAMES", "FrameIndex", "Numbers"]
+__all__ = ["GROUP", "MOST_STACKED_FRAMES", "FrameIndex"]
 
 GROUP = 8  # frames; they are compressed together
-MOST_FRAMES = GROUP + 1  # in a stack, which reaches back at most one group
-
-Numbers = NDArray[np.int64]
+MOST_STACKED_FRAMES = GROUP + 1  # in a stack, which reaches back at most one group
 
 
 class FrameIndex:
@@ -43,7 +41,7 @@ class FrameIndex:
         self._previous = np.zeros(size, np.int64)  # the previous group of the same environment
         self._back = np.arange(stack - 1, -1, -1)  # distance of each frame of a stack from the newest
 
-    def append(self, envs: Numbers, begins: bool = False) -> Numbers:
+    def append(self, envs: Ints, begins: bool = False) -> Ints:
         """Return the numbers `[K]` of one new frame for each of these environments; `begins` starts an episode."""
         new = envs[self._cursor[envs] % GROUP == 0]
         if len(new):
@@ -55,7 +53,7 @@ class FrameIndex:
         self._age[envs] = np.minimum(ages + 1, self.stack - 1)
         return numbers
 
-    def stacks(self, numbers: Numbers) -> tuple[Numbers, NDArray[np.bool_]]:
+    def stacks(self, numbers: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         """Return the numbers `[K, S]` of the stacks that end with these, oldest first, and which frames are missing.
 
         A missing frame would precede the start of its episode; it gets the number of the newest frame.
@@ -68,7 +66,7 @@ class FrameIndex:
         found += numbers[:, None] - self._back
         return np.where(missing, numbers[:, None], found), missing
 
-    def first_group(self, numbers: Numbers) -> int:
+    def first_group(self, numbers: Ints) -> int:
         """Return the earliest group needed by the stacks that end with these numbers."""
         groups = numbers // GROUP
         previous = self._previous[groups % len(self._ages)]
@@ -79,7 +77,7 @@ class FrameIndex:
         first, self.released = self.released, max(self.released, before)
         return first, self.released
 
-    def close(self) -> Numbers:
+    def close(self) -> Ints:
         """Close every open group and forget what episodes reach back to; return the groups' next numbers.
 
         The next frame of each environment must begin an episode. Frames numbered before never change again, and
@@ -116,7 +114,7 @@ class FrameIndex:
         while self.opened - self.released > len(self._ages):
             self._grow()
 
-    def holds(self, numbers: Numbers) -> bool:
+    def holds(self, numbers: Ints) -> bool:
         """True if all stacks that end with these numbers lie in groups that were not dropped."""
         low, high = GROUP * self.released, GROUP * self.opened
         if not ((numbers >= low) & (numbers < high)).all():
@@ -124,7 +122,7 @@ class FrameIndex:
         parts = (self.stacks(numbers[start : start + 65_536])[0] for start in range(0, len(numbers), 65_536))
         return all(bool(((shown >= low) & (shown < high)).all()) for shown in parts)
 
-    def _open(self, envs: Numbers) -> None:
+    def _open(self, envs: Ints) -> None:
         groups = self.opened + np.arange(len(envs))
         self.opened += len(envs)
         while self.opened - self.released > len(self._ages):

@@ -13,8 +13,8 @@ from torch import Tensor
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.installation import not_installed
 from nexus.core.state import array_from
-from nexus.core.types import Array
-from nexus.data.frame_index import GROUP, Numbers
+from nexus.core.types import Array, Ints
+from nexus.data.frame_index import GROUP
 
 __all__ = [
     "CompressedFrames",
@@ -33,16 +33,16 @@ Kind = Literal["raw", "compressed", "device"]
 class FrameStore(Protocol):
     """Stores the bytes of frames by number."""
 
-    def write(self, numbers: Numbers, frames: Array) -> None:
+    def write(self, numbers: Ints, frames: Array) -> None:
         """Store frames `[K, F]` as bytes; each group is filled from its first slot on."""
 
-    def read(self, numbers: Numbers) -> Tensor:
+    def read(self, numbers: Ints) -> Tensor:
         """Return a copy of frames `[K, F]`, on the store's device."""
 
     def release(self, first: int, last: int) -> None:
         """Drop the groups from `first` to `last - 1`."""
 
-    def close(self, numbers: Numbers) -> None:
+    def close(self, numbers: Ints) -> None:
         """Close the groups whose next numbers are these `[K]`, filling the remaining slots with zeros."""
 
     def get(self, first: int, last: int) -> dict[str, Array]:
@@ -77,7 +77,7 @@ class Places:
         self._free: list[int] = []  # rows of dropped groups, reused before new memory is touched
         self._rows = np.zeros(1 << math.ceil(math.log2(groups + 1)), np.int64)  # by group modulo its length
 
-    def open(self, numbers: Numbers) -> None:
+    def open(self, numbers: Ints) -> None:
         """Assign a slot to each group whose first number is among these.
 
         Raises:
@@ -86,7 +86,7 @@ class Places:
         for group in (numbers[numbers % GROUP == 0] // GROUP).tolist():
             self._rows[group % len(self._rows)] = self._take()
 
-    def at(self, numbers: Numbers) -> Numbers:
+    def at(self, numbers: Ints) -> Ints:
         """Return the rows `[K]` of these numbers."""
         return self._rows[(numbers // GROUP) % len(self._rows)] + numbers % GROUP
 
@@ -94,7 +94,7 @@ class Places:
         """Free the slots of groups `first` to `last - 1`."""
         self._free += self._rows[np.arange(first, last) % len(self._rows)].tolist()
 
-    def rest(self, numbers: Numbers) -> list[tuple[int, int]]:
+    def rest(self, numbers: Ints) -> list[tuple[int, int]]:
         """Return the ranges of unused rows in the groups whose next numbers are these."""
         return [(row, row + GROUP - int(number % GROUP)) for number, row in zip(numbers, self.at(numbers), strict=True)]
 
@@ -125,12 +125,12 @@ class RawFrames:
         self._frames = np.empty((groups * GROUP, frame_bytes), np.uint8)
         self._places = Places(groups)
 
-    def write(self, numbers: Numbers, frames: Array) -> None:
+    def write(self, numbers: Ints, frames: Array) -> None:
         """Store frames `[K, F]`."""
         self._places.open(numbers)
         self._frames[self._places.at(numbers)] = frames
 
-    def read(self, numbers: Numbers) -> Tensor:
+    def read(self, numbers: Ints) -> Tensor:
         """Return a copy of frames `[K, F]`."""
         return torch.from_numpy(self._frames.take(self._places.at(numbers), axis=0))
 
@@ -138,7 +138,7 @@ class RawFrames:
         """Drop groups."""
         self._places.release(first, last)
 
-    def close(self, numbers: Numbers) -> None:
+    def close(self, numbers: Ints) -> None:
         """Close groups that are not full."""
         for first, last in self._places.rest(numbers):
             self._frames[first:last] = 0
@@ -189,17 +189,17 @@ class DeviceFrames:
         self._places = Places(groups)
         self._packer = Packer(frame_bytes)
 
-    def write(self, numbers: Numbers, frames: Array) -> None:
+    def write(self, numbers: Ints, frames: Array) -> None:
         """Store frames `[K, F]`."""
         self._places.open(numbers)
         given = torch.from_numpy(np.array(frames))  # torch requires writable memory
         self.frames.index_copy_(0, self._rows(numbers), given.to(self.frames.device, non_blocking=True))
 
-    def read(self, numbers: Numbers) -> Tensor:
+    def read(self, numbers: Ints) -> Tensor:
         """Return a copy of frames `[K, F]`, on the device."""
         return self.frames.index_select(0, self._rows(numbers))
 
-    def at(self, numbers: Numbers) -> Numbers:
+    def at(self, numbers: Ints) -> Ints:
         """Return the rows of `frames` that hold these numbers."""
         return self._places.at(numbers)
 
@@ -207,7 +207,7 @@ class DeviceFrames:
         """Drop groups."""
         self._places.release(first, last)
 
-    def close(self, numbers: Numbers) -> None:
+    def close(self, numbers: Ints) -> None:
         """Close groups that are not full."""
         for first, last in self._places.rest(numbers):
             self.frames[first:last].zero_()
@@ -239,7 +239,7 @@ class DeviceFrames:
         """Bytes that have been written to."""
         return self._places.touched * self.frames.shape[1]
 
-    def _rows(self, numbers: Numbers) -> Tensor:
+    def _rows(self, numbers: Ints) -> Tensor:
         return torch.from_numpy(self.at(numbers)).to(self.frames.device, non_blocking=True)
 
 
@@ -328,7 +328,7 @@ class CompressedFrames:
         self._open: dict[int, Array] = {}  # groups that are not full yet, [8, F] each
         self._bytes = 0
 
-    def write(self, numbers: Numbers, frames: Array) -> None:
+    def write(self, numbers: Ints, frames: Array) -> None:
         """Store frames `[K, F]`; a full group is compressed."""
         for number, frame in zip(numbers.tolist(), frames, strict=True):
             group, place = divmod(number, GROUP)
@@ -338,7 +338,7 @@ class CompressedFrames:
             if place == GROUP - 1:
                 self._keep(group, self._packer.pack(self._open.pop(group)))
 
-    def read(self, numbers: Numbers) -> Tensor:
+    def read(self, numbers: Ints) -> Tensor:
         """Return a copy of frames `[K, F]`."""
         wanted, which = np.unique(numbers // GROUP, return_inverse=True)
         groups = np.frombuffer(b"".join(map(self._group, wanted.tolist())), np.uint8)
@@ -350,7 +350,7 @@ class CompressedFrames:
             packed = self._packed.pop(group, b"")
             self._bytes -= sys.getsizeof(packed) if packed else 0
 
-    def close(self, numbers: Numbers) -> None:
+    def close(self, numbers: Ints) -> None:
         """Close groups that are not full."""
         for group in (numbers // GROUP).tolist():
             self._keep(group, self._packer.pack(self._open.pop(group)))

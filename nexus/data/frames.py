@@ -19,7 +19,7 @@ from nexus.data.device_records import DeviceRecords
 from nexus.data.film import Film
 from nexus.data.frame_store import Kind, load_zstandard
 from nexus.data.memory import CPU
-from nexus.data.protocols import NOTHING, Numbers
+from nexus.data.protocols import NOTHING, ArrayOrTensor
 from nexus.data.rows import Rows
 
 __all__ = ["Frames"]
@@ -96,7 +96,7 @@ class Frames:
             film.forget(int(self._rows.columns["next_states"][self.added % self.capacity]))
         self._record(first, self.added)
 
-    def gather(self, indices: Numbers, weights: Tensor) -> dict[str, Tensor]:
+    def gather(self, indices: ArrayOrTensor, weights: Tensor) -> dict[str, Tensor]:
         """Return the transitions in these rows `[B]`, with stacks instead of frame numbers."""
         if self._records is not None:
             return self._records.gather(indices, weights)

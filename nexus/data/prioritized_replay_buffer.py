@@ -12,7 +12,7 @@ from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import State, array_from, number_from, restore_generator
 from nexus.core.types import Array
 from nexus.data.memory import require_memory_for_priorities
-from nexus.data.protocols import NOTHING, Numbers, Storage, array_of
+from nexus.data.protocols import NOTHING, ArrayOrTensor, Storage, host_array
 from nexus.data.replay_buffer import ReplayBuffer
 from nexus.data.row_checks import require_capacity
 from nexus.data.sum_tree import SumTree
@@ -67,13 +67,13 @@ class Priorities:
         """Return one number from each of the segments [0, 1), [1, 2), ... `[B]`."""
         return one_of_each_segment(self.rng, batch_size)
 
-    def pick(self, draws: Numbers, storage: Storage) -> tuple[Numbers, Tensor, Mapping[str, Tensor]]:
+    def pick(self, draws: ArrayOrTensor, storage: Storage) -> tuple[ArrayOrTensor, Tensor, Mapping[str, Tensor]]:
         """Return one row from each of B equal segments of the total priority, and importance weights `[B]`.
 
         The weights are `(N · P(i)) ** -β` divided by the highest of the batch; N and the total cancel, which leaves
         `(lowest p of the batch / p) ** β`.
         """
-        numbers = array_of(draws)
+        numbers = host_array(draws)
         indices = self._tree.find(numbers * (self._tree.total / len(numbers)))
         scaled = self._tree.get(indices)
         weights = (np.minimum.reduce(scaled) / scaled) ** self.importance_exponent

@@ -15,9 +15,9 @@ from torch import Tensor
 from nexus.core.state import Series, State
 from nexus.core.types import Array, Transitions
 
-__all__ = ["NOTHING", "Numbers", "Sampler", "Storage", "array_of", "tensor_on"]
+__all__ = ["NOTHING", "ArrayOrTensor", "Sampler", "Storage", "host_array", "tensor_on"]
 
-Numbers: TypeAlias = Array | Tensor
+ArrayOrTensor: TypeAlias = Array | Tensor
 """`[B]`, an array on the host or a tensor on a device; functions that need one of the two accept both."""
 
 NOTHING: Mapping[str, Tensor] = {}
@@ -63,7 +63,7 @@ class Storage(Protocol):
     def write(self, transitions: Transitions) -> None:
         """Store `K` transitions, at least one; of more than `capacity` only the last ones are kept."""
 
-    def gather(self, indices: Numbers, weights: Tensor) -> dict[str, Tensor]:
+    def gather(self, indices: ArrayOrTensor, weights: Tensor) -> dict[str, Tensor]:
         """Return the transitions in these rows `[B]` as a batch, with weights `[B]` from the sampler."""
 
     def seal(self) -> None:
@@ -111,7 +111,7 @@ class Sampler(Protocol):
     def draw(self, batch_size: int, size: int) -> Array:
         """Return the random numbers `[B]` with which `pick` chooses a batch from rows 0 to `size - 1`."""
 
-    def pick(self, draws: Numbers, storage: Storage) -> tuple[Numbers, Tensor, Mapping[str, Tensor]]:
+    def pick(self, draws: ArrayOrTensor, storage: Storage) -> tuple[ArrayOrTensor, Tensor, Mapping[str, Tensor]]:
         """Return rows `[B]`, weights `[B]`, and columns that replace those of the batch, by name."""
 
     def enter(self, first: int, count: int) -> None:
@@ -134,12 +134,12 @@ class Sampler(Protocol):
         """
 
 
-def array_of(numbers: Numbers) -> Array:
+def host_array(numbers: ArrayOrTensor) -> Array:
     """Return numbers on the host."""
     return numbers if isinstance(numbers, np.ndarray) else numbers.numpy(force=True)
 
 
-def tensor_on(device: torch.device, numbers: Numbers) -> Tensor:
+def tensor_on(device: torch.device, numbers: ArrayOrTensor) -> Tensor:
     """Return numbers on a device."""
     tensor = torch.from_numpy(numbers) if isinstance(numbers, np.ndarray) else numbers
     return tensor if tensor.device == device else tensor.to(device, non_blocking=True)

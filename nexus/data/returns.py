@@ -5,12 +5,12 @@ from numpy.typing import NDArray
 
 __all__ = ["lambda_returns"]
 
-Numbers = NDArray[np.float32]
+Float32s = NDArray[np.float32]
 
 
 def lambda_returns(
-    rewards: Numbers, discounts: Numbers, next_values: Numbers, goes_on: NDArray[np.bool_], trace_lambda: float
-) -> Numbers:
+    rewards: Float32s, discounts: Float32s, next_values: Float32s, goes_on: NDArray[np.bool_], trace_lambda: float
+) -> Float32s:
     """G_t = r_t + d_t · ((1-λ) · V(s_{t+1}) + λ · G_{t+1}), computed backwards; Peng & Williams 1996.
 
     If a step is not followed by the next one of the same episode, V replaces the unknown return. With λ = 0 this is the

@@ -14,7 +14,7 @@ from nexus.data.returns import lambda_returns
 __all__ = ["RolloutBuffer", "Values"]
 
 FLAGS = ("valid", "begins")
-ROWS = ("states", "actions", "rewards", "discounts", "next_values")
+ROLLOUT_COLUMNS = ("states", "actions", "rewards", "discounts", "next_values")
 
 Values = Callable[[Array, Array | None], Array]
 """From states `[K, *obs]` and their legal actions `[K, A]`, or None for all, to state values `[K]`."""
@@ -151,14 +151,14 @@ class RolloutBuffer:
         restore_generator(self._rng, state, "rng")
         self.columns, self._order = {}, np.empty(0, np.int64)
         self._begin()
-        flags, rows = ({name: state[name] for name in names if name in state} for names in (FLAGS, ROWS))
+        flags, rows = ({name: state[name] for name in names if name in state} for names in (FLAGS, ROLLOUT_COLUMNS))
         if not flags:
             return
         valid = flags.get("valid", np.empty(0))
         shape = (len(valid), self.num_envs)
         fits = all(name in flags and flags[name].shape == shape and flags[name].dtype == bool for name in FLAGS)
         gathered = int(valid.sum()) if fits else 0
-        if not fits or any(len(rows.get(name, ())) != gathered for name in ROWS):
+        if not fits or any(len(rows.get(name, ())) != gathered for name in ROLLOUT_COLUMNS):
             raise RunError("the open rollout does not fit: its rows do not match its steps")
         self._flags, self._rows, self._gathered = [flags], [rows] if gathered else [], gathered
 

@@ -11,33 +11,33 @@ from nexus.core.state import State, below, part
 from nexus.core.types import Array, Transitions
 
 __all__ = [
-    "COLUMNS",
-    "DTYPES",
+    "COLUMN_DTYPES",
+    "TRANSITION_COLUMNS",
     "columns_of",
     "extras_from",
     "extras_of",
     "require_capacity",
     "require_columns",
-    "require_fit",
+    "require_fitting_rows",
     "state_of_extras",
 ]
 
-COLUMNS = tuple(field.name for field in fields(Transitions) if field.name != "extras")
+TRANSITION_COLUMNS = tuple(field.name for field in fields(Transitions) if field.name != "extras")
 REQUIRED = frozenset({"states", "actions", "rewards", "discounts", "next_states"})
-DTYPES: Mapping[str, DTypeLike] = {
+COLUMN_DTYPES: Mapping[str, DTypeLike] = {
     "actions": np.int64,
     "rewards": np.float32,
     "discounts": np.float32,
     "action_masks": np.bool_,
     "next_action_masks": np.bool_,
 }  # states and extras keep their dtype
-TAKEN = frozenset({*COLUMNS, "extras", "weights", "indices", "dones", "returns"})  # names used by a batch
+TAKEN = frozenset({*TRANSITION_COLUMNS, "extras", "weights", "indices", "dones", "returns"})  # names used by a batch
 EXTRA_DTYPES = frozenset({"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"})
 
 
 def columns_of(rows: Transitions) -> dict[str, Array]:
     """Return all columns of transitions, by name."""
-    given = {name: values for name in COLUMNS if (values := getattr(rows, name)) is not None}
+    given = {name: values for name in TRANSITION_COLUMNS if (values := getattr(rows, name)) is not None}
     return {**given, **rows.extras} if rows.extras else given
 
 
@@ -52,7 +52,7 @@ def require_capacity(capacity: int) -> None:
         raise ConfigError(f"replay capacity = {capacity}: needs at least 1 transition")
 
 
-def require_fit(rows: Transitions, stored: Mapping[str, Array], extras: Mapping[str, Array]) -> None:
+def require_fitting_rows(rows: Transitions, stored: Mapping[str, Array], extras: Mapping[str, Array]) -> None:
     """Raise `ConfigError` unless rows match the stored columns, or each other if nothing is stored yet.
 
     Args:
@@ -133,9 +133,11 @@ def require_columns(
 ) -> None:
     """Raise `RunError` unless columns read from a file match those stored, or each other if nothing is stored yet."""
     count = len(next(iter(columns.values()), ()))
-    needed, known = (stored.keys(), stored.keys()) if stored else (REQUIRED | extras.keys(), {*COLUMNS, *extras})
+    needed, known = (
+        (stored.keys(), stored.keys()) if stored else (REQUIRED | extras.keys(), {*TRANSITION_COLUMNS, *extras})
+    )
     if not needed <= columns.keys() <= known or count > capacity:
-        needs = ", ".join(stored or [*COLUMNS, *extras])
+        needs = ", ".join(stored or [*TRANSITION_COLUMNS, *extras])
         raise RunError(f"the replay's columns {', '.join(columns)} do not fit: needs {needs}")
     like = stored or {**layout_of(columns), **extras}
     for name, values in columns.items():
@@ -145,7 +147,9 @@ def require_columns(
 
 def layout_of(columns: Mapping[str, Array]) -> dict[str, Array]:
     """Return the columns `[0, ...]`, except extras, of a replay whose first rows these are."""
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(COLUMNS, ())
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(TRANSITION_COLUMNS, ())
     shapes |= dict.fromkeys(("states", "next_states"), columns["states"].shape[1:])
     shapes |= dict.fromkeys(("action_masks", "next_action_masks"), columns.get("action_masks", np.empty(0)).shape[1:])
-    return {name: np.empty((0, *shape), DTYPES.get(name, columns["states"].dtype)) for name, shape in shapes.items()}
+    return {
+        name: np.empty((0, *shape), COLUMN_DTYPES.get(name, columns["states"].dtype)) for name, shape in shapes.items()
+    }

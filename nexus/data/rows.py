@@ -11,15 +11,15 @@ from nexus.core.errors import ConfigError, RunError
 from nexus.core.state import Series, State, number_from, value_from
 from nexus.core.types import Array, Transitions
 from nexus.data.memory import CPU, replay_bytes, require_memory
-from nexus.data.protocols import NOTHING, Numbers, array_of
+from nexus.data.protocols import NOTHING, ArrayOrTensor, host_array
 from nexus.data.row_checks import (
-    DTYPES,
+    COLUMN_DTYPES,
     columns_of,
     extras_from,
     extras_of,
     require_capacity,
     require_columns,
-    require_fit,
+    require_fitting_rows,
     state_of_extras,
 )
 
@@ -64,7 +64,7 @@ class Rows:
             raise ConfigError(f"a next_state needs the shape of its state, {state}, got {next_state}")
         if self.columns and holds_dones is not self._holds_dones:
             raise ConfigError("a replay is filled either by push or by add, not by both: their discounts differ")
-        require_fit(transitions, self.columns, self.extras)
+        require_fitting_rows(transitions, self.columns, self.extras)
         given, count = columns_of(transitions), len(transitions)
         for name, values in given.items():
             if len(values) != count:
@@ -79,9 +79,9 @@ class Rows:
                 values[rows] = given[name][part]
         self.added += count
 
-    def gather(self, indices: Numbers, weights: Tensor) -> dict[str, Tensor]:
+    def gather(self, indices: ArrayOrTensor, weights: Tensor) -> dict[str, Tensor]:
         """Return the transitions in these rows `[B]` as tensors, with weights `[B]` chosen by the caller."""
-        at, batch = array_of(indices), {}
+        at, batch = host_array(indices), {}
         for name, values in self.columns.items():  # a comprehension would cost one more call per batch
             batch[name] = from_numpy(values.take(at, 0))
         if self._holds_dones:
@@ -147,7 +147,7 @@ class Rows:
         """Return empty columns for rows like the given ones."""
         states = given["states"]
         require_memory(self.capacity, states.shape[1:], states.dtype, bytes_beside(extras))
-        dtypes = {**DTYPES, **{name: like.dtype for name, like in extras.items()}}
+        dtypes = {**COLUMN_DTYPES, **{name: like.dtype for name, like in extras.items()}}
         return {
             name: np.empty((self.capacity, *values.shape[1:]), dtypes.get(name, states.dtype))
             for name, values in given.items()

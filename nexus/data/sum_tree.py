@@ -5,9 +5,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from nexus.core.types import Floats
+
 __all__ = ["SumTree"]
 
-Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, ones
 from nexus.core.state import State, restore_generator
 from nexus.core.types import Array
 from nexus.data.memory import CPU
-from nexus.data.protocols import NOTHING, Numbers, Storage, tensor_on
+from nexus.data.protocols import NOTHING, ArrayOrTensor, Storage, tensor_on
 
 __all__ = ["Uniform"]
 
@@ -31,7 +31,7 @@ class Uniform:
         """Return random rows `[B]` below `size`."""
         return self.rng.integers(size, size=batch_size)
 
-    def pick(self, draws: Numbers, storage: Storage) -> tuple[Numbers, Tensor, Mapping[str, Tensor]]:
+    def pick(self, draws: ArrayOrTensor, storage: Storage) -> tuple[ArrayOrTensor, Tensor, Mapping[str, Tensor]]:
         """Return the rows `[B]` as drawn, and weights of 1."""
         if self._elsewhere is None:
             return draws, ones(len(draws)), NOTHING

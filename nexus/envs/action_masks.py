@@ -1,6 +1,6 @@
 """Reading and validating `info["action_mask"]` of a vector environment."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,18 +8,16 @@ from numpy.typing import NDArray
 
 from nexus.core.errors import EnvError
 from nexus.core.types import Array
+from nexus.envs.checks import Fault
 
-__all__ = ["KEY", "mask_in", "read_action_masks"]
+__all__ = ["KEY", "checked_mask", "read_action_masks"]
 
 KEY = "action_mask"  # Gymnasium's name, as in Taxi-v3
 
 WRONG_ENTRIES = f"got an {KEY} that holds more than 0 and 1: needs 1 where legal, else 0"
 
-Fault = Callable[[int, str], EnvError]
-"""Makes the error for one copy."""
 
-
-def mask_in(mask: Any, action_dim: int) -> NDArray[np.bool_]:
+def checked_mask(mask: Any, action_dim: int) -> NDArray[np.bool_]:
     """Return a copy of the mask `[A]` of one environment; whether any action is legal is not checked.
 
     Raises:
@@ -40,11 +38,11 @@ def read_action_masks(
     """Return `[E, A]`, True where an action is legal.
 
     Args:
-        info: a vector environment's: masks `[E, A]`, and in `_action_mask` which copies gave one (all, if absent).
+        info: a vector environment's: masks `[E, A]`, and in `_action_mask` which of `E` gave one (all, if absent).
         needed: `[E]`, where an action will be chosen. A terminal state needs no mask: it may be missing, or without a
             legal action.
         action_dim: number of actions `A`.
-        fault: makes an error that names the environment, the copy and the step.
+        fault: makes an error that names the environment, the sub-environment and the step.
 
     Raises:
         EnvError: a required mask is missing or has no legal action, or a mask has a shape other than `[A]` or entries
@@ -57,7 +55,7 @@ def read_action_masks(
         return np.zeros((len(needed), action_dim), bool)
     rows = np.asarray(masks)
     if rows.dtype == object:
-        rows = stacked(rows, given, action_dim, fault)
+        rows = stack_masks(rows, given, action_dim, fault)
     if rows.shape != (len(needed), action_dim):
         raise fault(int(given.argmax()), wrong_shape(rows.shape[1:], action_dim))
     legal: NDArray[np.bool_] = rows.astype(bool)
@@ -67,14 +65,14 @@ def read_action_masks(
     return legal
 
 
-def stacked(rows: Array, given: NDArray[np.bool_], action_dim: int, fault: Fault) -> Array:
+def stack_masks(rows: Array, given: NDArray[np.bool_], action_dim: int, fault: Fault) -> Array:
     """Return masks that are not arrays, such as lists, as `[E, A]`."""
     whole = np.zeros((len(rows), action_dim))
-    for copy in np.flatnonzero(given):
-        row = np.asarray(rows[copy])
+    for index in np.flatnonzero(given):
+        row = np.asarray(rows[index])
         if row.shape != (action_dim,):
-            raise fault(int(copy), wrong_shape(row.shape, action_dim))
-        whole[copy] = row
+            raise fault(int(index), wrong_shape(row.shape, action_dim))
+        whole[index] = row
     return whole
 
 
@@ -84,6 +82,6 @@ def wrong_shape(shape: tuple[int, ...], action_dim: int) -> str:
 
 
 def refuse(wrong: NDArray[np.bool_], fault: Fault, text: str) -> None:
-    """Raise an error for the first copy `[E]` that is wrong, if any."""
+    """Raise an error for the first sub-environment `[E]` that is wrong, if any."""
     if wrong.any():
         raise fault(int(wrong.argmax()), text)

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from nexus.core.errors import EnvError, one_line
 from nexus.core.types import Array
-from nexus.envs.checks import place_in
+from nexus.envs.checks import index_text
 
 __all__ = [
     "OLD_RESET",
@@ -152,7 +152,7 @@ def array_in(observation: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
     lost = np.argwhere(~fine & np.isfinite(given))  # numbers that are not finite to begin with are refused elsewhere
     if len(lost):
         where = tuple(lost[0])
-        raise EnvError(f"got an observation with {given[where]}{place_in(where)}: {dtype} can't hold it")
+        raise EnvError(f"got an observation with {given[where]}{index_text(where)}: {dtype} can't hold it")
     return taken
 
 
@@ -180,7 +180,7 @@ def whole_in(observation: Any, shape: tuple[int, ...]) -> Array:
     odd = given != np.floor(given) if given.dtype.kind == "f" else np.ones(shape, bool)
     if odd.any():
         where = tuple(np.argwhere(odd)[0])
-        raise EnvError(f"got an observation with {given[where]}{place_in(where)}: needs whole numbers")
+        raise EnvError(f"got an observation with {given[where]}{index_text(where)}: needs whole numbers")
     return given.astype(np.int64)
 
 
@@ -205,7 +205,7 @@ def one_hots(numbers: Array, sizes: Array, starts: Array) -> Array:
         at = int(astray.argmax())
         where, low, high = np.unravel_index(at, numbers.shape), starts[at], starts[at] + sizes[at] - 1
         raise EnvError(
-            f"got an observation with {numbers.ravel()[at]}{place_in(where)}: its space has {low} to {high} there"
+            f"got an observation with {numbers.ravel()[at]}{index_text(where)}: its space has {low} to {high} there"
         )
     vectors = np.zeros(int(sizes.sum()), np.int8)
     vectors[np.cumsum(sizes) - sizes + places] = 1
@@ -218,7 +218,7 @@ def bits_in(observation: Any, shape: tuple[int, ...]) -> Array:
     odd = (given != 0) & (given != 1)
     if odd.any():
         where = tuple(np.argwhere(odd)[0])
-        raise EnvError(f"got an observation with {given[where]}{place_in(where)}: its space has 0 and 1")
+        raise EnvError(f"got an observation with {given[where]}{index_text(where)}: its space has 0 and 1")
     return given.ravel().astype(np.int8)
 
 
@@ -248,8 +248,8 @@ def number_in(reward: Any) -> float:
         if given.size == 1 and given.dtype.kind in NUMBERS + "O":
             return float(given.item())
     except Exception as error:
-        raise EnvError(f"got reward {shown(reward)}: needs a number") from error
-    raise EnvError(f"got reward {shown(reward)}: needs a number")
+        raise EnvError(f"got reward {describe_value(reward)}: needs a number") from error
+    raise EnvError(f"got reward {describe_value(reward)}: needs a number")
 
 
 def flag_in(flag: Any, name: str) -> bool:
@@ -265,11 +265,11 @@ def flag_in(flag: Any, name: str) -> bool:
     except Exception:
         given = np.empty(0)
     if given.size != 1 or given.dtype.kind not in NUMBERS or given.item() not in (0, 1):
-        raise EnvError(f"got {name} {shown(flag)}: needs True or False")
+        raise EnvError(f"got {name} {describe_value(flag)}: needs True or False")
     return bool(given.item())
 
 
-def shown(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Return a value as text for a message: short ones in full, others by type and shape."""
     text = " ".join(repr(value).split())
     if len(text) <= 40:

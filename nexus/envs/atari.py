@@ -13,7 +13,7 @@ from gymnasium.wrappers import HumanRendering
 from nexus.core.errors import ConfigError, EnvError, nearest, one_line
 from nexus.core.installation import not_installed
 from nexus.core.types import Array
-from nexus.envs.episodes import ACTIONS, RESET_MASK, Seeds, play_aligned, seeds_for
+from nexus.envs.episodes import ACTIONS_OPTION, RESET_MASK, Seeds, play_aligned, seeds_for
 
 __all__ = [
     "LIFE_LOST",
@@ -180,13 +180,14 @@ class SeededGames(VectorWrapper[Any, Any, Any, Any]):
         self._new = np.zeros(env.num_envs, bool)  # [E], where autoreset has just begun a new game
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        """Reset the games of the option `RESET_MASK`, or all, and replay their `ACTIONS` if given."""
+        """Reset the games of the option `RESET_MASK`, or all, and replay their `ACTIONS_OPTION` if given."""
         options = options or {}
         which = options.get(RESET_MASK, np.ones(self.num_envs, bool))
         seeds = seeds_for(seed, self.num_envs)
         self._begin(which, seeds)
-        if ACTIONS in options:  # after the reset: ale-py can reset some of its games only after all were reset once
-            play_aligned(options[ACTIONS], seeds, self._begin, self.step)
+        # After the reset: ale-py can reset some of its games only after all were reset once.
+        if ACTIONS_OPTION in options:
+            play_aligned(options[ACTIONS_OPTION], seeds, self._begin, self.step)
         self._lives = self._shown[1]["lives"]
         return self._shown
 

@@ -1,4 +1,4 @@
-"""Validation of what environments return: finite numbers of the right shape, one reward per copy; and their errors."""
+"""Validation of what environments return: finite numbers of the right shape, one reward each; and their errors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import dropwhile, takewhile
@@ -15,23 +15,23 @@ from nexus.core.types import Array
 
 __all__ = [
     "Fault",
-    "copy_in",
+    "describe_error",
+    "env_index_in",
+    "fault_from",
+    "index_text",
     "misfit",
     "misshapen",
-    "place_in",
-    "raised",
     "require_finite",
     "require_rewards",
     "require_shape",
-    "told",
 ]
 
 Fault = Callable[[int | None, str], EnvError]
-"""Makes the error for one copy, None if unknown; the text says what it did, such as `got reward nan`."""
+"""Makes the error for one sub-environment, None if unknown; the text says what it did, such as `got reward nan`."""
 
 STACKING = ("gymnasium.vector", "gymnasium.wrappers", "nexus.envs")  # modules that unpack and stack answers
-LOOPS = ("env_num", "env_idx", "i")  # names of the copy's index in their loops
-PASSED_ON = ("_raise_if_errors",)  # where Gymnasium re-raises errors of copies in other processes
+LOOPS = ("env_num", "env_idx", "i")  # names of the sub-environment's index in their loops
+PASSED_ON = ("_raise_if_errors",)  # where Gymnasium re-raises errors of sub-environments in other processes
 LARGEST = float(np.finfo(np.float32).max)  # agents compute in float32
 TOO_LARGE = f"float32, in which agents compute, holds at most {LARGEST:.2g}"
 
@@ -58,31 +58,34 @@ def require_finite(states: Array, fault: Fault) -> None:
     if np.count_nonzero(fine) != states.size:
         where = tuple(np.argwhere(~fine)[0])
         needed = TOO_LARGE if np.isfinite(states[where]) else "needs finite numbers"
-        raise fault(int(where[0]), f"got an observation with {states[where]}{place_in(where[1:])}: {needed}")
+        raise fault(int(where[0]), f"got an observation with {states[where]}{index_text(where[1:])}: {needed}")
 
 
 def require_rewards(given: Any, num_envs: int, fault: Fault) -> Array:
     """Return the rewards `[E]` if they are `num_envs` finite numbers, else raise."""
     rewards: Array = np.asarray(given)
     if rewards.shape != (num_envs,) or rewards.dtype.kind not in "fiub":
-        raise fault(None, f"got rewards {rewards.dtype}{list(rewards.shape)}: needs one number per copy, [{num_envs}]")
+        raise fault(
+            None,
+            f"got rewards {rewards.dtype}{list(rewards.shape)}: needs one number per sub-environment, [{num_envs}]",
+        )
     fine = np.abs(rewards) <= LARGEST
     if np.count_nonzero(fine) != num_envs:
-        copy = int(fine.argmin())
-        needed = TOO_LARGE if np.isfinite(rewards[copy]) else "needs a finite number"
-        raise fault(copy, f"got reward {rewards[copy]}: {needed}")
+        index = int(fine.argmin())
+        needed = TOO_LARGE if np.isfinite(rewards[index]) else "needs a finite number"
+        raise fault(index, f"got reward {rewards[index]}: {needed}")
     return rewards
 
 
-def place_in(where: Sequence[Any]) -> str:
+def index_text(where: Sequence[Any]) -> str:
     """Return text such as ` at [1, 0]`, empty for a scalar."""
     return f" at {list(map(int, where))}" if len(where) else ""
 
 
 def misfit(error: Exception, fault: Fault) -> EnvError | None:
-    """Return the error to show if one copy's answer could not be stacked; None if the copy itself raised it.
+    """Return the error to show if one sub-environment's answer could not be stacked; None if it itself raised it.
 
-    Gymnasium then fails inside its loop over the copies with NumPy's error. The index of the copy is in that loop's
+    Gymnasium then fails inside its loop over the sub-environments with NumPy's error. The index is in that loop's
     variables; reading them here costs nothing unless something fails.
     """
     frames = [frame for frame, _ in walk_tb(error.__traceback__) if not module_of(frame).startswith("numpy")]
@@ -91,15 +94,17 @@ def misfit(error: Exception, fault: Fault) -> EnvError | None:
         return None
     keys = [frame.f_locals["key"] for frame in frames if is_vector(frame) and "key" in frame.f_locals]
     what = f"an info[{keys[-1]!r}]" if keys else "an answer"
-    return fault(copy_in(error), f"got {what} that can't be stacked with the other copies': {one_line(error)}")
+    return fault(
+        env_index_in(error), f"got {what} that can't be stacked with the other sub-environments': {one_line(error)}"
+    )
 
 
-def raised(error: Exception, fault: Fault) -> EnvError:
-    """Return the error to show if a copy raised an error."""
-    return fault(copy_in(error), told(error))
+def fault_from(error: Exception, fault: Fault) -> EnvError:
+    """Return the error to show if a sub-environment raised an error."""
+    return fault(env_index_in(error), describe_error(error))
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return one line on what was raised and where; messages of nexus are returned unchanged."""
     if isinstance(error, EnvError):
         return str(error)
@@ -107,16 +112,16 @@ def told(error: Exception) -> str:
     return f"raised {type(error).__name__}: {one_line(error)} ({Path(last.filename).name}, line {last.lineno})"
 
 
-def copy_in(error: Exception) -> int | None:
-    """Return the index of the copy that Gymnasium's loop over the copies had reached, if there was such a loop."""
-    copy = None
+def env_index_in(error: Exception) -> int | None:
+    """Return the index of the sub-environment that Gymnasium's loop over all had reached, if there was such a loop."""
+    index = None
     for frame in outermost_vector(error):
         found = frame.f_locals
-        if {"items", "space"} <= found.keys():  # all copies answered, but their observations could not be stacked
+        if {"items", "space"} <= found.keys():  # all of them answered, but their observations could not be stacked
             return odd_one(found["items"], found["space"])
         names = ("index",) if frame.f_code.co_name in PASSED_ON else LOOPS  # there `i` is an error's index
-        copy = next((found[name] for name in names if name in found), copy)
-    return copy
+        index = next((found[name] for name in names if name in found), index)
+    return index
 
 
 def outermost_vector(error: Exception) -> Iterator[FrameType]:
@@ -126,19 +131,19 @@ def outermost_vector(error: Exception) -> Iterator[FrameType]:
 
 
 def odd_one(observations: Sequence[Any], space: spaces.Space[Any]) -> int | None:
-    """Return the first copy whose observation can't be stacked, if there is one."""
-    for copy, observation in enumerate(observations):
+    """Return the first sub-environment whose observation can't be stacked, if there is one."""
+    for index, observation in enumerate(observations):
         try:
             wrong = misshapen(observation, space) is not None
         except ValueError:  # lists of different lengths
             wrong = True
         if wrong:
-            return copy
+            return index
     return None
 
 
 def is_vector(frame: FrameType) -> bool:
-    """True for code of Gymnasium that steps several copies."""
+    """True for code of Gymnasium that steps several sub-environments."""
     return module_of(frame).startswith("gymnasium.vector")
 
 

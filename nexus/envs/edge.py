@@ -13,7 +13,7 @@ from gymnasium import spaces
 from nexus.core.errors import ConfigError, EnvError, warn
 from nexus.core.packing import Path, place
 from nexus.core.types import Array
-from nexus.envs.action_masks import KEY, mask_in
+from nexus.envs.action_masks import KEY, checked_mask
 from nexus.envs.answers import (
     OLD_RESET,
     OLD_STEP,
@@ -28,22 +28,22 @@ from nexus.envs.answers import (
     step_answer,
 )
 from nexus.envs.atari import LIFE_LOST
-from nexus.envs.checks import told
+from nexus.envs.checks import describe_error
 from nexus.envs.layers import IN_USE, attribute_of, layers_of, method_of
 from nexus.envs.packing import Packing, Structured
 from nexus.envs.statistics import Running, out_of_reach
 
-__all__ = ["MASKS", "NOTICE", "Edge", "Parts", "call_for", "seen_in"]
+__all__ = ["MASK_KEYS", "NOTICE", "Edge", "MaskedSpace", "call_for", "space_without_mask"]
 
 NOTICE = "nexus_notice"  # in our infos: what a user should know of the environment, one line for each kind
-CHECKED = 1_000  # observations of a copy that are held against the bounds of their space
-MASKS = (KEY, "action_masks")  # what an entry with the legal actions is called, in an info or a Dict observation
+CHECKED = 1_000  # observations of a sub-environment that are held against the bounds of their space
+MASK_KEYS = (KEY, "action_masks")  # what an entry with the legal actions is called, in an info or a Dict observation
 UNREAD = ("legal_actions", "valid_actions", "available_actions", "avail_actions", "legal_moves")
 METHOD = "action_masks"  # as sb3-contrib has it
 UNREAD_METHODS = ("action_mask", "valid_action_mask", "get_action_mask", "get_action_masks", *UNREAD)
 
 
-class Parts(NamedTuple):
+class MaskedSpace(NamedTuple):
     """A Dict observation that tells the legal actions, taken apart."""
 
     mask: str  # the entry that tells them
@@ -56,23 +56,23 @@ class Parts(NamedTuple):
         return () if self.rest is None else (self.rest,)
 
 
-def parts_of(space: Any) -> Parts | None:
+def masked_space_of(space: Any) -> MaskedSpace | None:
     """Return how observations are taken apart if one of their entries is a mask; None for all others."""
     if not isinstance(space, spaces.Dict):
         return None
-    masks = [name for name in space.spaces if name in MASKS]
-    others = {name: other for name, other in space.spaces.items() if name not in MASKS}
+    masks = [name for name in space.spaces if name in MASK_KEYS]
+    others = {name: other for name, other in space.spaces.items() if name not in MASK_KEYS}
     if len(masks) != 1 or not others:
         return None
     if len(others) == 1:
         (rest, only), *_ = others.items()
-        return Parts(masks[0], rest, only)
-    return Parts(masks[0], None, spaces.Dict(others))
+        return MaskedSpace(masks[0], rest, only)
+    return MaskedSpace(masks[0], None, spaces.Dict(others))
 
 
-def seen_in(space: spaces.Space[Any]) -> spaces.Space[Any]:
+def space_without_mask(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """Return what of observations is seen: all but a mask."""
-    parts = parts_of(space)
+    parts = masked_space_of(space)
     return space if parts is None else parts.space
 
 
@@ -83,7 +83,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
       Numbers that count something become one-hot vectors, a large grey picture gets an axis for its channel. A Dict or
       a Tuple becomes one row of bytes (`packing.py`).
     - A reward becomes a float, and how an episode ends two truth values.
-    - Of the info stays what is read here. The rest could only fail to be stacked with that of other copies.
+    - Of the info stays what is read here. The rest could only fail to be stacked with that of other sub-environments.
     - The legal actions come into `info["action_mask"]`, also where a method `action_masks()` or an entry of a Dict
       observation tells them.
 
@@ -103,9 +103,9 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.name = name
         self.actions = int(getattr(env.action_space, "n", 0))
-        self.parts = parts_of(env.observation_space)
+        self.parts = masked_space_of(env.observation_space)
         self.notices = {f"{what} statistics": said for what, said in of_statistics(env, name).items()}
-        taking = taken_apart if isinstance(seen_in(env.observation_space), Structured) else taken_whole
+        taking = taken_apart if isinstance(space_without_mask(env.observation_space), Structured) else taken_whole
         self.read, self.beyond, self.observation_space, grids = taking(env.observation_space, name, stacked)
         self.notices |= grids
         self.unchecked = 0 if self.beyond is None else CHECKED
@@ -114,9 +114,9 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         taken = IN_USE.claim(env, self)
         if taken is not None:
             raise ConfigError(
-                f"{name} gave one and the same {type(taken).__name__} again while it is in use: each copy, and the "
-                f"evaluation, needs its own; pass a function that makes a new one at each call, {call_for(taken)}, or "
-                "set num_envs = 1 where there can be only one"
+                f"{name} gave one and the same {type(taken).__name__} again while it is in use: each sub-environment, "
+                f"and the evaluation, needs its own; pass a function that makes a new one at each call, "
+                f"{call_for(taken)}, or set num_envs = 1 where there can be only one"
             )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
@@ -156,21 +156,21 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         try:
             super().close()
         except Exception as error:
-            warn(f"{self.name}: its close {told(error)}")
+            warn(f"{self.name}: its close {describe_error(error)}")
         finally:
             IN_USE.release(self)
 
     def _taken(self, observation: Any, info: Mapping[str, Any], terminated: bool) -> tuple[Array, dict[str, Any]]:
         """Return the state, and what of the info is read here; a terminal state is not asked for its actions."""
         told: dict[str, Any] = {}
-        mask = next((info[name] for name in MASKS if info.get(name) is not None), None) if info else None
+        mask = next((info[name] for name in MASK_KEYS if info.get(name) is not None), None) if info else None
         if self.parts is not None:
             inside, observation = self.split(observation)
             mask = inside if mask is None else mask
         elif mask is None and self.masks is not None and not terminated:
             mask = self.masks()
         if mask is not None:
-            told[KEY] = mask_in(mask, self.actions)
+            told[KEY] = checked_mask(mask, self.actions)
         if LIFE_LOST in info:
             told[LIFE_LOST] = bool(info[LIFE_LOST])
         state = self.read(observation)
@@ -202,14 +202,14 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         name = self.name
         if info.get(KEY) is not None:
             return {}
-        if info.get(MASKS[1]) is not None:
-            return {"masks": f"{name}: takes the legal actions from info[{MASKS[1]!r}]"}
+        if info.get(MASK_KEYS[1]) is not None:
+            return {"masks": f"{name}: takes the legal actions from info[{MASK_KEYS[1]!r}]"}
         if self.parts is not None:
             rest = "" if self.parts.rest is None else f", and observation[{self.parts.rest!r}] as the observation"
             return {"masks": f"{name}: takes the legal actions from observation[{self.parts.mask!r}]{rest}"}
         if KEY in told:
             return {"masks": f"{name}: takes the legal actions from its {METHOD}()"}
-        if any(parts_of(attribute_of(layer, "observation_space")) for layer in layers_of(self.env)):
+        if any(masked_space_of(attribute_of(layer, "observation_space")) for layer in layers_of(self.env)):
             return {
                 "masks": f"{name}: its {KEY} is flattened into the observation, so illegal actions are taken: "
                 "leave the Dict as it is, and the mask is read"
@@ -231,7 +231,7 @@ class Taking(NamedTuple):
 
 def taken_whole(space: spaces.Space[Any], name: str, stacked: bool) -> Taking:
     """Return how observations that are one array are taken, or one array and a mask."""
-    parts = parts_of(space)
+    parts = masked_space_of(space)
     if parts is not None:
         space = parts.space
     form = form_of(space, is_picture(space) and not stacked)
@@ -251,7 +251,7 @@ def taken_apart(space: spaces.Space[Any], name: str, stacked: bool) -> Taking:
     Raises:
         ConfigError: they can't be.
     """
-    parts, seen = parts_of(space), seen_in(space)
+    parts, seen = masked_space_of(space), space_without_mask(space)
     assert isinstance(seen, Structured)
     if stacked:
         raise ConfigError(
@@ -259,7 +259,7 @@ def taken_apart(space: spaces.Space[Any], name: str, stacked: bool) -> Taking:
             "gymnasium.wrappers.FrameStackObservation, or leave frame_stack out"
         )
     packing = Packing(seen, name, () if parts is None else parts.path)
-    astray = [place(part.path) for part in packing.layout.parts if not set(MASKS).isdisjoint(part.path)]
+    astray = [place(part.path) for part in packing.layout.parts if not set(MASK_KEYS).isdisjoint(part.path)]
     if astray:
         raise ConfigError(
             f"{name} has {' and '.join(astray)}: needs one mask alone, at the top of a Dict that has more to see"
@@ -299,9 +299,9 @@ def of_statistics(env: Any, name: str) -> dict[str, str]:
     unread, said = out_of_reach(env), {}
     if "observation" in unread:
         said["observation"] = (
-            f"{name}: {unread['observation']} scales observations by what its own copy has seen, and each evaluation "
-            "begins anew: scores are of other inputs than the training's; scale by fixed numbers in their place "
-            "(TransformObservation, or scale_observations with a space that has bounds)"
+            f"{name}: {unread['observation']} scales observations by what its own sub-environment has seen, and each "
+            "evaluation begins anew: scores are of other inputs than the training's; scale by fixed numbers in their "
+            "place (TransformObservation, or scale_observations with a space that has bounds)"
         )
     rewards = [*Running(env).kinds("reward"), *([unread["reward"]] if "reward" in unread else [])]
     if rewards:

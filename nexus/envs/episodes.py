@@ -1,9 +1,9 @@
 """An episode is a seed and its actions: enough to restore an environment without access to its internal state.
 
-Each episode is reset with a separate seed, and `EpisodeLog` records the actions since. A checkpoint saves both. To
-resume, `reset` gets the seeds and, as the option `ACTIONS`, the actions to replay at once: `Replayable` replays them
-inside each sub-environment, in whichever process it runs. Vector environments that step all of theirs together use
-`play_aligned`. Wrappers with running statistics begin with those that they had at that reset, option `STATISTICS`.
+Each episode is reset with a separate seed, and `ActionLog` records the actions since. A checkpoint saves both. To
+resume, `reset` gets the seeds and, as the option `ACTIONS_OPTION`, the actions to replay at once: `Replayable` replays
+them inside each sub-environment, in whichever process it runs. Vector environments that step all of theirs together use
+`play_aligned`. Wrappers with running statistics begin with those of that reset, option `STATISTICS_OPTION`.
 """
 
 from collections.abc import Callable
@@ -13,21 +13,20 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
 
 from nexus.core.errors import RunError
 from nexus.core.state import State, array_from, value_from
-from nexus.core.types import Array
+from nexus.core.types import Array, Flags, Ints
 from nexus.envs.statistics import Running, Statistics
 
 __all__ = [
-    "ACTIONS",
+    "ACTIONS_OPTION",
     "BEGUN",
     "RESET_MASK",
-    "STATISTICS",
+    "STATISTICS_OPTION",
     "STRAYED",
+    "ActionLog",
     "Begun",
-    "EpisodeLog",
     "Replayable",
     "SeededCartPole",
     "episode_seed",
@@ -36,14 +35,12 @@ __all__ = [
 ]
 
 RESET_MASK = "reset_mask"  # Gymnasium's option of `reset`: which sub-environments to reset, [E]
-ACTIONS = "nexus_actions"  # our option of `reset`: the actions [T_i] to replay in each sub-environment
-STATISTICS = "nexus_statistics"  # likewise: the running statistics to begin with
+ACTIONS_OPTION = "nexus_actions"  # our option of `reset`: the actions [T_i] to replay in each sub-environment
+STATISTICS_OPTION = "nexus_statistics"  # likewise: the running statistics to begin with
 BEGUN = "nexus_begun"  # in the info of a reset with a seed: `Begun`
 STRAYED = "nexus_strayed"  # in the info of such a reset: the episode ended or raised before its actions were replayed
 ROOM = 1_024  # initial capacity of a log in steps
 
-Numbers = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 Seeds = list[int | None]
 
 
@@ -65,7 +62,7 @@ class Begun(NamedTuple):
     statistics: Statistics
 
 
-class EpisodeLog:
+class ActionLog:
     """The last seed of each sub-environment, and every action since.
 
     Args:
@@ -76,18 +73,18 @@ class EpisodeLog:
     def __init__(self, num_envs: int, action_dim: int) -> None:
         self.num_envs = num_envs
         self.action_dim = action_dim
-        self.seeds: Numbers = np.zeros(num_envs, np.int64)
-        self.numbers: Numbers = np.zeros(num_envs, np.int64)  # episodes begun by each, minus one
-        self._begins: Numbers = np.zeros(num_envs, np.int64)  # each one's first row of `_actions`
+        self.seeds: Ints = np.zeros(num_envs, np.int64)
+        self.numbers: Ints = np.zeros(num_envs, np.int64)  # episodes begun by each, minus one
+        self._begins: Ints = np.zeros(num_envs, np.int64)  # each one's first row of `_actions`
         self._rows = 0
         self._actions = np.zeros((ROOM, num_envs), np.min_scalar_type(max(action_dim - 1, 1)))
 
     @property
-    def lengths(self) -> Numbers:
+    def lengths(self) -> Ints:
         """Actions `[E]` since the last seed."""
         return self._rows - self._begins
 
-    def begin(self, which: Mask, seeds: Seeds) -> None:
+    def begin(self, which: Flags, seeds: Seeds) -> None:
         """Record that these sub-environments were reset with these seeds, `[E]` each."""
         for env in np.flatnonzero(which):
             seed = seeds[env]
@@ -169,12 +166,12 @@ class Replayable(gym.Wrapper[Any, Any, Any, Any]):
         return self.running.kinds("observation")
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset, and replay the actions that the option `ACTIONS` has for this one, from its `STATISTICS`.
+        """Reset, and replay the actions of the option `ACTIONS_OPTION`, from the statistics of `STATISTICS_OPTION`.
 
         The info of a reset with a seed has the running statistics that it began with, if there are any.
         """
         rest = dict(options or {})
-        actions, statistics = rest.pop(ACTIONS, None), rest.pop(STATISTICS, None)
+        actions, statistics = rest.pop(ACTIONS_OPTION, None), rest.pop(STATISTICS_OPTION, None)
         if statistics is not None:
             self.running.put(statistics[self.index])
         begun = {BEGUN: Begun(self.running.get())} if seed is not None and self.running.layers else {}
@@ -199,9 +196,9 @@ class Replayable(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def play_aligned(
-    actions: list[Array], seeds: Seeds, begin: Callable[[Mask, Seeds], object], step: Callable[[Array], object]
+    actions: list[Array], seeds: Seeds, begin: Callable[[Flags, Seeds], object], step: Callable[[Array], object]
 ) -> None:
-    """Replay episodes so that all finish at the same vector step, in a vector that steps all copies together.
+    """Replay episodes so that all finish at the same vector step, in a vector that steps all sub-environments together.
 
     Each begins when the remaining steps equal its number of actions. Until then action 0 is played and discarded.
 
@@ -234,9 +231,9 @@ class SeededCartPole(CartPoleVectorEnv):
         seed: int | Seeds | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Reset the poles of the option `RESET_MASK`, or all, and replay their `ACTIONS` if given."""
+        """Reset the poles of the option `RESET_MASK`, or all, and replay their `ACTIONS_OPTION` if given."""
         rest = dict(options or {})
-        which, actions = rest.pop(RESET_MASK, np.ones(self.num_envs, bool)), rest.pop(ACTIONS, None)
+        which, actions = rest.pop(RESET_MASK, np.ones(self.num_envs, bool)), rest.pop(ACTIONS_OPTION, None)
         if self.state is None:
             super().reset(seed=None, options=rest)
         seeds = seeds_for(seed, self.num_envs)
@@ -246,7 +243,7 @@ class SeededCartPole(CartPoleVectorEnv):
             play_aligned(actions, seeds, self._begin, self.step)
         return self.state.T.astype(np.float32), {}
 
-    def _begin(self, which: Mask, seeds: Seeds) -> None:
+    def _begin(self, which: Flags, seeds: Seeds) -> None:
         for pole in np.flatnonzero(which):
             rng = self.np_random if seeds[pole] is None else np.random.default_rng(seeds[pole])
             self.state[:, pole] = rng.uniform(self.low, self.high, size=4)

@@ -30,7 +30,7 @@ from nexus.envs.atari import (
     make_one_atari,
     short_names,
 )
-from nexus.envs.edge import Edge, call_for, seen_in
+from nexus.envs.edge import Edge, call_for, space_without_mask
 from nexus.envs.episodes import Replayable, SeededCartPole
 from nexus.envs.flat_actions import FlatActions, sizes_of, way_for_actions
 from nexus.envs.layers import IN_USE, of_old_gym
@@ -40,11 +40,11 @@ from nexus.envs.wrappers import FrameSkip
 from nexus.envs.wrapping import wrapped
 
 __all__ = [
+    "Env",
     "EnvSource",
     "EnvSpec",
+    "allows_several",
     "as_seen",
-    "bounds_of",
-    "can_be_copied",
     "composition",
     "describe_spaces",
     "in_turn",
@@ -52,6 +52,7 @@ __all__ = [
     "make_raw",
     "make_vector_env",
     "name_of",
+    "observation_bounds",
     "registered_id",
     "require_env",
     "scale_of",
@@ -185,7 +186,7 @@ def as_seen(env: Any, spec: EnvSpec) -> Env:
         if spec.flatten_actions and sizes_of(actions) is not None:
             env = FlatActions(env, name)
             actions = env.action_space
-        seen = seen_in(observations)
+        seen = space_without_mask(observations)
         if isinstance(seen, Structured):
             require_discrete(actions, name)
         else:
@@ -295,10 +296,10 @@ def no_space(space: Any, place: str, name: str) -> str:
 def make_vector_env(
     spec: EnvSpec, num_envs: int, mode: Literal["auto", "sync", "async"] = "auto"
 ) -> VectorEnv[Any, Any, Any]:
-    """Return `num_envs` copies as one vector environment.
+    """Return `num_envs` sub-environments as one vector environment.
 
-    `auto` takes CartPole's own vector form (it steps 16 copies in the time of two) where no wrapper is wanted, else
-    steps the copies in turn. `async` gives each copy a process, which pays where a step takes about a millisecond or
+    `auto` takes CartPole's own vector form (it steps 16 in the time of two) where no wrapper is wanted, else steps
+    the sub-environments in turn. `async` gives each a process, which pays where a step takes about a millisecond or
     more. Atari games have threads of their own.
 
     None resets by itself; each can be reset with a seed of its own, and brought back into an episode (`episodes.py`).
@@ -358,14 +359,16 @@ def given(env: Env) -> Env:
     return env
 
 
-def require_alike(env: Env, first: Env, copy: int, name: str) -> None:
-    """Raise `ConfigError` unless a copy has the spaces of the first one."""
+def require_alike(env: Env, first: Env, index: int, name: str) -> None:
+    """Raise `ConfigError` unless a sub-environment has the spaces of the first one."""
     for what in ("observation", "action"):
         its, needed = getattr(env, f"{what}_space"), getattr(first, f"{what}_space")
         if packed_in(its) is not None and packed_in(needed) is not None:
             its, needed = composition(its), composition(needed)
         if its != needed:
-            raise ConfigError(f"{name}: copy {copy} has {what}s {its}, copy 0 has {needed}: all need the same")
+            raise ConfigError(
+                f"{name}: sub-environment {index} has {what}s {its}, sub-environment 0 has {needed}: all need the same"
+            )
 
 
 def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, Any, Any]:
@@ -379,7 +382,9 @@ def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, A
     except (EOFError, OSError) as error:
         raise ConfigError(f"a process for {name} can't be made, or died at once: {one_line(error)}") from error
     except RuntimeError as error:  # Gymnasium compares the spaces
-        raise ConfigError(f"{name}: the copies have other spaces than the first: all need the same") from error
+        raise ConfigError(
+            f"{name}: the sub-environments have other spaces than the first: all need the same"
+        ) from error
 
 
 def has_own_vector_form(spec: EnvSpec) -> bool:
@@ -389,7 +394,7 @@ def has_own_vector_form(spec: EnvSpec) -> bool:
     return registered_id(spec.source).vector_entry_point == "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
 
 
-def can_be_copied(spec: EnvSpec) -> bool:
+def allows_several(spec: EnvSpec) -> bool:
     """True where a second environment beside a first is known to do no harm: of Gymnasium's own, and Atari games.
 
     Of others only one may be allowed in a process, or on a port, or there may be only one robot.
@@ -464,7 +469,7 @@ def require_discrete(actions: spaces.Space[Any], name: str) -> int:
     return int(actions.n)
 
 
-def bounds_of(observations: spaces.Space[Any], name: str) -> tuple[list[float], list[float]]:
+def observation_bounds(observations: spaces.Space[Any], name: str) -> tuple[list[float], list[float]]:
     """Return the lowest and highest value of each number of a flattened state; -1 and 1 where there is no bound.
 
     A bound beyond 1e6 stands for none: mapping it to 1 would leave nothing of what is seen in between.
@@ -486,7 +491,7 @@ def without_bounds(name: str) -> ConfigError:
 
 
 def bounds_where_given(observations: spaces.Box) -> tuple[list[float], list[float]] | None:
-    """Return what `bounds_of` does, or None where no number has two bounds."""
+    """Return what `observation_bounds` does, or None where no number has two bounds."""
     low, high = (bound.astype(np.float64).reshape(-1) for bound in (observations.low, observations.high))
     bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED) & (low < high)
     if not bounded.any():
@@ -512,7 +517,7 @@ def seen_by_agent(observations: spaces.Space[Any], name: str, scale_observations
     if packed is not None:
         return {"state_parts": seen_parts(packed, name, scale_observations), **said_in(observations)}
     entries = {
-        "state_bounds": bounds_of(observations, name) if scale_observations else None,
+        "state_bounds": observation_bounds(observations, name) if scale_observations else None,
         "state_scale": None if scale_observations else scale_of(observations),
         **said_in(observations),
     }

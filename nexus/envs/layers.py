@@ -20,10 +20,10 @@ def layers_of(env: Any) -> Iterator[Any]:
     while env is not None and id(env) not in seen:
         seen.add(id(env))
         yield env
-        env = inside(getattr(env, "__dict__", {}))
+        env = inner_env(getattr(env, "__dict__", {}))
 
 
-def inside(kept: Mapping[str, Any]) -> Any:
+def inner_env(kept: Mapping[str, Any]) -> Any:
     """Return the environment among an object's attributes, or None."""
     named = [kept[name] for name in INSIDE if callable(attribute_of(kept.get(name), "step"))]
     others = (thing for thing in kept.values() if isinstance(thing, gym.Env))

@@ -7,10 +7,10 @@ import numpy as np
 from gymnasium import spaces
 
 from nexus.core.errors import ConfigError, EnvError
-from nexus.core.packing import DTYPES, Layout, Part, Path, find, place
+from nexus.core.packing import PART_DTYPES, Layout, Part, Path, find, place
 from nexus.core.types import Array
 from nexus.envs.answers import Form, form_of, is_picture, outside
-from nexus.envs.checks import TOO_LARGE, place_in
+from nexus.envs.checks import TOO_LARGE, index_text
 
 __all__ = ["Packed", "Packing", "Structured", "packed_in", "way_for"]
 
@@ -54,7 +54,8 @@ class Packing:
         leaves = [leaf_of(*found, name) for found in parts_below(space, path, name)]
         if not leaves:
             raise ConfigError(f"{name} has observations {space}: needs something to see")
-        self.leaves = sorted(leaves, key=lambda leaf: DTYPES.index(leaf.part.dtype))  # in a group they keep their order
+        # In a group they keep their order.
+        self.leaves = sorted(leaves, key=lambda leaf: PART_DTYPES.index(leaf.part.dtype))
         self.layout = Layout(tuple(leaf.part for leaf in self.leaves))
         self.space = spaces.Box(0, 255, (self.layout.nbytes,), np.uint8)
         boxes = [leaf.form.space for leaf in self.leaves]
@@ -66,7 +67,7 @@ class Packing:
         Raises:
             EnvError: it lacks a part, or a part is not what its space says.
         """
-        return self.layout.pack([array_of(leaf, observation) for leaf in self.leaves])
+        return self.layout.pack([leaf_array(leaf, observation) for leaf in self.leaves])
 
     def beyond(self, state: Array) -> str | None:
         """Say which number of a row is beyond its bound in the environment's own space, or return None."""
@@ -111,11 +112,11 @@ def leaf_of(path: Path, space: spaces.Space[Any], name: str) -> Leaf:
     assert shape is not None
     if 0 in shape:
         raise ConfigError(f"{name} has {space} as {where}: needs at least one number to see")
-    kind = str(dtype) if str(dtype) in DTYPES else "float32"
+    kind = str(dtype) if str(dtype) in PART_DTYPES else "float32"
     return Leaf(Part(path, shape, kind), space, form)
 
 
-def array_of(leaf: Leaf, observation: Any) -> Array:
+def leaf_array(leaf: Leaf, observation: Any) -> Array:
     """Return a part of an observation in the dtype in which it is packed.
 
     Raises:
@@ -132,7 +133,7 @@ def array_of(leaf: Leaf, observation: Any) -> Array:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             where = tuple(np.argwhere(~np.isfinite(values))[0])
             needed = TOO_LARGE if np.isfinite(given[where]) else "needs finite numbers"
-            raise EnvError(f"got an observation with {given[where]}{place_in(where)}: {needed}")
+            raise EnvError(f"got an observation with {given[where]}{index_text(where)}: {needed}")
     except EnvError as error:
         raise EnvError(f"{place(leaf.part.path)}: {error}") from error
     return values

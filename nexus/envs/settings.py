@@ -17,11 +17,11 @@ class EnvironmentSettings(CheckedConfig):
     """How an environment is made, stepped and shown to the agent."""
 
     num_envs: int = 8
-    """Copies of the environment that are stepped together."""
+    """Sub-environments that are stepped together."""
     vectorization: Literal["auto", "sync", "async"] = "auto"
     """auto: the environment's own vector form or in turn; sync: in turn; async: a process each."""
     step_timeout: float | None = None
-    """async: seconds for a step or reset of all copies together, before the run is given up; none for any time."""
+    """async: seconds for a step or reset of all of them together, before the run is given up; none for any time."""
     env_kwargs: Keywords = field(default_factory=dict, hash=False)
     """What its maker is told, as is_slippery=False max_episode_steps=200; values as in JSON or Python, else text."""
     wrappers: ImportNames = field(default_factory=ImportNames)

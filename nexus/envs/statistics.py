@@ -20,15 +20,15 @@ __all__ = [
     "Statistics",
     "differing",
     "merged",
-    "of_copy",
     "out_of_reach",
     "require_statistics",
-    "stacked",
+    "stack_statistics",
     "statistics_from",
+    "unstack_statistics",
 ]
 
 Statistics: TypeAlias = dict[str, Array]
-"""By `LAYER.PLACE.MOMENT`, layers counted from outside: `0.obs_rms.mean` `[*obs]`. Of several copies `[E, ...]`."""
+"""By `LAYER.PLACE.MOMENT`, from the outermost layer: `0.obs_rms.mean` `[*obs]`. Of `E` sub-environments `[E, ...]`."""
 
 PLACES = {"obs_rms": "observation", "return_rms": "reward", "ret_rms": "reward"}  # where layers keep them, and of what
 MOMENTS = ("mean", "var", "count")
@@ -139,21 +139,21 @@ def out_of_reach(env: Any) -> dict[str, str]:
     return found
 
 
-def stacked(copies: Sequence[Statistics]) -> Statistics:
-    """Return the statistics of several copies as `[E, ...]` by name; none where they have others than the first."""
-    shapes = [{name: values.shape for name, values in copy.items()} for copy in copies]
+def stack_statistics(envs: Sequence[Statistics]) -> Statistics:
+    """Return the statistics of several sub-environments as `[E, ...]` by name; none where any has others."""
+    shapes = [{name: values.shape for name, values in env.items()} for env in envs]
     if any(shape != shapes[0] for shape in shapes):
         return {}
-    return {name: np.stack([copy[name] for copy in copies]) for name in (copies[0] if copies else ())}
+    return {name: np.stack([env[name] for env in envs]) for name in (envs[0] if envs else ())}
 
 
-def of_copy(statistics: Mapping[str, Array], count: int) -> list[Statistics]:
-    """Return what `stacked` put together, for each of so many copies."""
-    return [{name: values[copy] for name, values in statistics.items()} for copy in range(count)]
+def unstack_statistics(statistics: Mapping[str, Array], count: int) -> list[Statistics]:
+    """Return what `stack_statistics` put together, for each of so many sub-environments."""
+    return [{name: values[index] for name, values in statistics.items()} for index in range(count)]
 
 
 def differing(ones: Mapping[str, Array], others: Mapping[str, Array]) -> NDArray[np.bool_]:
-    """Return in which copies `[E]` stacked statistics differ."""
+    """Return in which sub-environments `[E]` stacked statistics differ."""
     apart = [(ones[name] != others[name]).reshape(len(ones[name]), -1).any(1) for name in ones]
     return np.asarray(np.any(apart, 0), bool)
 
@@ -171,17 +171,17 @@ def statistics_from(state: State, like: Mapping[str, Array]) -> Statistics:
     return require_statistics(state, "the episodes under way")
 
 
-def merged(copies: Mapping[str, Array]) -> Statistics:
-    """Return the statistics of all that several copies have seen, each counted as often as it gathered.
+def merged(stacked: Mapping[str, Array]) -> Statistics:
+    """Return the statistics of all that several sub-environments have seen, each counted as often as it gathered.
 
     Args:
-        copies: `[E, ...]` by name.
+        stacked: `[E, ...]` by name.
     """
     whole: Statistics = {}
-    for prefix in (name.removesuffix(".count") for name in copies if name.endswith(".count")):
-        means, variances, counts = (copies[f"{prefix}.{moment}"] for moment in MOMENTS)
+    for prefix in (name.removesuffix(".count") for name in stacked if name.endswith(".count")):
+        means, variances, counts = (stacked[f"{prefix}.{moment}"] for moment in MOMENTS)
         if len(counts) == 1:
-            whole |= {f"{prefix}.{moment}": np.array(copies[f"{prefix}.{moment}"][0]) for moment in MOMENTS}
+            whole |= {f"{prefix}.{moment}": np.array(stacked[f"{prefix}.{moment}"][0]) for moment in MOMENTS}
             continue
         shares = (counts / counts.sum()).reshape(-1, *[1] * (means.ndim - 1))  # [E, 1, ...]
         mean = (shares * means).sum(0)

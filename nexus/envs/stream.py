@@ -7,36 +7,41 @@ from typing import Any
 import numpy as np
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from numpy.typing import NDArray
 
 from nexus.core.errors import ConfigError, EnvError, NexusError
 from nexus.core.state import State, array_from, below, count_from, part
-from nexus.core.types import Array
+from nexus.core.types import Array, Flags
 from nexus.envs.action_masks import KEY, read_action_masks
 from nexus.envs.atari import LIFE_LOST
-from nexus.envs.checks import copy_in, misfit, misshapen, raised, require_finite, require_rewards, require_shape
+from nexus.envs.checks import (
+    env_index_in,
+    fault_from,
+    misfit,
+    misshapen,
+    require_finite,
+    require_rewards,
+    require_shape,
+)
 from nexus.envs.edge import NOTICE
 from nexus.envs.episodes import (
-    ACTIONS,
+    ACTIONS_OPTION,
     BEGUN,
     RESET_MASK,
-    STATISTICS,
+    STATISTICS_OPTION,
     STRAYED,
+    ActionLog,
     Begun,
-    EpisodeLog,
     Seeds,
     episode_seed,
     seeds_for,
 )
-from nexus.envs.statistics import Statistics, differing, of_copy, stacked, statistics_from
+from nexus.envs.statistics import Statistics, differing, stack_statistics, statistics_from, unstack_statistics
 from nexus.envs.workers import Workers
 
-__all__ = ["LONGEST", "STATISTICS_BEGUN", "STATISTICS_NOW", "Step", "TransitionStream"]
+__all__ = ["LONGEST_EPISODE", "STATISTICS_BEGUN", "STATISTICS_NOW", "Step", "TransitionStream"]
 
 STATISTICS_BEGUN, STATISTICS_NOW = "statistics", "statistics_now"  # in a state: running ones
-LONGEST = 100_000  # steps; a longer episode is assumed never to end
-
-Flags = NDArray[np.bool_]
+LONGEST_EPISODE = 100_000  # steps; a longer episode is assumed never to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +80,14 @@ class TransitionStream:
         env: the vector environment; its `metadata["autoreset_mode"]` says how it resets. If it has `reseed_after`, an
             episode gets a seed only that many steps after the last seeded one.
         name: its name in errors; None uses its id or its class.
-        timeout: seconds for a step or a reset, for an environment whose copies run in separate processes.
+        timeout: seconds for a step or a reset, for an environment whose sub-environments run in separate processes.
         longest: steps after which an episode is truncated if nothing else ends it.
         reseed_after: overrides that of `env`.
 
     Raises:
         EnvError: (from `reset`, `step`) an environment raised an error, its process died or took too long, a reward or
             an observation is not finite or has the wrong shape or dtype, or an action mask is invalid. The message
-            names the environment, the copy, its last seed, and the steps since.
+            names the environment, the sub-environment, its last seed, and the steps since.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class TransitionStream:
         env: VectorEnv[Any, Any, Any],
         name: str | None = None,
         timeout: float | None = None,
-        longest: int = LONGEST,
+        longest: int = LONGEST_EPISODE,
         reseed_after: int | None = None,
     ) -> None:
         self.env = env
@@ -111,12 +116,12 @@ class TransitionStream:
         self.notices: list[str] = []  # notices for the user, not yet shown
         self._noted: set[str] = set()
         self._begun: list[Statistics] = [{} for _ in range(env.num_envs)]  # running statistics at the last seed of each
-        self._log = EpisodeLog(env.num_envs, self.action_dim)
+        self._log = ActionLog(env.num_envs, self.action_dim)
         self._lengths = np.zeros(self.num_envs, np.int64)  # steps of the episodes in progress
         self._resetting = np.zeros(self.num_envs, bool)
         self._begins = np.ones(self.num_envs, bool)
         self._given: Array = np.empty(0)  # the last observations, as returned
-        self._named_seeds: Seeds = [None] * env.num_envs  # for errors: the last seed of each copy
+        self._named_seeds: Seeds = [None] * env.num_envs  # for errors: the last seed of each sub-environment
         self._since = np.zeros(self.num_envs, np.int64)
 
     def reset(self, seed: int | None = None, statistics: Statistics | None = None) -> Array:
@@ -201,7 +206,7 @@ class TransitionStream:
             for env in np.flatnonzero(seeded):
                 self._named_seeds[env], self._since[env] = seeds[env], 0
             options: dict[str, Any] = {} if which.all() else {RESET_MASK: which.copy()}
-            options |= {} if not statistics else {STATISTICS: of_copy(statistics, self.num_envs)}
+            options |= {} if not statistics else {STATISTICS_OPTION: unstack_statistics(statistics, self.num_envs)}
             given = {"options": options} if options else {}
             observations, info = self._call(self.calls.reset, seed=seeds, **given)
             self._log.begin(seeded, seeds)
@@ -210,8 +215,8 @@ class TransitionStream:
 
     @property
     def begun_with(self) -> Statistics:
-        """The running statistics `[E, ...]` of the wrappers at the last seeded reset of each copy."""
-        return stacked(self._begun)
+        """The running statistics `[E, ...]` of the wrappers at the last seeded reset of each sub-environment."""
+        return stack_statistics(self._begun)
 
     def _note_begun(self, info: dict[str, Any]) -> None:
         """Note the running statistics with which episodes began."""
@@ -243,17 +248,17 @@ class TransitionStream:
         return {**self._log.get_state(), **own, **masks, **seen, "episode_lengths": self._lengths.copy()}
 
     def statistics(self) -> Statistics:
-        """Return the running statistics of the copies' wrappers, `[E, ...]` by name.
+        """Return the running statistics of the sub-environments' wrappers, `[E, ...]` by name.
 
-        Empty if there are none, or if a copy failed or is in the middle of a step, and can't be asked.
+        Empty if there are none, or if one failed or is in the middle of a step, and can't be asked.
         """
         try:
-            return stacked(self._ask("nexus_statistics"))
+            return stack_statistics(self._ask("nexus_statistics"))
         except (EnvError, ClosedEnvironmentError, AlreadyPendingCallError, OSError, EOFError):
             return {}
 
     def freeze(self, statistics: Statistics) -> list[str]:
-        """Let the copies' wrappers scale by these statistics, without `[E]`, and gather no more.
+        """Let the sub-environments' wrappers scale by these statistics, without `[E]`, and gather no more.
 
         Returns:
             The classes of those that scale observations by what they gather themselves, since these do not fit.
@@ -262,7 +267,7 @@ class TransitionStream:
         return answers[0] if answers else []
 
     def _ask(self, name: str, *arguments: Any) -> list[Any]:
-        """Call a method of the wrapper that we put around each copy, if we did."""
+        """Call a method of the wrapper that we put around each sub-environment, if we did."""
         plain = self.env.unwrapped
         if not isinstance(plain, SyncVectorEnv | AsyncVectorEnv):
             return []
@@ -286,8 +291,8 @@ class TransitionStream:
         begun, now = (
             statistics_from(part(state, name), self.statistics()) for name in (STATISTICS_BEGUN, STATISTICS_NOW)
         )
-        options: dict[str, Any] = {ACTIONS: [self._log.actions_of(env) for env in range(self.num_envs)]}
-        options |= {} if not begun else {STATISTICS: of_copy(begun, self.num_envs)}
+        options: dict[str, Any] = {ACTIONS_OPTION: [self._log.actions_of(env) for env in range(self.num_envs)]}
+        options |= {} if not begun else {STATISTICS_OPTION: unstack_statistics(begun, self.num_envs)}
         observations, info = self._call(self.calls.reset, seed=self._log.seeds.tolist(), options=options)
         self._note_begun(info)
         self.states = self._taken(observations).copy()
@@ -310,8 +315,8 @@ class TransitionStream:
     def _follow_masks(self, info: dict[str, Any], reset_info: dict[str, Any], terminated: Flags, done: Flags) -> Flags:
         """Return the masks of the next states; keep those of the states in which the next actions are taken."""
         if self.action_masks is None:
-            copy = int(np.argmax(info.get(f"_{KEY}", 0)))
-            raise self._fault(copy, f"got an {KEY} in its info, but there was none at reset: needs one there too")
+            index = int(np.argmax(info.get(f"_{KEY}", 0)))
+            raise self._fault(index, f"got an {KEY} in its info, but there was none at reset: needs one there too")
         if self.mode is AutoresetMode.NEXT_STEP or not done.any():
             self.action_masks = self._read(info, ~terminated)
             return self.action_masks
@@ -331,13 +336,13 @@ class TransitionStream:
         try:
             answer = function(*arguments, **options)
         except NexusError as error:
-            copy = copy_in(error)
-            if copy is None:  # the text names the copy
+            index = env_index_in(error)
+            if index is None:  # the text names the sub-environment
                 raise
-            raise self._fault(copy, str(error)) from error
+            raise self._fault(index, str(error)) from error
         except Exception as error:
             fault = misfit(error, self._fault) if isinstance(error, TypeError | ValueError) else None
-            raise raised(error, self._fault) if fault is None else fault from error
+            raise fault_from(error, self._fault) if fault is None else fault from error
         if NOTICE in answer[-1]:
             self._note(answer[-1][NOTICE])
         return answer
@@ -350,7 +355,7 @@ class TransitionStream:
     def _note(self, notices: dict[str, Any]) -> None:
         """Keep the first notice of each kind."""
         for kind in notices:
-            if kind not in self._noted and not kind.startswith("_"):  # `_kind` marks which copies gave one
+            if kind not in self._noted and not kind.startswith("_"):  # `_kind` marks which sub-environments gave one
                 self._noted.add(kind)
                 self.notices.append(next(text for text in notices[kind] if text is not None))
 
@@ -364,23 +369,23 @@ class TransitionStream:
 
     def _last_of(self, final: Array, done: Flags) -> Array:
         """Return the validated last observations of the episodes that ended."""
-        for copy in np.flatnonzero(done):
-            wrong = misshapen(final[copy], self.space)
+        for index in np.flatnonzero(done):
+            wrong = misshapen(final[index], self.space)
             if wrong is not None:
-                raise self._fault(int(copy), f"got {wrong}")
+                raise self._fault(int(index), f"got {wrong}")
         return np.stack(list(final[done]))
 
-    def _fault(self, copy: int | None, text: str) -> EnvError:
-        which = "" if copy is None else f" copy {copy} of {self.num_envs},"
-        seed, steps = self._named_seeds[copy or 0], int(self._since[copy or 0])
-        known = seed is not None and (copy is not None or len(set(self._named_seeds)) == 1)
+    def _fault(self, index: int | None, text: str) -> EnvError:
+        which = "" if index is None else f" sub-environment {index} of {self.num_envs},"
+        seed, steps = self._named_seeds[index or 0], int(self._since[index or 0])
+        known = seed is not None and (index is not None or len(set(self._named_seeds)) == 1)
         seeded = f" seed {seed}," if known else ""
-        return EnvError(f"{self.name or name_of(self.env)}:{which}{seeded} step {steps}: {text}")
+        return EnvError(f"{self.name or vector_env_name(self.env)}:{which}{seeded} step {steps}: {text}")
 
 
-def name_of(env: VectorEnv[Any, Any, Any]) -> str:
-    """Return the id of a vector environment, or the class of its copies."""
+def vector_env_name(env: VectorEnv[Any, Any, Any]) -> str:
+    """Return the id of a vector environment, or the class of its sub-environments."""
     if env.spec is not None:
         return env.spec.id
-    copies = getattr(env.unwrapped, "envs", None)
-    return type(copies[0].unwrapped if copies else env.unwrapped).__name__
+    envs = getattr(env.unwrapped, "envs", None)
+    return type(envs[0].unwrapped if envs else env.unwrapped).__name__

@@ -4,14 +4,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
+from nexus.core.types import Flags
 from nexus.envs.action_masks import KEY
 from nexus.envs.packing import packed_in
 
 __all__ = ["FrameSkip"]
-
-Flags = NDArray[np.bool_]
 
 
 class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 
 from nexus.core.errors import ConfigError, one_line
-from nexus.core.importable import imported
+from nexus.core.importable import import_object
 
 __all__ = ["wrapped"]
 
@@ -30,14 +30,16 @@ def wrapped(env: gym.Env[Any, Any], wrappers: Sequence[str], name: str) -> gym.E
 
 def wrapped_once(env: gym.Env[Any, Any], wrapper: str, name: str) -> gym.Env[Any, Any]:
     """Return an environment in one wrapper."""
-    wrap = imported(wrapper, "wrapper")
+    wrap = import_object(wrapper, "wrapper")
     if not callable(wrap):
         kind = type(wrap).__name__
         raise ConfigError(f"wrapper {wrapper!r} is a {kind}: needs a class or function that takes an environment")
     try:
         found = wrap(env)
     except Exception as error:  # foreign code
-        raise ConfigError(f"wrapper {wrapper!r} around {name}: {one_line(error)}{way_out(wrap, wrapper)}") from error
+        raise ConfigError(
+            f"wrapper {wrapper!r} around {name}: {one_line(error)}{wrapper_hint(wrap, wrapper)}"
+        ) from error
     if not isinstance(found, gym.Env):
         hint = "; does it end with return?" if found is None else ""
         raise ConfigError(
@@ -46,7 +48,7 @@ def wrapped_once(env: gym.Env[Any, Any], wrapper: str, name: str) -> gym.Env[Any
     return found
 
 
-def way_out(wrap: Any, wrapper: str) -> str:
+def wrapper_hint(wrap: Any, wrapper: str) -> str:
     """Say how a wrapper is given the arguments that it needs, if it needs any."""
     try:
         inspect.signature(wrap).bind(None)

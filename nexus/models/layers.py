@@ -18,7 +18,7 @@ __all__ = [
     "MLPTorso",
     "NoisyLinear",
     "ScaleToBounds",
-    "Span",
+    "ValueRange",
     "flatten_parameters",
     "in_mode",
     "noisy_layers",
@@ -29,7 +29,7 @@ __all__ = [
 Bounds = tuple[Sequence[float], Sequence[float]]
 """Lowest and highest value of each component of a state."""
 
-Span = tuple[float, float]
+ValueRange = tuple[float, float]
 """Lowest and highest value over all components of a state."""
 
 
@@ -55,7 +55,7 @@ class MLPTorso(nn.Module):
         hidden_layers: int = 2,
         layer_norm: bool = False,
         bounds: Bounds | None = None,
-        span: Span | None = None,
+        span: ValueRange | None = None,
     ) -> None:
         super().__init__()
         self.state_dims = len(state_shape)
@@ -223,7 +223,7 @@ def awake(noisy: Sequence[NoisyLinear], generator: torch.Generator | None) -> It
         yield
 
 
-def scale(states: Tensor, span: Span | None = None) -> Tensor:
+def scale(states: Tensor, span: ValueRange | None = None) -> Tensor:
     """Return float32, with the span mapped to [0, 1]; without a span, bytes are divided by 255 and others unchanged."""
     if span is None:
         if states.dtype != torch.uint8:

@@ -9,7 +9,7 @@ import torch
 
 from nexus.core import ConfigError
 from nexus.core.checked import convert
-from nexus.models.layers import Bounds, Span
+from nexus.models.layers import Bounds, ValueRange
 
 __all__ = ["compiled", "pop_bounds", "pop_dims", "pop_scale", "resolve_device", "shape_in"]
 
@@ -61,7 +61,7 @@ def pop_bounds(settings: dict[str, Any], state_shape: tuple[int, ...]) -> Bounds
     return low, high
 
 
-def pop_scale(settings: dict[str, Any], bounds: Bounds | None) -> Span | None:
+def pop_scale(settings: dict[str, Any], bounds: Bounds | None) -> ValueRange | None:
     """Pop `state_scale` from an agent's config, if present."""
     scale = settings.pop("state_scale", None)
     if scale is None:

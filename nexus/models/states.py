@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from nexus.core import AgentConfig, ConfigError
-from nexus.core.packing import DTYPES, Layout, Part, Path, find, place
+from nexus.core.packing import PART_DTYPES, Layout, Part, Path, find, place
 from nexus.core.types import Array
-from nexus.models.layers import Bounds, Span
+from nexus.models.layers import Bounds, ValueRange
 from nexus.models.setup import pop_bounds, pop_scale, shape_in
 from nexus.models.torsos import make_torso, torso_of
 from nexus.models.unpacking import Entry, make_unpacking_torso, torsos_of_parts
@@ -97,14 +97,14 @@ class Reading:
         Raises:
             ConfigError: these are no numbers, or not finite, or of another shape; says what would fit.
         """
-        numbers = array_of(given, self.wanted, self.name)
-        if self.observed is not None and fits(numbers.shape, self.observed, many):
+        numbers = numeric_array(given, self.wanted, self.name)
+        if self.observed is not None and fits_shape(numbers.shape, self.observed, many):
             batch = numbers.shape[: numbers.ndim - len(self.observed)]
             if self.sizes and numbers.dtype.kind in "iu":
                 numbers = self._one_hot(numbers.reshape((*batch, len(self.sizes))))
-            elif not self.sizes and (self.is_part or not fits(numbers.shape, self.shape, many)):
+            elif not self.sizes and (self.is_part or not fits_shape(numbers.shape, self.shape, many)):
                 numbers = numbers.reshape((*batch, *self.shape))
-        if not fits(numbers.shape, self.shape, many):
+        if not fits_shape(numbers.shape, self.shape, many):
             raise ConfigError(self._misfit(numbers.shape, many))
         return self._stored(numbers)
 
@@ -158,7 +158,7 @@ class Reading:
             said += f", or whole numbers from {self.starts[0]} to {self.starts[0] + self.sizes[0] - 1}"
         elif self.sizes:
             said += f", or whole numbers of shape {self.observed}"
-        return said + way_out(given, shape)
+        return said + shape_hint(given, shape)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class PlainStates:
 
     reading: Reading
     bounds: Bounds | None = None
-    span: Span | None = None
+    span: ValueRange | None = None
     path: Path = ()
     mask: str | None = None
 
@@ -196,7 +196,7 @@ class PlainStates:
 
     def masks(self, given: Any) -> Any:
         """Return the legal actions that stand in the observation."""
-        return mask_in(given, self.mask)
+        return mask_entry(given, self.mask)
 
     def torso(self, settings: AgentConfig) -> tuple[nn.Module, int]:
         """Return the torso and its features, as `make_torso` does."""
@@ -238,7 +238,7 @@ class PackedStates:
 
     def read(self, given: Any, many: bool = True) -> Array:
         """Return `[N]` uint8 of one observation, or `[E, N]` of one whose parts have a first axis of E."""
-        if isinstance(given, np.ndarray | Tensor) and array_of(given, self.shape).dtype == np.uint8:
+        if isinstance(given, np.ndarray | Tensor) and numeric_array(given, self.shape).dtype == np.uint8:
             return Reading(self.shape).read(given, many)
         if isinstance(self.layout.parts[0].path[0], str):
             require_no_answer(given)
@@ -258,7 +258,7 @@ class PackedStates:
 
     def masks(self, given: Any) -> Any:
         """Return the legal actions that stand in the observation."""
-        return mask_in(given, self.mask)
+        return mask_entry(given, self.mask)
 
     def torso(self, settings: AgentConfig) -> tuple[nn.Module, int]:
         """Return the torso and its features, as `make_unpacking_torso` does."""
@@ -304,10 +304,10 @@ def packed_states(parts: Any, state_shape: tuple[int, ...], mask: str | None) ->
     found = []
     for entries in map(dict, parts):
         path, shape, dtype = pop_path(entries), shape_in(entries.pop("state_dim", None)), entries.pop("dtype", None)
-        if not path or dtype not in DTYPES or min(shape, default=1) < 1:
+        if not path or dtype not in PART_DTYPES or min(shape, default=1) < 1:
             raise ConfigError(
                 f"state_parts has {place(path)} of dtype {dtype!r} and shape {shape}: needs a path, one of "
-                f"{', '.join(DTYPES)}, and sizes of at least 1"
+                f"{', '.join(PART_DTYPES)}, and sizes of at least 1"
             )
         bounds = pop_bounds(entries, shape)
         scaled = bounds, pop_scale(entries, bounds)
@@ -381,7 +381,7 @@ def at(observation: Any, path: Path) -> Any:
         raise ConfigError(str(error)) from None
 
 
-def mask_in(observation: Any, entry: str | None) -> Any:
+def mask_entry(observation: Any, entry: str | None) -> Any:
     """Return an entry of a Dict observation, None where there is none."""
     return observation.get(entry) if entry is not None and isinstance(observation, Mapping) else None
 
@@ -393,7 +393,7 @@ def require_no_answer(given: Any) -> None:
         raise ConfigError(f"observation is the whole result of env.{call}(): pass {way}")
 
 
-def array_of(given: Any, shape: tuple[int, ...], name: str = "observation") -> Array:
+def numeric_array(given: Any, shape: tuple[int, ...], name: str = "observation") -> Array:
     """Return numbers as an array, or raise `ConfigError` that says what they are instead."""
     try:
         array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
@@ -405,7 +405,7 @@ def array_of(given: Any, shape: tuple[int, ...], name: str = "observation") -> A
     return array
 
 
-def fits(given: tuple[int, ...], shape: tuple[int, ...], many: bool) -> bool:
+def fits_shape(given: tuple[int, ...], shape: tuple[int, ...], many: bool) -> bool:
     """True for the shape of one, or of many if there may be many."""
     return given == shape or (many and len(given) > 0 and given[1:] == shape)
 
@@ -420,7 +420,7 @@ def sides(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "1"
 
 
-def way_out(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
+def shape_hint(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
     """Return what makes an array fit that looks as if it were meant: its axes moved, or its numbers regrouped."""
     like = np.broadcast_to(0, given)  # of that shape, in no memory
     for end, axes in (("last", (-1, -3)), ("first", (-3, -1))):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nexus.core import ConfigError
 from nexus.core.settings import NetworkSettings
-from nexus.models.layers import Bounds, MLPTorso, Span, scale
+from nexus.models.layers import Bounds, MLPTorso, ValueRange, scale
 
 __all__ = [
     "ConvolutionalTorso",
@@ -36,7 +36,7 @@ WIDTHS = {
     "minatar_cnn": 128,
 }  # of the last layer, by default
 BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")  # processors with one of these multiply bfloat16 faster than float32
-SMALLEST = {"nature_cnn": 36, "nips_cnn": 20, "impala_cnn": 8, "minatar_cnn": 3}  # the smallest side of an image
+SMALLEST_SIDES = {"nature_cnn": 36, "nips_cnn": 20, "impala_cnn": 8, "minatar_cnn": 3}  # the smallest side of an image
 
 
 Place = Literal["first", "last"]
@@ -101,7 +101,7 @@ class Images(nn.Module):
         self.state_dims = len(state_shape)
         self.shape, place, _ = image_form(state_shape, channels)
         self.channels_last = place == "last"
-        self.span: Span | None = None
+        self.span: ValueRange | None = None
         self.standardize = False
 
     def forward(self, states: Tensor) -> Tensor:
@@ -275,10 +275,10 @@ def torso_of(settings: NetworkSettings, state_shape: tuple[int, ...]) -> str:
         raise ConfigError(f"channels = {settings.channels!r}: is only for images, got states of shape {state_shape}")
     side = min(image_form(state_shape, settings.channels).shape[1:]) if image else 0
     if settings.torso == "auto":
-        fitting = [name for name in ("nature_cnn", "minatar_cnn") if image and side >= SMALLEST[name]]
+        fitting = [name for name in ("nature_cnn", "minatar_cnn") if image and side >= SMALLEST_SIDES[name]]
         return [*fitting, "mlp"][0]
-    if settings.torso != "mlp" and side < SMALLEST[settings.torso]:
-        least = SMALLEST[settings.torso]
+    if settings.torso != "mlp" and side < SMALLEST_SIDES[settings.torso]:
+        least = SMALLEST_SIDES[settings.torso]
         raise ConfigError(f"torso = {settings.torso!r}: needs images of {least} x {least} or more, got {state_shape}")
     return settings.torso
 
@@ -293,7 +293,10 @@ def bfloat16_devices(precision: str) -> tuple[str, ...]:
 
 
 def make_torso(
-    settings: NetworkSettings, state_shape: tuple[int, ...], bounds: Bounds | None = None, span: Span | None = None
+    settings: NetworkSettings,
+    state_shape: tuple[int, ...],
+    bounds: Bounds | None = None,
+    span: ValueRange | None = None,
 ) -> tuple[nn.Module, int]:
     """Return the torso that the settings describe, and its number of features `D`.
 

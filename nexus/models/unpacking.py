@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from nexus.core import AgentConfig, ConfigError
 from nexus.core.packing import Part
-from nexus.models.layers import Bounds, Span
+from nexus.models.layers import Bounds, ValueRange
 from nexus.models.torsos import make_torso, torso_of
 
-__all__ = ["Entry", "Run", "UnpackingTorso", "make_unpacking_torso", "torsos_of_parts"]
+__all__ = ["Entry", "NumberSlice", "UnpackingTorso", "make_unpacking_torso", "torsos_of_parts"]
 
-BYTES: Span = (0, 255)
+BYTES: ValueRange = (0, 255)
 FOR_IMAGES: dict[str, Any] = {
     "precision": "auto",
     "standardize_images": False,
@@ -27,10 +27,10 @@ class Entry(NamedTuple):
     part: Part
     where: slice  # its bytes in a row
     bounds: Bounds | None = None
-    span: Span | None = None
+    span: ValueRange | None = None
 
 
-class Run(NamedTuple):
+class NumberSlice(NamedTuple):
     """Numbers of one dtype that lie side by side in a row."""
 
     where: slice
@@ -65,8 +65,8 @@ class UnpackingTorso(nn.Module):
     def __init__(
         self,
         width: int,
-        images: Sequence[tuple[Run, nn.Module]],
-        runs: Sequence[Run],
+        images: Sequence[tuple[NumberSlice, nn.Module]],
+        runs: Sequence[NumberSlice],
         numbers: nn.Module | None,
         features: Sequence[int],
         joint: int,
@@ -112,7 +112,7 @@ def make_unpacking_torso(settings: AgentConfig, entries: Sequence[Entry]) -> tup
     numbers = None
     if others:
         of_numbers = replace(settings, torso="mlp", channels="auto", **(FOR_IMAGES if images else {}))
-        made.append(make_torso(of_numbers, (sum(entry.part.count for entry in others),), bounds_of(others)))
+        made.append(make_torso(of_numbers, (sum(entry.part.count for entry in others),), row_bounds(others)))
         numbers = made[-1][0]
     features = [count for _, count in made]
     torso = UnpackingTorso(
@@ -140,23 +140,23 @@ def torsos_of_parts(settings: AgentConfig, parts: Sequence[Part]) -> list[str]:
     ]
 
 
-def run_of(entry: Entry, shape: tuple[int, ...]) -> Run:
+def run_of(entry: Entry, shape: tuple[int, ...]) -> NumberSlice:
     """Return where a part lies, to be read in this shape."""
-    return Run(entry.where, getattr(torch, entry.part.dtype), shape)
+    return NumberSlice(entry.where, getattr(torch, entry.part.dtype), shape)
 
 
-def joined(runs: Iterable[Run]) -> list[Run]:
+def joined(runs: Iterable[NumberSlice]) -> list[NumberSlice]:
     """Return the same numbers `[n]` in as few runs as possible: each is a few operations."""
-    found: list[Run] = []
+    found: list[NumberSlice] = []
     for run in runs:
         if found and (found[-1].where.stop, found[-1].dtype) == (run.where.start, run.dtype):
             before = found.pop()
-            run = Run(slice(before.where.start, run.where.stop), run.dtype, (before.shape[0] + run.shape[0],))
+            run = NumberSlice(slice(before.where.start, run.where.stop), run.dtype, (before.shape[0] + run.shape[0],))
         found.append(run)
     return found
 
 
-def bounds_of(entries: Sequence[Entry]) -> Bounds | None:
+def row_bounds(entries: Sequence[Entry]) -> Bounds | None:
     """Return bounds that scale each number of parts in a row as their part is scaled; None if none is."""
     low, high = list[float](), list[float]()
     for part, _, bounds, span in entries:

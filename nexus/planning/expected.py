@@ -19,10 +19,10 @@ __all__ = [
     "differences",
     "expectation",
     "learning_settings",
-    "protocol_of",
+    "protocol_name",
 ]
 
-SHOWN = 4  # differences that are listed
+MOST_DIFFERENCES = 4  # differences that are listed
 EXPECTED = Path(__file__).with_name("expected.json")
 
 # Settings that change how a run is observed, saved or computed, but not what is learned: records may differ in them.
@@ -92,7 +92,7 @@ class Expectation:
             return str(self.band)
         none = "no committed result for these settings"
         if self.nearest is not None:
-            shown, more = ", ".join(self.differing[:SHOWN]), len(self.differing) - SHOWN
+            shown, more = ", ".join(self.differing[:MOST_DIFFERENCES]), len(self.differing) - MOST_DIFFERENCES
             rest = f" and {more} more" if more > 0 else ""
             return f"{none}; the nearest differs in {shown}{rest}: {self.nearest}"
         if self.other_protocols:
@@ -111,7 +111,7 @@ def expectation(env: Any, config: TrainConfig, bands: Sequence[Band] | None = No
     """
     if not isinstance(env, str):
         return Expectation(None)
-    name, protocol = str(EnvSpec(env).source), protocol_of(env, config)
+    name, protocol = str(EnvSpec(env).source), protocol_name(env, config)
     of_env = [band for band in (committed() if bands is None else bands) if band.env == name]
     comparable = [
         (differences(config, band.config), band)
@@ -134,11 +134,13 @@ def differences(config: TrainConfig, recorded: TrainConfig) -> list[str]:
     """Return how a config differs from the recorded one in settings that affect learning."""
     ours, theirs = learning_settings(config), learning_settings(recorded)
     return [
-        f"{name} ({plain(theirs[name])} there, {plain(ours[name])} here)" for name in ours if ours[name] != theirs[name]
+        f"{name} ({flag_value(theirs[name])} there, {flag_value(ours[name])} here)"
+        for name in ours
+        if ours[name] != theirs[name]
     ]
 
 
-def plain(value: Any) -> str:
+def flag_value(value: Any) -> str:
     """Return a value as written in a flag."""
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -151,7 +153,7 @@ def learning_settings(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in own}
 
 
-def protocol_of(env: str, config: TrainConfig) -> str | None:
+def protocol_name(env: str, config: TrainConfig) -> str | None:
     """Return the name of an Atari game's protocol, None for other environments."""
     rules = EnvSpec(env, protocol=config.protocol).rules
     return None if rules is None else rules.name

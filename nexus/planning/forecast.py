@@ -46,7 +46,7 @@ class Measured:
 
     startup: float  # seconds from the start to the first update, compilation included
     slices: Sequence[Slice]
-    eval_setup: float  # seconds to make and reset the copies of an evaluation
+    eval_setup: float  # seconds to make and reset the sub-environments of an evaluation
     eval_steps: Sequence[float]  # seconds of one vector step of an evaluation, per slice
     checkpoint: float = 0.0  # seconds of a checkpoint with almost no new rows
     checkpoint_row: float = 0.0  # seconds for each new row
@@ -201,8 +201,8 @@ def time_of(config: TrainConfig, measured: Measured, limit: int | None) -> Time:
 
 
 def evaluation(config: TrainConfig, setup: float, step: float, length: float) -> float:
-    """Return the seconds of one evaluation, in which each copy plays its share of the episodes in sequence."""
-    rounds = ceil(config.eval_episodes / max(1, config.eval_copies))
+    """Return the seconds of one evaluation, in which each sub-environment plays its share of episodes in sequence."""
+    rounds = ceil(config.eval_episodes / max(1, config.eval_envs))
     return setup + rounds * length * step
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nexus.api import folder_of, notices, process_for
+from nexus.api import folder_of, process_for, setting_notices
 from nexus.core.checked import convert
 from nexus.core.errors import ConfigError, DivergenceError, RunError
 from nexus.data.memory import available_memory
@@ -89,7 +89,11 @@ def plan(
             disk,
             time_of(config, measured, limit),
             expectation(env, config),
-            (*resolved.notes, *notices(replace(run.plan, config=config)), *notes(config, measured, memory, limit)),
+            (
+                *resolved.notes,
+                *setting_notices(replace(run.plan, config=config)),
+                *notes(config, measured, memory, limit),
+            ),
         )
 
 

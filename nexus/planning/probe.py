@@ -13,7 +13,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from nexus.core.period import Period
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env
-from nexus.envs.stream import LONGEST, TransitionStream
+from nexus.envs.stream import LONGEST_EPISODE, TransitionStream
 from nexus.listener import Listener
 from nexus.planning.forecast import Measured, Slice
 from nexus.runner import Run
@@ -27,7 +27,7 @@ NEVER = Period(10**18, "steps")
 WARM_UPDATES = 3  # the first updates load, allocate and compile
 TRAINING, EVALUATING = 0.75, 0.2  # fractions of the probe; the rest is for checkpoints
 SLICES = 20  # of each of the two
-CHECKPOINTS = 3
+CHECKPOINTS_TIMED = 3
 
 Clock = Callable[[], float]
 
@@ -112,7 +112,7 @@ class Saves(Listener):
         """Record the time, since a checkpoint follows; raise `Enough` after the last one."""
         if progress.sound:
             self.times.append(self.clock())
-        if len(self.times) > CHECKPOINTS:
+        if len(self.times) > CHECKPOINTS_TIMED:
             raise Enough
 
 
@@ -172,14 +172,14 @@ def probed(config: TrainConfig) -> TrainConfig:
 
 
 def eval_steps(run: Run, seconds: float, clock: Clock) -> tuple[float, tuple[float, ...]]:
-    """Return the seconds to create the copies of an evaluation, and those of one of its vector steps, per slice."""
+    """Return the seconds to create an evaluation's environments, and those of one of its vector steps, per slice."""
     if run.config.eval_episodes == 0:
         return 0.0, (0.0,)
     rules, begun = run.parts.spec.rules, clock()
     epsilon = 0.0 if rules is None else rules.eval_epsilon
-    alone, copies = run.parts.one_alone, run.config.eval_copies
+    alone, count = run.parts.one_alone, run.config.eval_envs
     under_way = {} if alone is None else run.parts.stream.get_state()
-    with closing(make_vector_env(run.parts.spec, copies)) if alone is None else nullcontext(alone) as envs:
+    with closing(make_vector_env(run.parts.spec, count)) if alone is None else nullcontext(alone) as envs:
         stream = TransitionStream(envs, run.plan.env)
         stream.reset(run.config.seed)
         setup = clock() - begun
@@ -190,7 +190,7 @@ def eval_steps(run: Run, seconds: float, clock: Clock) -> tuple[float, tuple[flo
             while not steps or clock() - before < seconds / SLICES:
                 stream.step(run.parts.agent.act(stream.states, epsilon, False, stream.action_masks))
                 steps += 1
-            slices.append((clock() - before) / steps * (copies / stream.num_envs))  # missing copies play afterwards
+            slices.append((clock() - before) / steps * (count / stream.num_envs))  # missing ones play afterwards
     if under_way:
         run.parts.bring_back(under_way)
     return setup, tuple(slices)
@@ -206,7 +206,7 @@ def checkpoints(run: Run, log: RunLog, clock: Clock) -> tuple[float, float]:
     with suppress(Enough):
         run.follow(log, run.evaluations(log))
     durations = [after - before for before, after in zip(saves.times, saves.times[1:], strict=False)]
-    if len(durations) < CHECKPOINTS:  # the whole run was that short
+    if len(durations) < CHECKPOINTS_TIMED:  # the whole run was that short
         return 0.0, 0.0
     first, *later = durations
     fixed = min(later)
@@ -224,9 +224,9 @@ def base_bytes(run: Run) -> int | None:
 
 
 def longest_episode(
-    spec: EnvSpec, eval_max_steps: int = LONGEST, alone: VectorEnv[Any, Any, Any] | None = None
+    spec: EnvSpec, eval_max_steps: int = LONGEST_EPISODE, alone: VectorEnv[Any, Any, Any] | None = None
 ) -> int | None:
-    """Return the steps after which an evaluated episode is cut off, or None if only `LONGEST` does.
+    """Return the steps after which an evaluated episode is cut off, or None if only `LONGEST_EPISODE` does.
 
     Args:
         spec: the environment's spec.
@@ -237,14 +237,14 @@ def longest_episode(
         return min(eval_max_steps, spec.rules.eval_frames // spec.frame_skip)
     if alone is None:
         with closing(make_env(spec)) as env:
-            frames = limit_of(env)
+            frames = time_limit_of(env)
     else:
-        frames = limit_of(alone.envs[0]) if isinstance(alone, SyncVectorEnv) else None
+        frames = time_limit_of(alone.envs[0]) if isinstance(alone, SyncVectorEnv) else None
     if frames is None:
-        return None if eval_max_steps == LONGEST else eval_max_steps
+        return None if eval_max_steps == LONGEST_EPISODE else eval_max_steps
     return min(eval_max_steps, -(-frames // spec.frame_skip))
 
 
-def limit_of(env: gym.Env[Any, Any]) -> int | None:
+def time_limit_of(env: gym.Env[Any, Any]) -> int | None:
     """Return the time limit of an environment, in environment steps."""
     return None if env.spec is None else env.spec.max_episode_steps

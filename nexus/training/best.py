@@ -13,7 +13,7 @@ from nexus.core.types import Array
 from nexus.training.evaluation import Evaluation
 from nexus.training.files import (
     Mark,
-    inside,
+    file_in,
     mark_of,
     read_json,
     read_tensors,
@@ -101,7 +101,7 @@ class BestWeights:
             RunError: a file is missing, damaged or of another run.
         """
         _, mark = self._about(steps)
-        return read_tensors(inside(self.run, f"{BEST}/{steps}.safetensors"), limit, mark)
+        return read_tensors(file_in(self.run, f"{BEST}/{steps}.safetensors"), limit, mark)
 
     def evaluation(self, steps: int) -> Evaluation:
         """Return the evaluation in which the weights of a step scored.
@@ -118,7 +118,7 @@ class BestWeights:
 
     def _about(self, steps: int) -> tuple[Evaluation, Mark]:
         name = f"{BEST}/{steps}.json"
-        about = read_json(inside(self.run, name))
+        about = read_json(file_in(self.run, name))
         require_same_run(self.about, value_from({"run": {}, **about}, "run", dict), name)
         return Evaluation.from_mapping(about.get("evaluation")), mark_of(about.get("weights"), f"{steps}.safetensors")
 

@@ -12,7 +12,7 @@ from nexus.core.types import Array
 from nexus.training.files import (
     LogMarks,
     Mark,
-    inside,
+    file_in,
     mark_of,
     read_json,
     read_tensors,
@@ -21,6 +21,7 @@ from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE, require_forma
 
 __all__ = [
     "CHECKPOINTS",
+    "FRAMES",
     "REPLAY",
     "STATE_ARRAYS",
     "STATE_VALUES",
@@ -77,7 +78,7 @@ class Checkpoint:
         Raises:
             RunError: a file is missing or damaged.
         """
-        arrays = read_tensors(inside(self.run, self.arrays_name), limit, self.arrays)
+        arrays = read_tensors(file_in(self.run, self.arrays_name), limit, self.arrays)
         return {**self.values, **arrays}
 
     def read_chunk(self, chunk: Chunk, limit: int) -> dict[str, Array]:
@@ -86,7 +87,7 @@ class Checkpoint:
         Raises:
             RunError: its file is missing or damaged.
         """
-        return read_tensors(inside(self.run, chunk.name), limit, chunk.mark)
+        return read_tensors(file_in(self.run, chunk.name), limit, chunk.mark)
 
     def restore_series(self, series: Series) -> None:
         """Restore one series of a replay whose counts are already restored.
@@ -113,7 +114,7 @@ class Checkpoint:
     def check(self) -> None:
         """Raise `RunError` unless every file it needs is undamaged; logs are not needed."""
         for name, mark in [(self.arrays_name, self.arrays), *((chunk.name, chunk.mark) for chunk in self.chunks)]:
-            read_tensors(inside(self.run, name), mark.bytes, mark)
+            read_tensors(file_in(self.run, name), mark.bytes, mark)
 
 
 def read_checkpoint(run: Path, steps: int) -> Checkpoint:
@@ -123,7 +124,7 @@ def read_checkpoint(run: Path, steps: int) -> Checkpoint:
         RunError: it is missing, damaged or of a newer format.
     """
     name = f"{CHECKPOINTS}/{steps}/{STATE_VALUES}"
-    path = inside(run, name)
+    path = file_in(run, name)
     about = read_json(path)
     require_format(about, path)
     if value_from(about, "steps", int) != steps:
@@ -179,7 +180,7 @@ def damage_of(run: Path, name: str, mark: Mark) -> str | None:
     """Return what is wrong with the beginning of a log, or None."""
     digest, left = hashlib.sha256(), mark.bytes
     try:
-        path = inside(run, name)
+        path = file_in(run, name)
         with path.open("rb") as file:
             while left > 0 and (part := file.read(min(left, 1 << 20))):
                 digest.update(part)

@@ -18,7 +18,7 @@ from nexus.training.loop import (
     PolicyProtocol,
     Progress,
     ReplayProtocol,
-    Span,
+    StepSpan,
     Taken,
     UnderWay,
     begun,
@@ -56,7 +56,7 @@ class Played:
     temperature: float
 
 
-class Learned(NamedTuple):
+class EpochUpdates(NamedTuple):
     """Updates so far, and the last one that an epoch brought, if any."""
 
     updates: int
@@ -125,12 +125,12 @@ def epoch(
 
 
 def learn_from(
-    spans: Sequence[Span], learner: LearnerProtocol, replay: ReplayProtocol, config: TrainConfig, updates: int
-) -> Learned:
+    spans: Sequence[StepSpan], learner: LearnerProtocol, replay: ReplayProtocol, config: TrainConfig, updates: int
+) -> EpochUpdates:
     """Take the updates that fell due in each of these, after so many before."""
     last = None
     for before, after in spans:
         now = replace(after, updates=updates)
         last = learn(learner, replay, config, replace(before, updates=updates), now) or last
         updates = now.updates
-    return Learned(updates, last)
+    return EpochUpdates(updates, last)

@@ -157,8 +157,8 @@ class TrainConfig(
         return EnvSpec(env, *frames, kwargs, self.protocol, self.frame_size, self.flatten_actions, self.wrappers)
 
     @property
-    def eval_copies(self) -> int:
-        """Copies of the environment that play an evaluation together: as many as learn, where each has a process."""
+    def eval_envs(self) -> int:
+        """Sub-environments that play an evaluation together: as many as learn, where each has a process."""
         return min(self.eval_episodes, self.num_envs if self.vectorization == "async" else MOST_COPIES)
 
     def epsilon_at(self, steps: int, episodes: int) -> float:

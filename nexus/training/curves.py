@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nexus.core.errors import ConfigError, RunError
+from nexus.core.types import Floats
 from nexus.envs.atari import is_atari
 from nexus.training.config import TrainConfig
 from nexus.training.edited import named_now, read_run_or_copy
-from nexus.training.files import inside, read_json
-from nexus.training.run_folder import RUN_FILE
+from nexus.training.files import file_in, read_json
+from nexus.training.run_folder import EPISODES_FILE, EVALUATION_FILE, METRICS_FILE, RUN_FILE
 from nexus.training.same_run import require_score_of_weights
 from nexus.training.settings import EVERY_4_STEPS
 from nexus.training.statistics import bootstrap_interval
@@ -23,7 +23,7 @@ __all__ = [
     "COLUMN_OF",
     "Axis",
     "Curve",
-    "Run",
+    "ScoredRun",
     "different_seeds",
     "grid_of",
     "mean_of",
@@ -34,13 +34,11 @@ __all__ = [
     "same_settings",
 ]
 
-EPISODES_FILE, EVALUATION_FILE, METRICS_FILE = "episodes.csv", "evaluation.json", "metrics.jsonl"
-COLUMNS = ("step", "episode", "return", "length", "seconds")
+EPISODE_COLUMNS = ("step", "episode", "return", "length", "seconds")
 SCORE, SPREAD = "eval/mean_reward", "eval/std_reward"  # names of an evaluation's scores in metrics.jsonl
 GRID = 300  # points of a mean curve: more than a picture usually resolves
 NORMAL = 1.96  # standard errors on either side of a mean, for 95 %
 
-Floats: TypeAlias = NDArray[np.float64]
 Axis: TypeAlias = Literal["steps", "episodes", "seconds"]
 COLUMN_OF: Mapping[Axis, str] = {"steps": "step", "episodes": "episode", "seconds": "seconds"}
 Scores: TypeAlias = dict[float, tuple[float, float, float]]  # step -> mean and ends of its interval
@@ -57,17 +55,17 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Run:
+class ScoredRun:
     """The scores of one run over time, with its environment and settings.
 
     Args:
         folder: its path.
         env: the environment's id, or the name of the function that makes it.
         settings: everything that distinguishes one kind of run from another, without the seed.
-        episodes: a column `[K]` for each of `COLUMNS`, one row per finished training episode.
+        episodes: a column `[K]` for each of `EPISODE_COLUMNS`, one row per finished training episode.
         scores: scores of its evaluations, by step.
         seed: None if unknown.
-        end: how far it got, under the names of `COLUMNS`.
+        end: how far it got, under the names of `EPISODE_COLUMNS`.
         finished: whether the last evaluation is of its final weights.
         trained: the protocol of training; empty except for Atari games.
         evaluated: the protocol of evaluations, with their ε; None if the run was not evaluated.
@@ -111,7 +109,9 @@ class NothingToDraw(RunError):
     """A run has no episode and no evaluation yet."""
 
 
-def read_runs(folders: Sequence[str], *, same_env: bool = False, notice: Callable[[str], object] = str) -> list[Run]:
+def read_runs(
+    folders: Sequence[str], *, same_env: bool = False, notice: Callable[[str], object] = str
+) -> list[ScoredRun]:
     """Read runs; a folder named twice counts once.
 
     Args:
@@ -144,7 +144,7 @@ def read_runs(folders: Sequence[str], *, same_env: bool = False, notice: Callabl
     return runs
 
 
-def require_one_protocol(runs: Sequence[Run]) -> None:
+def require_one_protocol(runs: Sequence[ScoredRun]) -> None:
     """Raise `ConfigError` if runs were trained or evaluated under different protocols; having none counts as one.
 
     The number of episodes and the seed are not part of a protocol.
@@ -155,12 +155,12 @@ def require_one_protocol(runs: Sequence[Run]) -> None:
             first, expected = known[0]
             if protocol != expected:
                 raise ConfigError(
-                    f"{first.folder} was {how} under {shown(expected, protocol)}, {run.folder} under "
-                    f"{shown(protocol, expected)}: scores under different protocols can't be compared"
+                    f"{first.folder} was {how} under {protocol_text(expected, protocol)}, {run.folder} under "
+                    f"{protocol_text(protocol, expected)}: scores under different protocols can't be compared"
                 )
 
 
-def shown(protocol: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def protocol_text(protocol: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Return a protocol's name; if the other has the same name, how they differ."""
     name = str(protocol.get("name", "no protocol"))
     if name != str(other.get("name", "no protocol")):
@@ -169,7 +169,7 @@ def shown(protocol: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(own)})" if own else name
 
 
-def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], object] = str) -> Run:
+def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], object] = str) -> ScoredRun:
     """Read one run's folder."""
     about = read_run_or_copy(folder, notice)
     config, env = about.get("config"), str(about.get("env"))
@@ -197,7 +197,7 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
         scores[end.get("step", max(scores, default=0.0))] = interval_of(final, folder / EVALUATION_FILE)
     if not (scores or episodes["step"].size):
         raise NothingToDraw(f"{folder} has nothing to draw yet: no episode has ended, and it was not evaluated")
-    return Run(
+    return ScoredRun(
         folder,
         env,
         settings,
@@ -207,7 +207,7 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
         end,
         finished,
         {"name": settings.get("protocol") or "nature"} if is_atari(str(about.get("env"))) else {},
-        None if final is None else protocol_of(final, folder / EVALUATION_FILE),
+        None if final is None else protocol_in(final, folder / EVALUATION_FILE),
     )
 
 
@@ -228,13 +228,13 @@ def read_evaluation(folder: Path, about: Mapping[str, Any]) -> dict[str, Any] | 
     """
     if not (folder / EVALUATION_FILE).exists():
         return None
-    path = inside(folder, EVALUATION_FILE)
+    path = file_in(folder, EVALUATION_FILE)
     evaluation = read_json(path, must_carry=about["format"] > 1)
     require_score_of_weights(about, evaluation, path)
     return evaluation
 
 
-def protocol_of(evaluation: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def protocol_in(evaluation: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the rules and the ε of an evaluation.
 
     Raises:
@@ -315,10 +315,12 @@ def read_episodes(folder: Path) -> dict[str, Floats]:
     """
     path = folder / EPISODES_FILE
     header, *lines = whole_lines(path) or [""]
-    if tuple(header.split(",")) != COLUMNS:
-        raise RunError(f"{path} is damaged: needs the columns {', '.join(COLUMNS)}, got {header[:60]!r}")
-    rows = np.array([read_row(path, number, line) for number, line in enumerate(lines, 2)]).reshape(-1, len(COLUMNS))
-    return dict(zip(COLUMNS, rows.T, strict=True))
+    if tuple(header.split(",")) != EPISODE_COLUMNS:
+        raise RunError(f"{path} is damaged: needs the columns {', '.join(EPISODE_COLUMNS)}, got {header[:60]!r}")
+    rows = np.array([read_row(path, number, line) for number, line in enumerate(lines, 2)]).reshape(
+        -1, len(EPISODE_COLUMNS)
+    )
+    return dict(zip(EPISODE_COLUMNS, rows.T, strict=True))
 
 
 def read_row(path: Path, number: int, line: str) -> list[float]:
@@ -327,8 +329,8 @@ def read_row(path: Path, number: int, line: str) -> list[float]:
         row = [float(word) for word in line.split(",")]
     except ValueError:
         row = []
-    if len(row) != len(COLUMNS) or not np.isfinite(row).all():
-        raise RunError(f"{path} is damaged: line {number} needs {len(COLUMNS)} numbers, got {line[:60]!r}")
+    if len(row) != len(EPISODE_COLUMNS) or not np.isfinite(row).all():
+        raise RunError(f"{path} is damaged: line {number} needs {len(EPISODE_COLUMNS)} numbers, got {line[:60]!r}")
     return row
 
 
@@ -349,24 +351,24 @@ def running_mean(values: Floats, window: int) -> Floats:
     return means
 
 
-def same_settings(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def same_settings(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
     """Group runs that differ only in their seed, named by the settings in which the groups differ."""
     keys = sorted({key for run in runs for key in run.settings})
     differing = [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[ScoredRun]] = {}
     for run in runs:
         name = ", ".join(f"{key} = {run.settings.get(key)}" for key in differing)
         groups.setdefault(name, []).append(run)
     return groups
 
 
-def different_seeds(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
+def different_seeds(runs: Iterable[ScoredRun]) -> tuple[list[ScoredRun], list[str]]:
     """Leave out runs with another run's seed and settings, since they are not independent; keep the longer one.
 
     Returns:
         The remaining runs, and a line for each one left out.
     """
-    same: dict[str, list[Run]] = {}
+    same: dict[str, list[ScoredRun]] = {}
     for run in runs:
         which = run.folder if run.seed is None else run.seed
         same.setdefault(repr((run.env, sorted(run.settings.items()), which)), []).append(run)

@@ -21,7 +21,7 @@ WINDOW = 16  # updates between two looks, where each look waits for a device
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class UncheckedUpdate:
     """An update that was not looked at yet, and the batch that it came from."""
 
     steps: int
@@ -64,7 +64,7 @@ class WatchedLearner:
         self.folder = folder
         self.window = 1 if at_once else WINDOW
         self._counted = self._since = 0  # updates that the counters told of last, and how many were taken since
-        self._pending: list[Learned] = []
+        self._pending: list[UncheckedUpdate] = []
 
     def learn(self, batch: Batch) -> Outcome:
         """Take one optimizer step, and look at what came of it."""
@@ -75,7 +75,7 @@ class WatchedLearner:
         loss, norm = update.loss, update.metrics["grad_norm"]
         if self.window == 1 and isfinite(loss.item()) and isfinite(norm.item()):
             return update
-        self._pending.append(Learned(self.counters.steps, self._counted + self._since, batch, loss, norm))
+        self._pending.append(UncheckedUpdate(self.counters.steps, self._counted + self._since, batch, loss, norm))
         if len(self._pending) >= self.window:
             self.settle()
         return update

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from nexus.core.checked import show
+from nexus.core.checked import config_text
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.installation import nexus_command
 from nexus.core.names import current_names
@@ -15,7 +15,7 @@ from nexus.core.settings import NetworkSettings
 from nexus.training.checkpoint import Checkpoint, read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.config import TrainConfig
-from nexus.training.files import JSON_LIMIT, inside, read_json
+from nexus.training.files import JSON_LIMIT, file_in, read_json
 from nexus.training.run_folder import EVALUATION_FILE, FORMAT, RUN_FILE, read_run
 
 __all__ = ["named_now", "read_run_or_copy", "read_unedited_run"]
@@ -23,7 +23,7 @@ __all__ = ["named_now", "read_run_or_copy", "read_unedited_run"]
 COPIED_SINCE = 3  # the first format whose checkpoints contain the settings
 NAMED = 3  # changes that are listed
 OF_NETWORK = {"algorithm", "noisy", "atoms", "quantiles", *(field.name for field in fields(NetworkSettings))}
-LONGEST = 60  # characters of a listed value
+LONGEST_VALUE = 60  # characters of a listed value
 
 
 def read_run_or_copy(folder: str | os.PathLike[str], notice: Callable[[str], object]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def read_run_or_copy(folder: str | os.PathLike[str], notice: Callable[[str], obj
         if found is None:
             raise
     path, where = Path(folder) / RUN_FILE, f"checkpoint {found.steps}"
-    how = f"was changed by hand: {named(changes)}" if changes else "differs from its checksum, in no setting"
+    how = f"was changed by hand: {changes_text(changes)}" if changes else "differs from its checksum, in no setting"
     notice(f"{path} {how}; the run is read from {where}")
     return as_run(found)
 
@@ -60,14 +60,14 @@ def read_unedited_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
         found, changes = edits_of(Path(folder))
         if found is None or not changes:
             raise
-    flags = [word for name, (value, _) in changes.items() for word in flag_of(name, value)]
+    flags = [word for name, (value, _) in changes.items() for word in setting_arguments(name, value)]
     # Its weights fit another learning rate, but not another network.
     own = any(name in OF_NETWORK or name.startswith("agent.") for name in changes)
     fits = not own and bool(Checkpoints(Path(folder), keep=1).present())
     command = nexus_command("train", "--from" if fits else "--config", folder, *flags)
     what = "start another run with its weights" if fits else "train again"
     raise RunError(
-        f"{Path(folder) / RUN_FILE} was changed by hand: {named(changes)}. A run continues with its original "
+        f"{Path(folder) / RUN_FILE} was changed by hand: {changes_text(changes)}. A run continues with its original "
         f"settings: undo that, or {what}: {command}"
     )
 
@@ -86,7 +86,7 @@ def edits_of(folder: Path) -> tuple[Checkpoint | None, dict[str, tuple[Any, Any]
         except RunError:
             continue
         if isinstance(checkpoint.about.get("config"), dict):
-            ours, theirs = settings_in(checkpoint.about), settings_in(said)
+            ours, theirs = settings_by_name(checkpoint.about), settings_by_name(said)
             names = [name for name in ours if name not in theirs or theirs[name] != ours[name]]
             # A setting that there was not yet when the checkpoint was written had its default.
             names += [name for name in theirs if name not in ours and theirs[name] != usual.get(name, MISSING)]
@@ -107,7 +107,7 @@ MISSING = Missing()
 def readable(folder: Path) -> dict[str, Any] | None:
     """Return the contents of a `run.json`, ignoring its checksum, if checkpoints can have its settings; else None."""
     try:
-        path = inside(folder, RUN_FILE)
+        path = file_in(folder, RUN_FILE)
         size = path.stat().st_size
         if size > JSON_LIMIT:
             return None
@@ -120,7 +120,7 @@ def readable(folder: Path) -> dict[str, Any] | None:
     return values if is_run and isinstance(values.get("config"), dict) else None
 
 
-def settings_in(about: Mapping[str, Any]) -> dict[str, Any]:
+def settings_by_name(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return environment and settings by name; settings of the agent alone as `agent.NAME`."""
     config, agent = about.get("config"), about.get("agent")
     settings = {"env": about.get("env"), **(named_now(config) if isinstance(config, dict) else {})}
@@ -136,20 +136,23 @@ def named_now(config: dict[str, Any]) -> dict[str, Any]:
         return config
 
 
-def named(changes: Mapping[str, tuple[Any, Any]]) -> str:
+def changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:
     """Return text on which settings differ."""
-    said = [f"{name} is {short(value)} there, the run has {short(own)}" for name, (value, own) in changes.items()]
+    said = [
+        f"{name} is {short_value(value)} there, the run has {short_value(own)}"
+        for name, (value, own) in changes.items()
+    ]
     more = f", and {len(said) - NAMED} more" if len(said) > NAMED else ""
     return ", ".join(said[:NAMED]) + more
 
 
-def short(value: Any) -> str:
+def short_value(value: Any) -> str:
     """Return a value as in a config, on one line."""
-    text = " ".join(show(value).split())
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    text = " ".join(config_text(value).split())
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
-def flag_of(name: str, value: Any) -> list[str]:
+def setting_arguments(name: str, value: Any) -> list[str]:
     """Return the arguments that pass a setting to `nexus train`, if there are any."""
     flag = name.replace("_", "-")
     if isinstance(value, bool):
@@ -164,7 +167,7 @@ def as_run(checkpoint: Checkpoint) -> dict[str, Any]:
     values = checkpoint.values
     progress = {name: values.get(f"counters.{name}") for name in ("steps", "episodes", "updates")}
     try:
-        evaluation = read_json(inside(checkpoint.run, EVALUATION_FILE))
+        evaluation = read_json(file_in(checkpoint.run, EVALUATION_FILE))
     except RunError:
         evaluation = {}
     return {

@@ -14,12 +14,12 @@ from nexus.core.types import Array
 from nexus.envs.atari import AtariProtocol
 from nexus.envs.factory import EnvSpec, make_vector_env, name_of
 from nexus.envs.statistics import Statistics
-from nexus.envs.stream import LONGEST, TransitionStream
+from nexus.envs.stream import LONGEST_EPISODE, TransitionStream
 from nexus.envs.workers import close_env
 from nexus.ops.exploration import epsilon_greedy
 from nexus.training.statistics import bootstrap_interval
 
-__all__ = ["Evaluation", "EvaluationProtocol", "evaluate", "long_evaluation", "said_of_gathering"]
+__all__ = ["Evaluation", "EvaluationProtocol", "evaluate_policy", "long_evaluation", "said_of_gathering"]
 
 LONG = 10_000  # steps of an evaluation after which a notice explains its length
 
@@ -56,7 +56,9 @@ class EvaluationProtocol:
         if self.rules is not None:
             return f"{self.rules}; {played}"
         return (
-            played if self.max_episode_steps == LONGEST else f"{played}, at most {self.max_episode_steps:,} steps each"
+            played
+            if self.max_episode_steps == LONGEST_EPISODE
+            else f"{played}, at most {self.max_episode_steps:,} steps each"
         )
 
 
@@ -107,14 +109,14 @@ class Evaluation:
         return f"; {self.cut} of {self.episodes} episodes were cut off after {self.protocol.max_episode_steps:,} steps"
 
 
-def evaluate(
+def evaluate_policy(
     agent: Actor,
     env: EnvSpec,
     episodes: int | None = None,
     *,
     epsilon: float | None = None,
     seed: int = 0,
-    max_episode_steps: int = LONGEST,
+    max_episode_steps: int = LONGEST_EPISODE,
     num_envs: int = 100,
     vectorization: Literal["auto", "sync", "async"] = "auto",
     step_timeout: float | None = None,
@@ -126,8 +128,8 @@ def evaluate(
     """Play full episodes and return their statistics; the agent's generators are not used.
 
     Episode k is reset with a seed that depends only on `seed` and k, and has a separate generator for random actions,
-    so the number of copies and how they are stepped do not matter. Copy i of n plays the episodes i, i + n, i + 2n and
-    so on: short episodes are not counted more often than long ones.
+    so the number of sub-environments and how they are stepped do not matter. Number i of n plays the
+    episodes i, i + n, i + 2n and so on: short episodes are not counted more often than long ones.
 
     Args:
         agent: the agent that acts.
@@ -136,9 +138,9 @@ def evaluate(
         epsilon: probability of a random action; None for 0, the greedy policy, or the protocol's ε.
         seed: seed of the episodes; never the one used in training.
         max_episode_steps: an episode of this many steps is cut off and counts with its return so far.
-        num_envs: most copies of the environment; no more than there are episodes.
-        vectorization: how copies are stepped, as in `make_vector_env`.
-        step_timeout: seconds for a step or reset of all copies together, if they run in processes.
+        num_envs: most sub-environments; no more than there are episodes.
+        vectorization: how they are stepped, as in `make_vector_env`.
+        step_timeout: seconds for a step or reset of all together, if they run in processes.
         watch: called after each vector step with the steps so far and the number of finished episodes; an exception
             from it ends the evaluation.
         vector_env: an existing environment to play in; its episodes in progress are lost, and it stays open.
@@ -156,11 +158,11 @@ def evaluate(
         epsilon = 0.0 if rules is None else rules.eval_epsilon
     if rules is not None:
         max_episode_steps = min(max_episode_steps, rules.eval_frames // env.frame_skip)
-    envs = copies_of(env, min(episodes, num_envs), vectorization) if vector_env is None else vector_env
+    envs = evaluation_envs(env, min(episodes, num_envs), vectorization) if vector_env is None else vector_env
     stream = TransitionStream(envs, name_of(env.source), step_timeout, max_episode_steps, reseed_after=0)
     try:
         gathering = stream.freeze(statistics or {})
-        returns, lengths, cut = played(stream, agent, episodes, epsilon, seed, watch)
+        returns, lengths, cut = play_episodes(stream, agent, episodes, epsilon, seed, watch)
     finally:
         if vector_env is None:
             close_env(envs)
@@ -202,12 +204,14 @@ def said_of_gathering(env: str, wrapper: str) -> str:
     )
 
 
-def copies_of(env: EnvSpec, copies: int, vectorization: Literal["auto", "sync", "async"]) -> VectorEnv[Any, Any, Any]:
-    """Return this many copies, or one if only one can be made: the episodes are the same."""
+def evaluation_envs(
+    env: EnvSpec, count: int, vectorization: Literal["auto", "sync", "async"]
+) -> VectorEnv[Any, Any, Any]:
+    """Return this many sub-environments, or one if only one can be made: the episodes are the same."""
     try:
-        return make_vector_env(env, copies, vectorization)
+        return make_vector_env(env, count, vectorization)
     except ConfigError:
-        if copies == 1:
+        if count == 1:
             raise
     return make_vector_env(env, 1, vectorization)
 
@@ -233,7 +237,7 @@ def long_evaluation(
     )
 
 
-def played(
+def play_episodes(
     stream: TransitionStream,
     agent: Actor,
     episodes: int,
@@ -243,7 +247,7 @@ def played(
 ) -> tuple[list[float], list[int], int]:
     """Return the returns and lengths of the episodes, in order, and how many were cut off."""
     returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
-    numbers = np.arange(stream.num_envs)  # the episode that each copy plays
+    numbers = np.arange(stream.num_envs)  # the episode that each sub-environment plays
     ended = steps = cut = 0
     coins = [coin_of(seed, number) for number in range(episodes)] if epsilon > 0 else []
     stream.reset(seed)
@@ -276,8 +280,8 @@ def explored(
 ) -> Array:
     """Return the actions `[E]`, replaced by random ones where the episode's coin says so."""
     chosen = actions.copy()
-    for copy in np.flatnonzero(numbers < len(coins)):
-        masks = None if stream.action_masks is None else stream.action_masks[copy, None]
-        rng = coins[numbers[copy]]
-        chosen[copy] = epsilon_greedy(actions[copy, None], stream.action_dim, epsilon, rng, masks)[0]
+    for index in np.flatnonzero(numbers < len(coins)):
+        masks = None if stream.action_masks is None else stream.action_masks[index, None]
+        rng = coins[numbers[index]]
+        chosen[index] = epsilon_greedy(actions[index, None], stream.action_dim, epsilon, rng, masks)[0]
     return chosen

@@ -24,7 +24,7 @@ from nexus.core.types import Array
 __all__ = [
     "LogMarks",
     "Mark",
-    "inside",
+    "file_in",
     "make_folder_durable",
     "mark_of",
     "read_json",
@@ -139,7 +139,7 @@ def make_folder_durable(folder: Path) -> None:
         os.close(handle)
 
 
-def inside(folder: Path, name: str) -> Path:
+def file_in(folder: Path, name: str) -> Path:
     """Return the path of a regular file in a folder.
 
     Raises:

@@ -21,7 +21,7 @@ __all__ = [
     "PolicyProtocol",
     "Progress",
     "ReplayProtocol",
-    "Span",
+    "StepSpan",
     "Taken",
     "UnderWay",
     "begun",
@@ -87,7 +87,7 @@ class Counters:
     updates: int = 0
 
 
-Span = tuple[Counters, Counters]  # before and after a vector step
+StepSpan = tuple[Counters, Counters]  # before and after a vector step
 
 
 @dataclass
@@ -97,7 +97,9 @@ class UnderWay:
     accumulator: NStepAccumulator
     next_states: Array | None = None  # [E, ...], what the replay took for the states of the stream
     actions: Array | None = None  # [E], chosen, and not taken yet: an environment failed
-    to_learn: list[Span] = field(default_factory=list)  # stored, and not learned from: of acting and learning at once
+    to_learn: list[StepSpan] = field(
+        default_factory=list
+    )  # stored, and not learned from: of acting and learning at once
 
 
 class Taken(NamedTuple):

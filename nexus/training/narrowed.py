@@ -10,12 +10,12 @@ from numpy.typing import DTypeLike
 from nexus.core.errors import RunError
 from nexus.core.state import Series, State
 from nexus.core.types import Array
+from nexus.training.checkpoint import FRAMES
 
 __all__ = ["narrowed", "narrowed_series", "times_as_wide"]
 
 THEN, NOW = np.dtype(np.int64), np.dtype(np.int8)
 STATES = ("states", "next_states")  # the last parts of their names
-FRAMES = "frames"
 
 
 def times_as_wide(dtype: DTypeLike) -> int:

@@ -12,7 +12,16 @@ from nexus.core.period import whole_number
 from nexus.envs.atari import canonical, is_atari
 from nexus.training.config import TrainConfig
 
-__all__ = ["ALGORITHM_PRESETS", "ANY", "ATARI", "PRESETS", "RETURNS", "algorithm_preset", "resolve_preset", "settled"]
+__all__ = [
+    "ALGORITHM_PRESETS",
+    "ANY",
+    "ATARI",
+    "PRESETS",
+    "RETURN_RANGES",
+    "algorithm_preset",
+    "resolve_preset",
+    "settled",
+]
 
 ANY = "any environment"
 ATARI = "any Atari game"
@@ -46,7 +55,7 @@ NATURE: Mapping[str, Any] = {
 EXPLORING = 0.5  # fraction of a short run, from `learning_starts` on, over which ε decays by default
 USUAL_STEPS = {"total_steps": TrainConfig.total_steps, "learning_starts": TrainConfig.learning_starts}
 
-RETURNS: Mapping[str, tuple[float, float]] = {
+RETURN_RANGES: Mapping[str, tuple[float, float]] = {
     # Range of discounted returns at the γ of the presets below, for the atoms of c51 and rainbow. It is the reward per
     # step divided by 1 - γ, since a time limit truncates and keeps its bootstrap.
     "CartPole-v1": (0.0, 500.0),
@@ -362,7 +371,7 @@ def settled(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str
 
 def range_of_returns(env: str) -> dict[str, Any]:
     """Return `v_min` and `v_max` of an environment, or nothing if they are unknown."""
-    return dict(zip(("v_min", "v_max"), RETURNS[env], strict=True)) if env in RETURNS else {}
+    return dict(zip(("v_min", "v_max"), RETURN_RANGES[env], strict=True)) if env in RETURN_RANGES else {}
 
 
 def algorithm_preset(name: str | None, env: str, algorithm: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from nexus.core.seeding import generator
 from nexus.core.types import Array
 from nexus.data.device_priorities import DevicePriorities
-from nexus.data.frame_index import MOST_FRAMES
+from nexus.data.frame_index import MOST_STACKED_FRAMES
 from nexus.data.frame_memory import frame_replay_bytes, require_memory_for_frames, room_for_frames
 from nexus.data.frame_store import Kind
 from nexus.data.frames import Frames
@@ -28,7 +28,7 @@ __all__ = ["SAMPLERS", "STORAGES", "AnyReplay", "replay_for", "replay_memory", "
 
 Store = Literal["full", "raw", "compressed", "device"]
 AnyReplay = Replay | RolloutBuffer
-SHARE = 0.8  # of what is free on a GPU: networks and batches want some too
+GPU_SHARE = 0.8  # of what is free on a GPU: networks and batches want some too
 
 
 def frames(kind: Kind, config: TrainConfig, like: Array, device: torch.device) -> Storage:
@@ -73,11 +73,13 @@ def store_for(
         return "full"
     if config.replay_store != "auto":
         return config.replay_store
-    if not (np.dtype(state_dtype) == np.uint8 and len(state_shape) >= 3 and 2 <= config.frame_stack <= MOST_FRAMES):
+    if not (
+        np.dtype(state_dtype) == np.uint8 and len(state_shape) >= 3 and 2 <= config.frame_stack <= MOST_STACKED_FRAMES
+    ):
         return "full"
     free = None if device.type == "cpu" else memory_on(device)
     needed = room_for_frames(config.replay_capacity, state_shape, state_dtype, "device")
-    return "device" if free is not None and needed < SHARE * free else "compressed"
+    return "device" if free is not None and needed < GPU_SHARE * free else "compressed"
 
 
 def replay_memory(

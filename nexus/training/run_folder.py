@@ -34,7 +34,7 @@ from nexus.core.installation import DISTRIBUTION
 from nexus.core.state import array_from, arrays_of, below, part
 from nexus.core.types import Array
 from nexus.envs.statistics import Statistics, require_statistics
-from nexus.training.files import Mark, inside, read_json, read_tensors, write_tensors
+from nexus.training.files import Mark, file_in, read_json, read_tensors, write_tensors
 
 __all__ = [
     "AGENT_FILE",
@@ -61,7 +61,7 @@ __all__ = [
 
 AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
 METRICS_FILE, EPISODES_FILE, EVALUATION_FILE = "metrics.jsonl", "episodes.csv", "evaluation.json"
-STATISTICS = "statistics"  # beside the networks in files with weights
+STATISTICS_ENTRY = "statistics"  # beside the networks in files with weights
 STATISTICS_BYTES = 64  # of each number of a state: two moments of eight bytes, and some more layers
 LOCK_FILE, PROBE_FILE = ".lock", ".probe"
 # Of run.json and checkpoints. Since 2 every file has a checksum, since 3 episodes continue across checkpoints, since 4
@@ -127,7 +127,7 @@ def read_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise RunError(f"no run at {folder}: there is no such folder{known_runs(Path(folder))}")
     if not path.is_file():
         raise RunError(f"{folder} is not a run folder: it has no {RUN_FILE}{known_runs(Path(folder))}")
-    run = read_json(inside(Path(folder), RUN_FILE), must_carry=False)
+    run = read_json(file_in(Path(folder), RUN_FILE), must_carry=False)
     require_format(run, path)
     return run
 
@@ -190,7 +190,7 @@ def save_weights(folder: Path, arrays: Mapping[str, Array]) -> Mark:
 
 def with_statistics(networks: Mapping[str, nn.Module], statistics: Statistics) -> dict[str, Array]:
     """Return copies of the parameters of some networks, and the running statistics by which what they see is scaled."""
-    return {**arrays_of(weights_of(networks)), **below(STATISTICS, statistics)}
+    return {**arrays_of(weights_of(networks)), **below(STATISTICS_ENTRY, statistics)}
 
 
 def fill_with_statistics(networks: Mapping[str, nn.Module], tensors: Mapping[str, Array], path: Path) -> Statistics:
@@ -199,9 +199,9 @@ def fill_with_statistics(networks: Mapping[str, nn.Module], tensors: Mapping[str
     Raises:
         RunError: the names and shapes are not those of the networks, or a number is not what it can be.
     """
-    weights = {name: values for name, values in tensors.items() if not name.startswith(f"{STATISTICS}.")}
+    weights = {name: values for name, values in tensors.items() if not name.startswith(f"{STATISTICS_ENTRY}.")}
     fill_networks(networks, weights, path)
-    return require_statistics(part(dict(tensors), STATISTICS), str(path))
+    return require_statistics(part(dict(tensors), STATISTICS_ENTRY), str(path))
 
 
 def most_bytes(networks: Mapping[str, nn.Module], state_shape: tuple[int, ...]) -> int:
@@ -231,7 +231,7 @@ def load_weights(
         RunError: the file is missing, damaged or not the one that was written, its names and shapes are not those of
             the networks, or a weight is not finite.
     """
-    path = inside(folder, AGENT_FILE)
+    path = file_in(folder, AGENT_FILE)
     tensors = read_tensors(path, most_bytes(networks, state_shape), mark, must_carry=must_carry)
     return fill_with_statistics(networks, tensors, path)
 

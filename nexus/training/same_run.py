@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nexus.core.checked import show
+from nexus.core.checked import config_text
 from nexus.core.errors import ConfigError, RunError
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.config import TrainConfig
@@ -30,11 +30,12 @@ def require_same_run(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: s
         theirs: the same from the file; empty where it has none, of an older version.
         name: of the file.
     """
-    our, their = settings_in(ours), settings_in(theirs)
+    our, their = settings_and_shapes(ours), settings_and_shapes(theirs)
     for key in sorted(named_in(ours) & named_in(theirs) & our.keys() & their.keys() - CHANGED_BY_RESUME):
         if our[key] != their[key]:
             raise RunError(
-                f"{name} is of another run: its {key} is {show(their[key])}, {RUN_FILE} has {show(our[key])}"
+                f"{name} is of another run: its {key} is {config_text(their[key])}, "
+                f"{RUN_FILE} has {config_text(our[key])}"
             )
 
 
@@ -45,7 +46,7 @@ def named_in(about: Mapping[str, Any]) -> set[str]:
     return {*config, *shapes} if isinstance(config, Mapping) else shapes
 
 
-def settings_in(about: Mapping[str, Any]) -> dict[str, Any]:
+def settings_and_shapes(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as this version reads them, whichever wrote them, and shapes; those that it can't read raw."""
     config, agent = (value if isinstance(value := about.get(kind), Mapping) else {} for kind in ("config", "agent"))
     with suppress(ConfigError, TypeError):

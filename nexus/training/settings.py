@@ -9,7 +9,7 @@ from typing import Literal
 
 from nexus.core.checked import CheckedConfig
 from nexus.core.period import Period
-from nexus.envs.stream import LONGEST
+from nexus.envs.stream import LONGEST_EPISODE
 
 __all__ = [
     "EVERY_4_STEPS",
@@ -112,7 +112,7 @@ class EvaluationSettings(CheckedConfig):
     """How often to evaluate while training; none for only at the end."""
     eval_episodes: int = 100
     """Episodes of an evaluation; 0 for none, at the end neither."""
-    eval_max_steps: int = LONGEST
+    eval_max_steps: int = LONGEST_EPISODE
     """Steps after which an episode of an evaluation is cut off, where nothing else ends it."""
     target_return: float | None = None
     """Stop once an evaluation's mean return reaches this; needs eval_every."""
@@ -120,7 +120,7 @@ class EvaluationSettings(CheckedConfig):
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
         self.require(self.eval_max_steps >= 1, "eval_max_steps", "at least 1")
-        self.require(self.eval_max_steps <= LONGEST, "eval_max_steps", f"at most {LONGEST}")
+        self.require(self.eval_max_steps <= LONGEST_EPISODE, "eval_max_steps", f"at most {LONGEST_EPISODE}")
         self.require(self.eval_episodes >= 0, "eval_episodes", "0 or more")
         plays = self.eval_every is None or self.eval_episodes > 0
         self.require(plays, "eval_episodes", f"at least 1 with eval_every = {self.eval_every}")

@@ -11,7 +11,7 @@ from nexus.training.best import BEST, BestWeights
 from nexus.training.checkpoint import log_damage, read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.divergence import BATCH_FILE
-from nexus.training.files import inside, read_json, read_tensors
+from nexus.training.files import file_in, read_json, read_tensors
 from nexus.training.run_folder import AGENT_FILE, EVALUATION_FILE, read_run, require_no_links_out
 from nexus.training.same_run import has_final_weights, mark_of_weights, require_same_run, require_score_of_weights
 
@@ -54,12 +54,12 @@ def verify(run: str | os.PathLike[str]) -> Verdict:
         return True
 
     def read_weights() -> None:
-        path = inside(folder, AGENT_FILE)
+        path = file_in(folder, AGENT_FILE)
         mark = mark_of_weights(about) if has_final_weights(about, folder) else None
         read_tensors(path, path.stat().st_size, mark, must_carry=must_carry)
 
     def read_evaluation() -> None:
-        path = inside(folder, EVALUATION_FILE)
+        path = file_in(folder, EVALUATION_FILE)
         require_score_of_weights(about, read_json(path, must_carry=must_carry), path)
 
     check(".", lambda: require_no_links_out(folder))
@@ -67,7 +67,7 @@ def verify(run: str | os.PathLike[str]) -> Verdict:
     if (folder / EVALUATION_FILE).exists():
         check(EVALUATION_FILE, read_evaluation)
     if (folder / BATCH_FILE).exists():
-        check(BATCH_FILE, lambda: read_tensors(inside(folder, BATCH_FILE), (folder / BATCH_FILE).stat().st_size))
+        check(BATCH_FILE, lambda: read_tensors(file_in(folder, BATCH_FILE), (folder / BATCH_FILE).stat().st_size))
     usable, best = [], BestWeights(folder, about)
     for steps in Checkpoints(folder, keep=1).present():
         try:

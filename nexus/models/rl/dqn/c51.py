@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nexus.core import Batch, ConfigError, Outcome, QOutput
-from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, shown
+from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, value_metrics
 from nexus.ops.action_values import values_of_actions
 from nexus.ops.distributional import categorical_cross_entropy, project_categorical
 
@@ -68,7 +68,7 @@ class C51Loss:
         loss = categorical_cross_entropy(logits, target)
         # Rounding can make it slightly negative, which a prioritized replay could not raise to a power.
         divergence = (loss.detach() - torch.special.entr(target).sum(-1)).clamp(min=0)
-        return Outcome(loss, divergence, shown(output.q_values, target @ atoms))
+        return Outcome(loss, divergence, value_metrics(output.q_values, target @ atoms))
 
 
 def atoms_of(q_network: DQNNetwork) -> Tensor:

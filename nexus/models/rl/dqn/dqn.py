@@ -30,9 +30,9 @@ __all__ = [
     "huber",
     "mean_readout",
     "scalar_readout",
-    "shown",
     "squared",
     "td_target",
+    "value_metrics",
 ]
 
 
@@ -93,7 +93,7 @@ def greedy_on_target(q_network: DQNNetwork, target_output: QOutput, batch: Batch
     return only_legal(target_output.q_values, batch.get("next_action_masks")).argmax(1)
 
 
-def shown(q_values: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def value_metrics(q_values: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Return the metrics logged for Q-values `[B, A]` and targets `[B]`."""
     q_values = q_values.detach()
     return {"q_mean": q_values, "q_max": q_values, "target_mean": targets}
@@ -220,4 +220,4 @@ class DQNLoss:
             rewards = self.bootstrap.rewards(target_network, batch)  # [B]
             targets = td_target(rewards, batch["discounts"], next_values)  # [B]
             td_errors = targets - predictions
-        return Outcome(self.of_error(predictions, targets), td_errors.abs(), shown(q_values, targets))
+        return Outcome(self.of_error(predictions, targets), td_errors.abs(), value_metrics(q_values, targets))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nexus.core import Batch, ConfigError, Outcome
 from nexus.models.layers import Head
-from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, shown, td_target
+from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, mean_readout, td_target, value_metrics
 from nexus.ops.action_values import values_of_actions
 from nexus.ops.distributional import quantile_huber, quantile_levels
 
@@ -135,7 +135,7 @@ class IQNLoss:
             targets = td_target(rewards.unsqueeze(1), batch["discounts"].unsqueeze(1), next_quantiles)  # [B, M]
             td_errors = targets.mean(1) - predictions.mean(1)
         loss = quantile_huber(predictions, targets, levels, self.kappa)
-        return Outcome(loss, td_errors.abs(), shown(quantiles.mean(-1), targets.mean(1)))
+        return Outcome(loss, td_errors.abs(), value_metrics(quantiles.mean(-1), targets.mean(1)))
 
     def draw(self, like: Tensor, count: int) -> Tensor:
         """Levels `[B, count]`, uniform in [0, 1), on the device of `like` `[B]`."""

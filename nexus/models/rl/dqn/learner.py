@@ -23,7 +23,7 @@ from nexus.ops.target_update import hard_update, soft_update
 
 __all__ = ["Learner"]
 
-MASKS = ("action_masks", "next_action_masks")
+MASK_COLUMNS = ("action_masks", "next_action_masks")
 
 
 TakeStep = Callable[[Batch, float], Outcome]
@@ -79,7 +79,7 @@ class Learner:
     def step(self, batch: Batch, learning_rate: float | Tensor) -> Outcome:
         """Take one optimizer step on a batch that is on the device: fresh noise, the gradient, the step.
 
-        It changes what `learner_state.changes` names and draws from `learner_state.streams`, and no more, so that a
+        It changes what `learner_state.changes` names and draws from `learner_state.generators`, and no more, so that a
         CUDA graph can hold it; there the learning rate is a tensor `[]`.
         """
         with awake(self._noisy, self.noise):
@@ -103,10 +103,10 @@ class Learner:
 
     def prepared(self, batch: Batch) -> dict[str, Tensor]:
         """Move a batch to the device; here, and nowhere else, the seed's `dones` become discounts."""
-        ready = {key: value for key, value in batch.items() if key not in ("dones", "indices", *MASKS)}
+        ready = {key: value for key, value in batch.items() if key not in ("dones", "indices", *MASK_COLUMNS)}
         if "dones" in batch:
             ready["discounts"] = self.gamma * (1.0 - batch["dones"])
-        ready |= {key: batch[key].bool() for key in MASKS if key in batch}
+        ready |= {key: batch[key].bool() for key in MASK_COLUMNS if key in batch}
         ready.setdefault("weights", torch.ones(len(batch["actions"])))
         if self.theta.is_cpu:
             return ready

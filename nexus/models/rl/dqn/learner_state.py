@@ -17,10 +17,10 @@ __all__ = [
     "CapturedStep",
     "changes",
     "flat",
+    "generators",
     "learner_state",
     "networks",
     "restore_learner",
-    "streams",
     "tensors",
     "unflat",
 ]
@@ -32,7 +32,7 @@ def networks(learner: Learner) -> dict[str, DQNNetwork]:
     return {"q_network": learner.q_network, "target_network": learner.target_network, **averaged}
 
 
-def streams(learner: Learner) -> dict[str, Generator]:
+def generators(learner: Learner) -> dict[str, Generator]:
     """Return the torch generators by name: the one of the layers' noise, and those of the loss."""
     return {"noise": learner.noise, **below("loss", learner.own.generators)}
 
@@ -59,9 +59,9 @@ def tensors(learner: Learner) -> dict[str, Tensor]:
 
 def learner_state(learner: Learner) -> State:
     """Return everything learning changes: tensors, generators, the step size."""
-    generators = {name: stream.get_state() for name, stream in streams(learner).items()}
+    states = {name: generator.get_state() for name, generator in generators(learner).items()}
     return {
-        **arrays_of({**tensors(learner), **below("generators", generators)}),
+        **arrays_of({**tensors(learner), **below("generators", states)}),
         "learning_rate": learner.optimizer.param_groups[0]["lr"],
     }
 
@@ -74,8 +74,8 @@ def restore_learner(learner: Learner, state: State) -> None:
     """
     restore_tensors(tensors(learner), state)
     learner.optimizer.param_groups[0]["lr"] = number_from(state, "learning_rate", low=0)
-    for name, stream in streams(learner).items():
-        restore_torch_generator(stream, state, f"generators.{name}")
+    for name, generator in generators(learner).items():
+        restore_torch_generator(generator, state, f"generators.{name}")
 
 
 class CapturedStep:
@@ -89,7 +89,7 @@ class CapturedStep:
     def __init__(self, learner: Learner, recorder: Recorder = record) -> None:
         self.captured: Captured[Any] = Captured(
             lambda batch, rate: flat(learner.step(batch, rate)),
-            list(streams(learner).values()),
+            list(generators(learner).values()),
             lambda: changes(learner),
             recorder,
         )

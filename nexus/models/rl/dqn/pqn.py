@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nexus.core import Batch, Outcome
-from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, shown, squared
+from nexus.models.rl.dqn.dqn import DQNNetwork, NextAction, squared, value_metrics
 from nexus.ops.action_values import values_of_actions
 
 __all__ = ["ReturnLoss"]
@@ -34,4 +34,4 @@ class ReturnLoss:
         predictions = values_of_actions(q_values, batch["actions"])  # [B]
         targets = batch["returns"]  # [B]
         td_errors = (targets - predictions).detach()
-        return Outcome(self.of_error(predictions, targets), td_errors.abs(), shown(q_values, targets))
+        return Outcome(self.of_error(predictions, targets), td_errors.abs(), value_metrics(q_values, targets))

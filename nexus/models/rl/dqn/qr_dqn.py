@@ -16,8 +16,8 @@ from nexus.models.rl.dqn.dqn import (
     NextAction,
     mean_readout,
     scalar_readout,
-    shown,
     td_target,
+    value_metrics,
 )
 from nexus.ops.action_values import values_of_actions
 from nexus.ops.distributional import quantile_huber, quantile_levels
@@ -67,7 +67,7 @@ class QuantileLoss:
             td_errors = mean_targets - quantiles.mean(1)  # [B]
         levels = quantile_levels(quantiles.shape[1], quantiles.device)  # [N]
         loss = quantile_huber(quantiles, targets, levels, self.kappa)
-        return Outcome(loss, td_errors.abs(), shown(output.q_values, mean_targets))
+        return Outcome(loss, td_errors.abs(), value_metrics(output.q_values, mean_targets))
 
 
 def require_quantiles(q_network: DQNNetwork) -> None:

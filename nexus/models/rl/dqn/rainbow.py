@@ -45,7 +45,7 @@ __all__ = ["ALGORITHMS", "Algorithm", "algorithm_named", "make_agent"]
 
 
 @dataclass(frozen=True)
-class Parts:
+class BuilderInput:
     """The input of a family's builder: the settings, the shapes and the parts chosen by the switches."""
 
     settings: AgentConfig
@@ -69,32 +69,32 @@ class Parts:
         )
 
 
-Family = Callable[[Parts], tuple[DQNNetwork, Loss]]
+Family = Callable[[BuilderInput], tuple[DQNNetwork, Loss]]
 
 
-def scalar(parts: Parts) -> tuple[DQNNetwork, Loss]:
+def scalar(parts: BuilderInput) -> tuple[DQNNetwork, Loss]:
     """One number per action."""
     return parts.network(), DQNLoss(ERRORS[parts.settings.loss], parts.bootstrap)
 
 
-def of_returns(parts: Parts) -> tuple[DQNNetwork, Loss]:
+def of_returns(parts: BuilderInput) -> tuple[DQNNetwork, Loss]:
     """One number per action, trained on returns."""
     return parts.network(), ReturnLoss(ERRORS[parts.settings.loss])
 
 
-def categorical(parts: Parts) -> tuple[DQNNetwork, Loss]:
+def categorical(parts: BuilderInput) -> tuple[DQNNetwork, Loss]:
     """Probabilities on fixed atoms."""
     settings = parts.settings
     readout = CategoricalReadout(settings.v_min, settings.v_max, settings.atoms)
     return parts.network(settings.atoms, readout), C51Loss()
 
 
-def quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
+def quantile(parts: BuilderInput) -> tuple[DQNNetwork, Loss]:
     """Quantiles at fixed levels."""
     return parts.network(parts.settings.quantiles, mean_readout), QuantileLoss(bootstrap=parts.bootstrap)
 
 
-def implicit_quantile(parts: Parts) -> tuple[DQNNetwork, Loss]:
+def implicit_quantile(parts: BuilderInput) -> tuple[DQNNetwork, Loss]:
     """Quantiles at drawn levels."""
     settings = parts.settings
     network = IQNNetwork(
@@ -141,7 +141,7 @@ class Algorithm:
 NO_EPSILON = {"epsilon": 0.0, "epsilon_min": 0.0}  # the noise explores
 NO_DRAWS = {"compile": "torch can't draw its levels from a generator inside a compiled graph"}
 NO_SAMPLES = {"munchausen": "its atoms can't move, and a soft value shifts each action's return by its own log-policy"}
-RETURNS = {
+NO_NEXT_ACTION = {
     "double": "its returns already contain the value of s', so no next action is chosen",
     "munchausen": "its returns already contain the value of s'",
 }
@@ -214,7 +214,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             "target_update_every": "1024 steps",
             "tau": 1.0,
         },
-        refuses=RETURNS,
+        refuses=NO_NEXT_ACTION,
     ),
     "rainbow": Algorithm(
         "c51, double, dueling, noisy, prioritized, n-step",
@@ -312,7 +312,7 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     head = DuelingHead if settings.dueling else Head
     with seeded_initialisation(settings.seed):
         torso, features = states.torso(settings)
-        parts = Parts(
+        parts = BuilderInput(
             settings,
             state_shape,
             states,

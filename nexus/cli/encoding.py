@@ -1,4 +1,4 @@
-"""Output to streams that lack some characters: a log file on Windows is cp1252, without ε."""
+"""Output in encodings that lack some characters: a log file on Windows is cp1252, without ε."""
 
 import codecs
 import sys
@@ -31,16 +31,16 @@ SIGNS = {
 @contextmanager
 def printable() -> Iterator[None]:
     """Make stdout and stderr spell out characters that their encodings lack, instead of raising during a run."""
-    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, TextIOWrapper)]
-    before = [stream.errors for stream in streams]
-    for stream in streams:
-        stream.reconfigure(errors=HANDLER)
+    outputs = [output for output in (sys.stdout, sys.stderr) if isinstance(output, TextIOWrapper)]
+    before = [output.errors for output in outputs]
+    for output in outputs:
+        output.reconfigure(errors=HANDLER)
     try:
         yield
     finally:
-        for stream, errors in zip(streams, before, strict=True):
-            if not stream.closed:
-                stream.reconfigure(errors=errors)
+        for output, errors in zip(outputs, before, strict=True):
+            if not output.closed:
+                output.reconfigure(errors=errors)
 
 
 def spelled(error: UnicodeError) -> tuple[str, int]:

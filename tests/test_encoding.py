@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from nexus.cli.encoding import spell
 from nexus.cli.main import main
-from nexus.cli.streams import spell
 from tests.test_cli import TRAIN
 
 ENCODINGS = ("cp1252", "latin-1", "ascii")
