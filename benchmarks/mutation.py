@@ -2,9 +2,9 @@
 
     python -m benchmarks.mutation --count 200
 
-Each mutant changes one place of one file (a comparison, an operator, a constant, a condition, a statement left out) and
-runs the tests of that file; a test that fails or exceeds the time limit kills it. Run it in a separate worktree: it edits
-the files, one at a time, and restores each.
+Each mutant changes one place of one file (a comparison, an operator, a constant, a condition, a statement left out). A
+test of that file that fails or exceeds the time limit kills it. Run it in a separate worktree: it edits the files, one
+at a time, and restores each.
 """
 
 import argparse

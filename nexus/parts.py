@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -43,6 +43,13 @@ from nexus.whole_update import WholeUpdate
 __all__ = ["Parts", "agent_for", "agent_from"]
 
 
+class SettlingLearner(loop.LearnerProtocol, Protocol):
+    """A learner that looks at the results of its updates later than it takes them."""
+
+    def settle(self) -> None:
+        """Look at those not looked at yet; what is found is raised."""
+
+
 class Parts:
     """The parts of one run, put together for its settings.
 
@@ -77,9 +84,9 @@ class Parts:
         self.under_way = fresh_under_way(config)
         self.counters = loop.Counters()
         self.episodes = EpisodeTracker(config.num_envs)
-        self.learned_from: AnyReplay | WholeUpdate = self.replay
+        self.learned_from: loop.ReplayProtocol = self.replay
         self._statistics: Statistics = {}  # the last that could be read
-        self.learner: WatchedLearner
+        self.learner: SettlingLearner
 
     @property
     def name(self) -> str:
@@ -102,8 +109,8 @@ class Parts:
         at_once = self.agent.device.type == "cpu" or (config.prioritized and not on_device)
         learn: Callable[[Batch], Outcome] = learner.learn
         if isinstance(replay, Replay) and on_device and config.cuda_graph and self.agent.device.type == "cuda":
-            self.learned_from = WholeUpdate(learner, replay)
-            learn = self.learned_from.learn
+            self.learned_from = whole = WholeUpdate(learner, replay)
+            learn = whole.learn
         self.learner = WatchedLearner(learner, self.counters, folder, at_once=at_once, learn=learn)
 
     def steps(self, config: TrainConfig) -> Iterator[loop.Progress]:

@@ -30,7 +30,7 @@ from nexus.planning import plan as planned
 from nexus.planning.expected import EXPECTED, IGNORED, expectation
 from nexus.planning.forecast import EPISODE_LINE, LOG_LINE, Measured, Slice, disk_of, evaluations, require_disk, time_of
 from nexus.planning.planner import notes
-from nexus.planning.probe import Enough, Probe, longest_episode, measure, probed
+from nexus.planning.probe import Enough, Probe, TimedLearner, TimedReplay, longest_episode, measure, probed
 from nexus.runner import Run
 from nexus.training.config import TrainConfig
 from nexus.training.divergence import WatchedLearner
@@ -470,12 +470,52 @@ def fake_run() -> Any:
     return SimpleNamespace(parts=SimpleNamespace(counters=counters, learner=learner))
 
 
+def test_updates_targets_batches_and_priorities_count_as_learning() -> None:
+    clock, calls = Clock(), []
+
+    class Slow:
+        """Anything that is called, takes a second and returns its arguments."""
+
+        optimizer = "optimizer"
+
+        def __len__(self) -> int:
+            return 7
+
+        def __getattr__(self, name: str) -> Any:
+            def called(*arguments: Any) -> Any:
+                clock.now += 1.0
+                calls.append((name, *arguments))
+                return arguments
+
+            return called
+
+    probe: Any = Probe(fake_run(), 20.0, started=95.0, clock=clock)
+    learner, replay = TimedLearner(Slow(), probe), TimedReplay(Slow(), probe)  # type: ignore[arg-type]
+    assert learner.learn("batch") == ("batch",)  # type: ignore[comparison-overlap, arg-type]
+    learner.update_target_network()
+    assert replay.sample(32) == (32,)  # type: ignore[comparison-overlap]
+    replay.update_priorities("indices", "priorities")  # type: ignore[arg-type]
+    assert probe.learning == 4.0
+    replay.anneal(0.5)
+    replay.add("transitions")  # type: ignore[arg-type]
+    learner.settle()
+    assert probe.learning == 4.0
+    assert learner.optimizer == "optimizer"  # type: ignore[comparison-overlap]
+    assert len(replay) == 7
+    named = ["learn", "update_target_network", "sample", "update_priorities", "anneal", "add", "settle"]
+    assert [name for name, *_ in calls] == named
+    assert calls[3] == ("update_priorities", "indices", "priorities")
+
+
 def test_the_probe_cuts_slices_after_its_warm_up() -> None:
     clock, run = Clock(), fake_run()
     probe: Any = Probe(run, 20.0, started=95.0, clock=clock)  # slices of a second
     progress: Any = SimpleNamespace(counters=run.parts.counters)
     episodes: Any = SimpleNamespace(lengths=[10, 30], under_way=4.5)
-    learn = probe.timed(lambda: setattr(clock, "now", clock.now + 0.25))
+
+    def learn() -> None:
+        with probe.learns():
+            clock.now += 0.25
 
     def step(learning: bool) -> None:
         clock.now += 0.25

@@ -2,24 +2,27 @@
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import SyncVectorEnv, VectorEnv
+from torch import Tensor
 
 from nexus.core.period import Period
+from nexus.core.types import Batch, Outcome
 from nexus.envs.factory import EnvSpec, make_env, make_vector_env
 from nexus.envs.stream import LONGEST_EPISODE, TransitionStream
 from nexus.listener import Listener
+from nexus.parts import SettlingLearner
 from nexus.planning.forecast import Measured, Slice
 from nexus.runner import Run
 from nexus.training.config import TrainConfig
 from nexus.training.logs import EpisodeTracker, RunLog
-from nexus.training.loop import Progress
+from nexus.training.loop import Progress, ReplayProtocol
 
 __all__ = ["longest_episode", "measure", "probed"]
 
@@ -61,16 +64,12 @@ class Probe(Listener):
         self.at, self.learned_before = self.clock(), self.learning
         self.steps, self.updates = self.run.parts.counters.steps, self.run.parts.counters.updates
 
-    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function, with its duration counted as learning."""
-
-        def counted(*arguments: Any) -> Any:
-            before = self.clock()
-            result = function(*arguments)
-            self.learning += self.clock() - before
-            return result
-
-        return counted
+    @contextmanager
+    def learns(self) -> Iterator[None]:
+        """Count what happens inside as learning."""
+        before = self.clock()
+        yield
+        self.learning += self.clock() - before
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
         """End a slice if its time is up; raise `Enough` after the last one."""
@@ -99,6 +98,45 @@ class Probe(Listener):
             self.episode_length = sum(episodes.lengths) / len(episodes.lengths)
         self.under_way = episodes.under_way
         self.begin()
+
+
+class TimedLearner:
+    """A learner whose updates are counted as learning."""
+
+    def __init__(self, learner: SettlingLearner, probe: Probe) -> None:
+        self.learner, self.probe = learner, probe
+        self.optimizer, self.settle = learner.optimizer, learner.settle
+
+    def learn(self, batch: Batch) -> Outcome:
+        """Take one optimizer step."""
+        with self.probe.learns():
+            return self.learner.learn(batch)
+
+    def update_target_network(self) -> None:
+        """Let θ⁻ follow θ."""
+        with self.probe.learns():
+            self.learner.update_target_network()
+
+
+class TimedReplay:
+    """A replay whose batches and priorities are counted as learning."""
+
+    def __init__(self, replay: ReplayProtocol, probe: Probe) -> None:
+        self.replay, self.probe = replay, probe
+        self.remember, self.add, self.anneal = replay.remember, replay.add, replay.anneal
+
+    def __len__(self) -> int:
+        return len(self.replay)
+
+    def sample(self, batch_size: int) -> Batch:
+        """Draw a batch with its weights and indices."""
+        with self.probe.learns():
+            return self.replay.sample(batch_size)
+
+    def update_priorities(self, indices: Tensor, priorities: Tensor) -> None:
+        """Store the new priority of each sampled transition."""
+        with self.probe.learns():
+            self.replay.update_priorities(indices, priorities)
 
 
 class Saves(Listener):
@@ -131,13 +169,8 @@ def measure(run: Run, seconds: float, started: float, clock: Clock = time.perf_c
     """
     probe = Probe(run, TRAINING * seconds, started, clock)
     if run.config.actor_sync_every is None:  # concurrent learning takes no separate time
-        for part, name in (
-            (run.parts.learner, "learn"),
-            (run.parts.learner, "update_target_network"),
-            (run.parts.learned_from, "sample"),
-            (run.parts.learned_from, "update_priorities"),
-        ):
-            setattr(part, name, probe.timed(getattr(part, name)))
+        run.parts.learner = TimedLearner(run.parts.learner, probe)
+        run.parts.learned_from = TimedReplay(run.parts.learned_from, probe)
     run.listener = probe
     with run.open_log() as log:
         with suppress(Enough):
