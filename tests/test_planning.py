@@ -500,7 +500,8 @@ def test_updates_targets_batches_and_priorities_count_as_learning() -> None:
     replay.add("transitions")  # type: ignore[arg-type]
     learner.settle()
     assert probe.learning == 4.0
-    assert learner.optimizer == "optimizer"  # type: ignore[comparison-overlap]
+    optimizer: Any = learner.optimizer
+    assert optimizer == "optimizer"
     assert len(replay) == 7
     named = ["learn", "update_target_network", "sample", "update_priorities", "anneal", "add", "settle"]
     assert [name for name, *_ in calls] == named
