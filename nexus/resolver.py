@@ -7,12 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nexus.core.checked import show
 from nexus.core.errors import ConfigError
+from nexus.core.importable import is_import_name
 from nexus.core.names import algorithm_name, current_names
 from nexus.envs.factory import EnvSource, name_of
 from nexus.models.rl.dqn.rainbow import algorithm_named
 from nexus.training.config import TrainConfig
 from nexus.training.presets import algorithm_preset, resolve_preset, settled
+
+UNUSED: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "torso": (
+        ("hidden_dim", "hidden_layers", "layer_norm", "channels", "standardize_images", "precision"),
+        "has its own layers",
+    ),
+}
+"""Settings that can name a part of the user's own -> the settings that it then does not use, and why."""
 
 __all__ = ["Resolved", "resolve", "whole_or_resolved"]
 
@@ -56,7 +66,17 @@ def resolve(
         algorithm = algorithm_name(own.get("algorithm", values.get("algorithm", TrainConfig.algorithm)))
         values |= {**algorithm_named(algorithm).settings, **algorithm_preset(preset, name, algorithm)}
     values, notes = settled(values, own)
+    require_use(own)
     return Resolved(preset, TrainConfig.from_mapping({**values, **own}), tuple(notes))
+
+
+def require_use(own: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if the user gives a setting of which a part of their own, given too, makes no use."""
+    for part, (unused, why) in UNUSED.items():
+        given = own.get(part)
+        for name in unused if callable(given) or is_import_name(given) else ():
+            if name in own and own[name] != getattr(TrainConfig, name):
+                raise ConfigError(f"{name} = {show(own[name])}: a {part} of your own {why}; leave {name} out")
 
 
 def whole_or_resolved(env: EnvSource, preset: str | None, config: Any, settings: Mapping[str, Any]) -> Resolved:

@@ -18,9 +18,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from nexus.core.checked import Keywords, keyword
+from nexus.core.checked import Keywords, convert, keyword
 from nexus.core.errors import ConfigError
-from nexus.core.importable import ImportNames, import_names
+from nexus.core.importable import ImportName, ImportNames, import_names
 from nexus.core.period import Period, whole_number
 
 __all__ = ["HELP", "asks_for_help", "flag_of", "flags_of", "parse", "registry"]
@@ -90,6 +90,30 @@ def names_to_import(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | 
         is_instance=lambda value: isinstance(value, tuple) or (value is None and NoneType in options),
         str_from_instance=lambda value: [",".join(value) if value else "none"],
     )
+
+
+@registry.primitive_rule
+def choice_or_name_to_import(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read one of several words, or the name of a class or function as `module:Name`."""
+    options = get_args(info.type) if get_origin(info.type) in (Union, UnionType) else ()
+    if ImportName not in options:
+        return None
+    choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{{','.join(choices)},MODULE:NAME}}",
+        instance_from_str=lambda texts: read_choice(texts[0], info.type),
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+    )
+
+
+def read_choice(text: str, kind: Any) -> Any:
+    """Return a word or a name to import, or raise `ConfigError` with those that there are."""
+    try:
+        return convert("it", text, kind)
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix("it = ")) from None
 
 
 def read_keyword(text: str) -> tuple[str, Any]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from nexus.cli.here import look_here, wrappers_in
+from nexus.cli.here import look_here
 from nexus.cli.parsing import HELP, asks_for_help, parse
 from nexus.cli.setting_flags import FLAG_ALIASES, SettingFlags, given_settings
 from nexus.core.errors import ConfigError, NexusError, RunError
+from nexus.core.importable import names_in
 from nexus.core.names import TrackerName
 from nexus.training.config import TrainConfig
 from nexus.training.run_folder import RUN_FILE
@@ -52,7 +53,8 @@ class RunCommand(TrainCommand):
 def run(arguments: list[str]) -> int:
     """Train; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = read_command(arguments)
-    look_here(command.env, wrappers=[*command.config.wrappers, *([command.listener] if command.listener else [])])
+    if command.listener is not None:
+        look_here(command.listener)
     from nexus.api import train
     from nexus.cli.own_listeners import with_own
     from nexus.cli.progress import TrainView
@@ -119,10 +121,11 @@ def resolved(command: Command, words: list[str]) -> tuple[Command, tuple[str, ..
         file_env, file = read_config(command.config_file)
         if not env and file_env is not None:
             require_own_module(file_env, command.config_file)
-        if "wrappers" not in own:
-            for name in wrappers_in({"config": file}):
-                require_own_module(name, command.config_file, "wrappers")
+        for setting, names in names_in({**file, **own}).items():
+            for name in names if setting not in own else ():
+                require_own_module(name, command.config_file, setting)
         env = env or file_env or ""
+    look_here(env, parts=[name for names in names_in({**(file or {}), **own}).values() for name in names])
     found = resolve(env, own, command.preset, file)
     return replace(command, env=env, preset=found.preset, config=found.config), found.notes
 
@@ -136,7 +139,7 @@ def expand(word: str) -> str:
 
 def require_own_module(name: str, file: str, setting: str = "env") -> None:
     """Raise `RunError` if a run's settings name an environment or a wrapper whose module lies in its folder."""
-    from nexus.api import require_foreign_module
+    from nexus.own_modules import require_foreign_module
 
     folder = Path(file) if Path(file).is_dir() else Path(file).parent
     look_here(name)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nexus.core.errors import ConfigError, nearest
-from nexus.core.importable import ImportNames, import_names
+from nexus.core.importable import ImportName, ImportNames, import_name, import_names, is_import_name
 from nexus.core.names import current_names
 from nexus.core.period import Period
 
@@ -87,7 +87,10 @@ def convert(name: str, value: Any, kind: Any) -> Any:
     for option in options:
         if option is ImportNames:
             return import_names(name, value)
-        if option == Keywords:
+        if option is ImportName:
+            if callable(value) or is_import_name(value):
+                return import_name(name, value)
+        elif option == Keywords:
             if isinstance(value, Mapping):
                 return {word: keyword(name, word, given) for word, given in value.items()}
         elif get_origin(option) is Literal:
@@ -100,7 +103,9 @@ def convert(name: str, value: Any, kind: Any) -> Any:
                 raise ConfigError(f"{name} = {show(value)}: {error}") from None
         elif fits(value, option):
             return option(value)
-    raise ConfigError(f"{name} = {show(value)}: needs {describe(options)}")
+    choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
+    meant = nearest(value, choices) if isinstance(value, str) and ImportName in options else ""
+    raise ConfigError(f"{name} = {show(value)}: needs {describe(options)}{meant}")
 
 
 def keyword(name: str, word: Any, value: Any) -> Any:
@@ -145,7 +150,7 @@ def fits(value: Any, option: Any) -> bool:
 def describe(options: tuple[Any, ...]) -> str:
     """Name types as a user would."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "none"}
-    words[Keywords] = "a mapping from names to values"
+    words |= {Keywords: "a mapping from names to values", ImportName: "your own as module:Name"}
     return " or ".join(
         "one of " + ", ".join(map(str, get_args(option))) if get_origin(option) is Literal else words[option]
         for option in options

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nexus.core.checked import CheckedConfig
+from nexus.core.importable import ImportName
 from nexus.core.names import algorithm_name
 
 __all__ = [
@@ -120,7 +121,7 @@ class OptimizerSettings(CheckedConfig):
 class NetworkSettings(CheckedConfig):
     """The network, from the state to its values."""
 
-    torso: Literal["auto", "mlp", "nature_cnn", "nips_cnn", "impala_cnn", "minatar_cnn"] = "auto"
+    torso: Literal["auto", "mlp", "nature_cnn", "nips_cnn", "impala_cnn", "minatar_cnn"] | ImportName = "auto"
     """What reads a state; auto: nature_cnn for images from 36 x 36, minatar_cnn for smaller ones, else mlp."""
     hidden_dim: int | None = None
     """Units of each hidden layer; none: what was published, as 512 for nature_cnn; mlp 128."""
