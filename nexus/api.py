@@ -16,7 +16,7 @@ import torch
 from nexus.core.checked import convert
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, interrupted, one_line
-from nexus.core.importable import import_names, names_in
+from nexus.core.importable import import_names, is_import_name, names_in
 from nexus.core.period import whole_number
 from nexus.core.state import part
 from nexus.envs.atari import canonical, is_atari
@@ -342,9 +342,14 @@ def stretched(config: TrainConfig, planned: int, counters: Counters) -> list[str
         return []
     said = []
     moment = counters.steps, counters.updates
-    before, now = replace(config, total_steps=planned).learning_rate_at(*moment), config.learning_rate_at(*moment)
+    old = replace(config, total_steps=planned)
+    before, now = old.learning_rate_at(*moment), config.learning_rate_at(*moment)
     if before != now:
         said.append(f"the learning rate goes from {before:g} to {now:g}")
+    if is_import_name(config.epsilon_schedule):
+        name = "epsilon" if config.exploration == "epsilon_greedy" else "temperature"
+        before, now = (getattr(each, f"{name}_at")(counters.steps, counters.episodes) for each in (old, config))
+        said += [f"the {name} goes from {before:g} to {now:g}"] if before != now else []
     if config.prioritized:
         start = config.importance_exponent
         before, now = (start + (1 - start) * min(1.0, counters.steps / end) for end in (planned, config.total_steps))

@@ -27,6 +27,7 @@ __all__ = ["HELP", "asks_for_help", "flag_of", "flags_of", "parse", "registry"]
 
 Command = TypeVar("Command")
 NO_ALIASES: Mapping[str, str] = {}
+NO_FLAG = "algorithm_settings"  # a setting of which each entry is a flag instead
 HELP = ("-h", "--help")
 WIDEST = 100  # columns of a text above the flags
 CLOSE = 0.6  # how alike a flag must be to be suggested, from 0 to 1
@@ -158,6 +159,7 @@ def parse(
     prog: str,
     default: Command | None = None,
     aliases: Mapping[str, str] = NO_ALIASES,
+    flags: Mapping[str, bool] | None = None,
 ) -> Command:
     """Return a filled `command` dataclass.
 
@@ -167,6 +169,7 @@ def parse(
         prog: what help and errors call it.
         default: what its fields are where no flag says otherwise.
         aliases: other names of flags, which the caller has replaced; named in errors.
+        flags: all flags, and whether each is a switch; None for those of the fields.
 
     Raises:
         ConfigError: an option is unknown or can't be read; one line with the nearest right thing.
@@ -174,7 +177,7 @@ def parse(
     """
     said = io.StringIO()
     asked_for_help = asks_for_help(arguments)
-    flags = flags_of(command)
+    flags = flags_of(command) if flags is None else flags
     if not asked_for_help:
         require_known(arguments, flags, aliases, prog)
     else:
@@ -240,6 +243,8 @@ def flags_of(command: Any) -> dict[str, bool]:
     flags: dict[str, bool] = {}
     for field in fields(command):
         kind = hints[field.name]
+        if field.name == NO_FLAG:
+            continue
         if kind is not Period and is_dataclass(kind):
             flags |= flags_of(kind)
         else:

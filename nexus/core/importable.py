@@ -5,11 +5,21 @@ import re
 import sys
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeGuard
 
 from nexus.core.errors import ConfigError, nearest, one_line
 
-__all__ = ["ImportName", "ImportNames", "import_name", "import_names", "imported", "is_import_name", "names_in"]
+__all__ = [
+    "ImportName",
+    "ImportNames",
+    "import_name",
+    "import_names",
+    "imported",
+    "imported_module",
+    "is_import_name",
+    "names_in",
+]
 
 FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 NAMING = ("wrappers", "algorithm", "torso", "epsilon_schedule", "learning_rate_schedule")
@@ -45,7 +55,7 @@ def import_names(setting: str, given: Any) -> ImportNames:
     return ImportNames(import_name(setting, one, way) for one in given)
 
 
-def is_import_name(given: Any) -> bool:
+def is_import_name(given: Any) -> TypeGuard[str]:
     """True for text of the form `module:Name`."""
     return isinstance(given, str) and FORM.fullmatch(given) is not None
 
@@ -104,6 +114,15 @@ def found_name(thing: Any) -> str | None:
     return None
 
 
+def imported_module(name: str, what: str) -> ModuleType:
+    """Return the module of a name, as `imported` does what is in it."""
+    module = name.partition(":")[0]
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a module's own code can raise anything
+        raise ConfigError(f"{what} {name!r}: can't import module {module!r}: {one_line(error)}") from error
+
+
 def imported(name: str, what: str) -> Any:
     """Return what a name stands for.
 
@@ -114,11 +133,8 @@ def imported(name: str, what: str) -> Any:
     Raises:
         ConfigError: there is no such module, or it has no such name; says the nearest.
     """
+    found: Any = imported_module(name, what)
     module, _, inside = name.partition(":")
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:  # a module's own code can raise anything
-        raise ConfigError(f"{what} {name!r}: can't import module {module!r}: {one_line(error)}") from error
     for part in inside.split("."):
         known = [word for word in dir(found) if not word.startswith("_")]
         try:

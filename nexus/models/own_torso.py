@@ -1,7 +1,7 @@
 """A torso of the user's own, tried out before anything is learned with it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -184,8 +184,7 @@ def require_learnable(torso: nn.Module, states: Tensor, name: str) -> None:
         features = copy(states).sum()
     unused = list(parameters)
     if features.requires_grad:
-        slopes: Sequence[Tensor | None]
-        slopes = torch.autograd.grad(features, list(parameters.values()), allow_unused=True)
+        slopes = list[Tensor | None](torch.autograd.grad(features, list(parameters.values()), allow_unused=True))
         unused = [key for key, slope in zip(parameters, slopes, strict=True) if slope is None]
     if unused:
         raise ConfigError(
