@@ -80,7 +80,7 @@ def in_groups(info: StructTypeInfo) -> StructConstructorSpec | None:
     ]
     own = own_settings(default.algorithm)
     if own is not None:
-        kind = cast(Any, Annotated[own, tyro.conf.arg(name=default.algorithm, help="")])
+        kind = cast(Any, Annotated[own, tyro.conf.arg(name=default.algorithm.partition(":")[2], help="")])
         groups.append(StructFieldSpec(own.__name__, kind, own.from_mapping(default.algorithm_settings)))
     return StructConstructorSpec(
         instantiate=lambda **read: {name: value for group in read.values() for name, value in group.items()},

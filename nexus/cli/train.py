@@ -155,8 +155,8 @@ def value_of(flag: str, words: Sequence[str]) -> str | None:
     """Return what a command line gives a flag the last time, None if it does not."""
     for place, word in reversed(list(enumerate(words))):
         given, equals, value = word.partition("=")
-        if given == flag:
-            return value if equals else next(iter(words[place + 1 :]), None)
+        if given == flag and (equals or place + 1 < len(words)):
+            return value if equals else words[place + 1]
     return None
 
 

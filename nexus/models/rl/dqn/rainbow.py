@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import nn
@@ -367,18 +367,21 @@ def require_settings(own: Any) -> None:
         raise ConfigError(f"own settings {own!r}: needs a subclass of nexus.Settings")
     try:
         kinds = annotations_of(own)
-        own()
-    except (TypeError, NameError) as error:  # without a default, or an annotation that means nothing
-        raise ConfigError(f"own settings {own.__name__}: {one_line(error)}; each needs a type and a default") from error
+    except NameError as error:  # an annotation that means nothing
+        raise ConfigError(f"own settings {own.__name__}: {one_line(error)}") from error
     for name, kind in kinds.items():
-        options = [option for option in get_args(kind) or (kind,) if option is not type(None)]
-        literal = get_origin(kind) is Literal
-        if not literal and (len(options) != 1 or (options[0] not in PLAIN and get_origin(options[0]) is not Literal)):
+        options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        some = [option for option in options if option is not NoneType]
+        if len(some) != 1 or (some[0] not in PLAIN and get_origin(some[0]) is not Literal):
             raise ConfigError(
                 f"own setting {name} of {own.__name__} is of the type {kind}: needs int, float, bool, str or Literal, "
                 "or one of them or None"
             )
     require_free(own, [*annotations_of(AgentConfig), *ALIASES, *RESERVED])
+    try:
+        own()
+    except TypeError as error:  # without a default
+        raise ConfigError(f"own settings {own.__name__}: {one_line(error)}; each needs a default") from error
 
 
 def require_free(own: type[Settings], taken: Iterable[str]) -> None:
