@@ -300,9 +300,11 @@ def test_what_names_no_torso_is_one_line(given: Any, says: str) -> None:
 
 
 def test_settings_of_built_in_torsos_are_refused_with_it() -> None:
-    for name, value in (("hidden_dim", 8), ("layer_norm", True), ("channels", "first")):
+    given: list[dict[str, Any]] = [{"hidden_dim": 8}, {"layer_norm": True}, {"channels": "first"}]
+    for settings in given:
+        (name,) = settings
         with pytest.raises(ConfigError, match=f"^{name} = .*: torso Torso makes all layers itself; leave {name} out$"):
-            make_config("CartPole-v1", torso=Torso, **{name: value})
+            make_config("CartPole-v1", torso=Torso, **settings)
     assert make_config("CartPole-v1", torso=Torso, layer_norm=False).torso == f"{HERE}:Torso"
 
 
@@ -341,7 +343,8 @@ def expectile(parts: Parts) -> Any:
 
     def error(predictions: Tensor, targets: Tensor) -> Tensor:
         weight = torch.where(targets > predictions, parts.own.asymmetry, 1 - parts.own.asymmetry)
-        return weight * (targets - predictions).abs() ** parts.own.power
+        errors: Tensor = weight * (targets - predictions).abs() ** parts.own.power
+        return errors
 
     return parts.network(), DQNLoss(error, parts.bootstrap)
 
@@ -551,7 +554,7 @@ def words(progress: float) -> Any:
 
 
 def test_schedules_are_functions_of_progress() -> None:
-    own = {"epsilon_schedule": falling, "total_steps": 1_000, "learning_starts": 10}
+    own: dict[str, Any] = {"epsilon_schedule": falling, "total_steps": 1_000, "learning_starts": 10}
     config = make_config("CartPole-v1", **own, learning_rate_schedule=warm, lr=0.2)
     assert (config.epsilon_schedule, config.learning_rate_schedule) == (f"{HERE}:falling", f"{HERE}:warm")
     assert [config.epsilon_at(steps, 9) for steps in (0, 500, 1_000, 1_007)] == [0.5, 0.1 + 0.4 * 0.5, 0.1, 0.1]
