@@ -31,7 +31,7 @@ from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.models.rl.dqn.rainbow import network_bytes
 from nexus.models.setup import resolve_device
 from nexus.models.torsos import channels_before
-from nexus.own_modules import require_foreign_module, require_present
+from nexus.own_modules import require_foreign_module, require_present, said_of_programs
 from nexus.resolver import resolve, whole_or_resolved
 from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.best import BEST, BestWeights
@@ -155,6 +155,7 @@ def folder_of(run: Any, name: str = "run") -> Path:
 def notices(plan: Plan) -> list[str]:
     """Return notices on settings that are probably unintended."""
     said = [] if plan.config.said_of_exploration is None else [plan.config.said_of_exploration]
+    said += said_of_programs(plan.config.to_mapping())
     if range_is_assumed(plan):
         said.append(
             f"no range of returns is known for {plan.env}: {plan.config.v_min:g} to {plan.config.v_max:g} is assumed, "

@@ -1,14 +1,16 @@
 """Modules of the user's own that a run names: where they are, and where they must not be."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from nexus.core.errors import RunError
-from nexus.core.importable import NAMING, names_in
+from nexus.core.errors import ConfigError, RunError
+from nexus.core.importable import NAMING, imported, names_in
+from nexus.core.names import REGISTERED
 
-__all__ = ["require_foreign_module", "require_present"]
+__all__ = ["require_foreign_module", "require_present", "said_of_programs"]
 
 NEAR = 4  # folders around a run in which a module is looked for
 
@@ -24,7 +26,10 @@ def require_present(config: Any, run: Path, settings: Collection[str] = NAMING) 
     for setting, names in names_in(config).items():
         for name in names if setting in settings else ():
             top = name.partition(":")[0].partition(".")[0]
-            if top == "__main__" or found(top):
+            if top == "__main__":
+                require_in_program(setting, name, run)
+                continue
+            if found(top):
                 continue
             near = [folder for folder in list(run.resolve().parents)[:NEAR] if is_module(folder, top)]
             where = (
@@ -33,6 +38,30 @@ def require_present(config: Any, run: Path, settings: Collection[str] = NAMING) 
                 else f"run this in the folder that has {top}.py, or add that to PYTHONPATH"
             )
             raise RunError(f"{run} was trained with {setting} {name}, and there is no module {top!r} here; {where}")
+
+
+def require_in_program(setting: str, name: str, run: Path) -> None:
+    """Raise `RunError` unless the program that runs now defines a part that the one that trained the run defined."""
+    if name in REGISTERED.values():
+        return
+    with suppress(ConfigError):
+        imported(name, setting)
+        return
+    raise RunError(
+        f"{run} was trained with {setting} {name}, which was defined in the program that trained it: run this "
+        "from that program, or train with a module that both import"
+    )
+
+
+def said_of_programs(config: Any) -> list[str]:
+    """Return a notice on each part in a run's settings that only the program which runs now can find again."""
+    return [
+        f"{setting} {name} is defined in the program that runs now, so only this program can evaluate or resume the "
+        "run: put it into a module and import it"
+        for setting, names in names_in(config).items()
+        for name in names
+        if name.startswith("__main__:")
+    ]
 
 
 def found(top: str) -> bool:

@@ -794,6 +794,40 @@ def test_a_module_that_is_gone_is_named_with_where_it_is(
     assert "run this in the folder that has mine_of_this_test.py, or add that to PYTHONPATH" in capsys.readouterr().err
 
 
+SCRIPT = """
+import nexus
+from torch import nn
+
+
+def net(state_shape):
+    return nn.Linear(state_shape[0], 8)
+
+
+def plain(parts):
+    return parts.network(), nexus.DQNLoss()
+
+
+nexus.register_algorithm("of_a_script", plain)
+if __name__ == "__main__":
+    settings = dict(total_steps=200, learning_starts=40, eval_every=None, target_return=None, epsilon_steps=9)
+    nexus.train("CartPole-v1", torso=net, algorithm="of_a_script", run_dir="run", eval_episodes=1, **settings)
+    print(len(nexus.evaluate("run", episodes=3).returns))
+"""
+
+
+def test_parts_of_a_script_are_found_by_the_script_alone_and_that_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, "script.py"], cwd=here, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "3"), done.stderr
+    for part in ("torso __main__:net", "algorithm __main__:of_a_script"):
+        assert f"{part} is defined in the program that runs now, so only this program can evaluate" in done.stderr
+    assert main(["evaluate", "run"]) == 2
+    said = "run was trained with algorithm __main__:of_a_script, which was defined in the program that trained it: run"
+    assert said in capsys.readouterr().err
+
+
 def test_a_run_is_played_without_its_schedules(here: Path) -> None:
     assert main(["train", "CartPole-v1", *QUICK, *PARTS[-4:], "--run-dir", "first"]) == 0
     forget()
