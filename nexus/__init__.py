@@ -10,11 +10,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DQNAgent",
+    "DQNLoss",
     "DQNNetwork",
     "FlatActions",
     "Listener",
     "Listeners",
     "ReplayBuffer",
+    "Settings",
     "TrainResult",
     "__version__",
     "check",
@@ -22,6 +24,7 @@ __all__ = [
     "load_agent",
     "make_agent",
     "plan",
+    "register_algorithm",
     "resume",
     "tracker",
     "train",
@@ -30,11 +33,13 @@ __all__ = [
 if TYPE_CHECKING:
     from nexus.api import evaluate, load_agent, resume, train
     from nexus.checking import check
+    from nexus.core.checked import Settings
     from nexus.data.replay_buffer import ReplayBuffer
     from nexus.envs.flat_actions import FlatActions
     from nexus.listener import Listener, Listeners, TrainResult
     from nexus.models.rl.dqn import DQNAgent, DQNNetwork
-    from nexus.models.rl.dqn.rainbow import make_agent
+    from nexus.models.rl.dqn.dqn import DQNLoss
+    from nexus.models.rl.dqn.rainbow import make_agent, register_algorithm
     from nexus.planning import plan
     from nexus.tracking import tracker
 
@@ -44,14 +49,17 @@ HOMES = {
     "load_agent": "nexus.api",
     "make_agent": "nexus.models.rl.dqn.rainbow",
     "plan": "nexus.planning",
+    "register_algorithm": "nexus.models.rl.dqn.rainbow",
     "resume": "nexus.api",
     "tracker": "nexus.tracking",
     "train": "nexus.api",
     "Listener": "nexus.listener",
     "Listeners": "nexus.listener",
     "ReplayBuffer": "nexus.data.replay_buffer",
+    "Settings": "nexus.core.checked",
     "TrainResult": "nexus.listener",
     "DQNAgent": "nexus.models.rl.dqn",
+    "DQNLoss": "nexus.models.rl.dqn.dqn",
     "FlatActions": "nexus.envs.flat_actions",
     "DQNNetwork": "nexus.models.rl.dqn",
 }

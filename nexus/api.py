@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,7 +16,7 @@ import torch
 from nexus.core.checked import convert
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError, RunError, interrupted, one_line
-from nexus.core.importable import import_names
+from nexus.core.importable import import_names, is_import_name, names_in
 from nexus.core.period import whole_number
 from nexus.core.state import part
 from nexus.envs.atari import canonical, is_atari
@@ -33,6 +32,7 @@ from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.models.rl.dqn.rainbow import network_bytes
 from nexus.models.setup import resolve_device
 from nexus.models.torsos import channels_before
+from nexus.own_modules import require_foreign_module, require_present, said_of_programs
 from nexus.resolver import resolve, whole_or_resolved
 from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.best import BEST, BestWeights
@@ -202,6 +202,8 @@ def inherited(
     if name_of(source) != name_of(seen.source):
         settings["env_kwargs"] = {}  # they are arguments of the other environment
     explored: dict[str, Any] = {}
+    if "epsilon" in kept and is_import_name(config.epsilon_schedule):
+        raise ConfigError(f"keep = epsilon: {config.epsilon_schedule} sets ε at every step of a run; leave it out")
     match about.get("progress"):
         case {"steps": int(steps), "episodes": int(episodes)} if steps >= 0 and episodes >= 0 and "epsilon" in kept:
             explored["epsilon"] = config.epsilon_at(steps, episodes)
@@ -262,6 +264,7 @@ def folder_of(run: Any, name: str = "run") -> Path:
 def setting_notices(plan: Plan) -> list[str]:
     """Return notices on settings that are probably unintended."""
     said = [] if plan.config.said_of_exploration is None else [plan.config.said_of_exploration]
+    said += said_of_programs(plan.config.to_mapping())
     if range_is_assumed(plan):
         said.append(
             f"no range of returns is known for {plan.env}: {plan.config.v_min:g} to {plan.config.v_max:g} is assumed, "
@@ -363,6 +366,7 @@ def resumed(
     if about.get("status") == "finished" and not further:
         raise ConfigError(f"{run} is finished: to train further, set total_steps to more than {planned}")
     require_checkpoint(about, Path(run))
+    require_present(about.get("config"), Path(run))
     source = spec_on(seen_by_run(run, about).spec, env, None, None, listener).source
     settings = agent_settings(about, run)
     config = on_device(config, device, state_shape_of(settings), run, listener)
@@ -451,9 +455,14 @@ def stretched(config: TrainConfig, planned: int, counters: Counters) -> list[str
         return []
     said = []
     moment = counters.steps, counters.updates
-    before, now = replace(config, total_steps=planned).learning_rate_at(*moment), config.learning_rate_at(*moment)
+    old = replace(config, total_steps=planned)
+    before, now = old.learning_rate_at(*moment), config.learning_rate_at(*moment)
     if before != now:
         said.append(f"the learning rate goes from {before:g} to {now:g}")
+    if is_import_name(config.epsilon_schedule):
+        name = "epsilon" if config.exploration == "epsilon_greedy" else "temperature"
+        before, now = (getattr(each, f"{name}_at")(counters.steps, counters.episodes) for each in (old, config))
+        said += [f"the {name} goes from {before:g} to {now:g}"] if before != now else []
     if config.prioritized:
         start = config.importance_exponent
         before, now = (start + (1 - start) * min(1.0, counters.steps / end) for end in (planned, config.total_steps))
@@ -466,9 +475,12 @@ def config_of(about: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainCon
     """Return the settings of a run.
 
     Raises:
-        RunError: it has none, or some are unknown to this version.
+        RunError: it has none, some are unknown to this version, or one names a module in the run's own folder.
     """
     values = about.get("config")
+    for setting, names in names_in(values).items():
+        for name in names:
+            require_foreign_module(name, Path(run), setting)
     try:
         return TrainConfig.from_mapping(
             {**read_before(about), **values} if isinstance(values, Mapping) else {"config": values}
@@ -491,6 +503,7 @@ def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dic
     if not isinstance(described, Mapping):
         raise RunError(f"{path} does not describe its agent")
     config = config_of(about, run)
+    require_present(about.get("config"), Path(run), ("algorithm", "torso"))
     own = {field.name: getattr(config, field.name) for field in fields(AgentConfig)}
     settings = {**described, **own}
     there = largest_weights(Path(run))
@@ -595,20 +608,26 @@ def agent_of(
         statistics = load_best(best, agent, scored.steps)
     else:
         statistics = load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint), about)
-    explore_as_trained(agent, about, run)
+    explore_as_trained(agent, about, run, listener)
     with suppress(RunError):  # it needs no environment to act
         remember(agent, replace(seen_by_run(run, about), statistics=statistics))
     return agent
 
 
-def explore_as_trained(agent: DQNAgent, about: Mapping[str, Any], run: str | os.PathLike[str]) -> None:
+def explore_as_trained(
+    agent: DQNAgent, about: Mapping[str, Any], run: str | os.PathLike[str], listener: Listener
+) -> None:
     """Set ε and the temperature to their values at the end of training."""
     match about.get("progress"):
         case {"steps": int(steps), "episodes": int(episodes)} if steps >= 0 and episodes >= 0:
-            with suppress(RunError):  # acting greedily needs only the agent's settings
+            try:
                 config = config_of(about, run)
                 agent.epsilon = config.epsilon_at(steps, episodes)
                 agent.temperature = config.temperature_at(steps, episodes)
+            except RunError:
+                pass  # acting greedily needs only the agent's settings
+            except ConfigError as error:
+                listener.on_notice(f"its exploration at the end of the training is not known: {error}")
 
 
 def load_best(best: BestWeights, agent: DQNAgent, steps: int) -> Statistics:
@@ -897,29 +916,6 @@ def env_of_run(
     return spec_on(
         seen_by_run(run, read_run_or_copy(run, listener.on_notice)).spec, env, env_kwargs, wrappers, listener
     )
-
-
-def require_foreign_module(name: str, run: Path, setting: str = "env") -> None:
-    """Raise `RunError` if the module of a `module:Id` lies inside the run: a run must not supply code.
-
-    Args:
-        name: the `module:Id`, or a `module:Wrapper`.
-        run: the run's folder.
-        setting: which names it.
-    """
-    module, colon, _ = name.rpartition(":")
-    if not colon:
-        return
-    top, *rest = module.split(".")
-    try:
-        spec = find_spec(top)  # searches without importing
-    except (ImportError, ValueError):
-        spec = None
-    places = [] if spec is None else [*(spec.submodule_search_locations or []), spec.origin or ""]
-    if any(Path(place, *rest).resolve().is_relative_to(run.resolve()) for place in places if place):
-        raise RunError(
-            f"{run} asks for code from its own folder, {module}: it is not imported; pass another {setting}="
-        )
 
 
 class ProcessThreads:

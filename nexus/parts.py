@@ -64,6 +64,8 @@ class Parts:
     """
 
     def __init__(self, env: EnvSource, config: TrainConfig, stack: ExitStack, agent: DQNAgent | None = None) -> None:
+        for schedule in config.own_schedules.values():
+            schedule.try_out()
         self.spec = config.spec_of(env)
         vector_env = make_vector_env(self.spec, config.num_envs, config.vectorization)
         stack.callback(close_env, vector_env)

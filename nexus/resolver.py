@@ -7,12 +7,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nexus.core.checked import annotations_of, config_text
 from nexus.core.errors import ConfigError
+from nexus.core.importable import is_import_name
 from nexus.core.names import algorithm_name, current_names
 from nexus.envs.factory import EnvSource, name_of
-from nexus.models.rl.dqn.rainbow import algorithm_named
+from nexus.models.rl.dqn.rainbow import algorithm_named, require_free, with_own_settings
 from nexus.training.config import TrainConfig
 from nexus.training.presets import algorithm_preset, resolve_preset, settled
+
+UNUSED_SETTINGS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "torso": (
+        ("hidden_dim", "hidden_layers", "layer_norm", "channels", "standardize_images", "precision"),
+        "makes all layers itself",
+    ),
+    "epsilon_schedule": (
+        ("epsilon", "epsilon_min", "epsilon_decay", "epsilon_steps", "temperature", "temperature_min"),
+        "sets the value at every step",
+    ),
+    "learning_rate_schedule": (
+        ("learning_rate_end", "learning_rate_step", "learning_rate_factor"),
+        "sets the factor at every step",
+    ),
+}
+"""Settings that can name a part of the user's own -> the settings that it then does not use, and why."""
 
 __all__ = ["Resolved", "resolve", "whole_or_resolved"]
 
@@ -52,11 +70,30 @@ def resolve(
         values = current_names(file)
     else:
         raise ConfigError("--preset and --config both bring all settings: give one of them")
+    before = algorithm_name(values.get("algorithm", TrainConfig.algorithm))
+    algorithm = algorithm_name(own.get("algorithm", before))
+    chosen = algorithm_named(algorithm)
+    if algorithm != before:
+        values.pop("algorithm_settings", None)  # of the algorithm in the file
     if file is None or "algorithm" in own:
-        algorithm = algorithm_name(own.get("algorithm", values.get("algorithm", TrainConfig.algorithm)))
-        values |= {**algorithm_named(algorithm).settings, **algorithm_preset(preset, name, algorithm)}
+        values |= {**chosen.settings, **algorithm_preset(preset, name, algorithm)}
     values, notes = settled(values, own)
-    return Resolved(preset, TrainConfig.from_mapping({**values, **own}), tuple(notes))
+    require_use(own)
+    names = () if chosen.own is None else tuple(annotations_of(chosen.own))
+    if chosen.own is not None:
+        require_free(chosen.own, annotations_of(TrainConfig))
+    whole = with_own_settings(chosen, {**values, **own})
+    return Resolved(preset, TrainConfig.from_mapping(whole, names), tuple(notes))
+
+
+def require_use(own: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if the user gives a setting of which a part of their own, given too, makes no use."""
+    for part, (unused, why) in UNUSED_SETTINGS.items():
+        given = own.get(part)
+        for name in unused if callable(given) or is_import_name(given) else ():
+            if name in own and own[name] != getattr(TrainConfig, name):
+                whose = given if isinstance(given, str) else getattr(given, "__qualname__", "of your own")
+                raise ConfigError(f"{name} = {config_text(own[name])}: {part} {whose} {why}; leave {name} out")
 
 
 def whole_or_resolved(

@@ -18,6 +18,7 @@ from nexus.core import AgentConfig, ConfigError, NexusError, Period, RunError, n
 from nexus.core.checked import CheckedConfig
 from nexus.core.period import UNITS
 from nexus.core.seeding import Purpose, generator, seed_of
+from nexus.core.settings import OwnAlgorithmSettings
 from nexus.training.config import GROUPS, TrainConfig
 
 NEXUS = Path(__file__).resolve().parent.parent / "nexus"
@@ -277,7 +278,7 @@ def test_every_field_is_described_right_below_it(kind: type[CheckedConfig]) -> N
 
 
 def test_each_setting_is_in_one_group_and_each_group_in_the_config() -> None:
-    grouped = [group for groups in GROUPS.values() for group in groups]
+    grouped = [*(group for groups in GROUPS.values() for group in groups), OwnAlgorithmSettings]
     assert sorted(field.name for group in grouped for field in fields(group)) == sorted(
         field.name for field in fields(TrainConfig)
     )

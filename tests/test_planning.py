@@ -355,6 +355,7 @@ def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
     value = getattr(base, name)
     text: dict[str, Any] = {
         "algorithm": "munchausen",
+        "algorithm_settings": {"mine": 1},
         "torso": "mlp",
         "optimizer": "rmsprop",
         "precision": "float32",

@@ -10,6 +10,7 @@ from torch import nn
 from nexus.checking.report import Finding, fault, note, ok
 from nexus.checking.sight import Facet, Sight
 from nexus.core.errors import ConfigError, one_line
+from nexus.core.importable import is_import_name
 from nexus.data.memory import available_memory
 from nexus.envs.edge import space_without_mask
 from nexus.envs.factory import seen_by_agent, widest_part
@@ -43,6 +44,8 @@ def look_of(facet: Facet, config: TrainConfig) -> tuple[str, str, str]:
     """Return what an array is taken to be, what is doubtful about that, and how to settle it."""
     count = prod(facet.shape)
     what = f"{facet.dtype}{list(facet.shape)}"
+    if is_import_name(config.torso):
+        return f"{what} for {config.torso}", "", ""
     form = image_form(facet.shape, config.channels) if facet.is_image and config.torso != "mlp" else None
     if form is None or min(form.shape[1:]) < SMALLEST_IMAGE:
         return f"{what}: {count} number{'s' if count > 1 else ''} in a row", "", ""

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.text import Text
 
 from nexus.checking.report import Finding, Report
-from nexus.cli.here import look_here
 from nexus.cli.train import TrainCommand, read_as
 
 __all__ = ["run"]
@@ -44,7 +43,6 @@ def run(arguments: list[str]) -> int:
 def checked(arguments: list[str]) -> Report:
     """Parse the command line and check."""
     command = read_as(CheckCommand, arguments, "nexus check")
-    look_here(command.env, wrappers=command.config.wrappers)
     from nexus.checking import check
 
     with Console(stderr=True).status(f"checking {command.env}"):

@@ -18,15 +18,16 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from nexus.core.checked import Keywords, keyword
+from nexus.core.checked import Keywords, convert, keyword
 from nexus.core.errors import ConfigError
-from nexus.core.importable import ImportNames, import_names
+from nexus.core.importable import ImportName, ImportNames, import_names
 from nexus.core.period import Period, whole_number
 
 __all__ = ["HELP", "asks_for_help", "flag_of", "flags_of", "parse", "registry"]
 
 Command = TypeVar("Command")
 NO_ALIASES: Mapping[str, str] = {}
+NO_FLAG = "algorithm_settings"  # a setting of which each entry is a flag instead
 HELP = ("-h", "--help")
 WIDEST = 100  # columns of a text above the flags
 SUGGESTION_CUTOFF = 0.6  # how alike a flag must be to be suggested, from 0 to 1
@@ -92,6 +93,30 @@ def names_to_import(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | 
     )
 
 
+@registry.primitive_rule
+def choice_or_name_to_import(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read one of several words, or the name of a class or function as `module:Name`."""
+    options = get_args(info.type) if get_origin(info.type) in (Union, UnionType) else ()
+    if ImportName not in options:
+        return None
+    choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{{','.join(choices)},MODULE:NAME}}",
+        instance_from_str=lambda texts: read_choice(texts[0], info.type),
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+    )
+
+
+def read_choice(text: str, kind: Any) -> Any:
+    """Return a word or a name to import, or raise `ConfigError` with those that there are."""
+    try:
+        return convert("it", text, kind)
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix("it = ")) from None
+
+
 def read_keyword(text: str) -> tuple[str, Any]:
     """Return name and value of `name=value`; what is neither JSON nor Python is text.
 
@@ -134,6 +159,7 @@ def parse(
     prog: str,
     default: Command | None = None,
     aliases: Mapping[str, str] = NO_ALIASES,
+    flags: Mapping[str, bool] | None = None,
 ) -> Command:
     """Return a filled `command` dataclass.
 
@@ -143,6 +169,7 @@ def parse(
         prog: what help and errors call it.
         default: what its fields are where no flag says otherwise.
         aliases: other names of flags, which the caller has replaced; named in errors.
+        flags: all flags, and whether each is a switch; None for those of the fields.
 
     Raises:
         ConfigError: an option is unknown or can't be read; one line with the nearest right thing.
@@ -150,7 +177,7 @@ def parse(
     """
     said = io.StringIO()
     asked_for_help = asks_for_help(arguments)
-    flags = flags_of(command)
+    flags = flags_of(command) if flags is None else flags
     if not asked_for_help:
         require_known(arguments, flags, aliases, prog)
     else:
@@ -216,6 +243,8 @@ def flags_of(command: Any) -> dict[str, bool]:
     flags: dict[str, bool] = {}
     for field in fields(command):
         kind = hints[field.name]
+        if field.name == NO_FLAG:
+            continue
         if kind is not Period and is_dataclass(kind):
             flags |= flags_of(kind)
         else:

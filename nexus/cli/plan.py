@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from nexus.cli.here import look_here
 from nexus.cli.train import TrainCommand, read_as
 from nexus.planning.forecast import Forecast
 
@@ -26,7 +25,6 @@ class PlanCommand(TrainCommand):
 def run(arguments: list[str]) -> int:
     """Probe and print the table."""
     command = read_as(PlanCommand, arguments, "nexus plan")
-    look_here(command.env, wrappers=command.config.wrappers)
     from nexus.planning import plan
 
     console = Console(highlight=False)

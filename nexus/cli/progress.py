@@ -17,6 +17,7 @@ from torch import nn
 from nexus.checking.first_steps import FirstSteps
 from nexus.cli.encoding import printable
 from nexus.core.figures import figures
+from nexus.core.importable import is_import_name
 from nexus.core.installation import nexus_command, tensorboard_command
 from nexus.core.state import State
 from nexus.lineage import lineage_text
@@ -356,7 +357,8 @@ def replay_rows(plan: Plan) -> dict[str, str]:
 def algorithm_line(config: TrainConfig) -> str:
     """Return text on the algorithm and the parts that are switched on."""
     parts = [name for name in ("munchausen", "double", "dueling", "noisy", "prioritized") if getattr(config, name)]
-    return ", ".join([config.algorithm, *(part for part in parts if part != config.algorithm)])
+    own = [f"{name}={value}" for name, value in config.algorithm_settings.items()]
+    return ", ".join([config.algorithm, *own, *(part for part in parts if part != config.algorithm)])
 
 
 def has_atoms(plan: Plan) -> bool:
@@ -370,6 +372,8 @@ def exploration(plan: Plan) -> str:
     what, start, end = "ε", config.epsilon, config.epsilon_min
     if config.exploration == "boltzmann":
         what, start, end = "Boltzmann, temperature", config.temperature, config.temperature_min
+    if is_import_name(config.epsilon_schedule):
+        return f"{what} by {config.epsilon_schedule}"
     if config.epsilon_schedule == "constant":
         return f"{what} {start:g}"
     if config.epsilon_schedule == "linear":

@@ -16,12 +16,13 @@ from typing import Annotated, Any, cast
 import tyro
 from tyro.constructors import StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from nexus.cli.parsing import flag_of, flags_of, registry
-from nexus.core.checked import CheckedConfig, annotations_of
+from nexus.cli.parsing import flag_of, registry
+from nexus.core.checked import CheckedConfig, Settings, annotations_of
+from nexus.core.importable import is_import_name
 from nexus.core.names import ALIASES
 from nexus.training.config import GROUPS, TrainConfig
 
-__all__ = ["FLAG_ALIASES", "SettingFlags", "given_settings"]
+__all__ = ["FLAG_ALIASES", "SettingFlags", "given_settings", "own_settings"]
 
 FLAG_ALIASES = {
     "-n": "--total-steps",
@@ -36,9 +37,27 @@ SettingFlags = Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(n
 """The type of a command's field that holds the settings of a run."""
 
 
-def given_settings(values: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """Return those of the parsed settings whose flags are among the words of the command line."""
-    switches = flags_of(TrainConfig)
+def own_settings(algorithm: str) -> type[Settings] | None:
+    """Return the settings that only this algorithm has, None if there are none.
+
+    Raises:
+        ConfigError: an algorithm of the user's own can't be imported.
+    """
+    if not is_import_name(algorithm):
+        return None
+    from nexus.models.rl.dqn.rainbow import algorithm_named  # only here: it takes time
+
+    return algorithm_named(algorithm).own
+
+
+def given_settings(values: Mapping[str, Any], words: Sequence[str], switches: Mapping[str, bool]) -> dict[str, Any]:
+    """Return those of the parsed settings whose flags are among the words of the command line.
+
+    Args:
+        values: the parsed settings.
+        words: of the command line.
+        switches: all flags, and whether each is a switch.
+    """
     on = {word.partition("=")[0].replace("_", "-") for word in words}
     off = {f"--{word.removeprefix('--no-')}" for word in on if word.startswith("--no-")}
     flags = on | {flag for flag in off if switches.get(flag)}
@@ -60,6 +79,10 @@ def in_groups(info: StructTypeInfo) -> StructConstructorSpec | None:
         for title, members in GROUPS.items()
         for group in members
     ]
+    own = own_settings(default.algorithm)
+    if own is not None:
+        kind = cast(Any, Annotated[own, tyro.conf.arg(name=default.algorithm.partition(":")[2], help="")])
+        groups.append(StructFieldSpec(own.__name__, kind, own.from_mapping(default.algorithm_settings)))
     return StructConstructorSpec(
         instantiate=lambda **read: {name: value for group in read.values() for name, value in group.items()},
         fields=tuple(groups),
@@ -69,8 +92,9 @@ def in_groups(info: StructTypeInfo) -> StructConstructorSpec | None:
 @registry.struct_rule
 def of_a_group(info: StructTypeInfo) -> StructConstructorSpec | None:
     """Read a group of settings as a mapping, unchecked, and tell the other names of each in its help."""
-    group = next((group for members in GROUPS.values() for group in members if group is info.type), None)
-    if group is None:
+    group: Any = info.type
+    is_own = isinstance(group, type) and issubclass(group, Settings)
+    if not is_own and not any(group in members for members in GROUPS.values()):
         return None
     own = [
         StructFieldSpec(name, kind, getattr(info.default, name), helptext=partial(text_of, group, name))

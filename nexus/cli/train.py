@@ -1,16 +1,17 @@
 """`nexus train ENV`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from nexus.cli.here import look_here, wrappers_in
-from nexus.cli.parsing import HELP, asks_for_help, parse
-from nexus.cli.setting_flags import FLAG_ALIASES, SettingFlags, given_settings
+from nexus.cli.here import look_here
+from nexus.cli.parsing import HELP, asks_for_help, flags_of, parse
+from nexus.cli.setting_flags import FLAG_ALIASES, SettingFlags, given_settings, own_settings
 from nexus.core.errors import ConfigError, NexusError, RunError
+from nexus.core.importable import is_import_name, names_in
 from nexus.core.names import TrackerName
 from nexus.training.config import TrainConfig
 from nexus.training.run_folder import RUN_FILE
@@ -58,7 +59,8 @@ class RunCommand(TrainCommand):
 def run(arguments: list[str]) -> int:
     """Train; return 0, 130 after Ctrl-C, or 143 after SIGTERM."""
     command = read_command(arguments)
-    look_here(command.env, wrappers=[*command.config.wrappers, *([command.listener] if command.listener else [])])
+    if command.listener is not None:
+        look_here(command.listener)
     from nexus.api import train
     from nexus.cli.own_listeners import with_own
     from nexus.cli.progress import TrainView
@@ -106,7 +108,7 @@ def read_as(kind: type[TrainCommandT], arguments: list[str], prog: str) -> Train
         words = ["--env", *words]
     if asks_for_help(words):
         parse(kind, words, prog, usual_for([word for word in words if word not in HELP], kind, prog), FLAG_ALIASES)
-    command, notes = resolved(parse(kind, words, prog, kind(), FLAG_ALIASES), words)
+    command, notes = resolved(kind, words, prog)
     if not command.env:
         raise ConfigError(f"name an environment first, as in: {prog} CartPole-v1")
     for text in notes:
@@ -117,16 +119,20 @@ def read_as(kind: type[TrainCommandT], arguments: list[str], prog: str) -> Train
 def usual_for(words: list[str], kind: type[TrainCommandT], prog: str) -> TrainCommandT:
     """Return the defaults for a help: those that the other words of the command line bring, if they can be read."""
     with suppress(NexusError):
-        return resolved(parse(kind, words, prog, kind(), FLAG_ALIASES), words)[0]
+        return resolved(kind, words, prog)[0]
     return kind()
 
 
-def resolved(command: TrainCommandT, words: list[str]) -> tuple[TrainCommandT, tuple[str, ...]]:
-    """Return a command that was parsed from words with its environment and all settings, and what is to be noted."""
+def resolved(kind: type[TrainCommandT], words: list[str], prog: str) -> tuple[TrainCommandT, tuple[str, ...]]:
+    """Parse words; return the command with its environment and all settings, and what is to be noted."""
     from nexus.resolver import resolve
 
+    algorithm = algorithm_in(words)
+    flags, own_group = flags_of(kind), own_settings(algorithm)
+    flags |= {} if own_group is None else flags_of(own_group)
+    command = parse(kind, words, prog, kind(config=TrainConfig(algorithm=algorithm)), FLAG_ALIASES, flags)
     # What was parsed as a config is a mapping still, see `SettingFlags`.
-    own = given_settings(cast(Mapping[str, Any], command.config), words)
+    own = given_settings(cast(Mapping[str, Any], command.config), words, flags)
     env, file = command.env, None
     if command.from_run is not None:
         env, own, file = started(command, own)
@@ -134,10 +140,11 @@ def resolved(command: TrainCommandT, words: list[str]) -> tuple[TrainCommandT, t
         file_env, file = read_config(command.config_file)
         if not env and file_env is not None:
             require_own_module(file_env, command.config_file)
-        if "wrappers" not in own:
-            for name in wrappers_in({"config": file}):
-                require_own_module(name, command.config_file, "wrappers")
+        for setting, names in names_in(file).items():
+            for name in names if setting not in own else ():
+                require_own_module(name, command.config_file, setting)
         env = env or file_env or ""
+    look_here(env, parts=[name for names in names_in({**(file or {}), **own}).values() for name in names])
     found = resolve(env, own, command.preset, file)
     return replace(command, env=env, preset=found.preset, config=found.config), found.notes
 
@@ -161,6 +168,32 @@ def started(command: TrainCommand, own: dict[str, Any]) -> tuple[str, dict[str, 
     return start.env, {**start.explored, **own}, None if command.preset else start.settings
 
 
+def algorithm_in(words: Sequence[str]) -> str:
+    """Return the algorithm that a command line names, or its config file; one of the user's own can be imported.
+
+    It decides which flags there are. What is wrong with the rest is said later.
+    """
+    name, file = value_of("--algorithm", words), value_of("--config-file", words) or value_of("--from-run", words)
+    if name is None and file is not None:
+        with suppress(NexusError):
+            name = read_config(file)[1].get("algorithm")
+        if is_import_name(name):
+            require_own_module(name, file, "algorithm")
+    if not is_import_name(name):
+        return TrainConfig.algorithm
+    look_here(None, parts=[name])
+    return name
+
+
+def value_of(flag: str, words: Sequence[str]) -> str | None:
+    """Return what a command line gives a flag the last time, None if it does not."""
+    for place, word in reversed(list(enumerate(words))):
+        given, equals, value = word.partition("=")
+        if given == flag and (equals or place + 1 < len(words)):
+            return value if equals else words[place + 1]
+    return None
+
+
 def expand(word: str) -> str:
     """Replace a short or foreign flag by ours; `--flag=value` and `--some_flag` too."""
     flag, equals, value = word.partition("=")
@@ -170,7 +203,7 @@ def expand(word: str) -> str:
 
 def require_own_module(name: str, file: str, setting: str = "env") -> None:
     """Raise `RunError` if a run's settings name an environment or a wrapper whose module lies in its folder."""
-    from nexus.api import require_foreign_module
+    from nexus.own_modules import require_foreign_module
 
     folder = Path(file) if Path(file).is_dir() else Path(file).parent
     look_here(name)

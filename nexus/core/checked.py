@@ -1,20 +1,20 @@
 """Frozen configs that check themselves: an unknown key, a wrong type or an impossible value is one clear error."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from types import NoneType, UnionType
-from typing import Any, Literal, Self, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeAlias, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 
 from nexus.core.errors import ConfigError, nearest
-from nexus.core.importable import ImportNames, import_names
+from nexus.core.importable import ImportName, ImportNames, import_name, import_names, is_import_name
 from nexus.core.names import current_names
 from nexus.core.period import Period
 
-__all__ = ["CheckedConfig", "Keywords", "config_text", "convert", "keyword"]
+__all__ = ["CheckedConfig", "Keywords", "Settings", "annotations_of", "config_text", "convert", "keyword"]
 
 Keywords: TypeAlias = Mapping[str, Any]
 """Keyword arguments as JSON can hold them."""
@@ -41,8 +41,12 @@ class CheckedConfig:
             raise ConfigError(f"{name} = {config_text(getattr(self, name))}: needs {needs}")
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, values: Mapping[str, Any], others: Iterable[str] = ()) -> Self:
         """Build from plain values, as read from JSON; `ALIASES` of settings are taken too.
+
+        Args:
+            values: by the names of the fields.
+            others: names that were taken out of the values before, for errors.
 
         Raises:
             ConfigError: a key is unknown (with the nearest known ones), or a value has the wrong type.
@@ -51,12 +55,24 @@ class CheckedConfig:
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
-                raise ConfigError(f"unknown setting {key!r}{nearest(str(key), known)}")
+                raise ConfigError(f"unknown setting {key!r}{nearest(str(key), [*known, *others])}")
         return cls(**values)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values that `from_mapping` reads back, ready for JSON."""
         return {name: as_json(getattr(self, name), value) for name, value in asdict(self).items()}
+
+
+@dataclass_transform(frozen_default=True)
+class Settings(CheckedConfig):
+    """Settings of an algorithm of your own, each with a default: a subclass is a frozen dataclass by itself.
+
+    Whole numbers, numbers, text, true or false, one of several words (`Literal`), and all of these or None. The text
+    below a setting is its help; a method `check` can `require` what its values must be.
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
 
 
 def as_json(value: Any, without_classes: Any) -> Any:
@@ -87,7 +103,10 @@ def convert(name: str, value: Any, kind: Any) -> Any:
     for option in options:
         if option is ImportNames:
             return import_names(name, value)
-        if option == Keywords:
+        if option is ImportName:
+            if callable(value) or is_import_name(value):
+                return import_name(name, value)
+        elif option == Keywords:
             if isinstance(value, Mapping):
                 return {word: keyword(name, word, given) for word, given in value.items()}
         elif get_origin(option) is Literal:
@@ -100,7 +119,9 @@ def convert(name: str, value: Any, kind: Any) -> Any:
                 raise ConfigError(f"{name} = {config_text(value)}: {error}") from None
         elif fits_type(value, option):
             return option(value)
-    raise ConfigError(f"{name} = {config_text(value)}: needs {describe(options)}")
+    choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
+    meant = nearest(value, choices) if isinstance(value, str) and ImportName in options else ""
+    raise ConfigError(f"{name} = {config_text(value)}: needs {describe(options)}{meant}")
 
 
 def keyword(name: str, word: Any, value: Any) -> Any:
@@ -145,7 +166,7 @@ def fits_type(value: Any, option: Any) -> bool:
 def describe(options: tuple[Any, ...]) -> str:
     """Name types as a user would."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "none"}
-    words[Keywords] = "a mapping from names to values"
+    words |= {Keywords: "a mapping from names to values", ImportName: "your own as module:Name"}
     return " or ".join(
         "one of " + ", ".join(map(str, get_args(option))) if get_origin(option) is Literal else words[option]
         for option in options

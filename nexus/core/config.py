@@ -12,6 +12,7 @@ from nexus.core.settings import (
     NetworkSettings,
     NoisySettings,
     OptimizerSettings,
+    OwnAlgorithmSettings,
     QuantileSettings,
     TargetSettings,
 )
@@ -21,6 +22,7 @@ __all__ = ["AgentConfig"]
 
 @dataclass(frozen=True)
 class AgentConfig(
+    OwnAlgorithmSettings,
     BoltzmannSettings,
     NoisySettings,
     MunchausenSettings,

@@ -3,15 +3,34 @@
 import importlib
 import re
 import sys
+from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeGuard
 
 from nexus.core.errors import ConfigError, nearest, one_line
 
-__all__ = ["ImportNames", "import_names", "import_object"]
+__all__ = [
+    "ImportName",
+    "ImportNames",
+    "import_name",
+    "import_names",
+    "import_object",
+    "imported_module",
+    "is_import_name",
+    "names_in",
+]
 
 FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+NAMING = ("wrappers", "algorithm", "torso", "epsilon_schedule", "learning_rate_schedule")
+"""The settings that can have names to import."""
 EXAMPLE = "gymnasium.wrappers:NormalizeReward"
+
+
+class ImportName(str):
+    """A name as in `my_nets:MyTorso`; a type of its own, so that a setting can be declared by it."""
+
+    __slots__ = ()
 
 
 class ImportNames(tuple[str, ...]):
@@ -32,11 +51,22 @@ def import_names(setting: str, given: Any) -> ImportNames:
         given = [given]
     if not isinstance(given, list | tuple):
         raise ConfigError(f"{setting} = {given!r}: needs names as in {EXAMPLE}, classes or functions, in a list")
-    return ImportNames(import_name(setting, one) for one in given)
+    way = "; or pass a function as the environment that makes and wraps it"
+    return ImportNames(import_name(setting, one, way) for one in given)
 
 
-def import_name(setting: str, given: Any) -> str:
+def is_import_name(given: Any) -> TypeGuard[str]:
+    """True for text of the form `module:Name`."""
+    return isinstance(given, str) and FORM.fullmatch(given) is not None
+
+
+def import_name(setting: str, given: Any, way_out: str = "") -> ImportName:
     """Return the name of one, which is that name already, or the class or function itself.
+
+    Args:
+        setting: for errors.
+        given: the name, or what has it.
+        way_out: what else to do with a class or function that has no such name, for errors.
 
     Raises:
         ConfigError: it is neither, or can't be imported by its name.
@@ -44,17 +74,29 @@ def import_name(setting: str, given: Any) -> str:
     if callable(given):
         name = found_name(given)
         if name is not None:
-            return name
+            return ImportName(name)
         what = getattr(given, "__qualname__", f"an object of the type {type(given).__name__}")
         raise ConfigError(
             f"{setting} has {what}, which can't be imported by its name: needs a class or function at the top level "
-            "of a module; or pass a function as the environment that makes and wraps it"
+            f"of a module{way_out}"
         )
-    if isinstance(given, str) and FORM.fullmatch(given):
-        return given
+    if is_import_name(given):
+        return ImportName(given)
     module, _, last = str(given).rpartition(".")
     way = f"; did you mean {module}:{last}?" if FORM.fullmatch(f"{module}:{last}") else f", as in {EXAMPLE}"
     raise ConfigError(f"{setting} has {given!r}: needs module:Name{way}")
+
+
+def names_in(config: Any) -> dict[str, list[str]]:
+    """Return the names to import in what a `run.json` has for a config, by the setting that has them."""
+    settings = config if isinstance(config, Mapping) else {}
+    found: dict[str, list[str]] = {}
+    for setting in NAMING:
+        given = settings.get(setting)
+        names = [name for name in (given if isinstance(given, list | tuple) else [given]) if is_import_name(name)]
+        if names:
+            found[setting] = names
+    return found
 
 
 def found_name(thing: Any) -> str | None:
@@ -72,6 +114,15 @@ def found_name(thing: Any) -> str | None:
     return None
 
 
+def imported_module(name: str, what: str) -> ModuleType:
+    """Return the module of a name, as `import_object` does what is in it."""
+    module = name.partition(":")[0]
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a module's own code can raise anything
+        raise ConfigError(f"{what} {name!r}: can't import module {module!r}: {one_line(error)}") from error
+
+
 def import_object(name: str, what: str) -> Any:
     """Return what a name stands for.
 
@@ -82,11 +133,8 @@ def import_object(name: str, what: str) -> Any:
     Raises:
         ConfigError: there is no such module, or it has no such name; says the nearest.
     """
+    found: Any = imported_module(name, what)
     module, _, inside = name.partition(":")
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:  # a module's own code can raise anything
-        raise ConfigError(f"{what} {name!r}: can't import module {module!r}: {one_line(error)}") from error
     for part in inside.split("."):
         known = [word for word in dir(found) if not word.startswith("_")]
         try:

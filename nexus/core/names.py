@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from nexus.core.errors import ConfigError
+from nexus.core.importable import is_import_name
 
-__all__ = ["ALIASES", "TrackerName", "algorithm_name", "current_names"]
+__all__ = ["ALIASES", "REGISTERED", "TrackerName", "algorithm_name", "current_names", "is_taken"]
 
 TrackerName: TypeAlias = Literal["wandb", "mlflow", "trackio"]
 """Here, so that the help of the command line does not import a run."""
@@ -62,6 +63,8 @@ PARTS: Mapping[str, str] = {
     "doubleduelingdqn": "--double --dueling",
     "miqn": "--algo iqn --munchausen",
 }
+# Names of algorithms that users have registered -> `module:name`, under which another process finds them.
+REGISTERED: dict[str, str] = {}
 
 
 def algorithm_name(name: Any) -> str:
@@ -72,10 +75,21 @@ def algorithm_name(name: Any) -> str:
     """
     if not isinstance(name, str):
         raise ConfigError(f"algorithm = {name}: needs text")
-    bare = "".join(filter(str.isalnum, name.casefold()))
-    if bare in PARTS:
-        raise ConfigError(f"algorithm {name!r} is a combination of flags here: {PARTS[bare]}")
-    return CALLED.get(bare, name)
+    if is_import_name(name):
+        return name
+    if bare(name) in PARTS:
+        raise ConfigError(f"algorithm {name!r} is a combination of flags here: {PARTS[bare(name)]}")
+    return CALLED.get(bare(name), REGISTERED.get(name, name))
+
+
+def is_taken(name: str) -> bool:
+    """True if an algorithm or a combination of flags has this name here."""
+    return bare(name) in CALLED or bare(name) in PARTS
+
+
+def bare(name: str) -> str:
+    """Return a name without case, dashes and blanks."""
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:

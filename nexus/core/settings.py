@@ -3,10 +3,11 @@
 Those of a training run are in `envs/settings.py`, `data/settings.py` and `training/settings.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from nexus.core.checked import CheckedConfig
+from nexus.core.checked import CheckedConfig, Keywords
+from nexus.core.importable import ImportName
 from nexus.core.names import algorithm_name
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "NetworkSettings",
     "NoisySettings",
     "OptimizerSettings",
+    "OwnAlgorithmSettings",
     "QuantileSettings",
     "TargetSettings",
 ]
@@ -40,6 +42,14 @@ class AlgorithmSettings(CheckedConfig):
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
         self.require(self.seed >= 0, "seed", "a whole number from 0")
+
+
+@dataclass(frozen=True)
+class OwnAlgorithmSettings(CheckedConfig):
+    """What an algorithm of the user's own adds. Each is a flag and a keyword by itself, so this group has no flag."""
+
+    algorithm_settings: Keywords = field(default_factory=dict, hash=False)
+    """The settings that only this algorithm has."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +130,9 @@ class OptimizerSettings(CheckedConfig):
 class NetworkSettings(CheckedConfig):
     """The network, from the state to its values."""
 
-    torso: Literal["auto", "mlp", "nature_cnn", "nips_cnn", "impala_cnn", "minatar_cnn"] = "auto"
-    """What reads a state; auto: nature_cnn for images from 36 x 36, minatar_cnn for smaller ones, else mlp."""
+    torso: Literal["auto", "mlp", "nature_cnn", "nips_cnn", "impala_cnn", "minatar_cnn"] | ImportName = "auto"
+    """What reads a state; auto: nature_cnn for images from 36 x 36, minatar_cnn for smaller ones, else mlp. Your own: a
+    class or function from the shape of a state to a module that maps [B, *shape] to [B, D]."""
     hidden_dim: int | None = None
     """Units of each hidden layer; none: what was published, as 512 for nature_cnn; mlp 128."""
     hidden_layers: int | None = None

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nexus.core import ConfigError
+from nexus.core.importable import is_import_name
 from nexus.core.settings import NetworkSettings
 from nexus.models.layers import Bounds, MLPTorso, ValueRange, scale
+from nexus.models.own_torso import make_own_torso
 
 __all__ = [
     "ConvolutionalTorso",
@@ -270,6 +272,8 @@ def torso_of(settings: NetworkSettings, state_shape: tuple[int, ...]) -> str:
     Raises:
         ConfigError: the requested torso can't handle such states, or they have no channels.
     """
+    if is_import_name(settings.torso):
+        return settings.torso
     image = len(state_shape) in (3, 4)
     if settings.channels != "auto" and not image:
         raise ConfigError(f"channels = {settings.channels!r}: is only for images, got states of shape {state_shape}")
@@ -310,6 +314,8 @@ def make_torso(
         ConfigError: it can't handle such states, or a setting does not apply to it.
     """
     name = torso_of(settings, state_shape)
+    if is_import_name(name):
+        return make_own_torso(name, state_shape, bounds, span)
     features = WIDTHS[name] if settings.hidden_dim is None else settings.hidden_dim
     if name == "mlp":
         if settings.precision == "bfloat16":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nexus.core import AgentConfig, ConfigError
+from nexus.core.importable import is_import_name
 from nexus.core.packing import Part
 from nexus.models.layers import Bounds, ValueRange
 from nexus.models.torsos import make_torso, torso_of
@@ -133,6 +134,8 @@ def torsos_of_parts(settings: AgentConfig, parts: Sequence[Part]) -> list[str]:
     Raises:
         ConfigError: an image can't be taken by the torso that was asked for, or there is no image.
     """
+    if is_import_name(settings.torso):
+        raise ConfigError(f"torso {settings.torso!r}: observations of several parts need a built-in torso")
     may_be_images = [len(part.shape) in (3, 4) for part in parts]
     beside = replace(settings, torso="mlp", channels="auto") if any(may_be_images) else settings
     return [

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from nexus.core.checked import CheckedConfig, Keywords, convert
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError
+from nexus.core.importable import is_import_name
 from nexus.core.period import Period
 from nexus.core.settings import (
     AlgorithmSettings,
@@ -26,6 +28,7 @@ from nexus.envs.atari import is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, name_of
 from nexus.envs.settings import AtariSettings, EnvironmentSettings
 from nexus.ops import schedules
+from nexus.training.own_schedule import EPSILON, FACTOR, TEMPERATURE, OwnSchedule
 from nexus.training.settings import (
     EVERY_4_STEPS,
     CheckpointSettings,
@@ -162,21 +165,44 @@ class TrainConfig(
         return min(self.eval_episodes, self.num_envs if self.vectorization == "async" else MOST_COPIES)
 
     def epsilon_at(self, steps: int, episodes: int) -> float:
-        """Return ε after so many steps and finished episodes."""
-        return self._explored_at(self.epsilon, self.epsilon_min, steps, episodes)
+        """Return ε after so many steps and finished episodes.
+
+        Raises:
+            ConfigError: a schedule of the user's own can't be called, or returns no probability; names the step.
+        """
+        return self._explored_at(self.epsilon, self.epsilon_min, steps, episodes, self.exploration == "epsilon_greedy")
 
     def temperature_at(self, steps: int, episodes: int) -> float:
         """Return the temperature of Boltzmann exploration after so many steps and finished episodes."""
-        return self._explored_at(self.temperature, self.temperature_min, steps, episodes)
+        return self._explored_at(
+            self.temperature, self.temperature_min, steps, episodes, self.exploration == "boltzmann"
+        )
 
-    def _explored_at(self, start: float, end: float, steps: int, episodes: int) -> float:
+    def _explored_at(self, start: float, end: float, steps: int, episodes: int, is_used: bool) -> float:
         since_start = max(0, steps - self.learning_starts)
         if self.epsilon_schedule == "linear":
             return schedules.linear(start, end, self.epsilon_steps, since_start)
         if self.epsilon_schedule == "constant":
             return start
-        count = episodes if self.epsilon_schedule == "per_episode" else since_start
-        return schedules.exponential(start, end, self.epsilon_decay, count)
+        if self.epsilon_schedule in ("per_episode", "per_step"):
+            count = episodes if self.epsilon_schedule == "per_episode" else since_start
+            return schedules.exponential(start, end, self.epsilon_decay, count)
+        return self.own_schedules["epsilon_schedule"].at(steps) if is_used else start
+
+    @cached_property
+    def own_schedules(self) -> Mapping[str, OwnSchedule]:
+        """The schedules of the user's own, by the setting that names them.
+
+        Raises:
+            ConfigError: one can't be imported, or can't be called.
+        """
+        explored = EPSILON if self.exploration == "epsilon_greedy" else TEMPERATURE
+        ranges = {"epsilon_schedule": explored, "learning_rate_schedule": FACTOR}
+        return {
+            setting: OwnSchedule(setting, name, self.total_steps, bounds)
+            for setting, bounds in ranges.items()
+            if is_import_name(name := getattr(self, setting))
+        }
 
     @property
     def said_of_exploration(self) -> str | None:
@@ -187,8 +213,10 @@ class TrainConfig(
             if boltzmann
             else ("ε", self.epsilon, self.epsilon_min)
         )
-        last = self._explored_at(start, end, self.total_steps, 0)
-        if self.epsilon_schedule not in ("linear", "per_step") or last - end <= STILL_EXPLORING * (start - end):
+        if self.epsilon_schedule not in ("linear", "per_step"):
+            return None
+        last = self._explored_at(start, end, self.total_steps, 0, True)
+        if last - end <= STILL_EXPLORING * (start - end):
             return None
         if self.epsilon_schedule == "linear":
             left = self.total_steps - self.learning_starts
@@ -207,7 +235,11 @@ class TrainConfig(
         )
 
     def learning_rate_at(self, steps: int, updates: int) -> float:
-        """Return the learning rate after so many steps and updates."""
+        """Return the learning rate after so many steps and updates.
+
+        Raises:
+            ConfigError: a schedule of the user's own can't be called, or returns no factor; names the step.
+        """
         start, end = self.learning_rate, self.learning_rate_end
         if self.learning_rate_schedule == "linear":
             return schedules.linear(start, end, self.total_steps, steps)
@@ -215,7 +247,9 @@ class TrainConfig(
             return schedules.cosine(start, end, self.total_steps, steps)
         if self.learning_rate_schedule == "step":
             return schedules.step_decay(start, self.learning_rate_factor, self.learning_rate_step, updates)
-        return start
+        if self.learning_rate_schedule == "constant":
+            return start
+        return start * self.own_schedules["learning_rate_schedule"].at(steps)
 
 
 def kwargs_for(env: EnvSource, env_kwargs: Any) -> tuple[tuple[str, Any], ...]:

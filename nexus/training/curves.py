@@ -181,6 +181,8 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
         settings["update_every"] = str(EVERY_4_STEPS)  # which is what older runs say
     seed, kwargs, wrappers = config.get("seed"), settings.pop("env_kwargs"), settings.pop("wrappers")
     del settings["seed"]
+    own = settings.pop("algorithm_settings")
+    settings |= own if isinstance(own, dict) else {}
     if isinstance(kwargs, dict):
         env += "".join(f", {name}={value}" for name, value in kwargs.items())
     if isinstance(wrappers, list) and wrappers:

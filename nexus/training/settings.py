@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nexus.core.checked import CheckedConfig
+from nexus.core.importable import ImportName
 from nexus.core.period import Period
 from nexus.envs.stream import LONGEST_EPISODE
 
@@ -74,8 +75,9 @@ class UpdateSettings(CheckedConfig):
 class ScheduleSettings(CheckedConfig):
     """How exploration falls."""
 
-    epsilon_schedule: Literal["linear", "per_step", "per_episode", "constant"] = "linear"
-    """linear over epsilon_steps, or multiplied by epsilon_decay per step or episode; boltzmann's temperature too."""
+    epsilon_schedule: Literal["linear", "per_step", "per_episode", "constant"] | ImportName = "linear"
+    """linear over epsilon_steps, or multiplied by epsilon_decay per step or episode; boltzmann's temperature too. Your
+    own: a function from the progress of the run, 0 to 1, to ε."""
     epsilon_steps: int = 20_000
     """Steps over which a linear schedule goes from epsilon to epsilon_min."""
 
@@ -88,8 +90,9 @@ class ScheduleSettings(CheckedConfig):
 class LearningRateSettings(CheckedConfig):
     """How the learning rate falls."""
 
-    learning_rate_schedule: Literal["constant", "step", "linear", "cosine"] = "constant"
-    """step multiplies by learning_rate_factor; linear and cosine reach learning_rate_end with the last step."""
+    learning_rate_schedule: Literal["constant", "step", "linear", "cosine"] | ImportName = "constant"
+    """step multiplies by learning_rate_factor; linear and cosine reach learning_rate_end with the last step. Your own:
+    a function from the progress of the run, 0 to 1, to a factor for learning_rate."""
     learning_rate_end: float = 0.0
     """Where a linear or cosine schedule ends."""
     learning_rate_step: int = 100_000

@@ -5,16 +5,22 @@ There is no maths here: an algorithm is a choice of parts, a family of losses co
 settings.
 """
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import nn
 
 from nexus.core import AgentConfig, ConfigError, nearest
-from nexus.core.names import algorithm_name, current_names
+from nexus.core.checked import Keywords, Settings, annotations_of, convert
+from nexus.core.errors import NexusError, one_line
+from nexus.core.importable import imported_module, is_import_name
+from nexus.core.names import ALIASES, REGISTERED, algorithm_name, current_names, is_taken
 from nexus.core.seeding import seeded_initialisation, torch_generator
 from nexus.core.settings import MunchausenSettings
 from nexus.models.layers import Head, NoisyLinear
@@ -29,6 +35,7 @@ from nexus.models.rl.dqn.dqn import (
     DQNLoss,
     DQNNetwork,
     Loss,
+    NextAction,
     greedy_on_target,
     mean_readout,
 )
@@ -38,10 +45,28 @@ from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
 from nexus.models.rl.dqn.policy import by_epsilon
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
+from nexus.models.rl.dqn.trial import require_trainable
 from nexus.models.setup import pop_dims, resolve_device
-from nexus.models.states import States, pop_states
+from nexus.models.states import PlainStates, States, pop_states
 
-__all__ = ["ALGORITHMS", "Algorithm", "algorithm_named", "make_agent"]
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "BuilderInput",
+    "algorithm_named",
+    "make_agent",
+    "register_algorithm",
+    "require_free",
+    "with_own_settings",
+]
+
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+PLAIN = (bool, int, float, str)
+# Names that an own setting can't have, since they are arguments and flags that are no settings.
+RESERVED = (
+    *("action_dim", "config", "config_file", "env", "env_id", "help", "json", "listener", "n", "preset"),
+    *("probe_seconds", "run_dir", "seconds", "state_dim", "track", "verbose"),
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +81,7 @@ class BuilderInput:
     features: int  # D, the torso's output size
     head: Callable[[int], nn.Module]  # atoms -> head
     bootstrap: Bootstrap
+    own: Any = None  # the settings that only this algorithm has
 
     def network(self, atoms: int = 1, readout: Any = None) -> DQNNetwork:
         """Return the usual network: torso, head, readout."""
@@ -128,6 +154,10 @@ class Algorithm:
         family: builds its network and its loss.
         settings: its settings; presets and users can override those of the trainer.
         refuses: settings that make no sense with it, each with the reason.
+        own: the settings that only it has, a subclass of `nexus.Settings`.
+
+    Raises:
+        ConfigError: a setting of its own can't be one.
     """
 
     changes: str
@@ -136,6 +166,11 @@ class Algorithm:
     family: Family = scalar
     settings: Mapping[str, Any] = field(default_factory=dict)
     refuses: Mapping[str, str] = field(default_factory=dict)
+    own: type[Settings] | None = None
+
+    def __post_init__(self) -> None:
+        if self.own is not None:
+            require_settings(self.own)
 
 
 NO_EPSILON = {"epsilon": 0.0, "epsilon_min": 0.0}  # the noise explores
@@ -247,17 +282,135 @@ def algorithm_named(name: str) -> Algorithm:
     """Return one of `ALGORITHMS`.
 
     Raises:
-        ConfigError: no algorithm has that name; the message suggests the nearest.
+        ConfigError: no algorithm has that name; the message suggests the nearest. Or the module of one of the user's
+            own can't be imported.
     """
     name = algorithm_name(name)
+    if is_import_name(name):
+        return own_algorithm(name)
     if name not in ALGORITHMS:
-        raise ConfigError(f"no algorithm {name!r}{nearest(name, ALGORITHMS)}; there are {', '.join(ALGORITHMS)}")
+        known = [*ALGORITHMS, *REGISTERED]
+        raise ConfigError(
+            f"no algorithm {name!r}{nearest(name, known)}; there are {', '.join(known)}, and your own as module:name"
+        )
     return ALGORITHMS[name]
+
+
+OWN: dict[str, Algorithm] = {}  # registered by users, under their `module:name`
+
+
+def register_algorithm(
+    name: str,
+    family: Family,
+    *,
+    own: type[Settings] | None = None,
+    settings: Mapping[str, Any] = NO_SETTINGS,
+    refuses: Mapping[str, str] = NO_SETTINGS,
+    changes: str = "of your own",
+    paper: str = "",
+) -> Algorithm:
+    """Give an algorithm of your own a name: `--algo module:name`, or `algorithm="name"` once the module is imported.
+
+    Call it at the top level of a module. A run saves `module:name`, imports the module again and finds the name there.
+
+    Args:
+        name: as Python has names, and not one of nexus.
+        family: builds the network and the loss from `BuilderInput`: `parts.network()` is the usual network,
+            `parts.settings` all settings, `parts.own` those of `own`.
+        own: a subclass of `nexus.Settings`; each of its fields becomes a flag and a keyword of `nexus.train`.
+        settings: other settings with different defaults, as in `{"double": True}`; presets and users override them.
+        refuses: settings that make no sense with it, each with the reason.
+        changes: what it changes in DQN, in one line.
+        paper: its paper.
+
+    Raises:
+        ConfigError: the name is taken or no name, or a setting of its own can't be one.
+    """
+    caller = sys._getframe(1).f_globals
+    module = str(caller.get("__name__", "__main__"))
+    reference = f"{module}:{name}"
+    if not str(name).isidentifier():
+        raise ConfigError(f"algorithm {name!r}: needs a name as Python has them, such as my_algorithm")
+    if is_taken(name):
+        raise ConfigError(f"algorithm {name!r} of {module}: nexus has one of that name; choose another")
+    if REGISTERED.get(name, reference) != reference:
+        raise ConfigError(f"algorithm {name!r} of {module}: {REGISTERED[name]} has that name already; choose another")
+    if not callable(family):
+        raise ConfigError(f"algorithm {name!r} is built by a {type(family).__name__}: needs a function of its parts")
+    algorithm = Algorithm(changes, paper, Path(str(caller.get("__file__", ""))).name, family, settings, refuses, own)
+    OWN[reference], REGISTERED[name] = algorithm, reference
+    return algorithm
+
+
+def own_algorithm(reference: str) -> Algorithm:
+    """Return what was registered as `module:name`, or the `Algorithm` of that name in the module.
+
+    Raises:
+        ConfigError: the module can't be imported, or has no such algorithm; suggests the nearest.
+    """
+    module, _, name = reference.partition(":")
+    place = vars(imported_module(reference, "algorithm"))
+    below = [one for one in OWN if one == reference or (one.startswith(f"{module}.") and one.endswith(f":{name}"))]
+    if below:
+        return OWN[below[0]]
+    if isinstance(place.get(name), Algorithm):
+        return place[name]  # type: ignore[no-any-return]
+    here = [one.partition(":")[2] for one in OWN if one.startswith((f"{module}:", f"{module}."))]
+    here += [key for key, value in place.items() if isinstance(value, Algorithm)]
+    there = f"there are {', '.join(here)}" if here else "nothing calls nexus.register_algorithm there"
+    raise ConfigError(f"no algorithm {name!r} in {module}{nearest(name, here)}; {there}")
+
+
+def require_settings(own: Any) -> None:
+    """Raise `ConfigError` if a class can't be the settings that only one algorithm has."""
+    if not (isinstance(own, type) and issubclass(own, Settings)):
+        raise ConfigError(f"own settings {own!r}: needs a subclass of nexus.Settings")
+    try:
+        kinds = annotations_of(own)
+    except NameError as error:  # an annotation that means nothing
+        raise ConfigError(f"own settings {own.__name__}: {one_line(error)}") from error
+    for name, kind in kinds.items():
+        options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        some = [option for option in options if option is not NoneType]
+        if len(some) != 1 or (some[0] not in PLAIN and get_origin(some[0]) is not Literal):
+            raise ConfigError(
+                f"own setting {name} of {own.__name__} is of the type {kind}: needs int, float, bool, str or Literal, "
+                "or one of them or None"
+            )
+    require_free(own, [*annotations_of(AgentConfig), *ALIASES, *RESERVED])
+    try:
+        own()
+    except TypeError as error:  # without a default
+        raise ConfigError(f"own settings {own.__name__}: {one_line(error)}; each needs a default") from error
+
+
+def require_free(own: type[Settings], taken: Iterable[str]) -> None:
+    """Raise `ConfigError` if a setting of an algorithm's own has the name of another setting or argument."""
+    both = annotations_of(own).keys() & set(taken)
+    if both:
+        raise ConfigError(f"own setting {min(both)} of {own.__name__}: nexus has one of that name; choose another")
+
+
+def with_own_settings(algorithm: Algorithm, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with those that only this algorithm has gathered in `algorithm_settings`, and checked.
+
+    Raises:
+        ConfigError: one is unknown, of the wrong type or impossible, or the algorithm has none.
+    """
+    given = convert("algorithm_settings", values.get("algorithm_settings", {}), Keywords)
+    if algorithm.own is None:
+        if given:
+            raise ConfigError(f"algorithm_settings = {given}: this algorithm has no settings of its own")
+        return dict(values)
+    names = annotations_of(algorithm.own).keys()
+    flat = {name: value for name, value in values.items() if name in names}
+    rest = {name: value for name, value in values.items() if name not in names}
+    return {**rest, "algorithm_settings": algorithm.own.from_mapping({**given, **flat}).to_mapping()}
 
 
 def require_sense(algorithm: str, settings: AgentConfig) -> None:
     """Raise `ConfigError` with the reason if a setting makes no sense with the algorithm or another switch."""
-    refused = {(algorithm, name): reason for name, reason in ALGORITHMS[algorithm].refuses.items()}
+    refused = {(algorithm, name): reason for name, reason in algorithm_named(algorithm).refuses.items()}
     if settings.munchausen:
         refused |= {("munchausen", name): reason for name, reason in SOFT_VALUE.items()}
     for (who, name), reason in refused.items():
@@ -281,7 +434,7 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
         whole,
         network=network,
         loss=loss,
-        next_action=greedy_on_online if settings.double else greedy_on_target,
+        next_action=next_action_of(settings),
         exploration=by_temperature if settings.exploration == "boltzmann" else by_epsilon,
     )
 
@@ -301,8 +454,8 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     """Return all settings as given and as validated, the network and the loss."""
     algorithm = algorithm_name(algorithm)
     chosen = algorithm_named(algorithm)
-    own = {name: value for name, value in chosen.settings.items() if name in AgentConfig.__dataclass_fields__}
-    whole = {**own, **current_names(config), "algorithm": algorithm}
+    brought = {name: value for name, value in chosen.settings.items() if name in AgentConfig.__dataclass_fields__}
+    whole = {**brought, **with_own_settings(chosen, current_names(config)), "algorithm": algorithm}
     values = dict(whole)
     state_shape, action_dim = pop_dims(values)
     states = pop_states(values, state_shape)
@@ -321,6 +474,32 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
             features,
             lambda atoms: head(features, action_dim, atoms, linear),
             bootstrap_of(settings),
+            None if chosen.own is None else chosen.own.from_mapping(settings.algorithm_settings),
         )
-        network, loss = chosen.family(parts)
+        network, loss = built(chosen, parts)
     return whole, settings, network, loss
+
+
+def built(algorithm: Algorithm, parts: BuilderInput) -> tuple[DQNNetwork, Loss]:
+    """Return the network and the loss of an algorithm, tried out if it is the user's own.
+
+    Raises:
+        ConfigError: they can't be built, or are no such parts.
+    """
+    name = parts.settings.algorithm
+    if not is_import_name(name):
+        return algorithm.family(parts)
+    try:
+        found = algorithm.family(parts)
+    except NexusError:
+        raise
+    except Exception as error:  # foreign code
+        raise ConfigError(f"algorithm {name!r} can't be built: {one_line(error)}") from error
+    dtype = torch.float32 if isinstance(parts.states, PlainStates) else torch.uint8
+    require_trainable(found, next_action_of(parts.settings), dtype, name)
+    return found
+
+
+def next_action_of(settings: AgentConfig) -> NextAction:
+    """Return the choice of the next action that the settings name."""
+    return greedy_on_online if settings.double else greedy_on_target

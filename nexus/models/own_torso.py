@@ -1,0 +1,199 @@
+"""A torso of the user's own, tried out before anything is learned with it."""
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nexus.core import ConfigError
+from nexus.core.errors import one_line
+from nexus.core.importable import import_object
+from nexus.models.layers import Bounds, ScaleToBounds, ValueRange, scale
+
+__all__ = ["OwnTorso", "make_own_torso"]
+
+TRIAL_STATES = 3  # states: one alone is a batch that some modules can't take
+
+
+class OwnTorso(nn.Module):
+    """Prepares states as for the built-in torsos, and hands them to a module as one batch.
+
+    Args:
+        torso: maps float32 `[B, *obs]` to `[B, D]`.
+        state_shape: `obs`, shape of one state.
+        bounds: lowest and highest value of each component of a flattened state, to map them to [-1, 1].
+        span: lowest and highest value over all components, to map them to [0, 1]; without it only bytes are scaled.
+    """
+
+    def __init__(
+        self,
+        torso: nn.Module,
+        state_shape: tuple[int, ...],
+        bounds: Bounds | None = None,
+        span: ValueRange | None = None,
+    ) -> None:
+        super().__init__()
+        self.torso = torso
+        self.state_shape = state_shape
+        self.span = span
+        self.bounds = None if bounds is None else ScaleToBounds(*bounds)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """`[..., *obs] -> [..., D]`, with all leading axes flattened into the batch."""
+        batch = states.shape[: states.ndim - len(self.state_shape)]
+        features: Tensor = self.torso(self.prepared(states))
+        return features.reshape(*batch, features.shape[-1])
+
+    def prepared(self, states: Tensor) -> Tensor:
+        """`[..., *obs] -> [B, *obs]`, float32 and scaled."""
+        numbers = scale(states.reshape(-1, *self.state_shape), self.span)
+        return numbers if self.bounds is None else self.bounds(numbers.flatten(1)).view(numbers.shape)
+
+
+def make_own_torso(
+    name: str, state_shape: tuple[int, ...], bounds: Bounds | None = None, span: ValueRange | None = None
+) -> tuple[OwnTorso, int]:
+    """Return a torso of the user's own, and its number of features `D`, found by trying it on some states.
+
+    Args:
+        name: `module:Name` of a class or function that takes the shape of a state and returns an `nn.Module`.
+        state_shape: shape of one state.
+        bounds: as in `OwnTorso`.
+        span: as in `OwnTorso`.
+
+    Raises:
+        ConfigError: it can't be imported or made, is no module, fails on such states, does not return one row of
+            features per state, or can't be learned with or resumed; says why.
+    """
+    make = import_object(name, "torso")
+    if isinstance(make, nn.Module):
+        raise ConfigError(f"torso {name!r} is a module, made already: name its class, or a function that makes it")
+    if not callable(make):
+        raise ConfigError(
+            f"torso {name!r} is a {type(make).__name__}: needs a class or function that takes the shape of a state and "
+            "returns a torch.nn.Module"
+        )
+
+    def made() -> tuple[OwnTorso, int]:
+        own = OwnTorso(torso_from(make, name, state_shape), state_shape, bounds, span)
+        return own, features_of(own, name)
+
+    try:
+        return made()
+    except ConfigError:
+        if torch.get_default_device().type != "meta":
+            raise
+    with torch.device("cpu"):  # some modules can't do without memory
+        return made()
+
+
+def torso_from(make: Callable[[tuple[int, ...]], Any], name: str, state_shape: tuple[int, ...]) -> nn.Module:
+    """Return what a class or function makes for states of a shape, if it is a module."""
+    try:
+        torso = make(state_shape)
+    except Exception as error:  # foreign code
+        raise ConfigError(
+            f"torso {name!r} can't be made for states of shape {state_shape}: {one_line(error)}"
+        ) from error
+    if not isinstance(torso, nn.Module):
+        hint = "; does it end with return?" if torso is None else ""
+        raise ConfigError(f"torso {name!r} returned a {type(torso).__name__}: needs a torch.nn.Module{hint}")
+    return torso
+
+
+def features_of(own: OwnTorso, name: str) -> int:
+    """Return the number of features `D` of a torso that can be learned with.
+
+    Lazy layers get their weights here. Frozen parameters become buffers, since θ has only what is learned.
+
+    Raises:
+        ConfigError: it fails, or does something that can't be learned with or resumed.
+    """
+    states = own.prepared(
+        torch.linspace(0, 1, TRIAL_STATES * math.prod(own.state_shape)).view(TRIAL_STATES, *own.state_shape)
+    )
+    with torch.no_grad():
+        features = tried(own.torso, states, name)  # lazy layers have their weights now
+        hold_frozen(own.torso)
+        require_unchanged_buffers(own.torso, states, name)
+        again = own.torso(states)
+    if not again.is_meta and not torch.allclose(features, again, equal_nan=True):
+        raise ConfigError(
+            f"torso {name!r} gives other features for the same states each time: a run could not be resumed exactly; "
+            "leave out what draws random numbers, such as Dropout"
+        )
+    require_learnable(own.torso, states, name)
+    return features.shape[1]
+
+
+def tried(torso: nn.Module, states: Tensor, name: str) -> Tensor:
+    """Return the features `[B, D]` of states `[B, *obs]`, or raise `ConfigError` if they are not that."""
+    try:
+        features = torso(states)
+    except Exception as error:  # foreign code
+        raise ConfigError(f"torso {name!r} fails on states of shape {list(states.shape)}: {one_line(error)}") from error
+    if not isinstance(features, Tensor):
+        raise ConfigError(f"torso {name!r} returned a {type(features).__name__}: needs a tensor of features [B, D]")
+    if features.ndim != 2 or len(features) != len(states) or not features.numel():
+        raise ConfigError(
+            f"torso {name!r} returned features of shape {list(features.shape)} for {len(states)} states: needs "
+            f"[{len(states)}, D], a row for each"
+        )
+    if features.dtype != torch.float32:
+        kind = str(features.dtype).removeprefix("torch.")
+        raise ConfigError(f"torso {name!r} returned features of {kind}: needs float32")
+    return features
+
+
+def hold_frozen(torso: nn.Module) -> None:
+    """Make buffers of parameters that are not learned: they are saved and copied with the network, and not in θ."""
+    for module in torso.modules():
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                delattr(module, key)
+                module.register_buffer(key, parameter.data)
+
+
+def require_unchanged_buffers(torso: nn.Module, states: Tensor, name: str) -> None:
+    """Raise `ConfigError` if a forward pass changes a buffer, as that of BatchNorm does.
+
+    The target network follows θ, which has no buffers, and acting must not change what is learned.
+    """
+    before = {key: (buffer, buffer._version) for key, buffer in torso.named_buffers()}
+    torso(states)
+    for key, buffer in torso.named_buffers():
+        held, version = before.get(key, (None, 0))
+        if buffer is not held or buffer._version != version:
+            raise ConfigError(
+                f"torso {name!r} changes its buffer {key!r} in each forward pass, which the target network would not "
+                "follow: use LayerNorm or GroupNorm instead of BatchNorm"
+            )
+
+
+def require_learnable(torso: nn.Module, states: Tensor, name: str) -> None:
+    """Raise `ConfigError` if a torso can't be copied, or some of its parameters can't be learned."""
+    try:
+        copy = deepcopy(torso)
+    except Exception as error:  # foreign code
+        raise ConfigError(f"torso {name!r} can't be copied for the target network: {one_line(error)}") from error
+    parameters = dict(copy.named_parameters())
+    for key, parameter in parameters.items():
+        if parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise ConfigError(f"torso {name!r} has the parameter {key!r} of {kind}: needs float32")
+    if not parameters:
+        return
+    with torch.enable_grad():
+        features = copy(states).sum()
+    unused = list(parameters)
+    if features.requires_grad:
+        slopes = list[Tensor | None](torch.autograd.grad(features, list(parameters.values()), allow_unused=True))
+        unused = [key for key, slope in zip(parameters, slopes, strict=True) if slope is None]
+    if unused:
+        raise ConfigError(
+            f"torso {name!r} has the parameter {unused[0]!r}, on which no feature depends: leave it out, or freeze it "
+            "with requires_grad_(False)"
+        )
