@@ -47,6 +47,7 @@ class Witness:
         self.epsilon = self.temperature = 0.0
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD([torch.zeros(1)], lr=9.0)
         self.calls: list[str] = []
+        self.observed: list[tuple[Array, Array, Array, Array]] = []
         self.epsilons: list[float] = []
         self.learning_rates: list[float] = []
 
@@ -54,6 +55,9 @@ class Witness:
         assert training
         self.epsilons.append(epsilon)
         return np.zeros(len(states), np.int64)
+
+    def observe(self, states: Array, rewards: Array, begins: Array, valid: Array) -> None:
+        self.observed.append((states.copy(), rewards.copy(), begins.copy(), valid.copy()))
 
     def learn(self, batch: Batch) -> Outcome:
         self.calls.append("learn")
