@@ -55,6 +55,8 @@ def resolve(
     if file is None or "algorithm" in own:
         algorithm = algorithm_name(own.get("algorithm", values.get("algorithm", TrainConfig.algorithm)))
         values |= {**algorithm_named(algorithm).settings, **algorithm_preset(preset, name, algorithm)}
+    if file is None and {**values, **own}.get("normalize_rewards") is True:
+        values = {name: value for name, value in values.items() if name not in ("v_min", "v_max")}  # of plain rewards
     values, notes = settled(values, own)
     return Resolved(preset, TrainConfig.from_mapping({**values, **own}), tuple(notes))
 
