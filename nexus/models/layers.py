@@ -113,7 +113,7 @@ class ScaleToBounds(nn.Module):
 class Normalizer(nn.Module):
     """Brings the first components of a state to mean 0 and deviation 1, and clips them to ±10.
 
-    Mean and deviation are buffers, not parameters: they are saved with the weights and only `set_to` changes them, so
+    Its statistics are buffers, not parameters: they are saved with the weights and only `set_to` changes them, so
     they are frozen wherever an agent only acts. Until the first `set_to` components are clipped and nothing else.
 
     Args:
@@ -122,15 +122,18 @@ class Normalizer(nn.Module):
 
     mean: Tensor  # [D]
     deviation: Tensor  # [D], above 0
+    samples: Tensor  # [] int64, of how many states
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
+        self.register_buffer("samples", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def set_to(self, mean: Array, deviation: Array) -> None:
-        """Take on statistics `[D]`, in place and without waiting for the device."""
+    def set_to(self, mean: Array, deviation: Array, samples: int) -> None:
+        """Take on statistics `[D]` of so many states, in place and without waiting for the device."""
+        self.samples.fill_(samples)
         for own, given in ((self.mean, mean), (self.deviation, deviation)):
             own.copy_(torch.from_numpy(given.astype(np.float32)), non_blocking=True)
 

@@ -37,19 +37,28 @@ class ObservationStatistics:
     def feed(self, networks: Iterable[nn.Module]) -> None:
         """Keep the normalizers of these networks at the present statistics from now on."""
         self._layers = [layer for network in networks for layer in normalizers(network)]
-        self._pass_on()
+        if self.moments.samples:
+            self._pass_on()
 
     def follow(self, states: Array) -> None:
         """Count states `[K, *obs]`, each once."""
         if len(states):
-            self.moments = merged(self.moments, moments_of(self.numbers(states)))
+            before = self.moments if self.moments.samples else self._of_weights()
+            self.moments = merged(before, moments_of(self.numbers(states)))
             self._pass_on()
+
+    def _of_weights(self) -> Moments:
+        """Return the statistics that came with loaded weights, to go on from: in float32, so not to the bit."""
+        for layer in self._layers:
+            mean, spread = (tensor.cpu().numpy().astype(np.float64) for tensor in (layer.mean, layer.deviation))
+            return Moments(mean, np.square(spread), float(layer.samples))
+        return self.moments
 
     def _pass_on(self) -> None:
         """Write to the networks, in place: a CUDA graph reads this memory."""
         spread = deviation(self.moments)
         for layer in self._layers:
-            layer.set_to(self.moments.mean, spread)
+            layer.set_to(self.moments.mean, spread, int(self.moments.samples))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return statistics that go on separately, and feed no network yet."""
@@ -156,7 +165,9 @@ def normalizers(network: nn.Module) -> list[Normalizer]:
 
 
 def require_positive(networks: Iterable[nn.Module], where: str) -> None:
-    """Raise `RunError` if a network came from a file with a deviation that is not above 0."""
+    """Raise `RunError` if a network came from a file with a deviation that is not above 0, or a count below 0."""
     for layer in (layer for network in networks for layer in normalizers(network)):
         if not (layer.deviation > 0).all():
             raise RunError(f"{where}: a deviation of observations is {layer.deviation.min():g}: needs a number above 0")
+        if layer.samples < 0:
+            raise RunError(f"{where}: statistics of {int(layer.samples)} observations: needs 0 or more")

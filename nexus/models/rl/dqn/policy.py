@@ -77,7 +77,8 @@ class Policy:
         self.noise = noise
         self.at_rest = network if at_rest is None else at_rest
         self._noisy = noisy_layers(network)
-        self._read = [theta, *(buffer for layer in normalizers(network) for buffer in layer.buffers())]
+        statistics = [(layer.mean, layer.deviation) for layer in normalizers(network)]
+        self._read = [theta, *(tensor for pair in statistics for tensor in pair)]
 
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
         """Return an action for each of `[E, *obs]`: while training by `exploration`, else ε-greedily.
