@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 import torch
 from gymnasium.wrappers import NormalizeObservation, NormalizeReward
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import nexus
 from nexus.api import make_config
@@ -158,6 +159,7 @@ def test_returns_are_carried_from_step_to_step_as_worked_out_by_hand() -> None:
     assert returns.moments.mean == pytest.approx([1.7])
     assert returns.moments.var == pytest.approx([1.76])
     assert returns.deviation == pytest.approx(1.76**0.5)
+    assert returns.get_state()["carried"].tolist() == [4.0, 2.0]
     batch = {"rewards": torch.tensor([3.52, 0.0]), "actions": torch.tensor([1, 0])}
     assert returns.scaled(batch)["rewards"].tolist() == pytest.approx([2 * 1.76**0.5, 0.0])
     assert batch["rewards"].tolist() == pytest.approx([3.52, 0.0])  # the replay's own stay as they are
@@ -441,6 +443,17 @@ def test_a_recording_reads_the_statistics_as_they_are_now() -> None:
     torch.testing.assert_close(recorded.learner.theta, eager.learner.theta, rtol=1e-6, atol=1e-7)
 
 
+def test_what_was_recorded_once_follows_the_statistics() -> None:
+    """A number that was read while recording would stay in the recording for ever."""
+    agent = make_agent("dqn", **POLE, state_normalized=True, normalize_rewards=True)
+    (layer,), batch = normalizers(agent.q_network), {"rewards": torch.tensor([6.0])}
+    recorded = make_fx(lambda states: (layer(states), agent.learner.scaled(batch)["rewards"]))(torch.ones(2, 4))
+    agent.observe(np.array([[0, 0, 0, 0], [4, 4, 4, 4]]), np.array([2.0, 6.0]), np.ones(2, bool), np.ones(2, bool))
+    states, rewards = recorded(torch.ones(2, 4))
+    assert states.tolist() == [[-0.5] * 4] * 2
+    assert rewards.tolist() == [3.0]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_graph_on_a_gpu_reads_the_statistics_as_they_are_now() -> None:
     eager, recorded = (settled(device="cuda", cuda_graph=given) for given in (False, True))
@@ -454,13 +467,14 @@ def test_a_graph_on_a_gpu_reads_the_statistics_as_they_are_now() -> None:
 
 
 class Mixed(gym.Env[Any, Any]):
-    """A choice, a height, a small image, and whole numbers."""
+    """A choice, heights, a small image, bytes, and a whole number."""
 
     observation_space = gym.spaces.Dict(
         {
             "choice": gym.spaces.Discrete(3),
             "height": gym.spaces.Box(-np.inf, np.inf, (2,), np.float32),
             "image": gym.spaces.Box(0, 255, (6, 6, 3), np.uint8),
+            "memory": gym.spaces.Box(0, 255, (2,), np.uint8),
             "wind": gym.spaces.Box(0, 50, (1,), np.int32),
         }
     )
@@ -486,13 +500,14 @@ def test_of_several_parts_the_vectors_are_normalised_and_the_others_stay(tmp_pat
     config = TrainConfig.from_mapping(QUICK | {"eval_episodes": 1})
     agent = nexus.train(Mixed, config=config, run_dir=tmp_path / "run", listener=seen).agent
     parts = {part["path"][0]: part for part in agent.config["state_parts"]}
-    assert {name for name, part in parts.items() if part.get("state_normalized")} == {"height", "wind"}
+    assert {name for name, part in parts.items() if part.get("state_normalized")} == {"height", "memory", "wind"}
     torso = agent.q_network.torso
     assert isinstance(torso, UnpackingTorso)
     states = np.concatenate(seen.states)
     unpacked = dict(zip(parts, agent.states.composition.unpack(states), strict=True))  # type: ignore[union-attr]
-    heights, wind = unpacked["height"].astype(np.float64), unpacked["wind"].astype(np.float64)
-    numbers = np.concatenate([heights, wind], 1)
+    order = [name for name in parts if name in ("height", "memory", "wind")]
+    assert list(parts).index("choice") < list(parts).index("memory")  # so that the torso has to change their order
+    numbers = np.concatenate([unpacked[name].astype(np.float64) for name in order], 1)
     (layer,) = normalizers(agent.q_network)
     np.testing.assert_allclose(layer.mean.numpy(), numbers.mean(0), rtol=1e-5)
     np.testing.assert_allclose(layer.deviation.numpy(), numbers.std(0), rtol=1e-5)

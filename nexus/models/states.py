@@ -282,9 +282,9 @@ class PackedStates:
 
     def numbers(self, states: Array) -> Array:
         """Return the numbers of all parts that are normalised `[K, N] -> [K, D]`."""
-        parts = zip(self.entries, self.layout.unpack(states), strict=True)
-        numbers = [values.reshape(len(states), -1) for entry, values in parts if entry.normalized]
-        return np.concatenate([values.astype(np.float64) for values in numbers], 1)
+        normalized = [entry for entry in self.entries if entry.normalized]
+        parts = [np.ascontiguousarray(states[:, entry.where]).view(entry.part.dtype) for entry in normalized]
+        return np.concatenate([part.astype(np.float64) for part in parts], 1)
 
     @property
     def normalized(self) -> int:
