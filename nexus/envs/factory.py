@@ -45,6 +45,7 @@ __all__ = [
     "as_seen",
     "bounds_of",
     "can_be_copied",
+    "can_be_normalized",
     "composition",
     "describe_spaces",
     "in_turn",
