@@ -83,8 +83,8 @@ def rewards(sight: Sight, record: Record) -> Iterator[Finding]:
     elif found.largest > LARGE and not (clipped or normalized):
         yield note(
             said,
-            f"divide rewards by about {power_of_ten(found.largest):,.0f}, set --normalize-rewards, or learn from clipped "
-            "ones: --reward-clip 1",
+            f"divide rewards by about {power_of_ten(found.largest):,.0f}, set --normalize-rewards, or learn from "
+            "clipped ones: --reward-clip 1",
             **evidence,
         )
     elif 0 < found.largest < SMALL and not normalized:
