@@ -27,6 +27,7 @@ from nexus.envs.stream import LONGEST_EPISODE, STATISTICS_BEGUN, STATISTICS_NOW
 from nexus.lineage import Origin, kept_names
 from nexus.listener import Listener, Plan, TrainResult
 from nexus.models.layers import in_mode
+from nexus.models.normalization import require_positive
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.models.rl.dqn.rainbow import network_bytes
@@ -234,7 +235,9 @@ def origin_of(start: Start, checkpoint: str | int | None, listener: Listener) ->
     else:
         steps = steps_of(run, "latest" if checkpoint is None else checkpoint) if scored is None else scored.steps
     evaluation = best.evaluation(steps) if scored is not None else evaluation_at(run, steps)
-    source = read_checkpoint(run, steps) if needed else None
+    # The best weights have no checkpoint; what a reward counts changes little from one to the next.
+    of_unit = steps if scored is None else steps_of(run, "latest")
+    source = read_checkpoint(run, of_unit) if needed or start.config.normalize_rewards else None
     return Origin(run, about, start.config, agent, statistics_of(agent), steps, mark, evaluation, source, start.keep)
 
 
@@ -266,8 +269,9 @@ def setting_notices(plan: Plan) -> list[str]:
     said = [] if plan.config.said_of_exploration is None else [plan.config.said_of_exploration]
     said += said_of_programs(plan.config.to_mapping())
     if range_is_assumed(plan):
+        what = "normalised rewards" if plan.config.normalize_rewards else plan.env
         said.append(
-            f"no range of returns is known for {plan.env}: {plan.config.v_min:g} to {plan.config.v_max:g} is assumed, "
+            f"no range of returns is known for {what}: {plan.config.v_min:g} to {plan.config.v_max:g} is assumed, "
             "and returns beyond it are clipped; set v_min and v_max to the range of discounted returns"
         )
     return said
@@ -276,9 +280,8 @@ def setting_notices(plan: Plan) -> list[str]:
 def range_is_assumed(plan: Plan) -> bool:
     """True if values are distributions on the default atoms, and nothing is known about the returns."""
     at_defaults = (plan.config.v_min, plan.config.v_max) == (AgentConfig.v_min, AgentConfig.v_max)
-    return (
-        isinstance(plan.agent.q_network.readout, CategoricalReadout) and at_defaults and plan.env not in RETURN_RANGES
-    )
+    known = plan.env in RETURN_RANGES and not plan.config.normalize_rewards
+    return isinstance(plan.agent.q_network.readout, CategoricalReadout) and at_defaults and not known
 
 
 def said_of_ends(agent: DQNAgent, replay: AnyReplay) -> list[str]:
@@ -518,7 +521,11 @@ def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dic
     stacked = config.frame_stack == 1 or (isinstance(state_dim, list) and state_dim[:1] == [config.frame_stack])
     other = [name for name in own if name in described and described[name] != own[name]]
     parts = [settings, *settings.get("state_parts", [])]
-    other += ["scale_observations"] * (config.scale_observations != any("state_bounds" in part for part in parts))
+    normalized = any(part.get("state_normalized") is True for part in parts)
+    scaled = config.scale_observations != any("state_bounds" in part for part in parts)
+    other += ["normalize_observations"] * (config.normalize_observations != normalized)
+    other += ["scale_observations"] * (scaled and not normalized)
+    other += ["normalize_rewards"] * (config.normalize_rewards != settings.get("normalize_rewards", False))
     if other or not stacked:
         raise RunError(f"{path}: config and agent differ in {', '.join(other) or 'frame_stack'}")
     return settings
@@ -608,6 +615,7 @@ def agent_of(
         statistics = load_best(best, agent, scored.steps)
     else:
         statistics = load_checkpoint(Path(run), agent, steps_of(Path(run), checkpoint), about)
+    require_positive(agent.networks.values(), str(run))
     explore_as_trained(agent, about, run, listener)
     with suppress(RunError):  # it needs no environment to act
         remember(agent, replace(seen_by_run(run, about), statistics=statistics))

@@ -56,7 +56,7 @@ class Origin:
         steps: the step that the weights are of.
         mark: the checksum of the file with the weights, if it is the run's own.
         evaluation: how these weights scored, if they were evaluated.
-        checkpoint: where the replay and the optimizer come from; None if neither is kept.
+        checkpoint: where the replay, the optimizer and the unit of rewards come from; None if none is needed.
         keep: what is kept besides the weights, of `KEEP`.
     """
 
@@ -93,12 +93,22 @@ class Origin:
             ConfigError: the weights or what is kept do not fit this run.
             RunError: a file is missing or damaged.
         """
+        if parts.config.normalize_rewards != self.config.normalize_rewards:
+            there = "in units of their deviation" if self.config.normalize_rewards else "as they are"
+            raise ConfigError(
+                f"normalize_rewards = {parts.config.normalize_rewards}: {self.run} learned from rewards {there}, "
+                "so its values have another unit; leave the setting as it was"
+            )
         self._hand_over_weights(parts)
         self._hand_over_statistics(parts)
         if self.checkpoint is None:
             return
         read = self.checkpoint.read_state(limit=self.checkpoint.arrays.bytes)
         seen = parts.agent.state_shape, parts.state_dtype
+        returns = parts.agent.learner.returns
+        if returns is not None:
+            unit = part(part(read, "agent"), "returns")
+            returns.set_state({**unit, "carried": np.zeros(0)})  # no return is under way yet
         if "optimizer" in self.keep:
             self._hand_over_moments(parts, part(read, "agent"))
         if "replay" in self.keep:

@@ -74,15 +74,19 @@ class Parts:
         shape, self.state_dtype, action_dim = describe_spaces(space, vector_env.single_action_space, self.name)
         device = resolve_device(config.device, widest_part(space))
         self.replay_bytes = replay_memory(config, shape, self.state_dtype, device)
-        seen = seen_by_agent(space, self.name, config.scale_observations)
+        seen = seen_by_agent(space, self.name, config.scale_observations, config.normalize_observations)
         self.agent = agent_for(shape, action_dim, config, seen) if agent is None else agent
         if (self.agent.states.composition, self.agent.action_dim) != (composition(space), action_dim):
             raise ConfigError(
                 f"{self.name} has states of shape {composition(space)} and {action_dim} actions: "
                 f"the run was trained on {self.agent.states.composition} and {self.agent.action_dim}"
             )
-        self.replay: AnyReplay = replay_for(config, shape, self.state_dtype, device, self.agent.learner.state_values)
+        learner = self.agent.learner
+        self.replay: AnyReplay = replay_for(
+            config, shape, self.state_dtype, device, learner.state_values, learner.unit_of_rewards
+        )
         self.stream = TransitionStream(vector_env, self.name, config.step_timeout)
+        require_no_wrapper_alike(self.stream.statistics(), config)
         self.under_way = fresh_under_way(config)
         self.counters = loop.Counters()
         self.episodes = EpisodeTracker(config.num_envs)
@@ -198,6 +202,19 @@ class Parts:
         return 4 * own + 16 * config.replay_capacity + (config.n_step + 2) * seen + actions + rollout + (1 << 20)
 
 
+def require_no_wrapper_alike(statistics: Statistics, config: TrainConfig) -> None:
+    """Raise `ConfigError` if a wrapper normalises what the agent is to normalise."""
+    for name, places in {
+        "normalize_observations": ("obs_rms",),
+        "normalize_rewards": ("return_rms", "ret_rms"),
+    }.items():
+        found = [place for place in places if any(f".{place}." in key for key in statistics)]
+        if getattr(config, name) and found:
+            raise ConfigError(
+                f"{name}: a wrapper of the environment normalises them already, by its {found[0]}; leave one out"
+            )
+
+
 def with_channels(config: TrainConfig, state_shape: tuple[int, ...] | None) -> TrainConfig:
     """Return the settings for states of this shape: frames that are stacked here are channels, and come first."""
     stacked = config.frame_stack > 1 and len(state_shape or ()) == 3 and config.channels == "auto"
@@ -209,7 +226,8 @@ def agent_for(
 ) -> DQNAgent:
     """Return a fresh agent for these shapes, and for what `seen_by_agent` says of its observations."""
     settings = {field.name: getattr(config, field.name) for field in fields(AgentConfig)}
-    return agent_from({"state_dim": list(state_shape), "action_dim": action_dim, **settings, **(seen or {})})
+    seen = {**(seen or {}), **({"normalize_rewards": True} if config.normalize_rewards else {})}
+    return agent_from({"state_dim": list(state_shape), "action_dim": action_dim, **settings, **seen})
 
 
 def agent_from(settings: Mapping[str, Any]) -> DQNAgent:

@@ -77,6 +77,8 @@ def resolve(
         values.pop("algorithm_settings", None)  # of the algorithm in the file
     if file is None or "algorithm" in own:
         values |= {**chosen.settings, **algorithm_preset(preset, name, algorithm)}
+    if file is None and {**values, **own}.get("normalize_rewards") is True:
+        values = {name: value for name, value in values.items() if name not in ("v_min", "v_max")}  # of plain rewards
     values, notes = settled(values, own)
     require_use(own)
     names = () if chosen.own is None else tuple(annotations_of(chosen.own))

@@ -980,6 +980,20 @@ def test_no_fault_is_claimed_of_a_sound_environment(name: str, make: Any, settin
     json.dumps(report.to_mapping(), allow_nan=False)
 
 
+def test_large_numbers_and_rewards_are_as_good_as_others_where_they_are_normalised() -> None:
+    boundless = spaces.Box(-np.inf, np.inf, (4,), np.float32)
+    make = walk(observation_space=boundless, look=more(lambda self: 900 + self.at), pay=lambda self: 5000.0 * self.at)
+    plain = {finding.check: finding for finding in checked(make).findings}
+    assert (plain["scale"].verdict, plain["rewards"].verdict) == ("note", "note")
+    assert "--normalize-observations" in plain["scale"].cure
+    assert "--normalize-rewards" in plain["rewards"].cure
+    report = checked(make, normalize_observations=True, normalize_rewards=True)
+    found = {finding.check: finding for finding in report.findings}
+    assert (found["scale"].verdict, found["rewards"].verdict) == ("ok", "ok")
+    assert found["scale"].text.endswith("normalised by running statistics")
+    assert report.faults == ()
+
+
 def test_enough_environments_are_checked() -> None:
     assert len({known.name for known in FAULTS}) == len(FAULTS) >= 30
     assert len({name for name, _, _ in SOUND}) == len(SOUND) >= 20

@@ -278,6 +278,24 @@ def test_wrappers_start_with_the_statistics_of_the_other_run(tmp_path: Path) -> 
     assert scores(run.run_dir)[0] == json.loads((first / "evaluation.json").read_text())["mean"]
 
 
+@pytest.mark.parametrize("checkpoint", [None, "best", 300])
+def test_normalised_numbers_and_rewards_keep_their_units(checkpoint: Any, tmp_path: Path) -> None:
+    own = SETTINGS | {"normalize_observations": True, "normalize_rewards": True}
+    first = nexus.train("Pole-v0", run_dir=tmp_path / "first", listener=Silent(), **own).run_dir
+    start = Start()
+    run = nexus.train(from_run=first, from_checkpoint=checkpoint, run_dir=tmp_path / "run", listener=start).run_dir
+    if checkpoint != 300:  # whose weights were never evaluated
+        assert start.lineage is not None
+        assert scores(run)[0] == start.lineage["score"]
+    read = read_checkpoint(first, checkpoint if checkpoint == 300 else 400)
+    there = part(part(read.read_state(read.arrays.bytes), "agent"), "returns")
+    assert there["var"].item() > 0
+    np.testing.assert_array_equal(start.state["returns.var"], there["var"])
+    counted = {name: values for name, values in start.state.items() if name.endswith("normalizer.samples")}
+    assert len(counted) == 2
+    assert all(values.item() >= 200 for values in counted.values())
+
+
 def test_runs_that_start_elsewhere_are_not_seeds_of_one_curve(first: Path, tmp_path: Path) -> None:
     run = nexus.train(from_run=first, seed=1, run_dir=tmp_path / "run", listener=Silent())
     assert read_curve(run.run_dir).settings != read_curve(first).settings
@@ -294,6 +312,8 @@ def test_runs_that_start_elsewhere_are_not_seeds_of_one_curve(first: Path, tmp_p
         ({"keep": "replay", "n_step": 2}, "keep = replay: needs the same n_step as "),
         ({"keep": "optimizer", "optimizer": "rmsprop"}, "keep = optimizer: needs the same optimizer as "),
         ({"keep": "replay", "from_checkpoint": "best"}, "the best checkpoint has only weights"),
+        ({"normalize_rewards": True}, "learned from rewards as they are, so its values have another unit"),
+        ({"normalize_observations": True}, "another network: q_network.torso.normalizer."),
         ({"from_run": None, "env": "Pole-v0", "keep": "replay"}, "keep: needs from_run"),
         ({"from_run": None}, "name an environment"),
         ({"from_run": 3}, "from_run = 3: needs the path of a folder"),

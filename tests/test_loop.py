@@ -47,6 +47,7 @@ class Witness:
         self.epsilon = self.temperature = 0.0
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD([torch.zeros(1)], lr=9.0)
         self.calls: list[str] = []
+        self.observed: list[tuple[Array, Array, Array, Array]] = []
         self.epsilons: list[float] = []
         self.learning_rates: list[float] = []
 
@@ -54,6 +55,9 @@ class Witness:
         assert training
         self.epsilons.append(epsilon)
         return np.zeros(len(states), np.int64)
+
+    def observe(self, states: Array, rewards: Array, begins: Array, valid: Array) -> None:
+        self.observed.append((states.copy(), rewards.copy(), begins.copy(), valid.copy()))
 
     def learn(self, batch: Batch) -> Outcome:
         self.calls.append("learn")
@@ -146,9 +150,21 @@ def test_a_target_that_counts_updates_follows_between_them() -> None:
 
 
 def test_rewards_are_clipped_for_learning_before_they_are_folded() -> None:
-    _, replay, _, yielded = run(reward_clip=1.0, n_step=2, gamma=1.0)
+    agent, replay, _, yielded = run(reward_clip=1.0, n_step=2, gamma=1.0)
     assert {reward for _, _, reward, _, _ in replay.buffer} == {1.0, 2.0}
+    assert {rewards.tolist() == [1.0, 1.0] for _, rewards, _, _ in agent.observed} == {True}
     assert yielded[0].step.rewards.tolist() == [7.0, 7.0]  # what happened stays unclipped
+
+
+def test_a_learner_observes_each_step_once_as_it_was_played() -> None:
+    agent, _, _, yielded = run()
+    assert len(agent.observed) == len(yielded)
+    for (states, rewards, begins, valid), progress in zip(agent.observed, yielded, strict=True):
+        step = progress.step
+        assert (states == step.states).all()
+        assert rewards.tolist() == step.rewards.tolist() == [7.0, 7.0]
+        assert (begins == step.begins).all()
+        assert (valid == step.valid).all()
 
 
 def test_without_clipping_rewards_stay() -> None:

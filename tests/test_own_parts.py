@@ -154,6 +154,10 @@ def test_bytes_are_scaled_and_bounds_too() -> None:
     torch.testing.assert_close(torso(states[None]), torso(states)[None])
     bounded, _ = make_own_torso(f"{HERE}:Torso", (2,), ([0, -4], [2, 4]))
     torch.testing.assert_close(bounded.prepared(torch.tensor([[0.0, 4.0]])), torch.tensor([[-1.0, 1.0]]))
+    normal, _ = make_own_torso(f"{HERE}:Torso", (2,), normalized=2)
+    assert normal.normalizer is not None
+    normal.normalizer.set_to(np.array([10.0, -1.0]), np.array([2.0, 0.5]), 7)
+    torch.testing.assert_close(normal.prepared(torch.tensor([[13.0, -2.0]])), torch.tensor([[1.5, -2.0]]))
 
 
 @pytest.mark.parametrize("torso", [Torso, frozen])

@@ -113,7 +113,7 @@ def settings(sight: Sight) -> Iterator[Finding]:
     """Which settings it would be trained with, and whether they make an agent."""
     config = sight.config
     try:
-        seen = seen_by_agent(sight.space, sight.name, config.scale_observations)
+        seen = seen_by_agent(sight.space, sight.name, config.scale_observations, config.normalize_observations)
         agent = agent_for(sight.shape, sight.action_dim, config, seen)
     except ConfigError as error:
         return (yield fault(one_line(error), "leave the setting out, or give it what it needs"))

@@ -10,7 +10,7 @@ from nexus.checking.report import Finding, fault, note, ok
 from nexus.checking.sight import Facet, Sight
 from nexus.core.figures import figures
 from nexus.core.types import Array
-from nexus.envs.factory import observation_bounds
+from nexus.envs.factory import can_be_normalized, observation_bounds
 
 __all__ = ["STEP_CHECKS"]
 
@@ -73,19 +73,21 @@ def rewards(sight: Sight, record: Record) -> Iterator[Finding]:
         "steps": found.count,
     }
     clipped = sight.config.reward_clip is not None
+    normalized = sight.config.normalize_rewards
     if not found.other_than_zero and found.count >= ENOUGH:
         yield note(
             f"all {found.count:,} were 0",
             "reward progress, start episodes closer to the goal, or explore longer (--epsilon-steps)",
             **evidence,
         )
-    elif found.largest > LARGE and not clipped:
+    elif found.largest > LARGE and not (clipped or normalized):
         yield note(
             said,
-            f"divide rewards by about {power_of_ten(found.largest):,.0f}, or learn from clipped ones: --reward-clip 1",
+            f"divide rewards by about {power_of_ten(found.largest):,.0f}, set --normalize-rewards, or learn from "
+            "clipped ones: --reward-clip 1",
             **evidence,
         )
-    elif 0 < found.largest < SMALL:
+    elif 0 < found.largest < SMALL and not normalized:
         yield note(said, f"multiply rewards by about {1 / power_of_ten(found.largest):,.0f}", **evidence)
     elif len(returns) >= FEW and len(found.counts) == 1 and len(set(returns)) == 1:
         yield note(
@@ -153,6 +155,10 @@ def of_facet(facet: Facet, sight: Sight, record: Record) -> Finding:
     low, high = (values[of_it].astype(np.float64) for values in (record.states.low, record.states.high))
     changing = record.states.changing[of_it]
     label = f"{facet.label} " if len(sight.facets) > 1 else ""
+    if facet.is_normalized(sight.config):
+        least, most = figures(float(low.min()), float(high.max()), least=0)
+        said = f"{label}{least} to {most}, normalised by running statistics"
+        return ok(said, low=float(low.min()), high=float(high.max()))
     span = facet.span(sight.config)
     if span is not None:
         return scaled_by_span(f"{label}{low.min():g} to {high.max():g}", facet, span, low, high)
@@ -201,7 +207,8 @@ def way_to_scale(facet: Facet, largest: Array) -> str:
     if facet.has_bounds and facet.is_vector:
         return "set --scale-observations, which maps each number to -1 to 1 by its bounds"
     factor = power_of_ten(float(largest.max()))
-    return f"divide them by what is usual ({factor:,.0f}), or give the space bounds and set --scale-observations"
+    divide = f"divide them by what is usual ({factor:,.0f})"
+    return f"{divide}, or set --normalize-observations" if can_be_normalized(facet.space) else divide
 
 
 def legal(sight: Sight, record: Record) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from nexus.core.errors import ConfigError
 from nexus.core.packing import place
 from nexus.core.types import Array
 from nexus.envs.answers import said_in
-from nexus.envs.factory import observation_bounds, scale_of
+from nexus.envs.factory import can_be_normalized, observation_bounds, scale_of
 from nexus.envs.packing import packed_in
 from nexus.training.config import TrainConfig
 
@@ -60,6 +60,10 @@ class Facet:
         except ConfigError:
             return False
         return not self.is_image
+
+    def is_normalized(self, config: TrainConfig) -> bool:
+        """True if running statistics bring each number of it to mean 0 and deviation 1."""
+        return config.normalize_observations and can_be_normalized(self.space)
 
     def span(self, config: TrainConfig) -> list[float] | None:
         """Return what is mapped to [0, 1]: the bounds of whole numbers, 0 to 255 for bytes; None if nothing is."""

@@ -33,15 +33,23 @@ class RolloutBuffer:
         trace_lambda: λ.
         seed: seed of the shuffles, or a generator.
         values: the value of next states, evaluated when their transitions are added.
+        unit: the reward that these values are multiples of, asked when a rollout is closed.
     """
 
     def __init__(
-        self, rows: int, num_envs: int, trace_lambda: float, seed: int | np.random.Generator, values: Values
+        self,
+        rows: int,
+        num_envs: int,
+        trace_lambda: float,
+        seed: int | np.random.Generator,
+        values: Values,
+        unit: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self.capacity = rows
         self.num_envs = num_envs
         self.trace_lambda = trace_lambda
         self.values = values
+        self.unit = unit
         self.columns: dict[str, Array] = {}  # of the closed rollout, which updates sample from
         self._rng = np.random.default_rng(seed)
         self._order: NDArray[np.int64] = np.empty(0, np.int64)  # rest of the current pass
@@ -115,7 +123,7 @@ class RolloutBuffer:
         goes_on = np.zeros_like(valid)
         goes_on[:-1] = valid[:-1] & valid[1:] & ~begins[1:]
         rewards, discounts, next_values = (placed(gathered[name]) for name in ("rewards", "discounts", "next_values"))
-        returns = lambda_returns(rewards, discounts, next_values, goes_on, self.trace_lambda)
+        returns = lambda_returns(rewards / np.float32(self.unit()), discounts, next_values, goes_on, self.trace_lambda)
         self.columns = {"states": gathered["states"], "actions": gathered["actions"], "returns": returns[valid]}
         self._order = np.empty(0, np.int64)
         self._begin()

@@ -45,6 +45,7 @@ __all__ = [
     "EnvSpec",
     "allows_several",
     "as_seen",
+    "can_be_normalized",
     "composition",
     "describe_spaces",
     "in_turn",
@@ -64,6 +65,7 @@ Env: TypeAlias = gym.Env[Any, Any]
 EnvSource: TypeAlias = str | Callable[[], Env]
 """An id such as `CartPole-v1`, a `module:Id`, or a function that makes an environment."""
 
+BY_NUMBERS = {"state_bounds", "state_normalized"}  # in an agent's config: each number gets a range of about 1
 UNBOUNDED = 1e6  # a bound beyond it stands for none
 MOST_TOLD_APART = 1_000_000  # numbers, each an input or an output of a network
 
@@ -507,15 +509,22 @@ def scale_of(observations: spaces.Space[Any]) -> list[float] | None:
     return [low, high] if low < high and max(abs(low), abs(high)) < UNBOUNDED else None
 
 
-def seen_by_agent(observations: spaces.Space[Any], name: str, scale_observations: bool) -> dict[str, Any]:
+def seen_by_agent(
+    observations: spaces.Space[Any], name: str, scale_observations: bool, normalize_observations: bool = False
+) -> dict[str, Any]:
     """Return what an agent's config says of observations beside their shape: how to scale and how to read them.
 
     Raises:
-        ConfigError: they are to be scaled by their bounds, and have none.
+        ConfigError: they are to be scaled by their bounds, and have none; or normalised, and have no numbers to.
     """
     packed = packed_in(observations)
     if packed is not None:
-        return {"state_parts": seen_parts(packed, name, scale_observations), **said_in(observations)}
+        parts = seen_parts(packed, name, scale_observations, normalize_observations)
+        return {"state_parts": parts, **said_in(observations)}
+    if normalize_observations:
+        if not can_be_normalized(observations):
+            raise without_numbers(name, observations)
+        return {"state_normalized": True, **said_in(observations)}
     entries = {
         "state_bounds": observation_bounds(observations, name) if scale_observations else None,
         "state_scale": None if scale_observations else scale_of(observations),
@@ -524,23 +533,45 @@ def seen_by_agent(observations: spaces.Space[Any], name: str, scale_observations
     return {name: value for name, value in entries.items() if value is not None}
 
 
-def seen_parts(packed: Packed, name: str, scale_observations: bool) -> list[dict[str, Any]]:
+def can_be_normalized(observations: spaces.Space[Any]) -> bool:
+    """True for plain numbers: no image, which is scaled to [0, 1] already, and no one-hot vector."""
+    return len(observations.shape or ()) < 3 and "discrete_start" not in said_in(observations)
+
+
+def without_numbers(name: str, observations: spaces.Space[Any] | str) -> ConfigError:
+    """Return the error of observations that are to be normalised and have no numbers for it."""
+    return ConfigError(
+        f"normalize_observations: {name} has observations {observations}: needs vectors of numbers, since images and "
+        "discrete states are scaled already; leave it out"
+    )
+
+
+def seen_parts(
+    packed: Packed, name: str, scale_observations: bool, normalize_observations: bool
+) -> list[dict[str, Any]]:
     """Return of each part of packed observations what an agent's config says of states, and where it stands.
 
-    Bytes and images keep their scale, whatever is asked for; so do parts without bounds.
+    Bytes and images keep their scale, whatever is asked for; so do parts without bounds. What is normalised is not
+    scaled as well.
 
     Raises:
-        ConfigError: they are to be scaled by their bounds, and no part has any.
+        ConfigError: they are to be scaled by their bounds, and no part has any; or normalised, and no part can be.
     """
     said = []
     for part, space in zip(packed.layout.parts, packed.spaces, strict=True):
+        if normalize_observations and can_be_normalized(space):
+            entries = {"path": list(part.path), "state_dim": list(part.shape), "dtype": part.dtype}
+            said.append({**entries, "state_normalized": True, **said_in(space)})
+            continue
         may_be_scaled = scale_observations and part.dtype != "uint8" and len(part.shape) < 3
         bounds = bounds_where_given(space) if may_be_scaled else None
         scale = {"state_scale": scale_of(space)} if bounds is None else {"state_bounds": bounds}
         entries = {"path": list(part.path), "state_dim": list(part.shape), "dtype": part.dtype}
         entries |= {**scale, **said_in(space)}
         said.append({name: value for name, value in entries.items() if value is not None})
-    if scale_observations and not any("state_bounds" in entries for entries in said):
+    if normalize_observations and not any("state_normalized" in entries for entries in said):
+        raise without_numbers(name, str(packed.layout))
+    if scale_observations and not any(BY_NUMBERS & entries.keys() for entries in said):
         raise without_bounds(name)
     return said
 

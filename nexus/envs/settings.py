@@ -34,6 +34,10 @@ class EnvironmentSettings(CheckedConfig):
     """Number the combinations of MultiDiscrete or MultiBinary actions, up to 1,024; Discrete ones stay as they are."""
     scale_observations: bool = False
     """Map each number of a state that has bounds to [-1, 1] by them."""
+    normalize_observations: bool = False
+    """Give each number of a state mean 0 and deviation 1 by running statistics, in place of scale_observations."""
+    normalize_rewards: bool = False
+    """Learn from rewards divided by the running deviation of discounted returns; reported returns never are."""
     reward_clip: float | None = None
     """Learn from rewards clipped to this size; reported returns are never clipped. None for no clipping."""
 

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nexus.core import ConfigError
+from nexus.core.types import Array
 
 __all__ = [
     "Bounds",
@@ -17,6 +19,7 @@ __all__ = [
     "LinearFactory",
     "MLPTorso",
     "NoisyLinear",
+    "Normalizer",
     "ScaleToBounds",
     "ValueRange",
     "flatten_parameters",
@@ -33,6 +36,9 @@ ValueRange = tuple[float, float]
 """Lowest and highest value over all components of a state."""
 
 
+MOST_DEVIATIONS = 10.0  # that a normalised number may be from 0, as is usual (OpenAI Baselines, Stable-Baselines3)
+
+
 class MLPTorso(nn.Module):
     """Fully connected layers with ReLU; a state of any shape is flattened and scaled.
 
@@ -46,6 +52,7 @@ class MLPTorso(nn.Module):
         layer_norm: whether to use layer norm.
         bounds: lowest and highest value of each component of a flattened state, to map them to [-1, 1].
         span: lowest and highest value over all components, for `scale`.
+        normalized: the first components of a flattened state for a `Normalizer`; 0 for no such layer.
     """
 
     def __init__(
@@ -56,11 +63,13 @@ class MLPTorso(nn.Module):
         layer_norm: bool = False,
         bounds: Bounds | None = None,
         span: ValueRange | None = None,
+        normalized: int = 0,
     ) -> None:
         super().__init__()
         self.state_dims = len(state_shape)
         self.span = span
         self.bounds = None if bounds is None else ScaleToBounds(*bounds)
+        self.normalizer = Normalizer(normalized) if normalized else None
         widths = [math.prod(state_shape), *[hidden_dim] * hidden_layers]
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
@@ -72,7 +81,8 @@ class MLPTorso(nn.Module):
         if self.state_dims != 1:
             states = states.flatten(-self.state_dims) if self.state_dims else states.unsqueeze(-1)
         states = scale(states, self.span)
-        features: Tensor = self.layers(states if self.bounds is None else self.bounds(states))
+        states = states if self.bounds is None else self.bounds(states)
+        features: Tensor = self.layers(states if self.normalizer is None else self.normalizer(states))
         return features
 
 
@@ -98,6 +108,40 @@ class ScaleToBounds(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """`[..., D] -> [..., D]`, in one operation."""
         return torch.addcmul(self.shift, states, self.gain)
+
+
+class Normalizer(nn.Module):
+    """Brings the first components of a state to mean 0 and deviation 1, and clips them to ±10.
+
+    Its statistics are buffers, not parameters: they are saved with the weights and only `set_to` changes them, so
+    they are frozen wherever an agent only acts. Until the first `set_to` components are clipped and nothing else.
+
+    Args:
+        size: `D`, how many components; others behind them stay as they are.
+    """
+
+    mean: Tensor  # [D]
+    deviation: Tensor  # [D], above 0
+    samples: Tensor  # [] int64, of how many states
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
+        self.register_buffer("samples", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def set_to(self, mean: Array, deviation: Array, samples: int) -> None:
+        """Take on statistics `[D]` of so many states, in place and without waiting for the device."""
+        self.samples.fill_(samples)
+        for own, given in ((self.mean, mean), (self.deviation, deviation)):
+            own.copy_(torch.from_numpy(given.astype(np.float32)), non_blocking=True)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """`[..., M] -> [..., M]`; the mean goes first, so that float32 keeps the digits of numbers far from 0."""
+        first, others = states[..., : len(self.mean)], states[..., len(self.mean) :]
+        normal = ((first - self.mean) / self.deviation).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
+        return torch.cat([normal, others], -1) if others.shape[-1] else normal
 
 
 LinearFactory = Callable[[int, int], nn.Module]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nexus.core import ConfigError
 from nexus.core.errors import one_line
 from nexus.core.importable import import_object
-from nexus.models.layers import Bounds, ScaleToBounds, ValueRange, scale
+from nexus.models.layers import Bounds, Normalizer, ScaleToBounds, ValueRange, scale
 
 __all__ = ["OwnTorso", "make_own_torso"]
 
@@ -26,6 +26,7 @@ class OwnTorso(nn.Module):
         state_shape: `obs`, shape of one state.
         bounds: lowest and highest value of each component of a flattened state, to map them to [-1, 1].
         span: lowest and highest value over all components, to map them to [0, 1]; without it only bytes are scaled.
+        normalized: the first components of a flattened state for a `Normalizer`; 0 for no such layer.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class OwnTorso(nn.Module):
         state_shape: tuple[int, ...],
         bounds: Bounds | None = None,
         span: ValueRange | None = None,
+        normalized: int = 0,
     ) -> None:
         super().__init__()
         self.torso = torso
         self.state_shape = state_shape
         self.span = span
         self.bounds = None if bounds is None else ScaleToBounds(*bounds)
+        self.normalizer = Normalizer(normalized) if normalized else None
 
     def forward(self, states: Tensor) -> Tensor:
         """`[..., *obs] -> [..., D]`, with all leading axes flattened into the batch."""
@@ -50,11 +53,17 @@ class OwnTorso(nn.Module):
     def prepared(self, states: Tensor) -> Tensor:
         """`[..., *obs] -> [B, *obs]`, float32 and scaled."""
         numbers = scale(states.reshape(-1, *self.state_shape), self.span)
-        return numbers if self.bounds is None else self.bounds(numbers.flatten(1)).view(numbers.shape)
+        for step in (self.bounds, self.normalizer):
+            numbers = numbers if step is None else step(numbers.flatten(1)).view(numbers.shape)
+        return numbers
 
 
 def make_own_torso(
-    name: str, state_shape: tuple[int, ...], bounds: Bounds | None = None, span: ValueRange | None = None
+    name: str,
+    state_shape: tuple[int, ...],
+    bounds: Bounds | None = None,
+    span: ValueRange | None = None,
+    normalized: int = 0,
 ) -> tuple[OwnTorso, int]:
     """Return a torso of the user's own, and its number of features `D`, found by trying it on some states.
 
@@ -63,6 +72,7 @@ def make_own_torso(
         state_shape: shape of one state.
         bounds: as in `OwnTorso`.
         span: as in `OwnTorso`.
+        normalized: as in `OwnTorso`.
 
     Raises:
         ConfigError: it can't be imported or made, is no module, fails on such states, does not return one row of
@@ -78,7 +88,7 @@ def make_own_torso(
         )
 
     def made() -> tuple[OwnTorso, int]:
-        own = OwnTorso(torso_from(make, name, state_shape), state_shape, bounds, span)
+        own = OwnTorso(torso_from(make, name, state_shape), state_shape, bounds, span, normalized)
         return own, features_of(own, name)
 
     try:

@@ -11,7 +11,16 @@ from nexus.core import ConfigError
 from nexus.core.checked import convert
 from nexus.models.layers import Bounds, ValueRange
 
-__all__ = ["compiled", "pop_bounds", "pop_dims", "pop_scale", "resolve_device", "shape_in"]
+__all__ = [
+    "compiled",
+    "pop_bounds",
+    "pop_dims",
+    "pop_normalized",
+    "pop_rewards_normalized",
+    "pop_scale",
+    "resolve_device",
+    "shape_in",
+]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,6 +81,20 @@ def pop_scale(settings: dict[str, Any], bounds: Bounds | None) -> ValueRange | N
         case [int() | float() as low, int() | float() as high] if -math.inf < low < high < math.inf:
             return low, high
     raise ConfigError(f"state_scale = {scale}: needs two finite numbers, low < high")
+
+
+def pop_normalized(settings: dict[str, Any], bounds: Bounds | None) -> bool:
+    """Pop `state_normalized` from an agent's config, if present."""
+    normalized: bool = convert("state_normalized", settings.pop("state_normalized", False), bool)
+    if normalized and bounds is not None:
+        raise ConfigError("state_normalized: state_bounds scale the states already; leave one out")
+    return normalized
+
+
+def pop_rewards_normalized(settings: dict[str, Any]) -> bool:
+    """Pop `normalize_rewards` from an agent's config, if present."""
+    normalized: bool = convert("normalize_rewards", settings.pop("normalize_rewards", False), bool)
+    return normalized
 
 
 def resolve_device(name: str, state_shape: tuple[int, ...]) -> torch.device:

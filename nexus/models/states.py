@@ -12,12 +12,13 @@ from nexus.core import AgentConfig, ConfigError
 from nexus.core.packing import PART_DTYPES, Layout, Part, Path, find, place
 from nexus.core.types import Array
 from nexus.models.layers import Bounds, ValueRange
-from nexus.models.setup import pop_bounds, pop_scale, shape_in
+from nexus.models.setup import pop_bounds, pop_normalized, pop_scale, shape_in
 from nexus.models.torsos import make_torso, torso_of
 from nexus.models.unpacking import Entry, make_unpacking_torso, torsos_of_parts
 
 __all__ = ["PackedStates", "PlainStates", "Reading", "States", "pop_states"]
 
+AS_THEY_ARE: ValueRange = (0, 1)
 FOR_TORCH: tuple[Literal["C", "W"], ...] = ("C", "W")  # what it asks of an array whose memory it shares
 
 
@@ -45,6 +46,13 @@ class States(Protocol):
 
     def masks(self, given: Any) -> Any:
         """Return the legal actions that are told in an observation itself; None if they are not."""
+
+    def numbers(self, states: Array) -> Array:
+        """Return the numbers `[K, D]` of states `[K, *obs]` that the torso normalises, in its order."""
+
+    @property
+    def normalized(self) -> int:
+        """How many numbers of a state are normalised by running statistics: `D`, 0 for none."""
 
     def torso(self, settings: AgentConfig) -> tuple[nn.Module, int]:
         """Return the torso that the settings describe, and how many features `D` it gives.
@@ -171,6 +179,7 @@ class PlainStates:
         span: of all numbers, to map them to [0, 1].
         path: where they stand in a Dict observation that tells the legal actions, too.
         mask: the entry that tells them.
+        is_normalized: whether its numbers are normalised by running statistics, instead of bounds or span.
     """
 
     reading: Reading
@@ -178,6 +187,7 @@ class PlainStates:
     span: ValueRange | None = None
     path: Path = ()
     mask: str | None = None
+    is_normalized: bool = False
 
     @property
     def widest(self) -> tuple[int, ...]:
@@ -198,9 +208,19 @@ class PlainStates:
         """Return the legal actions that stand in the observation."""
         return mask_entry(given, self.mask)
 
+    def numbers(self, states: Array) -> Array:
+        """Return all numbers of each state `[K, *obs] -> [K, D]`."""
+        return states.reshape(len(states), -1)
+
+    @property
+    def normalized(self) -> int:
+        """All or none."""
+        return math.prod(self.reading.shape) if self.is_normalized else 0
+
     def torso(self, settings: AgentConfig) -> tuple[nn.Module, int]:
         """Return the torso and its features, as `make_torso` does."""
-        return make_torso(settings, self.reading.shape, self.bounds, self.span)
+        span = AS_THEY_ARE if self.is_normalized else self.span
+        return make_torso(settings, self.reading.shape, self.bounds, span, self.normalized)
 
     def torsos(self, settings: AgentConfig) -> list[str]:
         """Return the name of the torso."""
@@ -260,6 +280,17 @@ class PackedStates:
         """Return the legal actions that stand in the observation."""
         return mask_entry(given, self.mask)
 
+    def numbers(self, states: Array) -> Array:
+        """Return the numbers of all parts that are normalised `[K, N] -> [K, D]`."""
+        normalized = [entry for entry in self.entries if entry.normalized]
+        parts = [np.ascontiguousarray(states[:, entry.where]).view(entry.part.dtype) for entry in normalized]
+        return np.concatenate([part.astype(np.float64) for part in parts], 1)
+
+    @property
+    def normalized(self) -> int:
+        """The numbers of those parts."""
+        return sum(entry.part.count for entry in self.entries if entry.normalized)
+
     def torso(self, settings: AgentConfig) -> tuple[nn.Module, int]:
         """Return the torso and its features, as `make_unpacking_torso` does."""
         return make_unpacking_torso(settings, self.entries)
@@ -289,8 +320,9 @@ def pop_states(settings: dict[str, Any], state_shape: tuple[int, ...]) -> PlainS
         return packed_states(parts, state_shape, mask)
     bounds = pop_bounds(settings, state_shape)
     span = pop_scale(settings, bounds)
-    path = pop_path(settings)
-    return PlainStates(Reading(state_shape, **pop_reading(settings, state_shape)), bounds, span, path, mask)
+    path, normalized = pop_path(settings), pop_normalized(settings, bounds)
+    reading = Reading(state_shape, **pop_reading(settings, state_shape))
+    return PlainStates(reading, bounds, span, path, mask, normalized)
 
 
 def packed_states(parts: Any, state_shape: tuple[int, ...], mask: str | None) -> PackedStates:
@@ -310,7 +342,7 @@ def packed_states(parts: Any, state_shape: tuple[int, ...], mask: str | None) ->
                 f"{', '.join(PART_DTYPES)}, and sizes of at least 1"
             )
         bounds = pop_bounds(entries, shape)
-        scaled = bounds, pop_scale(entries, bounds)
+        scaled = bounds, pop_scale(entries, bounds), pop_normalized(entries, bounds)
         reading = Reading(shape, place(path), dtype=dtype, **({"observed": shape} | pop_reading(entries, shape)))
         if entries:
             raise ConfigError(f"state_parts has unknown entries {', '.join(map(repr, entries))} for {place(path)}")

@@ -301,6 +301,7 @@ def make_torso(
     state_shape: tuple[int, ...],
     bounds: Bounds | None = None,
     span: ValueRange | None = None,
+    normalized: int = 0,
 ) -> tuple[nn.Module, int]:
     """Return the torso that the settings describe, and its number of features `D`.
 
@@ -309,13 +310,14 @@ def make_torso(
         state_shape: shape of one state.
         bounds: bounds of each component of a state, to map them to [-1, 1].
         span: bounds over all components of a state, to map them to [0, 1].
+        normalized: the first components of a state that are normalised by running statistics.
 
     Raises:
         ConfigError: it can't handle such states, or a setting does not apply to it.
     """
     name = torso_of(settings, state_shape)
     if is_import_name(name):
-        return make_own_torso(name, state_shape, bounds, span)
+        return make_own_torso(name, state_shape, bounds, span, normalized)
     features = WIDTHS[name] if settings.hidden_dim is None else settings.hidden_dim
     if name == "mlp":
         if settings.precision == "bfloat16":
@@ -323,7 +325,9 @@ def make_torso(
         if settings.standardize_images:
             raise ConfigError("standardize_images: applies only to image torsos; for the mlp use scale_observations")
         layers = 2 if settings.hidden_layers is None else settings.hidden_layers
-        return MLPTorso(state_shape, features, layers, settings.layer_norm, bounds, span), features
+        return MLPTorso(state_shape, features, layers, settings.layer_norm, bounds, span, normalized), features
+    if normalized:
+        raise ConfigError(f"normalize_observations: {name} scales images already; leave it out")
     if bounds is not None:
         raise ConfigError(f"scale_observations: {name} does not scale images this way; use torso mlp, or leave it out")
     if settings.hidden_layers not in (None, 1):

@@ -23,12 +23,13 @@ FOR_IMAGES: dict[str, Any] = {
 
 
 class Entry(NamedTuple):
-    """A part of packed states, and how it is scaled."""
+    """A part of packed states, and how it is scaled or normalised."""
 
     part: Part
     where: slice  # its bytes in a row
     bounds: Bounds | None = None
     span: ValueRange | None = None
+    normalized: bool = False
 
 
 class NumberSlice(NamedTuple):
@@ -108,12 +109,15 @@ def make_unpacking_torso(settings: AgentConfig, entries: Sequence[Entry]) -> tup
     names = torsos_of_parts(settings, [entry.part for entry in entries])
     images = [entry for entry, name in zip(entries, names, strict=True) if name != "mlp"]
     others = [entry for entry, name in zip(entries, names, strict=True) if name == "mlp"]
+    others.sort(key=lambda entry: not entry.normalized)  # those of the normalizer first; else the order stays
     of_image = replace(settings, hidden_layers=None) if others else settings
     made = [make_torso(of_image, entry.part.shape, entry.bounds, entry.span) for entry in images]
     numbers = None
     if others:
         of_numbers = replace(settings, torso="mlp", channels="auto", **(FOR_IMAGES if images else {}))
-        made.append(make_torso(of_numbers, (sum(entry.part.count for entry in others),), row_bounds(others)))
+        normalized = sum(entry.part.count for entry in others if entry.normalized)
+        shape = (sum(entry.part.count for entry in others),)
+        made.append(make_torso(of_numbers, shape, row_bounds(others), normalized=normalized))
         numbers = made[-1][0]
     features = [count for _, count in made]
     torso = UnpackingTorso(
@@ -162,12 +166,15 @@ def joined(runs: Iterable[NumberSlice]) -> list[NumberSlice]:
 def row_bounds(entries: Sequence[Entry]) -> Bounds | None:
     """Return bounds that scale each number of parts in a row as their part is scaled; None if none is."""
     low, high = list[float](), list[float]()
-    for part, _, bounds, span in entries:
+    for part, _, bounds, span, normalized in entries:
         if bounds is not None:
             low.extend(bounds[0])
             high.extend(bounds[1])
             continue
-        span = BYTES if span is None and part.dtype == "uint8" else span
+        if normalized:  # statistics are of the numbers as they are
+            span = None
+        elif span is None and part.dtype == "uint8":
+            span = BYTES
         # A range as long again below the least value goes to [-1, 0], so that the span itself goes to [0, 1].
         lowest, highest = (-1, 1) if span is None else (2 * span[0] - span[1], span[1])
         low.extend([lowest] * part.count)

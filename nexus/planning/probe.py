@@ -105,7 +105,7 @@ class TimedLearner:
 
     def __init__(self, learner: SettlingLearner, probe: Probe) -> None:
         self.learner, self.probe = learner, probe
-        self.optimizer, self.settle = learner.optimizer, learner.settle
+        self.optimizer, self.settle, self.observe = learner.optimizer, learner.settle, learner.observe
 
     def learn(self, batch: Batch) -> Outcome:
         """Take one optimizer step."""

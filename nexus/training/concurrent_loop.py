@@ -93,7 +93,7 @@ def train(
             last = learned.last or last
 
             for each in played:
-                store(each.step, under_way, replay, config)
+                store(each.step, under_way, learner, replay, config)
                 replay.anneal(each.after.steps / config.total_steps)
             under_way.to_learn = [(each.before, each.after) for each in played]
             if played[-1].after.steps >= config.total_steps:

@@ -10,7 +10,7 @@ from torch import Tensor, stack
 
 from nexus.core.errors import DivergenceError, RunError
 from nexus.core.state import State
-from nexus.core.types import Batch, Outcome
+from nexus.core.types import Array, Batch, Outcome
 from nexus.training.files import write_tensors
 from nexus.training.loop import Counters, LearnerProtocol
 
@@ -65,6 +65,10 @@ class WatchedLearner:
         self.window = 1 if at_once else WINDOW
         self._counted = self._since = 0  # updates that the counters told of last, and how many were taken since
         self._pending: list[UncheckedUpdate] = []
+
+    def observe(self, states: Array, rewards: Array, begins: Array, valid: Array) -> None:
+        """Let the learner see a vector step."""
+        self.learner.observe(states, rewards, begins, valid)
 
     def learn(self, batch: Batch) -> Outcome:
         """Take one optimizer step, and look at what came of it."""

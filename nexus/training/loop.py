@@ -50,6 +50,9 @@ class LearnerProtocol(Protocol):
     def optimizer(self) -> torch.optim.Optimizer:
         """The loop sets its learning rate."""
 
+    def observe(self, states: Array, rewards: Array, begins: Array, valid: Array) -> None:
+        """See a vector step before it is learned from: states `[E, *obs]`, rewards, which began, which acted `[E]`."""
+
     def learn(self, batch: Batch) -> Outcome:
         """Take one optimizer step."""
 
@@ -155,7 +158,7 @@ def train(
     while counters.steps < config.total_steps:
         before = replace(counters)
         step = play(stream, policy, config, counters, under_way)
-        store(step, under_way, replay, config)
+        store(step, under_way, learner, replay, config)
         replay.anneal(counters.steps / config.total_steps)
         last = learn(learner, replay, config, before, counters) or last
         yield Progress(counters, before, step, policy.epsilon, policy.temperature, last)
@@ -183,17 +186,21 @@ def play(
     return step
 
 
-def store(step: Step, under_way: UnderWay, replay: ReplayProtocol, config: TrainConfig) -> None:
-    """Fold a step into n-step transitions and store them.
+def store(
+    step: Step, under_way: UnderWay, learner: LearnerProtocol, replay: ReplayProtocol, config: TrainConfig
+) -> None:
+    """Show a step to the learner, fold it into n-step transitions and store them.
 
     A replay of frames keeps the frames and lets numbers go on in their place.
     """
+    rewards = clip(step.rewards, config.reward_clip)
+    learner.observe(step.states, rewards, step.begins, step.valid)
     states, under_way.next_states = replay.remember(step.states, step.next_states, step.begins, step.valid)
     replay.add(
         under_way.accumulator.push(
             states,
             step.actions,
-            clip(step.rewards, config.reward_clip),
+            rewards,
             under_way.next_states,
             step.terminal,
             step.truncated,

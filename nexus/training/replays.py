@@ -115,15 +115,17 @@ def replay_for(
     state_dtype: DTypeLike = np.float32,
     device: torch.device = CPU,
     values: Values | None = None,
+    unit: Callable[[], float] = lambda: 1.0,
 ) -> AnyReplay:
     """Return the empty replay that the config asks for, for states of this shape and dtype, and an agent there.
 
-    Where the config has a trace λ it is a rollout, and `values` tells what its next states are worth.
+    Where the config has a trace λ it is a rollout: `values` says what its next states are worth, `unit` in multiples of
+    which reward.
     """
     rng = generator(config.seed, "replay")
     if config.trace_lambda is not None:
         assert values is not None
-        return RolloutBuffer(config.rollout_steps, config.num_envs, config.trace_lambda, rng, values)
+        return RolloutBuffer(config.rollout_steps, config.num_envs, config.trace_lambda, rng, values, unit)
     store = store_for(config, state_shape, state_dtype, device)
     like = np.broadcast_to(np.zeros((), state_dtype), (config.num_envs, *state_shape))
     storage = STORAGES[store](config, like, device)

@@ -16,11 +16,12 @@ from nexus.core.state import State, number_from, restore_generator
 from nexus.core.types import Array, Outcome
 from nexus.models.averaging import WeightAverage
 from nexus.models.layers import resample_noise
+from nexus.models.normalization import ObservationStatistics, ReturnStatistics, normalizers
 from nexus.models.rl.dqn.dqn import ERRORS, DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
 from nexus.models.rl.dqn.learner import Learner
 from nexus.models.rl.dqn.learner_state import CapturedStep, learner_state, networks, restore_learner
 from nexus.models.rl.dqn.policy import Exploration, Policy, by_epsilon
-from nexus.models.setup import pop_dims, resolve_device
+from nexus.models.setup import pop_dims, pop_rewards_normalized, resolve_device
 from nexus.models.states import pop_states
 
 __all__ = ["DQNAgent"]
@@ -34,6 +35,8 @@ class DQNAgent(NexusModule):
             `state_bounds`: the lowest and the highest values of a state, which the network maps to [-1, 1];
             `state_scale`: two numbers, the lowest and the highest of all values, which it maps to [0, 1];
             `discrete_start`: the first of the whole numbers that the environment observes, where states are one-hot;
+            `state_normalized`: whether the numbers of a state are normalised by running statistics, and
+            `normalize_rewards`: whether rewards are divided by the running deviation of returns;
             and `state_parts`: of packed states, what each part is (`docs/observations.md`).
         network: another network, already made; its copy becomes the target network.
         loss: another loss object.
@@ -57,6 +60,7 @@ class DQNAgent(NexusModule):
         given = dict(config)
         self.state_shape, self.action_dim = pop_dims(given)
         self.states = pop_states(given, self.state_shape)
+        rewards_normalized = pop_rewards_normalized(given)
         self.settings = settings = AgentConfig.from_mapping(given)
         self.epsilon_min, self.epsilon_decay = settings.epsilon_min, settings.epsilon_decay
         device = resolve_device(settings.device, self.states.widest)
@@ -68,8 +72,14 @@ class DQNAgent(NexusModule):
         over = settings.averaged_updates
         average = None if over is None else WeightAverage(self.q_network, over)
         loss = DQNLoss(ERRORS[settings.loss]) if loss is None else loss
+        numbers = self.states.normalized
+        if numbers and not normalizers(self.q_network):
+            raise ConfigError("state_normalized: the given network has no Normalizer in front of its layers")
+        observed = ObservationStatistics(self.states.numbers, numbers) if numbers else None
+        returns = ReturnStatistics(settings.gamma, device) if rewards_normalized else None
         # Before the policy: a deep copy goes through them in this order, and the policy's weights are the learner's.
-        self.learner = Learner(settings, self.q_network, self.target_network, loss, next_action, noise, average)
+        networks = self.q_network, self.target_network
+        self.learner = Learner(settings, *networks, loss, next_action, noise, average, observed, returns)
         rng, at_rest = generator(settings.seed, "exploration"), None if average is None else average.network
         self.policy = Policy(self.q_network, self.learner.theta, exploration, rng, noise, at_rest)
         self.policy.epsilon, self.policy.temperature = settings.epsilon, settings.temperature
@@ -170,6 +180,10 @@ class DQNAgent(NexusModule):
         if masks.ndim != 2 or masks.shape[1] != self.action_dim or not masks.any(1).all():
             raise ConfigError(f"action_masks {masks.tolist()}: needs {self.action_dim} entries, at least one of them 1")
         return masks
+
+    def observe(self, states: Array, rewards: Array, begins: Array, valid: Array) -> None:
+        """Let running statistics follow a vector step, as `Learner.observe` does."""
+        self.learner.observe(states, rewards, begins, valid)
 
     def update(self, batch: Batch) -> Outcome:
         """Learn from a batch and decay ε once: ε ← max(ε_min, ε · decay), as the seed's pseudocode does."""

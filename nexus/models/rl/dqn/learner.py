@@ -14,6 +14,7 @@ from nexus.core import AgentConfig, Batch
 from nexus.core.types import Array, Outcome
 from nexus.models.averaging import WeightAverage
 from nexus.models.layers import awake, flatten_parameters, noisy_layers
+from nexus.models.normalization import ObservationStatistics, ReturnStatistics
 from nexus.models.rl.dqn.dqn import DQNNetwork, Loss, NextAction
 from nexus.models.rl.dqn.own_parts import OwnParts
 from nexus.models.setup import compiled
@@ -40,6 +41,8 @@ class Learner:
         next_action: who picks a'.
         noise: source of the noise in noisy layers.
         average: what follows θ after each update, if anything.
+        observed: the statistics that the networks normalise observations by, if they do.
+        returns: the statistics that rewards are divided by, if they are.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Learner:
         next_action: NextAction,
         noise: torch.Generator,
         average: WeightAverage[DQNNetwork] | None = None,
+        observed: ObservationStatistics | None = None,
+        returns: ReturnStatistics | None = None,
     ) -> None:
         self.settings = settings
         self.gamma = settings.gamma  # of batches with `dones`
@@ -58,6 +63,9 @@ class Learner:
         self.loss, self.next_action = loss, next_action
         self.noise = noise
         self.average = average
+        self.observed, self.returns = observed, returns
+        if observed is not None:
+            observed.feed([q_network, target_network, *([] if average is None else [average.network])])
         self.theta = flatten_parameters(q_network)  # [P], θ
         self.theta_target = flatten_parameters(target_network)  # [P], θ⁻
         self.optimizer = optimizer_of(settings, self.theta)
@@ -71,6 +79,20 @@ class Learner:
     def record_by(self, recorded: "Callable[[Learner], TakeStep]") -> None:
         """Take steps by what this makes of the learner; of a copy it is made anew."""
         self._recorded_by, self.take_step = recorded, recorded(self)
+
+    def observe(self, states: Array, rewards: Array, begins: Array, valid: Array) -> None:
+        """Let running statistics follow a vector step, if there are any; between updates only.
+
+        Args:
+            states: `[E, *obs]`, acted on.
+            rewards: `[E]`, as they are learned from.
+            begins: `[E]`, True where an episode began.
+            valid: `[E]`, False where no action was taken.
+        """
+        if self.observed is not None:
+            self.observed.follow(states[valid])
+        if self.returns is not None:
+            self.returns.follow(rewards, begins, valid)
 
     def learn(self, batch: Batch) -> Outcome:
         """Take one optimizer step on a batch as a replay gives it."""
@@ -92,7 +114,7 @@ class Learner:
 
     def gradient(self, batch: Batch) -> tuple[Tensor, Outcome]:
         """Return ∇θ `[P]` of the weighted mean loss, clipped, and what the loss says; it changes nothing."""
-        out = self.loss(self.q_network, self.target_network, self.next_action, batch)
+        out = self.loss(self.q_network, self.target_network, self.next_action, self.scaled(batch))
         loss = (batch["weights"] * out.loss).mean()  # the one place that weights and reduces
         gradients = torch.autograd.grad(loss, self._parameters)
         gradient = torch.cat([part.reshape(-1) for part in gradients])
@@ -100,6 +122,14 @@ class Learner:
         if self.settings.max_grad_norm is not None:
             gradient.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # its own: fresh from cat
         return gradient, Outcome(loss.detach(), out.priorities, {**out.metrics, "grad_norm": norm})
+
+    def scaled(self, batch: Batch) -> Batch:
+        """Return a batch whose rewards are divided by `unit_of_rewards`."""
+        return batch if self.returns is None else self.returns.scaled(batch)
+
+    def unit_of_rewards(self) -> float:
+        """What rewards are divided by: the deviation of returns, or 1."""
+        return 1.0 if self.returns is None else self.returns.deviation
 
     def prepared(self, batch: Batch) -> dict[str, Tensor]:
         """Move a batch to the device; here, and nowhere else, the seed's `dones` become discounts."""
@@ -136,6 +166,8 @@ class Learner:
             self.next_action,
             deepcopy(self.noise, memo),
             deepcopy(self.average, memo),
+            deepcopy(self.observed, memo),
+            deepcopy(self.returns, memo),
         )
         copy.gamma = self.gamma
         if self._recorded_by is not None:

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from nexus.core.state import State, arrays_of, below, number_from, restore_tensors, restore_torch_generator
+from nexus.core.state import State, arrays_of, below, number_from, part, restore_tensors, restore_torch_generator
 from nexus.core.types import Batch, Outcome
 from nexus.models.graph import Captured, Recorder, record
+from nexus.models.normalization import ObservationStatistics, ReturnStatistics
 from nexus.models.rl.dqn.dqn import DQNNetwork
 from nexus.models.rl.dqn.learner import Learner
 
@@ -21,6 +22,7 @@ __all__ = [
     "learner_state",
     "networks",
     "restore_learner",
+    "statistics",
     "tensors",
     "unflat",
 ]
@@ -35,6 +37,12 @@ def networks(learner: Learner) -> dict[str, DQNNetwork]:
 def generators(learner: Learner) -> dict[str, Generator]:
     """Return the torch generators by name: the one of the layers' noise, and those of the loss."""
     return {"noise": learner.noise, **below("loss", learner.own.generators)}
+
+
+def statistics(learner: Learner) -> dict[str, ObservationStatistics | ReturnStatistics]:
+    """Return the running statistics by name."""
+    found = {"observations": learner.observed, "returns": learner.returns}
+    return {name: kept for name, kept in found.items() if kept is not None}
 
 
 def changes(learner: Learner) -> dict[str, Tensor]:
@@ -60,8 +68,10 @@ def tensors(learner: Learner) -> dict[str, Tensor]:
 def learner_state(learner: Learner) -> State:
     """Return everything learning changes: tensors, generators, the step size."""
     states = {name: generator.get_state() for name, generator in generators(learner).items()}
+    running = {name: kept.get_state() for name, kept in statistics(learner).items()}
     return {
         **arrays_of({**tensors(learner), **below("generators", states)}),
+        **{key: value for name, state in running.items() for key, value in below(name, state).items()},
         "learning_rate": learner.optimizer.param_groups[0]["lr"],
     }
 
@@ -73,6 +83,8 @@ def restore_learner(learner: Learner, state: State) -> None:
         RunError: something is missing, does not fit, or is not finite.
     """
     restore_tensors(tensors(learner), state)
+    for name, kept in statistics(learner).items():
+        kept.set_state(part(state, name))
     learner.optimizer.param_groups[0]["lr"] = number_from(state, "learning_rate", low=0)
     for name, generator in generators(learner).items():
         restore_torch_generator(generator, state, f"generators.{name}")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nexus.core.types import Array
 from nexus.models.layers import awake, flatten_parameters, in_mode, noisy_layers
+from nexus.models.normalization import normalizers
 from nexus.models.rl.dqn.dqn import DQNNetwork
 from nexus.ops.action_values import only_legal
 from nexus.ops.exploration import epsilon_greedy
@@ -76,6 +77,8 @@ class Policy:
         self.noise = noise
         self.at_rest = network if at_rest is None else at_rest
         self._noisy = noisy_layers(network)
+        statistics = [(layer.mean, layer.deviation) for layer in normalizers(network)]
+        self._read = [theta, *(tensor for pair in statistics for tensor in pair)]
 
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
         """Return an action for each of `[E, *obs]`: while training by `exploration`, else ε-greedily.
@@ -98,14 +101,22 @@ class Policy:
         return Follower(self)
 
     def get_weights(self) -> Array:
-        """Return a copy of all parameters `[P]`, to be sent anywhere."""
-        weights: Array = self.theta.detach().cpu().numpy().copy()
+        """Return a copy of all parameters `[P]`, to be sent anywhere; behind them what a `Normalizer` reads."""
+        weights: Array = torch.cat([tensor.detach() for tensor in self._read]).cpu().numpy()
         return weights
 
     def set_weights(self, weights: Array | Tensor) -> None:
-        """Take on parameters `[P]`."""
+        """Take on what `get_weights` returned."""
+        given = torch.split(torch.as_tensor(weights), [len(tensor) for tensor in self._read])
         with torch.no_grad():
-            self.theta.copy_(torch.as_tensor(weights))
+            for own, part in zip(self._read, given, strict=True):
+                own.copy_(part)
+
+    def follow(self, other: "Policy") -> None:
+        """Take on the weights of a policy with such a network."""
+        with torch.no_grad():
+            for own, part in zip(self._read, other._read, strict=True):
+                own.copy_(part)
 
     def copy(self) -> "Policy":
         """Return a policy that acts alike on a network and with noise of its own; its coins are those of this one."""
@@ -152,7 +163,7 @@ class Follower:
 
     def follow(self) -> None:
         """Take on the source's weights as they are; they must not change meanwhile."""
-        self.policy.set_weights(self.source.theta)
+        self.policy.follow(self.source)
         if self.policy._noisy:
             noise = self.source.noise
             self.policy.noise.manual_seed(int(torch.randint(2**62, (), generator=noise, device=noise.device)))

@@ -26,10 +26,10 @@ class Whole(nn.Module):
     def __init__(self, learner: Learner) -> None:
         super().__init__()
         self.q_network, self.target_network = learner.q_network, learner.target_network
-        self.loss, self.next_action = learner.loss, learner.next_action
+        self.loss, self.next_action, self.scaled = learner.loss, learner.next_action, learner.scaled
 
     def forward(self, batch: Batch) -> Tensor:
-        out = self.loss(self.q_network, self.target_network, self.next_action, batch)
+        out = self.loss(self.q_network, self.target_network, self.next_action, self.scaled(batch))
         return (batch["weights"] * out.loss).mean()
 
 

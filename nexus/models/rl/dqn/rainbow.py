@@ -46,7 +46,7 @@ from nexus.models.rl.dqn.policy import by_epsilon
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
 from nexus.models.rl.dqn.trial import require_trainable
-from nexus.models.setup import pop_dims, resolve_device
+from nexus.models.setup import pop_dims, pop_rewards_normalized, resolve_device
 from nexus.models.states import PlainStates, States, pop_states
 
 __all__ = [
@@ -459,6 +459,7 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     values = dict(whole)
     state_shape, action_dim = pop_dims(values)
     states = pop_states(values, state_shape)
+    pop_rewards_normalized(values)  # the agent's alone: no part differs
     settings = AgentConfig.from_mapping(values)
     require_sense(algorithm, settings)
     linear = partial(NoisyLinear, sigma0=settings.noisy_sigma) if settings.noisy else nn.Linear
