@@ -508,6 +508,17 @@ def test_what_can_not_be_registered_is_one_line(
     assert before == OWN
 
 
+def test_what_it_refuses_is_refused_with_the_reason_and_must_be_a_setting() -> None:
+    with pytest.raises(ConfigError, match="refuses 'doubel', which is no setting of an agent; did you mean double"):
+        nexus.register_algorithm("picky", expectile, refuses={"doubel": "no reason"})
+    nexus.register_algorithm("picky", expectile, own=Asymmetry, refuses={"double": "it is simple"})
+    try:
+        with pytest.raises(ConfigError, match=f"^{HERE}:picky can't take double: it is simple; set double to false$"):
+            make_agent("picky", state_dim=2, action_dim=2, double=True)
+    finally:
+        del OWN[REGISTERED.pop("picky")]
+
+
 def test_a_setting_of_a_run_is_refused_when_it_is_used() -> None:
     nexus.register_algorithm("trains", expectile, own=Trains)
     try:
@@ -732,6 +743,14 @@ def test_every_command_finds_them(here: Path, capsys: pytest.CaptureFixture[str]
     assert "ε by mine_of_this_test:my_epsilon" in said
     about = json.loads((here / "second" / "run.json").read_text())["config"]
     assert about["algorithm_settings"] == {"asymmetry": 0.8, "clip": False}
+
+
+def test_a_file_of_settings_names_them_too(here: Path) -> None:
+    own = {"algo": "mine_of_this_test:tilted", "torso": "mine_of_this_test:Net", "asymmetry": 0.6}
+    (here / "mine.json").write_text(json.dumps({"env": "CartPole-v1", **TINY, **own}))
+    assert main(["train", "--config", "mine.json", "--run-dir", "run", "--clip"]) == 0
+    about = json.loads((here / "run" / "run.json").read_text())["config"]
+    assert about["algorithm_settings"] == {"asymmetry": 0.6, "clip": True}
 
 
 def test_the_help_has_a_box_for_its_settings(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
