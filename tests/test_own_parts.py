@@ -24,6 +24,7 @@ from nexus.core.names import REGISTERED
 from nexus.core.types import Outcome
 from nexus.models.own_torso import OwnTorso, make_own_torso
 from nexus.models.rl.dqn.dqn import DQNLoss
+from nexus.models.rl.dqn.learner_state import tensors
 from nexus.models.rl.dqn.pure import noise_of, pure_gradient
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, OWN, Algorithm, Parts, make_agent, network_bytes
 from nexus.training.config import TrainConfig
@@ -31,6 +32,8 @@ from tests import probes
 from tests.chaos import Silent, differences
 from tests.rollouts import pace_of
 from tests.structured import Xor
+from tests.test_compile import IMPORT, TOO_BUSY
+from tests.test_whole_update import Learning
 from tests.training import weights
 
 HERE = "tests.test_own_parts"
@@ -620,6 +623,35 @@ def test_settings_of_built_in_schedules_are_refused_with_them() -> None:
         make_config("CartPole-v1", learning_rate_schedule=warm, learning_rate_end=0.2)
     with pytest.raises(ConfigError, match=r"epsilon_schedule has .*<lambda>, which can't be imported by its name"):
         make_config("CartPole-v1", epsilon_schedule=lambda progress: 0.1)
+
+
+# --- together ---
+
+
+def test_an_update_of_own_parts_is_recorded_as_a_whole() -> None:
+    settings = {"torso": f"{HERE}:pixels", "algorithm": f"{HERE}:expectile", "prioritized": True}
+    parts, whole = Learning(False, **settings).run(), Learning(True, **settings).run()
+    assert parts.counters.updates == whole.counters.updates == whole.recorder.replayed == 80
+    for name, tensor in tensors(parts.agent.learner).items():
+        torch.testing.assert_close(tensors(whole.agent.learner)[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.filterwarnings(IMPORT, TOO_BUSY)
+def test_own_parts_can_be_compiled() -> None:
+    plain, compiled = (
+        make_agent("expectile", state_dim=3, action_dim=2, torso=Torso, compile=each, device="cpu")
+        for each in (False, True)
+    )
+    batch = {
+        "states": torch.randn(8, 3),
+        "actions": torch.zeros(8, dtype=torch.int64),
+        "rewards": torch.randn(8),
+        "discounts": torch.full((8,), 0.9),
+        "next_states": torch.randn(8, 3),
+    }
+    for agent in (plain, compiled):
+        agent.learn(batch)
+    torch.testing.assert_close(compiled.learner.theta, plain.learner.theta)
 
 
 # --- from the command line, in an empty folder ---
