@@ -1,6 +1,7 @@
 """Parts of the user's own, without a fork: a torso, an algorithm with its settings, schedules."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 from torch.func import vmap
 
@@ -22,7 +24,7 @@ from nexus.core.errors import ConfigError, RunError
 from nexus.core.importable import NAMING, ImportName, ImportNames
 from nexus.core.names import REGISTERED
 from nexus.core.types import Outcome
-from nexus.models.own_torso import OwnTorso, make_own_torso
+from nexus.models.own_torso import OwnTorso, Scaled, make_own_torso
 from nexus.models.rl.dqn.dqn import DQNLoss
 from nexus.models.rl.dqn.learner_state import tensors
 from nexus.models.rl.dqn.pure import noise_of, pure_gradient
@@ -150,13 +152,13 @@ def test_frozen_parameters_are_saved_and_not_learned(tmp_path: Path) -> None:
 
 
 def test_bytes_are_scaled_and_bounds_too() -> None:
-    torso, features = make_own_torso(f"{HERE}:pixels", (2, 5, 6))
+    torso, features = make_own_torso(f"{HERE}:pixels", Scaled((2, 5, 6)), 3)
     assert features == 4 * 3 * 4
     states = torch.full((3, 2, 5, 6), 255, dtype=torch.uint8)
-    torch.testing.assert_close(torso.prepared(states), torch.ones(3, 2, 5, 6))
+    torch.testing.assert_close(torso.prepare(states), torch.ones(3, 2, 5, 6))
     torch.testing.assert_close(torso(states[None]), torso(states)[None])
-    bounded, _ = make_own_torso(f"{HERE}:Torso", (2,), ([0, -4], [2, 4]))
-    torch.testing.assert_close(bounded.prepared(torch.tensor([[0.0, 4.0]])), torch.tensor([[-1.0, 1.0]]))
+    bounded, _ = make_own_torso(f"{HERE}:Torso", Scaled((2,), ([0, -4], [2, 4])), 1)
+    torch.testing.assert_close(bounded.prepare(torch.tensor([[0.0, 4.0]])), torch.tensor([[-1.0, 1.0]]))
 
 
 @pytest.mark.parametrize("torso", [Torso, frozen])
@@ -261,7 +263,7 @@ MADE, NUMBER = nn.Linear(4, 3), 3
     [
         ("norm", "changes its buffer '1.num_batches_tracked' in each forward pass, .*: use LayerNorm or GroupNorm"),
         ("dropout", "gives other features for the same states each time: .*; leave out .* such as Dropout"),
-        ("Fails", r"fails on states of shape \[3, 4\]: no wings$"),
+        ("Fails", r"fails on 3 states of shape \(4,\): no wings$"),
         ("flat", r"returned features of shape \[12\] for 3 states: needs \[3, D\], a row for each$"),
         ("pairs", r"returned a tuple: needs a tensor of features \[B, D\]$"),
         ("whole", "returned features of int64: needs float32$"),
@@ -311,9 +313,51 @@ def test_settings_of_built_in_torsos_are_refused_with_it() -> None:
     assert make_config("CartPole-v1", torso=Torso, layer_norm=False).torso == f"{HERE}:Torso"
 
 
-def test_observations_of_several_parts_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="observations of several parts need a built-in torso"):
-        nexus.train(Xor, run_dir=tmp_path / "run", torso=Torso, **TINY)
+class Sees(nn.Module):
+    """Reads a picture and a switch, as `Xor` shows them, or two parts of a Tuple."""
+
+    def __init__(self, shape: Any) -> None:
+        super().__init__()
+        camera, switch = self.parts(shape)
+        self.features = nn.Linear(math.prod(camera) + math.prod(switch), 16)
+
+    @staticmethod
+    def parts(given: Any) -> Any:
+        return given if isinstance(given, tuple) else (given["camera"], given["panel"]["switch"])
+
+    def forward(self, states: Any) -> Tensor:
+        out: Tensor = self.features(torch.cat([part.flatten(1) for part in self.parts(states)], 1)).relu()
+        return out
+
+
+class Two(Xor):
+    """The same in a Tuple."""
+
+    observation_space = spaces.Tuple((Xor.observation_space["camera"], spaces.Box(-1, 1, (1,))))  # type: ignore[index]
+
+    def look(self) -> Any:
+        seen = super().look()
+        return seen["camera"], np.array([seen["panel"]["switch"]], np.float32)
+
+
+@pytest.mark.parametrize("env", [Xor, Two])
+def test_observations_of_several_parts_have_their_structure(env: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    agent = nexus.train(env, run_dir=run, torso=Sees, listener=Silent(), **TINY).agent
+    torso = agent.q_network.torso
+    assert isinstance(torso, OwnTorso)
+    shape: Any = torso.prepare.shape
+    expected = {"camera": (4, 4, 1), "panel": {"switch": (2,)}} if env is Xor else ((4, 4, 1), (1,))
+    assert shape == expected
+    seen = env().reset(seed=3)[0]
+    camera, switch = Sees.parts(torso.prepare(torch.from_numpy(agent.states.read(seen))))
+    assert torch.equal(camera[0], torch.from_numpy(Sees.parts(seen)[0]) / 255)
+    assert switch.tolist() == [
+        [1.0 - seen["panel"]["switch"], seen["panel"]["switch"]] if env is Xor else seen[1].tolist()
+    ]
+    loaded = nexus.load_agent(run)
+    assert torch.equal(loaded.learner.theta, agent.learner.theta)
+    assert loaded.predict(seen)[0] == agent.predict(seen)[0]
 
 
 def test_every_setting_that_can_have_a_name_to_import_is_looked_at() -> None:
