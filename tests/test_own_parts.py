@@ -1,6 +1,7 @@
 """BuilderInput of the user's own, without a fork: a torso, an algorithm with its settings, schedules."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 from torch.func import vmap
 
@@ -22,8 +24,10 @@ from nexus.core.errors import ConfigError, RunError
 from nexus.core.importable import NAMING, ImportName, ImportNames
 from nexus.core.names import REGISTERED
 from nexus.core.types import Outcome
-from nexus.models.own_torso import OwnTorso, make_own_torso
+from nexus.models.layers import Normalizer
+from nexus.models.own_torso import OwnTorso, Scaled, make_own_torso
 from nexus.models.rl.dqn.dqn import DQNLoss
+from nexus.models.rl.dqn.learner_state import tensors
 from nexus.models.rl.dqn.pure import noise_of, pure_gradient
 from nexus.models.rl.dqn.rainbow import ALGORITHMS, OWN, Algorithm, BuilderInput, make_agent, network_bytes
 from nexus.training.config import TrainConfig
@@ -31,6 +35,8 @@ from tests import probes
 from tests.chaos import Silent, differences
 from tests.rollouts import pace_of
 from tests.structured import Xor
+from tests.test_compile import IMPORT, TOO_BUSY
+from tests.test_whole_update import Learning
 from tests.training import weights
 
 HERE = "tests.test_own_parts"
@@ -147,17 +153,17 @@ def test_frozen_parameters_are_saved_and_not_learned(tmp_path: Path) -> None:
 
 
 def test_bytes_are_scaled_and_bounds_too() -> None:
-    torso, features = make_own_torso(f"{HERE}:pixels", (2, 5, 6))
+    torso, features = make_own_torso(f"{HERE}:pixels", Scaled((2, 5, 6)), 3)
     assert features == 4 * 3 * 4
     states = torch.full((3, 2, 5, 6), 255, dtype=torch.uint8)
-    torch.testing.assert_close(torso.prepared(states), torch.ones(3, 2, 5, 6))
+    torch.testing.assert_close(torso.prepare(states), torch.ones(3, 2, 5, 6))
     torch.testing.assert_close(torso(states[None]), torso(states)[None])
-    bounded, _ = make_own_torso(f"{HERE}:Torso", (2,), ([0, -4], [2, 4]))
-    torch.testing.assert_close(bounded.prepared(torch.tensor([[0.0, 4.0]])), torch.tensor([[-1.0, 1.0]]))
-    normal, _ = make_own_torso(f"{HERE}:Torso", (2,), normalized=2)
+    bounded, _ = make_own_torso(f"{HERE}:Torso", Scaled((2,), ([0, -4], [2, 4])), 1)
+    torch.testing.assert_close(bounded.prepare(torch.tensor([[0.0, 4.0]])), torch.tensor([[-1.0, 1.0]]))
+    normal = Scaled((2,), normalized=2)
     assert normal.normalizer is not None
     normal.normalizer.set_to(np.array([10.0, -1.0]), np.array([2.0, 0.5]), 7)
-    torch.testing.assert_close(normal.prepared(torch.tensor([[13.0, -2.0]])), torch.tensor([[1.5, -2.0]]))
+    torch.testing.assert_close(normal(torch.tensor([[13.0, -2.0]])), torch.tensor([[1.5, -2.0]]))
 
 
 @pytest.mark.parametrize("torso", [Torso, frozen])
@@ -262,7 +268,7 @@ MADE, NUMBER = nn.Linear(4, 3), 3
     [
         ("norm", "changes its buffer '1.num_batches_tracked' in each forward pass, .*: use LayerNorm or GroupNorm"),
         ("dropout", "gives other features for the same states each time: .*; leave out .* such as Dropout"),
-        ("Fails", r"fails on states of shape \[3, 4\]: no wings$"),
+        ("Fails", r"fails on 3 states of shape \(4,\): no wings$"),
         ("flat", r"returned features of shape \[12\] for 3 states: needs \[3, D\], a row for each$"),
         ("pairs", r"returned a tuple: needs a tensor of features \[B, D\]$"),
         ("whole", "returned features of int64: needs float32$"),
@@ -312,9 +318,65 @@ def test_settings_of_built_in_torsos_are_refused_with_it() -> None:
     assert make_config("CartPole-v1", torso=Torso, layer_norm=False).torso == f"{HERE}:Torso"
 
 
-def test_observations_of_several_parts_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="observations of several parts need a built-in torso"):
-        nexus.train(Xor, run_dir=tmp_path / "run", torso=Torso, **TINY)
+class Sees(nn.Module):
+    """Reads a picture and a switch, as `Xor` shows them, or two parts of a Tuple."""
+
+    def __init__(self, shape: Any) -> None:
+        super().__init__()
+        camera, switch = self.parts(shape)
+        self.features = nn.Linear(math.prod(camera) + math.prod(switch), 16)
+
+    @staticmethod
+    def parts(given: Any) -> Any:
+        return given if isinstance(given, tuple) else (given["camera"], given["panel"]["switch"])
+
+    def forward(self, states: Any) -> Tensor:
+        out: Tensor = self.features(torch.cat([part.flatten(1) for part in self.parts(states)], 1)).relu()
+        return out
+
+
+class Two(Xor):
+    """The same in a Tuple."""
+
+    observation_space = spaces.Tuple((Xor.observation_space["camera"], spaces.Box(-1, 1, (1,))))  # type: ignore[index]
+
+    def look(self) -> Any:
+        seen = super().look()
+        return seen["camera"], np.array([seen["panel"]["switch"]], np.float32)
+
+
+@pytest.mark.parametrize("env", [Xor, Two])
+def test_observations_of_several_parts_have_their_structure(env: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    agent = nexus.train(env, run_dir=run, torso=Sees, listener=Silent(), **TINY).agent
+    torso = agent.q_network.torso
+    assert isinstance(torso, OwnTorso)
+    shape: Any = torso.prepare.shape
+    expected = {"camera": (4, 4, 1), "panel": {"switch": (2,)}} if env is Xor else ((4, 4, 1), (1,))
+    assert shape == expected
+    seen = env().reset(seed=3)[0]
+    camera, switch = Sees.parts(torso.prepare(torch.from_numpy(agent.states.read(seen))))
+    assert torch.equal(camera[0], torch.from_numpy(Sees.parts(seen)[0]) / 255)
+    assert switch.tolist() == [
+        [1.0 - seen["panel"]["switch"], seen["panel"]["switch"]] if env is Xor else seen[1].tolist()
+    ]
+    loaded = nexus.load_agent(run)
+    assert torch.equal(loaded.learner.theta, agent.learner.theta)
+    assert loaded.predict(seen)[0] == agent.predict(seen)[0]
+
+
+def test_of_several_parts_it_gets_the_vectors_normalised_and_the_images_as_they_are(tmp_path: Path) -> None:
+    own = TINY | {"normalize_observations": True}
+    agent = nexus.train(Two, run_dir=tmp_path / "run", torso=Sees, listener=Silent(), **own).agent
+    layers = [layer for layer in agent.q_network.modules() if isinstance(layer, Normalizer)]
+    assert [(len(layer.mean), int(layer.samples) > 0) for layer in layers] == [(1, True)]
+    layers[0].set_to(np.array([0.25]), np.array([0.5]), 10)
+    seen = Two().reset(seed=3)[0]
+    torso = agent.q_network.torso
+    assert isinstance(torso, OwnTorso)
+    camera, switch = torso.prepare(torch.from_numpy(agent.states.read(seen)))
+    assert torch.equal(camera[0], torch.from_numpy(seen[0]) / 255)
+    assert switch.tolist() == [[(float(seen[1][0]) - 0.25) / 0.5]]
 
 
 def test_every_setting_that_can_have_a_name_to_import_is_looked_at() -> None:
@@ -512,6 +574,17 @@ def test_what_can_not_be_registered_is_one_line(
     assert before == OWN
 
 
+def test_what_it_refuses_is_refused_with_the_reason_and_must_be_a_setting() -> None:
+    with pytest.raises(ConfigError, match="refuses 'doubel', which is no setting of an agent; did you mean double"):
+        nexus.register_algorithm("picky", expectile, refuses={"doubel": "no reason"})
+    nexus.register_algorithm("picky", expectile, own=Asymmetry, refuses={"double": "it is simple"})
+    try:
+        with pytest.raises(ConfigError, match=f"^{HERE}:picky can't take double: it is simple; set double to false$"):
+            make_agent("picky", state_dim=2, action_dim=2, double=True)
+    finally:
+        del OWN[REGISTERED.pop("picky")]
+
+
 def test_a_setting_of_a_run_is_refused_when_it_is_used() -> None:
     nexus.register_algorithm("trains", expectile, own=Trains)
     try:
@@ -613,6 +686,35 @@ def test_settings_of_built_in_schedules_are_refused_with_them() -> None:
         make_config("CartPole-v1", learning_rate_schedule=warm, learning_rate_end=0.2)
     with pytest.raises(ConfigError, match=r"epsilon_schedule has .*<lambda>, which can't be imported by its name"):
         make_config("CartPole-v1", epsilon_schedule=lambda progress: 0.1)
+
+
+# --- together ---
+
+
+def test_an_update_of_own_parts_is_recorded_as_a_whole() -> None:
+    settings = {"torso": f"{HERE}:pixels", "algorithm": f"{HERE}:expectile", "prioritized": True}
+    parts, whole = Learning(False, **settings).run(), Learning(True, **settings).run()
+    assert parts.counters.updates == whole.counters.updates == whole.recorder.replayed == 80
+    for name, tensor in tensors(parts.agent.learner).items():
+        torch.testing.assert_close(tensors(whole.agent.learner)[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.filterwarnings(IMPORT, TOO_BUSY)
+def test_own_parts_can_be_compiled() -> None:
+    plain, compiled = (
+        make_agent("expectile", state_dim=3, action_dim=2, torso=Torso, compile=each, device="cpu")
+        for each in (False, True)
+    )
+    batch = {
+        "states": torch.randn(8, 3),
+        "actions": torch.zeros(8, dtype=torch.int64),
+        "rewards": torch.randn(8),
+        "discounts": torch.full((8,), 0.9),
+        "next_states": torch.randn(8, 3),
+    }
+    for agent in (plain, compiled):
+        agent.learn(batch)
+    torch.testing.assert_close(compiled.learner.theta, plain.learner.theta)
 
 
 # --- from the command line, in an empty folder ---
@@ -736,6 +838,14 @@ def test_every_command_finds_them(here: Path, capsys: pytest.CaptureFixture[str]
     assert "ε by mine_of_this_test:my_epsilon" in said
     about = json.loads((here / "second" / "run.json").read_text())["config"]
     assert about["algorithm_settings"] == {"asymmetry": 0.8, "clip": False}
+
+
+def test_a_file_of_settings_names_them_too(here: Path) -> None:
+    own = {"algo": "mine_of_this_test:tilted", "torso": "mine_of_this_test:Net", "asymmetry": 0.6}
+    (here / "mine.json").write_text(json.dumps({"env": "CartPole-v1", **TINY, **own}))
+    assert main(["train", "--config", "mine.json", "--run-dir", "run", "--clip"]) == 0
+    about = json.loads((here / "run" / "run.json").read_text())["config"]
+    assert about["algorithm_settings"] == {"asymmetry": 0.6, "clip": True}
 
 
 def test_the_help_has_a_box_for_its_settings(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

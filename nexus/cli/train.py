@@ -14,6 +14,7 @@ from nexus.core.errors import ConfigError, NexusError, RunError
 from nexus.core.importable import is_import_name, names_in
 from nexus.core.names import TrackerName
 from nexus.training.config import TrainConfig
+from nexus.training.edited import named_now
 from nexus.training.run_folder import RUN_FILE
 
 __all__ = ["TrainCommand", "read_as", "run"]
@@ -140,11 +141,11 @@ def resolved(kind: type[TrainCommandT], words: list[str], prog: str) -> tuple[Tr
         file_env, file = read_config(command.config_file)
         if not env and file_env is not None:
             require_own_module(file_env, command.config_file)
-        for setting, names in names_in(file).items():
+        for setting, names in names_in(named_now(file)).items():
             for name in names if setting not in own else ():
                 require_own_module(name, command.config_file, setting)
         env = env or file_env or ""
-    look_here(env, parts=[name for names in names_in({**(file or {}), **own}).values() for name in names])
+    look_here(env, parts=[name for names in names_in({**named_now(file or {}), **own}).values() for name in names])
     found = resolve(env, own, command.preset, file)
     return replace(command, env=env, preset=found.preset, config=found.config), found.notes
 
@@ -176,7 +177,7 @@ def algorithm_in(words: Sequence[str]) -> str:
     name, file = value_of("--algorithm", words), value_of("--config-file", words) or value_of("--from-run", words)
     if name is None and file is not None:
         with suppress(NexusError):
-            name = read_config(file)[1].get("algorithm")
+            name = named_now(read_config(file)[1]).get("algorithm")
         if is_import_name(name):
             require_own_module(name, file, "algorithm")
     if not is_import_name(name):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +13,15 @@ from nexus.core.errors import one_line
 from nexus.core.importable import import_object
 from nexus.models.layers import Bounds, Normalizer, ScaleToBounds, ValueRange, scale
 
-__all__ = ["OwnTorso", "make_own_torso"]
+__all__ = ["OwnTorso", "Scaled", "make_own_torso"]
 
 TRIAL_STATES = 3  # states: one alone is a batch that some modules can't take
 
 
-class OwnTorso(nn.Module):
-    """Prepares states as for the built-in torsos, and hands them to a module as one batch.
+class Scaled(nn.Module):
+    """Prepares states as for the built-in torsos.
 
     Args:
-        torso: maps float32 `[B, *obs]` to `[B, D]`.
         state_shape: `obs`, shape of one state.
         bounds: lowest and highest value of each component of a flattened state, to map them to [-1, 1].
         span: lowest and highest value over all components, to map them to [0, 1]; without it only bytes are scaled.
@@ -31,48 +30,75 @@ class OwnTorso(nn.Module):
 
     def __init__(
         self,
-        torso: nn.Module,
         state_shape: tuple[int, ...],
         bounds: Bounds | None = None,
         span: ValueRange | None = None,
         normalized: int = 0,
     ) -> None:
         super().__init__()
-        self.torso = torso
         self.state_shape = state_shape
         self.span = span
         self.bounds = None if bounds is None else ScaleToBounds(*bounds)
         self.normalizer = Normalizer(normalized) if normalized else None
 
     def forward(self, states: Tensor) -> Tensor:
-        """`[..., *obs] -> [..., D]`, with all leading axes flattened into the batch."""
-        batch = states.shape[: states.ndim - len(self.state_shape)]
-        features: Tensor = self.torso(self.prepared(states))
-        return features.reshape(*batch, features.shape[-1])
-
-    def prepared(self, states: Tensor) -> Tensor:
-        """`[..., *obs] -> [B, *obs]`, float32 and scaled."""
+        """`[..., *obs] -> [B, *obs]` float32, with all leading axes flattened into the batch."""
         numbers = scale(states.reshape(-1, *self.state_shape), self.span)
         for step in (self.bounds, self.normalizer):
             numbers = numbers if step is None else step(numbers.flatten(1)).view(numbers.shape)
         return numbers
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a state."""
+        return self.state_shape
 
-def make_own_torso(
-    name: str,
-    state_shape: tuple[int, ...],
-    bounds: Bounds | None = None,
-    span: ValueRange | None = None,
-    normalized: int = 0,
-) -> tuple[OwnTorso, int]:
+    def examples(self, count: int) -> Tensor:
+        """Return `[count, *obs]`, such as it returns."""
+        return torch.linspace(0, 1, count * math.prod(self.state_shape)).view(count, *self.state_shape)
+
+
+class Preparation(Protocol):
+    """Turns states `[..., *obs]` into what a torso of the user's own takes."""
+
+    @property
+    def shape(self) -> Any:
+        """Of a state, as the user's torso is made for it."""
+
+    def examples(self, count: int) -> Any:
+        """Return so many prepared states."""
+
+    def __call__(self, states: Tensor) -> Any: ...
+
+
+class OwnTorso(nn.Module):
+    """Hands states to a module of the user's own, as one batch.
+
+    Args:
+        torso: maps what `prepare` returns to `[B, D]`.
+        prepare: an `nn.Module`.
+        state_dims: axes of a state.
+    """
+
+    def __init__(self, torso: nn.Module, prepare: Preparation, state_dims: int) -> None:
+        super().__init__()
+        self.torso = torso
+        self.prepare = prepare
+        self.state_dims = state_dims
+
+    def forward(self, states: Tensor) -> Tensor:
+        """`[..., *obs] -> [..., D]`."""
+        features: Tensor = self.torso(self.prepare(states))
+        return features.reshape(*states.shape[: states.ndim - self.state_dims], features.shape[-1])
+
+
+def make_own_torso(name: str, prepare: Preparation, state_dims: int) -> tuple[OwnTorso, int]:
     """Return a torso of the user's own, and its number of features `D`, found by trying it on some states.
 
     Args:
         name: `module:Name` of a class or function that takes the shape of a state and returns an `nn.Module`.
-        state_shape: shape of one state.
-        bounds: as in `OwnTorso`.
-        span: as in `OwnTorso`.
-        normalized: as in `OwnTorso`.
+        prepare: prepares states for it.
+        state_dims: axes of a state.
 
     Raises:
         ConfigError: it can't be imported or made, is no module, fails on such states, does not return one row of
@@ -88,8 +114,9 @@ def make_own_torso(
         )
 
     def made() -> tuple[OwnTorso, int]:
-        own = OwnTorso(torso_from(make, name, state_shape), state_shape, bounds, span, normalized)
-        return own, features_of(own, name)
+        torso = torso_from(make, name, prepare.shape)
+        features = features_of(torso, prepare, name)
+        return OwnTorso(torso, prepare, state_dims), features
 
     try:
         return made()
@@ -100,7 +127,7 @@ def make_own_torso(
         return made()
 
 
-def torso_from(make: Callable[[tuple[int, ...]], Any], name: str, state_shape: tuple[int, ...]) -> nn.Module:
+def torso_from(make: Callable[[Any], Any], name: str, state_shape: Any) -> nn.Module:
     """Return what a class or function makes for states of a shape, if it is a module."""
     try:
         torso = make(state_shape)
@@ -114,7 +141,7 @@ def torso_from(make: Callable[[tuple[int, ...]], Any], name: str, state_shape: t
     return torso
 
 
-def features_of(own: OwnTorso, name: str) -> int:
+def features_of(torso: nn.Module, prepare: Preparation, name: str) -> int:
     """Return the number of features `D` of a torso that can be learned with.
 
     Lazy layers get their weights here. Frozen parameters become buffers, since θ has only what is learned.
@@ -122,35 +149,35 @@ def features_of(own: OwnTorso, name: str) -> int:
     Raises:
         ConfigError: it fails, or does something that can't be learned with or resumed.
     """
-    states = own.prepared(
-        torch.linspace(0, 1, TRIAL_STATES * math.prod(own.state_shape)).view(TRIAL_STATES, *own.state_shape)
-    )
+    states = prepare.examples(TRIAL_STATES)
     with torch.no_grad():
-        features = tried(own.torso, states, name)  # lazy layers have their weights now
-        hold_frozen(own.torso)
-        require_unchanged_buffers(own.torso, states, name)
-        again = own.torso(states)
+        features = tried(torso, states, name, prepare.shape)  # lazy layers have their weights now
+        hold_frozen(torso)
+        require_unchanged_buffers(torso, states, name)
+        again = torso(states)
     if not again.is_meta and not torch.allclose(features, again, equal_nan=True):
         raise ConfigError(
             f"torso {name!r} gives other features for the same states each time: a run could not be resumed exactly; "
             "leave out what draws random numbers, such as Dropout"
         )
-    require_learnable(own.torso, states, name)
+    require_learnable(torso, states, name)
     return features.shape[1]
 
 
-def tried(torso: nn.Module, states: Tensor, name: str) -> Tensor:
-    """Return the features `[B, D]` of states `[B, *obs]`, or raise `ConfigError` if they are not that."""
+def tried(torso: nn.Module, states: Any, name: str, state_shape: Any) -> Tensor:
+    """Return the features `[B, D]` of prepared states, or raise `ConfigError` if they are not that."""
     try:
         features = torso(states)
     except Exception as error:  # foreign code
-        raise ConfigError(f"torso {name!r} fails on states of shape {list(states.shape)}: {one_line(error)}") from error
+        raise ConfigError(
+            f"torso {name!r} fails on {TRIAL_STATES} states of shape {state_shape}: {one_line(error)}"
+        ) from error
     if not isinstance(features, Tensor):
         raise ConfigError(f"torso {name!r} returned a {type(features).__name__}: needs a tensor of features [B, D]")
-    if features.ndim != 2 or len(features) != len(states) or not features.numel():
+    if features.ndim != 2 or len(features) != TRIAL_STATES or not features.numel():
         raise ConfigError(
-            f"torso {name!r} returned features of shape {list(features.shape)} for {len(states)} states: needs "
-            f"[{len(states)}, D], a row for each"
+            f"torso {name!r} returned features of shape {list(features.shape)} for {TRIAL_STATES} states: needs "
+            f"[{TRIAL_STATES}, D], a row for each"
         )
     if features.dtype != torch.float32:
         kind = str(features.dtype).removeprefix("torch.")
@@ -167,7 +194,7 @@ def hold_frozen(torso: nn.Module) -> None:
                 module.register_buffer(key, parameter.data)
 
 
-def require_unchanged_buffers(torso: nn.Module, states: Tensor, name: str) -> None:
+def require_unchanged_buffers(torso: nn.Module, states: Any, name: str) -> None:
     """Raise `ConfigError` if a forward pass changes a buffer, as that of BatchNorm does.
 
     The target network follows θ, which has no buffers, and acting must not change what is learned.
@@ -183,7 +210,7 @@ def require_unchanged_buffers(torso: nn.Module, states: Tensor, name: str) -> No
             )
 
 
-def require_learnable(torso: nn.Module, states: Tensor, name: str) -> None:
+def require_learnable(torso: nn.Module, states: Any, name: str) -> None:
     """Raise `ConfigError` if a torso can't be copied, or some of its parameters can't be learned."""
     try:
         copy = deepcopy(torso)

@@ -14,11 +14,10 @@ from nexus.core.types import Array
 from nexus.models.layers import Bounds, ValueRange
 from nexus.models.setup import pop_bounds, pop_normalized, pop_scale, shape_in
 from nexus.models.torsos import make_torso, torso_of
-from nexus.models.unpacking import Entry, make_unpacking_torso, torsos_of_parts
+from nexus.models.unpacking import AS_THEY_ARE, Entry, make_unpacking_torso, torsos_of_parts
 
 __all__ = ["PackedStates", "PlainStates", "Reading", "States", "pop_states"]
 
-AS_THEY_ARE: ValueRange = (0, 1)
 FOR_TORCH: tuple[Literal["C", "W"], ...] = ("C", "W")  # what it asks of an array whose memory it shares
 
 

@@ -13,7 +13,7 @@ from nexus.core import ConfigError
 from nexus.core.importable import is_import_name
 from nexus.core.settings import NetworkSettings
 from nexus.models.layers import Bounds, MLPTorso, ValueRange, scale
-from nexus.models.own_torso import make_own_torso
+from nexus.models.own_torso import Scaled, make_own_torso
 
 __all__ = [
     "ConvolutionalTorso",
@@ -317,7 +317,7 @@ def make_torso(
     """
     name = torso_of(settings, state_shape)
     if is_import_name(name):
-        return make_own_torso(name, state_shape, bounds, span, normalized)
+        return make_own_torso(name, Scaled(state_shape, bounds, span, normalized), len(state_shape))
     features = WIDTHS[name] if settings.hidden_dim is None else settings.hidden_dim
     if name == "mlp":
         if settings.precision == "bfloat16":

@@ -1,6 +1,6 @@
 """The torso of packed states: images through convolutions, all other parts through fully connected layers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from nexus.core import AgentConfig, ConfigError
 from nexus.core.importable import is_import_name
-from nexus.core.packing import Part
-from nexus.models.layers import Bounds, ValueRange
+from nexus.core.packing import Part, Path
+from nexus.models.layers import Bounds, Normalizer, ValueRange
+from nexus.models.own_torso import Scaled, make_own_torso
 from nexus.models.torsos import make_torso, torso_of
 
-__all__ = ["Entry", "NumberSlice", "UnpackingTorso", "make_unpacking_torso", "torsos_of_parts"]
+__all__ = ["AS_THEY_ARE", "Entry", "NumberSlice", "UnpackingTorso", "make_unpacking_torso", "torsos_of_parts"]
 
+AS_THEY_ARE: ValueRange = (0, 1)  # what is normalised is not scaled before
 BYTES: ValueRange = (0, 255)
 FOR_IMAGES: dict[str, Any] = {
     "precision": "auto",
@@ -97,6 +99,59 @@ class UnpackingTorso(nn.Module):
         return features
 
 
+class Unpacked(nn.Module):
+    """Prepares packed states for a torso of the user's own: each part float32 and scaled, where an observation has it.
+
+    Args:
+        entries: the parts.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        super().__init__()
+        self.width = max(entry.where.stop for entry in entries)
+        self.runs = [run_of(entry, entry.part.shape) for entry in entries]
+        self.paths = [entry.part.path for entry in entries]
+        spans = [AS_THEY_ARE if entry.normalized else entry.span for entry in entries]
+        self.parts = nn.ModuleList(
+            Scaled(entry.part.shape, entry.bounds, span) for entry, span in zip(entries, spans, strict=True)
+        )
+        self.normalized = [place for place, entry in enumerate(entries) if entry.normalized]
+        sizes = [entries[place].part.count for place in self.normalized]
+        self.sizes, self.normalizer = sizes, Normalizer(sum(sizes)) if sizes else None
+
+    def forward(self, states: Tensor) -> Any:
+        """`[..., N]` uint8 -> a tensor `[B, *part]` for each part, in mappings and tuples as in an observation."""
+        rows = states.reshape(-1, self.width)
+        values: list[Tensor] = [part(run.of(rows)) for part, run in zip(self.parts, self.runs, strict=True)]
+        if self.normalizer is not None:
+            numbers = self.normalizer(torch.cat([values[place].flatten(1) for place in self.normalized], 1))
+            for place, normal in zip(self.normalized, numbers.split(self.sizes, 1), strict=True):
+                values[place] = normal.view(values[place].shape)
+        return self.nested(values)
+
+    @property
+    def shape(self) -> Any:
+        """The shape of each part, where an observation has it."""
+        return self.nested([run.shape for run in self.runs])
+
+    def examples(self, count: int) -> Any:
+        """Return so many states as it returns them."""
+        return self.nested([Scaled(run.shape).examples(count) for run in self.runs])
+
+    def nested(self, values: Sequence[Any]) -> Any:
+        """Return a value for each part, where an observation has the part."""
+        return nested(dict(zip(self.paths, values, strict=True)))
+
+
+def nested(values: Mapping[Path, Any]) -> Any:
+    """Return values in mappings and tuples, each at its path."""
+    if () in values:
+        return values[()]
+    steps = dict.fromkeys(path[0] for path in values)
+    found = {step: nested({path[1:]: value for path, value in values.items() if path[0] == step}) for step in steps}
+    return found if any(isinstance(step, str) for step in steps) else tuple(found[step] for step in sorted(found))
+
+
 def make_unpacking_torso(settings: AgentConfig, entries: Sequence[Entry]) -> tuple[nn.Module, int]:
     """Return the torso that the settings describe for packed states, and how many features `D` it gives.
 
@@ -106,6 +161,8 @@ def make_unpacking_torso(settings: AgentConfig, entries: Sequence[Entry]) -> tup
     Raises:
         ConfigError: an image can't be taken by the torso that was asked for, or nothing has a use for a setting.
     """
+    if is_import_name(settings.torso):
+        return make_own_torso(settings.torso, Unpacked(entries), state_dims=1)
     names = torsos_of_parts(settings, [entry.part for entry in entries])
     images = [entry for entry, name in zip(entries, names, strict=True) if name != "mlp"]
     others = [entry for entry, name in zip(entries, names, strict=True) if name == "mlp"]
@@ -139,7 +196,7 @@ def torsos_of_parts(settings: AgentConfig, parts: Sequence[Part]) -> list[str]:
         ConfigError: an image can't be taken by the torso that was asked for, or there is no image.
     """
     if is_import_name(settings.torso):
-        raise ConfigError(f"torso {settings.torso!r}: observations of several parts need a built-in torso")
+        return [settings.torso] * len(parts)
     may_be_images = [len(part.shape) in (3, 4) for part in parts]
     beside = replace(settings, torso="mlp", channels="auto") if any(may_be_images) else settings
     return [

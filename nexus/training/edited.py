@@ -128,12 +128,12 @@ def settings_by_name(about: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **{f"agent.{name}": value for name, value in own.items()}}
 
 
-def named_now(config: dict[str, Any]) -> dict[str, Any]:
+def named_now(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings under the names that they have now; as they are where one is there twice."""
     try:
         return current_names(config)
     except ConfigError:
-        return config
+        return dict(config)
 
 
 def changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:

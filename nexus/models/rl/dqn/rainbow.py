@@ -337,6 +337,10 @@ def register_algorithm(
         raise ConfigError(f"algorithm {name!r} of {module}: {REGISTERED[name]} has that name already; choose another")
     if not callable(family):
         raise ConfigError(f"algorithm {name!r} is built by a {type(family).__name__}: needs a function of its parts")
+    for setting in refuses:
+        if setting not in annotations_of(AgentConfig):
+            known = nearest(str(setting), annotations_of(AgentConfig))
+            raise ConfigError(f"algorithm {name!r} refuses {setting!r}, which is no setting of an agent{known}")
     algorithm = Algorithm(changes, paper, Path(str(caller.get("__file__", ""))).name, family, settings, refuses, own)
     OWN[reference], REGISTERED[name] = algorithm, reference
     return algorithm
@@ -422,9 +426,9 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
     """Return an agent built from the parts that its name and switches choose.
 
     Args:
-        algorithm: one of `ALGORITHMS`.
-        config: `state_dim`, `action_dim`, the other arguments of `DQNAgent` about states, and any field of
-            `AgentConfig`, which overrides the algorithm's settings.
+        algorithm: one of `ALGORITHMS`, or one of the user's own: `module:name`, or the name that was registered.
+        config: `state_dim`, `action_dim`, the other arguments of `DQNAgent` about states, any field of `AgentConfig`,
+            which overrides the algorithm's settings, and the settings that only the algorithm has.
 
     Raises:
         ConfigError: the name or a setting is unknown, or a combination makes no sense; the message says why.
