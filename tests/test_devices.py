@@ -60,7 +60,7 @@ class Heard(Listener):
 
 
 def test_an_agent_of_a_device_that_is_not_here_comes_on_the_cpu_with_a_notice(trained: Path) -> None:
-    with pytest.warns(RuntimeWarning, match=f"was trained on {LACKING}, which is not available here: its agent is on "):
+    with pytest.warns(RuntimeWarning, match=f"was trained on {LACKING}, which is not available here: its agent is "):
         agent = nexus.load_agent(trained)
     assert agent.device.type == "cpu"
     heard = Heard()
@@ -97,7 +97,7 @@ def test_to_go_on_elsewhere_must_be_said(copy: Path) -> None:
     heard = Heard()
     result = nexus.resume(copy, total_steps=400, device="cpu", listener=heard)
     assert result.counters.steps >= 400
-    assert any(f"it was trained on {LACKING} and continues on cpu" in text for text in heard.notices)
+    assert any(f"the run was trained on {LACKING} and continues on cpu" in text for text in heard.notices)
     about = json.loads((copy / "run.json").read_text())
     assert about["config"]["device"] == "cpu"
     assert set(about["agent"]) == {"state_dim", "action_dim", "state_bounds"}
