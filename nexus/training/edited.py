@@ -19,7 +19,7 @@ from nexus.training.run_folder import EVALUATION_FILE, FORMAT, RUN_FILE, read_ru
 __all__ = ["named_now", "read_run_or_copy", "read_unedited_run"]
 
 COPIED_SINCE = 3  # the first format whose checkpoints contain the settings
-NAMED = 3  # changes that are listed
+NAMED = 3  # number of changes listed
 LONGEST = 60  # characters of a listed value
 
 
@@ -40,8 +40,8 @@ def read_run_or_copy(folder: str | os.PathLike[str], notice: Callable[[str], obj
         if found is None:
             raise
     path, where = Path(folder) / RUN_FILE, f"checkpoint {found.steps}"
-    how = f"was changed by hand: {named(changes)}" if changes else "differs from its checksum, in no setting"
-    notice(f"{path} {how}; the run is read from {where}")
+    how = f"was changed by hand: {named(changes)}" if changes else "differs from its checksum, but in no setting"
+    notice(f"{path} {how}; reading the run from {where}")
     return as_run(found)
 
 
@@ -60,15 +60,15 @@ def read_unedited_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
     flags = [word for name, (value, _) in changes.items() for word in flag_of(name, value)]
     anew = nexus_command("train", "--config", folder, *flags)
     raise RunError(
-        f"{Path(folder) / RUN_FILE} was changed by hand: {named(changes)}. A run continues with its original "
-        f"settings: undo that, or train again: {anew}"
+        f"{Path(folder) / RUN_FILE} was changed by hand: {named(changes)}. A run resumes with its original "
+        f"settings: undo the change, or train again: {anew}"
     )
 
 
 def edits_of(folder: Path) -> tuple[Checkpoint | None, dict[str, tuple[Any, Any]]]:
     """Return the newest checkpoint with the settings of a run, and how a damaged `run.json` differs.
 
-    It is None unless `run.json` is JSON, of a format with such checkpoints.
+    The checkpoint is None unless `run.json` is JSON in a format with such checkpoints.
     """
     said, usual = readable(folder), TrainConfig().to_mapping()
     if said is None:
@@ -81,7 +81,7 @@ def edits_of(folder: Path) -> tuple[Checkpoint | None, dict[str, tuple[Any, Any]
         if isinstance(checkpoint.about.get("config"), dict):
             ours, theirs = settings_in(checkpoint.about), settings_in(said)
             names = [name for name in ours if name not in theirs or theirs[name] != ours[name]]
-            # A setting that there was not yet when the checkpoint was written had its default.
+            # A setting that did not exist when the checkpoint was written had its default.
             names += [name for name in theirs if name not in ours and theirs[name] != usual.get(name, MISSING)]
             return checkpoint, {name: (theirs.get(name, MISSING), ours.get(name, MISSING)) for name in names}
     return None, {}
@@ -114,7 +114,7 @@ def readable(folder: Path) -> dict[str, Any] | None:
 
 
 def settings_in(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return environment and settings by name; settings of the agent alone as `agent.NAME`."""
+    """Return environment and settings by name; those only of the agent as `agent.NAME`."""
     config, agent = about.get("config"), about.get("agent")
     settings = {"env": about.get("env"), **(named_now(config) if isinstance(config, dict) else {})}
     own = {name: value for name, value in agent.items() if name not in settings} if isinstance(agent, dict) else {}
@@ -122,7 +122,7 @@ def settings_in(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def named_now(config: dict[str, Any]) -> dict[str, Any]:
-    """Return settings under the names that they have now; as they are where one is there twice."""
+    """Return settings under their current names; unchanged if one would occur twice."""
     try:
         return current_names(config)
     except ConfigError:
@@ -130,8 +130,8 @@ def named_now(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def named(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """Return text on which settings differ."""
-    said = [f"{name} is {short(value)} there, the run has {short(own)}" for name, (value, own) in changes.items()]
+    """Return text on the settings that differ."""
+    said = [f"{name} is {short(value)} in the file, {short(own)} in the run" for name, (value, own) in changes.items()]
     more = f", and {len(said) - NAMED} more" if len(said) > NAMED else ""
     return ", ".join(said[:NAMED]) + more
 
@@ -153,7 +153,7 @@ def flag_of(name: str, value: Any) -> list[str]:
 
 
 def as_run(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return `run.json` as it would be at a checkpoint; the status is finished if the run was evaluated there."""
+    """Return `run.json` as it was at a checkpoint; the status is finished if the run was evaluated there."""
     values = checkpoint.values
     progress = {name: values.get(f"counters.{name}") for name in ("steps", "episodes", "updates")}
     try:
