@@ -1,4 +1,4 @@
-"""Classes and functions by the name under which Python imports them, `module:Name`, so that a file can hold them."""
+"""Classes and functions by their import name, `module:Name`, so that a file can store them."""
 
 import importlib
 import re
@@ -15,16 +15,16 @@ EXAMPLE = "gymnasium.wrappers:NormalizeReward"
 
 
 class ImportNames(tuple[str, ...]):
-    """Names as in `gymnasium.wrappers:NormalizeReward`; a type of its own, so that a setting can be declared by it."""
+    """Names as in `gymnasium.wrappers:NormalizeReward`; a separate type, so that a setting can be declared with it."""
 
     __slots__ = ()
 
 
 def import_names(setting: str, given: Any) -> ImportNames:
-    """Return names, given as one text with commas between them, or as a list of names, classes and functions.
+    """Return names, given as comma-separated text, or as a list of names, classes and functions.
 
     Raises:
-        ConfigError: one is no such name, or can't be imported by one.
+        ConfigError: one is not such a name, or has no name to import it by.
     """
     if isinstance(given, str):
         given = [] if given.lower() == "none" else [part for part in map(str.strip, given.split(",")) if part]
@@ -36,7 +36,7 @@ def import_names(setting: str, given: Any) -> ImportNames:
 
 
 def import_name(setting: str, given: Any) -> str:
-    """Return the name of one, which is that name already, or the class or function itself.
+    """Return the name of a class or function, given as such or already as its name.
 
     Raises:
         ConfigError: it is neither, or can't be imported by its name.
@@ -48,7 +48,7 @@ def import_name(setting: str, given: Any) -> str:
         what = getattr(given, "__qualname__", f"an object of the type {type(given).__name__}")
         raise ConfigError(
             f"{setting} has {what}, which can't be imported by its name: needs a class or function at the top level "
-            "of a module; or pass a function as the environment that makes and wraps it"
+            "of a module; or pass as the environment a function that makes and wraps it"
         )
     if isinstance(given, str) and FORM.fullmatch(given):
         return given
@@ -58,7 +58,7 @@ def import_name(setting: str, given: Any) -> str:
 
 
 def found_name(thing: Any) -> str | None:
-    """Return the shortest `module:Name` that gives this very object, None if there is none."""
+    """Return the shortest `module:Name` for this exact object, None if there is none."""
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str):
         return None
@@ -73,14 +73,14 @@ def found_name(thing: Any) -> str | None:
 
 
 def imported(name: str, what: str) -> Any:
-    """Return what a name stands for.
+    """Import the object with a name.
 
     Args:
         name: as in `gymnasium.wrappers:NormalizeReward`.
-        what: what it is the name of, for errors.
+        what: the kind of object, for errors.
 
     Raises:
-        ConfigError: there is no such module, or it has no such name; says the nearest.
+        ConfigError: there is no such module, or it has no such name; the message gives the nearest.
     """
     module, _, inside = name.partition(":")
     try:
@@ -92,8 +92,6 @@ def imported(name: str, what: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            where = (
-                "the program that runs now; put it into a module of its own" if module == "__main__" else repr(module)
-            )
+            where = "the running program; put it into a separate module" if module == "__main__" else repr(module)
             raise ConfigError(f"{what} {name!r}: there is no {part!r} in {where}{nearest(part, known)}") from None
     return found
