@@ -1,4 +1,4 @@
-"""Playing an environment as a training would, and repeating what was played."""
+"""Playing an environment as a training would, and repeating the play."""
 
 import time
 from collections.abc import Callable
@@ -34,27 +34,27 @@ __all__ = ["CHECKING", "MAKING", "Copy", "Trial", "told"]
 
 Env: TypeAlias = gym.Env[Any, Any]
 
-MAKING, CHECKING = "the call that makes it", "check_env"  # two calls whose time is judged in another way
-STEPS = 1_000  # random steps that are played
-EPISODES, MOST_STEPS = 3, 10_000  # played further for so many episodes, up to so many steps
-TAPE_BYTES = 64e6  # of the states that are kept to be repeated
+MAKING, CHECKING = "the call that makes it", "check_env"  # two calls with other time limits
+STEPS = 1_000  # random steps to play
+EPISODES, MOST_STEPS = 3, 10_000  # more are played for this many episodes, up to this many steps
+TAPE_BYTES = 64e6  # most bytes of states kept for the repetition
 TAPE = 300  # steps that are repeated
 
 CURES = {
-    "play": "correct the line that raised it; if the action is not legal there, say so in info['action_mask']",
+    "play": "correct the line that raised it; if the action is illegal there, mask it in info['action_mask']",
     "rewards": "return one finite number; look for a division by zero, a logarithm, or a reward that was never set",
     "ends": "return terminated and truncated as True or False, after observation and reward",
-    "observations": "return what observation_space says, or correct the space",
+    "observations": "return observations that match observation_space, or correct the space",
     "masks": "give info['action_mask'] at each reset and each step: one 0 or 1 per action, at least one of them 1",
 }
 
 
 class Copy:
-    """One environment as a training sees it, with a witness between it and nexus.
+    """One environment as in training, with a witness between it and nexus.
 
     Args:
         spec: the environment.
-        watch: knows which call is in progress.
+        watch: tracks the call in progress.
 
     Raises:
         ConfigError: it can't be made, or has spaces that DQN can't use.
@@ -84,7 +84,7 @@ class Copy:
 
     @property
     def edge(self) -> Edge | None:
-        """Where nexus reads the environment's answers."""
+        """The wrapper that converts the environment's answers."""
         return next((layer for layer in layers_of(self.env) if isinstance(layer, Edge)), None)
 
     def random_actions(self, rng: np.random.Generator) -> Array:
@@ -98,13 +98,13 @@ class Copy:
 
 
 def own_env(spec: EnvSpec) -> Env:
-    """Return the environment that is the user's: as its maker returns it, with the wrappers that the settings name."""
+    """Return the user's environment, with the wrappers from the settings."""
     name, raw = name_of(spec.source), make_raw(spec)
     require_env(raw, name)
     try:
         return wrapped(raw, spec.wrappers, name)
     except BaseException:
-        with suppress(Exception):  # say what came first
+        with suppress(Exception):  # report the first error
             raw.close()
         raise
 
@@ -113,11 +113,11 @@ class Trial:
     """A check in progress.
 
     Args:
-        sight: what nexus sees.
+        sight: the environment as nexus sees it.
         spec: the environment.
         copy: the environment, made.
-        watch: knows which call is in progress.
-        ends_at: the time, by `time.monotonic`, by which the check should be over.
+        watch: tracks the call in progress.
+        ends_at: the time, by `time.monotonic`, when the check should end.
     """
 
     def __init__(self, sight: Sight, spec: EnvSpec, copy: Copy, watch: Watch, ends_at: float) -> None:
@@ -128,7 +128,7 @@ class Trial:
         self.ends_at = ends_at
         self.record = Record(1, sight)
         self.tape: list[Step] = []
-        self.statistics: Statistics = {}  # running ones of wrappers, with which the tape begins
+        self.statistics: Statistics = {}  # the wrappers' running statistics at the start of the tape
         self.differs_at: int | None = None  # first step at which the tape did not repeat, 0 for the reset
         self.rng = np.random.default_rng(sight.config.seed)
 
@@ -143,15 +143,15 @@ class Trial:
         return self.ends_at - time.monotonic()
 
     def seconds_of(self, resets: int, steps: int) -> float:
-        """Return how long so many resets and steps take."""
+        """Return the seconds that this many resets and steps take."""
         witness = self.copy.witness
         return 0.0 if witness is None else resets * witness.resets.mean + steps * witness.steps.mean
 
     def play(self, share: float) -> None:
-        """Play random legal actions: `STEPS`, more if few episodes have ended, fewer if the time is short, but one.
+        """Play random legal actions: `STEPS`, more if few episodes have ended, fewer if time is short, at least one.
 
         Args:
-            share: of the time left that may be spent.
+            share: fraction of the remaining time to spend.
 
         Raises:
             EnvError: the environment failed.
@@ -169,18 +169,18 @@ class Trial:
 
     @property
     def played_enough(self) -> bool:
-        """True after enough steps and episodes; where none ends, the check of ends plays on."""
+        """True after enough steps and episodes; if none ends, the check of ends plays on."""
         steps, episodes = self.record.steps, len(self.record.episodes.lengths)
         return steps >= STEPS and (episodes == 0 or episodes >= EPISODES or steps >= MOST_STEPS)
 
     def repeated(
         self, copy: Copy, share: float, between: Callable[[], object] = lambda: None
     ) -> tuple[int | None, int, float]:
-        """Play the tape once more, by its seed and its actions.
+        """Replay the tape from its seed and actions.
 
         Args:
             copy: the environment to play in.
-            share: of the time left that may be spent.
+            share: fraction of the remaining time to spend.
             between: called before each step.
 
         Returns:
@@ -207,7 +207,7 @@ class Trial:
 
 
 def alike(one: Step, other: Step) -> bool:
-    """True if two steps showed the same."""
+    """True if two steps are equal."""
     return all(
         same(getattr(one, name), getattr(other, name))
         for name in ("states", "next_states", "rewards", "terminated", "truncated", "action_masks", "next_action_masks")
@@ -225,7 +225,7 @@ def distance(one: Array, other: Array) -> float:
 
 
 def told(error: EnvError, copy: Copy) -> Finding:
-    """Return the fault that an error of the environment stands for, under the name of the check that it belongs to."""
+    """Return the fault for an error of the environment, under the name of its check."""
     text, first = str(error).removeprefix(f"{copy.name}: copy 0 of 1, "), origin(error)
     old_api = next((cure for cure in (OLD_RESET, OLD_STEP) if cure in text), None)
     if old_api is not None:
@@ -246,7 +246,7 @@ def raised(error: BaseException) -> str:
 
 
 def part_at_fault(copy: Copy) -> str:
-    """Return the check that the last answer of an environment belongs to, by reading it part by part."""
+    """Return the check that an environment's last answer fails, by reading it part by part."""
     answer = None if copy.witness is None else copy.witness.answer
     if answer is None or copy.edge is None:
         return "play"
