@@ -18,7 +18,7 @@ def look_here(env: str | None, run: str | None = None, wrappers: Sequence[str] |
     Args:
         env: an id; None for that of the run.
         run: a run's folder.
-        wrappers: names as in `module:Wrapper`; None are those of the run.
+        wrappers: names as in `module:Wrapper`; None for those of the run.
     """
     from nexus.core.errors import RunError
     from nexus.training.edited import read_run_or_copy
@@ -26,7 +26,7 @@ def look_here(env: str | None, run: str | None = None, wrappers: Sequence[str] |
 
     names = [*([env] if env is not None else []), *(wrappers or ())]
     if run is not None and (env is None or wrappers is None):
-        with suppress(RunError):  # reported later, where the run is read
+        with suppress(RunError):  # reported later, when the run is read
             about = read_run_or_copy(run, str)
             names += [str(about.get("env"))] if env is None else []
             names += wrappers_in(about) if wrappers is None else []
@@ -37,7 +37,7 @@ def look_here(env: str | None, run: str | None = None, wrappers: Sequence[str] |
 
 
 def wrappers_in(about: Mapping[str, Any]) -> list[str]:
-    """Return the names of wrappers in what a `run.json` says, as far as they are names."""
+    """Return the wrapper names in the contents of a `run.json`."""
     config = about.get("config")
     found = config.get("wrappers") if isinstance(config, Mapping) else None
     return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
