@@ -140,5 +140,5 @@ def test_one_setting_under_two_names_is_refused() -> None:
         ConfigError, match=r"^updates_each and gradient_steps are the same setting, gradient_steps: give it"
     ):
         TrainConfig.from_mapping({"updates_each": 2, "gradient_steps": 3})
-    with pytest.raises(ConfigError, match=r"^lr and learning_rate are one setting, learning_rate: give it once$"):
+    with pytest.raises(ConfigError, match=r"^lr and learning_rate are the same setting, learning_rate: give it once$"):
         make_config("CartPole-v1", lr=0.1, learning_rate=0.2)

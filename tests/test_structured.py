@@ -537,7 +537,7 @@ def test_an_array_next_to_a_mask_is_taken_with_its_dict() -> None:
         ),
         (
             {"state_parts": [{"path": ["a"], "state_dim": [3], "dtype": "uint8"}]},
-            "state_parts take 3 bytes: does not match a state (4,)",
+            "state_parts take 3 bytes: needs as many as a state (4,) has",
         ),
         (
             {"state_parts": [{"path": ["a"], "state_dim": [4], "dtype": "uint8", "odd": 1}]},

@@ -161,9 +161,7 @@ def limit_of(copy: Copy, config: TrainConfig) -> int | None:
 def played(trial: Trial) -> Finding:
     """Return the finding of a first play without errors."""
     steps, ended = trial.record.steps, len(trial.record.episodes.lengths)
-    finding = ok(
-        f"{steps:,} random steps and {ended:,} complete episodes without an error", steps=steps, episodes=ended
-    )
+    finding = ok(f"{steps:,} random steps and {ended:,} full episodes without an error", steps=steps, episodes=ended)
     return next(named("play", [finding]))
 
 

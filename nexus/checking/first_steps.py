@@ -53,7 +53,7 @@ class FirstSteps(Listener):
             self._say(name, check(self.sight, self.record))
         env, self.sight, self.record = self.sight.name, None, None
         if self.said and env.rpartition(":")[2] in gym.registry:
-            self.notice(f"for a full check:  {nexus_command('check', env)}")
+            self.notice(f"for a full check: {nexus_command('check', env)}")
 
     def _say(self, name: str, findings: Iterable[Finding]) -> None:
         for finding in findings:

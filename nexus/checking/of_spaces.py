@@ -77,9 +77,7 @@ def actions(sight: Sight) -> Iterator[Finding]:
     """The number of actions."""
     count = sight.action_dim
     if count == 1:
-        yield fault(
-            "there is only one action, so there is no choice", "give the action space all actions", actions=count
-        )
+        yield fault("there is only one action, so no choice", "give the action space all actions", actions=count)
     elif count > MANY_ACTIONS:
         yield note(
             f"{count:,} actions, each of which must be tried many times",

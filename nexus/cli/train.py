@@ -152,7 +152,7 @@ def read_config(file: str) -> tuple[str | None, dict[str, Any]]:
     except OSError as error:
         raise RunError(f"can't read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON:  {error}") from None
+        raise ConfigError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}: needs an object of settings")
     if isinstance(values.get("config"), dict):

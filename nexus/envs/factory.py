@@ -330,9 +330,7 @@ def make_replayable(spec: EnvSpec, index: int) -> Env:
 def make_reporter(spec: EnvSpec, index: int, asked_by: int) -> Env:
     """Return a sub-environment for a worker process; the process `asked_by` also makes one, to read its spaces."""
     if os.getpid() != asked_by:
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # a Ctrl-C is handled by the run, which finishes its step and saves
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run handles Ctrl-C: it finishes its step and saves
     return Reporter(make_replayable(spec, index))
 
 
@@ -462,9 +460,7 @@ def require_discrete(actions: spaces.Space[Any], name: str) -> int:
     if not isinstance(actions, spaces.Discrete):
         raise ConfigError(f"{name} has actions {actions}: {way_for_actions(actions)}")
     if actions.start != 0:
-        raise ConfigError(
-            f"{name} has actions {actions}: needs them to start at 0; wrap the environment in TransformAction"
-        )
+        raise ConfigError(f"{name} has actions {actions}: needs them to start at 0; wrap it in TransformAction")
     return int(actions.n)
 
 

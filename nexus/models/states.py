@@ -317,7 +317,7 @@ def packed_states(parts: Any, state_shape: tuple[int, ...], mask: str | None) ->
         found.append((Part(path, shape, dtype), reading, scaled))
     layout = Layout(tuple(part for part, _, _ in found))
     if (layout.nbytes,) != state_shape:
-        raise ConfigError(f"state_parts take {layout.nbytes} bytes: does not match a state {state_shape}")
+        raise ConfigError(f"state_parts take {layout.nbytes} bytes: needs as many as a state {state_shape} has")
     readings = tuple(reading for _, reading, _ in found)
     entries_of = zip(layout.parts, layout.slices, (scaled for _, _, scaled in found), strict=True)
     return PackedStates(

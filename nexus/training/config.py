@@ -91,9 +91,7 @@ class TrainConfig(
         lowest_epsilon = self.epsilon if self.epsilon_schedule == "constant" else self.epsilon_min
         explores_by_noise = self.noisy and self.exploration == "epsilon_greedy"
         self.require(
-            not explores_by_noise or lowest_epsilon < 1,
-            "noisy",
-            "an ε below 1, or its noise never has an effect: epsilon 0",
+            not explores_by_noise or lowest_epsilon < 1, "noisy", "an ε below 1, or its noise never acts: epsilon 0"
         )
         self.check_returns()
         self.require(

@@ -89,9 +89,7 @@ class WatchedLearner:
         pending, self._pending = self._pending, []
         if not pending:
             return
-        numbers = stack(
-            [number for each in pending for number in (each.loss, each.norm)]
-        ).tolist()  # waits for the device once
+        numbers = stack([number for each in pending for number in (each.loss, each.norm)]).tolist()  # a single wait
         for each, loss, norm in zip(pending, numbers[::2], numbers[1::2], strict=True):
             if not (isfinite(loss) and isfinite(norm)):
                 raise DivergenceError(

@@ -54,7 +54,7 @@ def settings_in(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def has_final_weights(about: Mapping[str, Any], run: Path) -> bool:
-    """True if `agent.safetensors` matches `run.json`; false while a run is running, or after a kill."""
+    """True if `agent.safetensors` matches `run.json`; false during a run, or after a kill."""
     return about.get("status") != "running" or not Checkpoints(run, keep=1).present()
 
 
