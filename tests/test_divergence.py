@@ -289,7 +289,7 @@ def test_a_batch_that_can_not_be_saved_does_not_hide_the_divergence(
 
     monkeypatch.setattr("nexus.training.divergence.write_tensors", full)
     poison()
-    with pytest.raises(DivergenceError, match=r"its batch is lost \(can't write: No space left on device\)"):
+    with pytest.raises(DivergenceError, match=r"its batch could not be saved \(can't write: No space left on device\)"):
         trained(tmp_path / "run")
 
 
