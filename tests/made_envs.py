@@ -780,8 +780,8 @@ FAULTS: dict[str, Fault] = {
     "raises what can't be sent": Fault("raised Unsendable: ('one', 'two') (", raising(Unsendable, "one", "two")),
     "raises the end of an iterator": Fault("raised StopIteration: 3 (", raising(StopIteration, 3)),
     "raises a warning": Fault("raised UserWarning: careful (", raising(UserWarning, "careful")),
-    "takes no seed": Fault("its reset takes no 'seed'", None, lambda r: r.masks != "method", "reset"),
-    "takes no options": Fault("its reset takes no 'options'", None, lambda r: r.masks != "method", "reset"),
+    "takes no seed": Fault("its reset does not accept 'seed'", None, lambda r: r.masks != "method", "reset"),
+    "takes no options": Fault("its reset does not accept 'options'", None, lambda r: r.masks != "method", "reset"),
     "raises in close": Fault("", place="reset"),  # it is closed when all is done
     "dies": Fault(
         "lost its process, which was killed by SIGKILL", lambda env, answer: os.kill(os.getpid(), signal.SIGKILL)

@@ -157,11 +157,11 @@ class Machine:
         ("cuda:1", {}, "is not available: this torch was built without CUDA; use auto or cpu"),
         ("cuda", {"built": "13.0"}, "is not available: torch finds no GPU that CUDA can use; use auto or cpu"),
         ("cuda", {"mps": True}, "is not available: this torch was built without CUDA; use auto, cpu or mps"),
-        ("cuda:4", {"gpus": 1}, "is not available: this machine has only 1 of them; use auto, cpu or cuda"),
+        ("cuda:4", {"gpus": 1}, "is not available: this machine has only 1; use auto, cpu or cuda"),
         (
             "cuda:2",
             {"gpus": 2},
-            "is not available: this machine has only 2 of them; use auto, cpu, cuda, cuda:0 or cuda:1",
+            "is not available: this machine has only 2; use auto, cpu, cuda, cuda:0 or cuda:1",
         ),
         ("meta", {}, "is not available on this machine: use auto or cpu"),
         ("hpu", {}, "is not available on this machine: use auto or cpu"),
