@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent.parent
 
 
 def work() -> None:
-    """Do what standard input asks for, one JSON line each, and answer with the seconds; runs in either checkout."""
+    """Run the requests on standard input, one JSON line each, and answer with the seconds; runs in either checkout."""
     import torch
 
     import nexus
@@ -54,7 +54,7 @@ def work() -> None:
 
 
 def worker(checkout: Path) -> subprocess.Popen[str]:
-    """Start a process that works with the code of a checkout; only this file is always of here."""
+    """Start a process that runs the code of a checkout; only this file is always from this one."""
     lines = f"import runpy, sys; sys.path.insert(0, {str(checkout)!r}); sys.argv[1:] = ['--work']; "
     lines += f"runpy.run_path({str(Path(__file__).resolve())!r}, run_name='__main__')"
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
@@ -69,7 +69,7 @@ def worker(checkout: Path) -> subprocess.Popen[str]:
 
 
 def ask(process: subprocess.Popen[str], kind: str, name: str) -> float:
-    """Return the seconds that a worker needs for something."""
+    """Return the seconds that a worker needs for a request."""
     assert process.stdin is not None
     assert process.stdout is not None
     print(json.dumps([kind, name]), file=process.stdin, flush=True)
@@ -80,7 +80,7 @@ def ask(process: subprocess.Popen[str], kind: str, name: str) -> float:
 
 
 def main() -> None:
-    """Ask both in turn and print a ratio per line, the medians with what they come from."""
+    """Time both in turn and print a ratio per line: medians, with the range of the rounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", nargs="?", type=Path, help="a checkout of the commit to compare with")
     parser.add_argument("--rounds", type=int, default=5, help="how often each run is measured; updates ten times more")

@@ -23,7 +23,7 @@ FRAME = 84 * 84
 
 
 def changes(groups: Array) -> Array:
-    """Return groups `[G, 8, F]` with each frame but the first as its exclusive or with the one before."""
+    """Return groups `[G, 8, F]` with each frame but the first XORed with the previous one."""
     found = groups.copy()
     found[:, 1:] ^= groups[:, :-1]
     return found
@@ -40,7 +40,7 @@ def restored(group: Array) -> Array:
 def measure(
     groups: Array, pack: Callable[[Array], bytes], unpack: Callable[[bytes], Any], exclusive_or: bool = False
 ) -> tuple[float, float]:
-    """Return bytes a frame, and microseconds of processor time to open a group."""
+    """Return bytes per frame, and microseconds of processor time to open a group."""
     packed, taken = [pack(group) for group in (changes(groups) if exclusive_or else groups)], []
     for group, given in zip(groups, packed, strict=True):
         started = time.process_time_ns()

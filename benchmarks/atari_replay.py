@@ -1,11 +1,11 @@
-"""What a million transitions of Breakout take in memory, raw and compressed, and how long a batch of 32 takes.
+"""Memory of a million transitions of Breakout, raw and compressed, and the time of a batch of 32.
 
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.atari_replay
 
-20,000 steps of random play are recorded and fed again and again, through the calls of the training loop, with the
-preset `nature`. Each store fills in a process of its own; the record is let go before the memory is read. Random play
-is compressed better than good play. A batch and an update with it are timed in turn, on one thread.
+20,000 steps of random play are recorded and fed repeatedly, through the calls of the training loop, with the
+preset `nature`. Each store fills in a separate process; the recording is freed before memory is read. Random play
+compresses better than good play. A batch and an update with it are timed in turn, on one thread.
 """
 
 import argparse
@@ -37,11 +37,11 @@ def resident() -> int:
 
 
 def recorded(steps: int, game: str = "breakout") -> dict[str, Array]:
-    """Return so many steps of random play in one game, by the fields of a `Step` that learning needs."""
+    """Return `steps` steps of random play in one game, by the fields of a `Step` that learning needs."""
     env = make_atari(game, PROTOCOLS["nature"], 1)
     stream, rng = TransitionStream(env, game), np.random.default_rng(0)
     stream.reset(0)
-    # One block for each field, so large that the system has it back as soon as it is let go.
+    # One block for each field, large enough that freeing it returns it to the system at once.
     found: dict[str, Array] = {}
     for number in range(steps):
         step = stream.step(rng.integers(stream.action_dim, size=1))
@@ -53,7 +53,7 @@ def recorded(steps: int, game: str = "breakout") -> dict[str, Array]:
 
 
 def fill(replay: Replay, transitions: int) -> None:
-    """Add so many transitions, as the loop does; the record begins with a new game each time."""
+    """Add this many transitions, as the loop does; the recording starts with a new game each time."""
     accumulator, steps = NStepAccumulator(1, 1, 0.99), recorded(min(RECORDED, transitions))
     for number in range(transitions):
         step = {name: values[number % len(values)] for name, values in steps.items()}
@@ -96,7 +96,7 @@ def measure(store: str, transitions: int) -> dict[str, Any]:
 
 
 def measured(store: str, transitions: int) -> dict[str, Any]:
-    """Measure one store in a process of its own."""
+    """Measure one store in a separate process."""
     row: dict[str, Any] = fresh_process("benchmarks.atari_replay", "--only", store, "--transitions", transitions)
     print(row, flush=True)
     return row

@@ -3,11 +3,11 @@
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.atari_speed
 
-One update of 32 every 4 steps. nexus: the preset `nature`, all of it, replay of a million transitions; once with its
+One update of 32 every 4 steps. nexus: the complete preset `nature`, replay of a million transitions; once with its
 one game and once with 8. SB3: its `AtariWrapper`, four stacked frames, CnnPolicy and the settings of rl-zoo, whose
-replay holds 100,000 transitions: with a million it would need 56 GB. Both explore with ε = 0.1, so that both act by the
-network as often as in most of a run. Each measurement is a process of its own, with as many threads as the library
-takes by itself; the clock runs from the end of the first 1,000 steps, which only fill the replay.
+replay holds 100,000 transitions: with a million it would need 56 GB. Both explore with ε = 0.1, so that both act on the
+network as often as in most of a run. Each measurement is a separate process, with the library's default number of
+threads; the clock starts after the first 1,000 steps, which only fill the replay.
 """
 
 import argparse
@@ -26,10 +26,10 @@ STARTS, EPSILON, GAMES = 1_000, 0.1, 8
 
 
 class Clock:
-    """Wall-clock and processor time of so many steps.
+    """Wall-clock and processor time of `steps` steps.
 
     Args:
-        steps: how many.
+        steps: number of steps.
         first: steps before them that do not count.
     """
 
@@ -39,7 +39,7 @@ class Clock:
         self.figures: dict[str, float] = {}
 
     def over(self, steps: int) -> bool:
-        """Tell how many steps were taken so far; true once all are."""
+        """Record the number of steps so far; return true once all are done."""
         if self.begun is None:
             if steps >= self.first:
                 self.begun = steps, time.perf_counter(), time.process_time()
@@ -56,7 +56,7 @@ class Clock:
 
 
 def run_nexus(clock: Clock, games: int, device: str = "cpu", **settings: Any) -> int:
-    """Train by the preset `nature` until the clock is over; return torch's threads."""
+    """Train with the preset `nature` until the clock has run out; return torch's threads."""
     return trained(
         clock,
         "nature",
@@ -70,7 +70,7 @@ def run_nexus(clock: Clock, games: int, device: str = "cpu", **settings: Any) ->
 
 
 def trained(clock: Clock, preset: str, **settings: Any) -> int:
-    """Train on Pong until the clock is over; return torch's threads."""
+    """Train on Pong until the clock has run out; return torch's threads."""
     import torch
 
     from nexus.api import Listener, train
@@ -81,7 +81,7 @@ def trained(clock: Clock, preset: str, **settings: Any) -> int:
         def on_step(self, progress: Any, episodes: Any) -> None:
             self.threads = torch.get_num_threads()
             if clock.over(progress.counters.steps):
-                raise KeyboardInterrupt  # as a user stops a run
+                raise KeyboardInterrupt  # like a user stopping a run
 
     listener = Stop()
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def run_sb3(clock: Clock) -> int:
             return not clock.over(self.num_timesteps)
 
     gym.register_envs(ale_py)
-    # One frame a step and no sticky actions: the wrapper skips, as it does with the older ids of rl-zoo.
+    # One frame a step and no sticky actions: the wrapper skips, as with rl-zoo's older ids.
     games = make_atari_env("ALE/Pong-v5", env_kwargs={"frameskip": 1, "repeat_action_probability": 0.0})
     model = DQN(
         "CnnPolicy",
@@ -133,7 +133,7 @@ LEARNERS: dict[str, Callable[[Clock], int]] = {
 
 
 def measured(learner: str, steps: int) -> dict[str, float]:
-    """Run one learner in a process of its own."""
+    """Run one learner in a separate process."""
     figures: dict[str, float] = fresh_process("benchmarks.atari_speed", "--only", learner, "--steps", steps)
     print(learner, figures, flush=True)
     return figures
@@ -149,14 +149,14 @@ def section() -> str:
         "million would need 56 GB there. ε = {epsilon} for both; each with its default number of threads. "
         "{steps:,} steps after learning began, {rounds} fresh processes each, alternating; processor time is "
         "that of all threads.",
-        ["learner", "threads", "steps/s", "ratio to SB3", "processor ms a step", "one by one"],
+        ["learner", "threads", "steps/s", "ratio to SB3", "processor ms a step", "each round"],
     )
 
 
 def main() -> None:
     """Measure all in turn, round by round, and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=4_000, help="that the clock runs for")
+    parser.add_argument("--steps", type=int, default=4_000, help="steps on the clock")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=LEARNERS, help="measure once in this process and print the figures")
     options = parser.parse_args()
@@ -167,7 +167,7 @@ def main() -> None:
         return
     found: dict[str, list[dict[str, float]]] = {learner: [] for learner in LEARNERS}
     for number in range(options.rounds):
-        for learner in LEARNERS if number % 2 == 0 else reversed(LEARNERS):  # whoever comes first may have it warmer
+        for learner in LEARNERS if number % 2 == 0 else reversed(LEARNERS):  # going first may be an advantage
             found[learner].append(measured(learner, options.steps))
     base = [figures["steps_per_second"] for figures in found["stable-baselines3, 1 game"]]
     rows = []

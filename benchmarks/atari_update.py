@@ -1,13 +1,13 @@
-"""What an update of the Nature network takes on this processor, and what its arithmetic alone would.
+"""The time of an update of the Nature network on this processor, and of its arithmetic alone.
 
     pip install -e ".[atari]" -c constraints.txt
     python -m benchmarks.atari_update
 
-The preset `nature`, a batch of 32, no sampling. The arithmetic is what torch counts in matrix products and
+The preset `nature`, a batch of 32, no sampling. The arithmetic is torch's count for matrix products and
 convolutions; the best rate is that of a product of two square float32 matrices, the fastest of several sizes.
 
-Two things that make an update faster are then left out: the order of images in memory, and that freed memory is kept.
-Processes of their own in turn, on one thread, processor time.
+Two things that make an update faster are then turned off: the order of images in memory, and keeping freed memory.
+Separate processes in turn, on one thread, processor time.
 """
 
 import argparse
@@ -35,15 +35,15 @@ CHANNELS_FIRST, CHANNELS_LAST, ALL = "channels first", "channels last", "and fre
 
 
 class ChannelsFirst(Images):
-    """Images in the order that they come in."""
+    """Images in the given memory order."""
 
     def forward(self, states: Tensor) -> Tensor:
-        """`[B, C, H, W]`, as it came."""
+        """`[B, C, H, W]`, unchanged."""
         return scale(states)
 
 
 def milliseconds(function: Callable[[], Any], rounds: int, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the median of so many calls, after a few that warm up."""
+    """Return the median time of a call over `rounds`, after a few warm-up calls."""
     for _ in range(5):
         function()
     taken = []
@@ -78,17 +78,17 @@ def learner() -> tuple[DQNAgent, dict[str, Tensor]]:
 
 
 def keep_order(agent: DQNAgent) -> None:
-    """Let both networks compute on images in the order that they come in.
+    """Make both networks compute on images in the given memory order.
 
     Raises:
-        AttributeError: a torso has another name by now for what prepares its images.
+        AttributeError: a torso's attribute that prepares images has been renamed.
     """
     for network in (agent.q_network, agent.target_network):
         replace(network.torso, "images", ChannelsFirst(SHAPE))
 
 
 def processor_milliseconds(way: str, rounds: int) -> float:
-    """Measure one way in this process, which has to be a fresh one: how it keeps memory stays as it is."""
+    """Measure one way in this process, which must be fresh: its memory settings can't be undone."""
     agent, batch = learner()
     if way == CHANNELS_FIRST:
         keep_order(agent)

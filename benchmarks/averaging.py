@@ -1,9 +1,9 @@
-"""What acting on averaged weights changes: both sets of weights of the same runs play the same games.
+"""The effect of acting on averaged weights: both sets of weights of the same runs play the same games.
 
     python -m benchmarks.averaging
 
-Tuned settings, so many updates averaged, several seeds, both evaluated at the same moments on the same seeds of the
-environment. Learning does not depend on the average, so each pair of scores is of one and the same run.
+Tuned settings, `--updates` averaged, several seeds, both evaluated at the same steps on the same seeds of the
+environment. Learning does not depend on the average, so each pair of scores is from the same run.
 """
 
 import argparse
@@ -26,26 +26,26 @@ from nexus.models.rl.dqn import DQNAgent
 from nexus.training.evaluation import Evaluation, evaluate_policy
 
 ENVS = {"CartPole-v1": "5000 steps", "LunarLander-v3": "25000 steps"}  # and how often to evaluate
-FIRST_SEED = 110  # none that a setting was chosen on
+FIRST_SEED = 110  # no setting was chosen on these
 
 
 class Newest:
-    """Acts on an agent's newest weights.
+    """Acts on an agent's latest weights.
 
     Args:
-        agent: whose.
+        agent: the agent.
     """
 
     def __init__(self, agent: DQNAgent) -> None:
         self.agent = agent
 
     def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
-        """Greedy actions `[E]`: the agent's own way to act while training, without exploration."""
+        """Greedy actions `[E]`: the agent's behaviour in training, without exploration."""
         return self.agent.act(states, 0.0, True, action_masks)
 
 
 class Both(Listener):
-    """Lets the newest weights play what the averaged ones have just played.
+    """Evaluates the latest weights whenever the averaged ones were evaluated.
 
     Args:
         env: the environment.
@@ -83,13 +83,15 @@ def one_run(updates: int, job: tuple[str, int]) -> list[dict[str, Any]]:
 
 
 def summary(env: str, rows: list[dict[str, Any]], seeds: int) -> dict[str, Any]:
-    """Return, for each set of weights, the mean score, how it jumps between evaluations, and the score at the end."""
+    """Return, for each set of weights, the mean score, its mean jump between evaluations, and the score at the end."""
     found: dict[str, Any] = {"env": env}
     for name in ("newest", "averaged"):
         scores = np.array([row[name] for row in rows if row["env"] == env]).reshape(seeds, -1)  # [seeds, evaluations]
         found |= {
             f"{name}_mean": round(float(scores.mean()), 1),
-            f"{name}_jump": round(float(np.abs(np.diff(scores[:, :-1])).mean()), 1),  # the last two are of one moment
+            f"{name}_jump": round(
+                float(np.abs(np.diff(scores[:, :-1])).mean()), 1
+            ),  # the last two are at the same step
             f"{name}_end": " ".join(f"{score:.0f}" for score in scores[:, -1]),
         }
     return found

@@ -1,13 +1,13 @@
-"""How long a run stands still for a checkpoint: 100,000 CartPole transitions in the replay, few or all of them new.
+"""How long a checkpoint pauses a run: 100,000 CartPole transitions in the replay, few or all of them new.
 
     python -m benchmarks.checkpoint
-    python -m benchmarks.checkpoint --folder /a/disk    elsewhere than in the system's folder for temporary files
+    python -m benchmarks.checkpoint --folder /a/disk    instead of the system's temporary folder
     python -m benchmarks.checkpoint --frames 0          without the second part
 
 The second part does the same with 1,000,000 compressed frames of Breakout: a random player's first 20,000 steps are
-recorded and fed to the replay again and again.
+recorded and fed to the replay repeatedly.
 
-What is timed is all that the training waits for: the state, its files, checksums, fsyncs, and removing what is old.
+The timing covers everything that training waits for: the state, its files, checksums, fsyncs, and removing old files.
 """
 
 import argparse
@@ -38,7 +38,7 @@ Pause: TypeAlias = tuple[float, int]
 
 
 def recorded(steps: int) -> list[Step]:
-    """Return so many steps of one game after another, as a random player plays them."""
+    """Return `steps` random steps of consecutive games."""
     env, rng = make_vector_env(EnvSpec(GAME, 4, 4), 1), np.random.default_rng(0)
     stream = TransitionStream(env)
     stream.reset(0)
@@ -48,7 +48,7 @@ def recorded(steps: int) -> list[Step]:
 
 
 def feed(run: Run, steps: Sequence[Step], count: int) -> None:
-    """Give the replay so many transitions, as the loop does, and seal it."""
+    """Add this many transitions to the replay, as the loop does, and seal it."""
     accumulator = NStepAccumulator(1, 1, run.config.gamma)
     for step in islice(cycle(steps), count):
         states, next_states = run.parts.replay.remember(step.states, step.next_states, step.begins, step.valid)
@@ -60,7 +60,7 @@ def feed(run: Run, steps: Sequence[Step], count: int) -> None:
 def pauses(
     env: str, algorithm: str, folder: Path, held: int, new: int, count: int, add: Callable[[Run, int], None]
 ) -> tuple[Pause, list[Pause]]:
-    """Return the first checkpoint, where all is new, and `count` more with `new` transitions each."""
+    """Return the first checkpoint, where everything is new, and `count` more with `new` transitions each."""
     settings: dict[str, Any] = {"replay_capacity": held, "total_steps": held + new * count, "learning_starts": 0}
     config = make_config(env, algorithm=algorithm, **settings)
     found: list[Pause] = []

@@ -3,7 +3,7 @@
     pip install -e ".[atari]" -c constraints.txt
     python -m benchmarks.concurrent
 
-The presets `fast` (PQN) and `nature` with 8 games, each in turn with and without, in processes of their own. The clock
+The presets `fast` (PQN) and `nature` with 8 games, each in turn with and without, in separate processes. The clock
 runs from the end of the first epochs on, over whole epochs.
 """
 
@@ -28,7 +28,7 @@ WAYS: dict[str, str | None] = {"in turns": None, "at the same time": f"{EPOCH} s
 
 
 def measured(case: str, way: str) -> dict[str, float]:
-    """Run one way in a process of its own."""
+    """Run one way in a separate process."""
     figures: dict[str, float] = fresh_process("benchmarks.concurrent", "--case", case, "--way", way)
     print(case, way, figures, flush=True)
     return figures
@@ -41,7 +41,7 @@ def section() -> str:
         "Acting and learning at the same time",
         '`nexus train pong --preset ...` in turns (sequentially), and with `--actor-sync-every "{epoch} steps"`; '
         "{rounds} alternating rounds of fresh processes, timed over whole epochs once learning has started.",
-        ["preset", "acting and learning", "steps/s", "ratio", "processor ms a step", "one by one"],
+        ["preset", "acting and learning", "steps/s", "ratio", "processor ms a step", "each round"],
     )
 
 

@@ -1,6 +1,6 @@
-"""Write nexus/planning/expected.json, what `nexus plan` says of scores, from the records in docs/results/.
+"""Write nexus/planning/expected.json, the scores in `nexus plan`, from the records in docs/results/.
 
-`python -m benchmarks.report` does so too. A record without `configs` is read with the settings that its study has now.
+`python -m benchmarks.report` does so too. A record without `configs` is read with its study's current settings.
 """
 
 import json
@@ -24,7 +24,7 @@ def bands() -> list[Band]:
     found = []
     for name, study in STUDIES.items():
         path = RESULTS / f"{name}.json"
-        if path.exists() and isinstance(study["env"], str):  # a function's name says nothing of what it makes
+        if path.exists() and isinstance(study["env"], str):  # a function's name does not identify an environment
             recorded = json.loads(path.read_text(encoding="utf-8"))
             configs = recorded.get("configs") or configs_of(name)
             found += [band(name, recorded, algorithm, values) for algorithm, values in configs.items()]

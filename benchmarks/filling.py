@@ -1,4 +1,4 @@
-"""What the benchmarks fill a replay with."""
+"""Transitions for filling a replay in benchmarks."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ __all__ = ["transitions"]
 
 
 def transitions(count: int, rng: np.random.Generator) -> Transitions:
-    """Return so many transitions of CartPole's shape and rewards; their states are noise, which nothing compresses."""
+    """Return `count` transitions of CartPole's shape and rewards; their states are noise, which does not compress."""
     return Transitions(
         states=rng.normal(size=(count, 4)).astype(np.float32),
         actions=rng.integers(2, size=count),

@@ -1,18 +1,18 @@
-"""What needs a GPU: the learner alone, agent steps per second, and the seed's five games for ten minutes each.
+"""Benchmarks for a GPU: the learner alone, agent steps per second, and the seed's five games for ten minutes each.
 
-    pip install -e ".[atari]" -c constraints.txt     with a torch that is built for CUDA
-    python -m benchmarks.gpu                         again and again, until it says that all is done
+    pip install -e ".[atari]" -c constraints.txt     with a CUDA build of torch
+    python -m benchmarks.gpu                         repeat until it reports that all is done
 
-Nothing is fetched. A call takes up to `--minutes`; what is in docs/results/gpu.json already is not measured again, and
-a game that was cut off goes on from its last checkpoint, in `runs/gpu`.
+Nothing is downloaded. A call takes up to `--minutes`; figures already in docs/results/gpu.json are not measured again,
+and an interrupted game resumes from its last checkpoint, in `runs/gpu`.
 
 - learner: updates of the preset `nature`, batch 32, from a full replay on the GPU, drawn uniformly and by priority; as
-  one CUDA graph from the draw to the new priorities, and without.
-- agent: all of training by that preset, one update every 4 steps, with ε = 0.1, as `benchmarks.atari_speed` does; steps
+  one CUDA graph from the draw to the new priorities, and without it.
+- agent: training with that preset, one update every 4 steps, with ε = 0.1, as `benchmarks.atari_speed` does; steps
   per second once it learns, in turns and with `--actor-sync-every`.
-- a game: `--preset paper --algo pqn`, until `--train-seconds` of training are spent, then 30 games by the
-  protocol `nature` with the weights it then has. The clock of a run is its own: evaluations and what a cut-off lost
-  are not in it.
+- a game: `--preset paper --algo pqn`, for `--train-seconds` of training, then 30 games under the
+  protocol `nature` with the weights at that point. A run's clock excludes evaluations and time lost to
+  interruptions.
 """
 
 import argparse
@@ -42,9 +42,9 @@ NAME = "gpu"
 SHAPE = (4, 84, 84)
 ROUNDS, FILL = 5, 50_000
 GAMES_AT_ONCE = (16, 64, 256)
-EPOCH = "1000 steps"  # of an actor that plays beside the learner
+EPOCH = "1000 steps"  # for concurrent acting and learning
 WARM_UP = 4_000  # steps after the first update that do not count: it records the graph
-# The paper's settings: nobody has tuned others for ten minutes yet, and none of these depends on how far a run comes.
+# The paper's settings: none have been tuned for ten minutes yet, and none of these depends on a run's length.
 GAME: dict[str, Any] = {
     "preset": "paper",
     "algorithm": "pqn",
@@ -54,7 +54,7 @@ GAME: dict[str, Any] = {
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -111,11 +111,11 @@ def learner(device: str, updates: int, prioritized: bool) -> list[dict[str, Any]
 
 
 class Until(Listener):
-    """Stops a run as Ctrl-C does: at a moment, or once it has trained for long enough.
+    """Stops a run like Ctrl-C: at a deadline, or after enough training.
 
     Args:
-        deadline: by `time.perf_counter`.
-        seconds: of training by the run's own clock.
+        deadline: time by `time.perf_counter`.
+        seconds: seconds of training by the run's clock.
     """
 
     def __init__(self, deadline: float, seconds: float) -> None:
@@ -133,7 +133,7 @@ class Until(Listener):
 
 
 def agent_steps(games: int, device: str, steps: int) -> list[dict[str, Any]]:
-    """Measure one number of games, in turns and at the same time, from a little after the first update on."""
+    """Measure one number of games, in turns and at the same time, starting shortly after the first update."""
     rows = []
     for way, every in (("in turns", None), ("acting beside learning", EPOCH)):
         clock = Clock(steps, first=STARTS + WARM_UP)
@@ -144,7 +144,7 @@ def agent_steps(games: int, device: str, steps: int) -> list[dict[str, Any]]:
 
 
 def game(name: str, options: argparse.Namespace, deadline: float) -> list[dict[str, Any]]:
-    """Train on one game, from where an earlier call left it; nothing if the deadline came first."""
+    """Train on one game, from where an earlier call left it; None if the deadline came first."""
     folder = Path("runs", NAME, name)
     until = Until(deadline, options.train_seconds)
     if (folder / "run.json").exists():
@@ -208,12 +208,12 @@ def section() -> str:
 
 
 def main() -> None:
-    """Measure what is missing, for as long as there is time."""
+    """Measure what is missing, while time lasts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which to stop, for the next call to go on")
-    parser.add_argument("--train-seconds", type=float, default=600.0, help="of each game")
+    parser.add_argument("--minutes", type=float, default=8.0, help="after which to stop; the next call continues")
+    parser.add_argument("--train-seconds", type=float, default=600.0, help="training time of each game")
     parser.add_argument("--updates", type=int, default=5_000, help="in each of the rounds of the learner")
-    parser.add_argument("--steps", type=int, default=100_000, help="that an agent's rate is measured over")
+    parser.add_argument("--steps", type=int, default=100_000, help="steps over which an agent's rate is measured")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
     deadline = time.perf_counter() + 60 * options.minutes

@@ -1,4 +1,4 @@
-"""What `import nexus` costs beyond `import torch`, and how soon `nexus --help` answers; processes in turn.
+"""What `import nexus` costs beyond `import torch`, and the time of `nexus --help`; processes in turn.
 
 python -m benchmarks.import_time
 """

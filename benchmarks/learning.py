@@ -12,9 +12,9 @@
     python -m benchmarks.learning atari_pong            `--preset fast` under the protocol nature, 3 seeds
     python -m benchmarks.learning atari_breakout        likewise, 1 seed; and _qbert, _seaquest, _spaceinvaders
 
-The record is written after every seed. A study that was stopped goes on where it was with `--resume`.
+The record is written after every seed. A stopped study continues with `--resume`.
 
-Tuning used seeds from 1000 on. Seeds 0 to 9 report; for CartPole and LunarLander those from 100 on, since their
+Tuning used seeds from 1000 on. Results use seeds 0 to 9; for CartPole and LunarLander those from 100 on, since their
 settings were revised after 0 to 9 had been seen.
 """
 
@@ -68,7 +68,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     },
 }
 
-# As `--algo NAME` gives them, but for CartPole's own Double, which would be in all.
+# As with `--algo NAME`, but without CartPole's Double, which would be in all.
 STUDIES["cartpole_family"] = {
     "env": "CartPole-v1",
     "first_seed": 100,
@@ -89,7 +89,7 @@ STUDIES["cartpole_family"] = {
         "beyond": {},
     },
 }
-PLAIN: dict[str, Any] = {"double": False}  # LunarLander's own settings have both
+PLAIN: dict[str, Any] = {"double": False}  # LunarLander's settings have both
 ONE_STEP: dict[str, Any] = {"n_step": 1}
 STUDIES["lunarlander_family"] = {
     "env": "LunarLander-v3",
@@ -146,13 +146,13 @@ for game in ATARI_GAMES:
         "preset": "fast",
         "first_seed": 100,
         "seeds": 3 if game == "Pong" else 1,
-        "settings": {},  # the preset's own
+        "settings": {},  # the preset's
         "algorithms": {"pqn": {}},
     }
 
 
 def one_seed(name: str, algorithm: str | None, seed: int) -> dict[str, Any]:
-    """Train one seed in a process of its own and return its evaluations and episode returns."""
+    """Train one seed in a separate process and return its evaluations and episode returns."""
     import nexus
     from nexus.api import Listener
     from nexus.training.curves import read_episodes
@@ -182,7 +182,7 @@ def one_seed(name: str, algorithm: str | None, seed: int) -> dict[str, Any]:
         **({} if algorithm is None else {"algorithm": algorithm}),
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 1),
-        "cpu_seconds": round(time.process_time(), 1),  # what other processes of the machine can't disturb
+        "cpu_seconds": round(time.process_time(), 1),  # not affected by other processes
         "evaluations": [[steps, *(round(value, 1) for value in rest)] for steps, *rest in seen.points],
         "episode_returns": [round(value, 1) for value in episodes["return"].tolist()],
         "updates": result.counters.updates,
@@ -199,11 +199,11 @@ def main() -> None:
     study = STUDIES[arguments.study]
     rows, configs = (rows_of(arguments.study) if arguments.resume else []), configs_of(arguments.study)
     if rows and configs_recorded(arguments.study) not in (None, configs):
-        parser.error(f"the settings of {arguments.study} have changed since its record was begun: run it anew")
+        parser.error(f"the settings of {arguments.study} have changed since its record was started: omit --resume")
     done = {(row.get("algorithm"), row["seed"]) for row in rows}
     first = study.get("first_seed", 0)
     jobs = [(name, seed) for seed in range(first, first + study["seeds"]) for name in study.get("algorithms", [None])]
-    # A fresh process for each: it counts its own imports, and inherits neither threads nor time of another.
+    # A fresh process for each: it counts its imports, and inherits no threads or processor time.
     with ProcessPoolExecutor(arguments.processes, get_context("spawn"), max_tasks_per_child=1) as pool:
         running = [pool.submit(one_seed, arguments.study, *job) for job in jobs if job not in done]
         for job in as_completed(running):
@@ -214,12 +214,12 @@ def main() -> None:
 
 
 def configs_recorded(name: str) -> Any:
-    """Return the settings that a record was begun with; None if it does not say."""
+    """Return the settings that a record was started with; None if unknown."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")).get("configs")
 
 
 def configs_of(name: str) -> dict[str, dict[str, Any]]:
-    """Return all settings of a study, by algorithm, as they are now."""
+    """Return all settings of a study, by algorithm, as of now."""
     study = STUDIES[name]
     made = [
         make_config(study["env"], study.get("preset"), **study["settings"], **own)

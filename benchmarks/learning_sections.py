@@ -1,4 +1,4 @@
-"""The sections of the studies in `benchmarks.learning`, with their pictures."""
+"""The sections of the studies in `benchmarks.learning`, with their plots."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from nexus.training.statistics import interquartile_mean
 
 
 def cartpole() -> str:
-    """CartPole-v1 as `nexus train` has it."""
+    """CartPole-v1 with the settings of `nexus train`."""
     return learning(
         "cartpole",
         "CartPole-v1, tuned",
@@ -47,7 +47,7 @@ def cartpole_seed_per_step() -> str:
 
 
 def lunarlander() -> str:
-    """LunarLander-v3 as `nexus train` has it."""
+    """LunarLander-v3 with the settings of `nexus train`."""
     return learning(
         "lunarlander",
         "LunarLander-v3, tuned",
@@ -59,12 +59,12 @@ def lunarlander() -> str:
 
 
 def acrobot() -> str:
-    """Acrobot-v1 as `nexus train` has it."""
+    """Acrobot-v1 with the settings of `nexus train`."""
     return learning("acrobot", "Acrobot-v1, tuned", -100, [20_000, 40_000], "`nexus train Acrobot-v1`.")
 
 
 def mountaincar() -> str:
-    """MountainCar-v0 as `nexus train` has it."""
+    """MountainCar-v0 with the settings of `nexus train`."""
     return learning("mountaincar", "MountainCar-v0, tuned", -110, [100_000, 150_000], "`nexus train MountainCar-v0`.")
 
 
@@ -87,7 +87,7 @@ def lunarlander_family() -> str:
         200,
         "150,000 steps. LunarLander's settings include Double and 3-step returns. In the first five rows each is "
         "on only if the name says so, and dueling is Dueling with Double: they isolate one part at a time. The "
-        "last three are what `nexus train LunarLander-v3 --algo NAME` gives: 3-step returns in all, Double in qr-"
+        "last three have the settings of `nexus train LunarLander-v3 --algo NAME`: 3-step returns in all, Double in qr-"
         "dqn and rainbow, no noise in beyond ([why](beyond.md)). With one-step returns the reward for landing "
         "propagates too slowly for so few steps. Other work kept the machine busy: processor time says more than "
         "seconds.",
@@ -143,7 +143,7 @@ def learning(name: str, title: str, threshold: float, moments: list[int], text: 
 
 
 def family(name: str, title: str, threshold: float, text: str, *, curves: bool = False) -> str:
-    """Return the section of a study of several algorithms: scores of the final weights; perhaps draw the curves."""
+    """Return the section of a study of several algorithms: scores of the final weights; optionally draw the curves."""
     found = load(name)
     if found is None:
         return ""
@@ -166,7 +166,7 @@ def family(name: str, title: str, threshold: float, text: str, *, curves: bool =
     if curves:
         draw_family(name, found)
     seeds = sorted({row["seed"] for row in found["rows"]})
-    head = ["algorithm", "IQM", "95 % interval", f"≥ {threshold:g}", "seeds one by one", "median s", "median CPU s"]
+    head = ["algorithm", "IQM", "95 % interval", f"≥ {threshold:g}", "each seed", "median s", "median CPU s"]
     return "\n\n".join(
         [
             f"## {title}",
@@ -181,7 +181,7 @@ def family(name: str, title: str, threshold: float, text: str, *, curves: bool =
 
 
 def seed_preset(name: str, title: str, text: str) -> str:
-    """Return the section of the seed's own settings: training episodes, as the seed counts."""
+    """Return the section of the seed's own settings: training episodes, as the seed specification counts them."""
     found = load(name)
     if found is None:
         return ""
@@ -211,13 +211,13 @@ def seed_preset(name: str, title: str, text: str) -> str:
 
 
 def median_of(firsts: list[float]) -> str:
-    """The median episode, or that there is none."""
+    """The median episode, or "not reached"ne."""
     middle = median(firsts)
     return f"episode {middle:g}" if middle < float("inf") else "not reached"
 
 
 def at(row: dict[str, Any], steps: int) -> float:
-    """The mean of a seed's last evaluation at or before so many steps (and a vector step more)."""
+    """The mean of a seed's last evaluation at or before this many steps (plus a vector step)."""
     return float([point[1] for point in row["evaluations"] if point[0] <= steps + 100][-1])
 
 
@@ -286,8 +286,8 @@ def atari() -> str:
 
 
 def of_today(env: str, config: dict[str, Any]) -> bool:
-    """Tell whether a record's settings are those that `nexus train` has for the game now."""
-    recorded = TrainConfig.from_mapping(config)  # a setting that there was not yet had its default
+    """Return whether a record's settings are the current ones of `nexus train` for the game."""
+    recorded = TrainConfig.from_mapping(config)  # a setting that did not exist yet had its default
     return not differences(make_config(env, "fast"), recorded)
 
 

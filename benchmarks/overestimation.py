@@ -1,11 +1,11 @@
-"""How far DQN overestimates a state that is worth nothing, and how far Double DQN does.
+"""How far DQN and Double DQN overestimate a state of value 0.
 
     pip install matplotlib
     python -m benchmarks.overestimation --seeds 20
 
-An episode is five decisions among ten actions. Whatever is done leads to the next state and pays N(0, 1), so every
-action of every state is worth 0. The behaviour is uniformly random and the replay short: both algorithms see the
-same data, and the data go on being fresh. Writes a record and `docs/images/overestimation.png`.
+An episode is five decisions among ten actions. Every action leads to the next state and pays N(0, 1), so every
+action in every state has the value 0. The behaviour is uniformly random and the replay short: both algorithms see the
+same data, and the data stay fresh. Writes a record and `docs/images/overestimation.png`.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def experience(rng: np.random.Generator, episodes: int) -> Transitions:
         actions=rng.integers(ACTIONS, size=count),
         rewards=rng.normal(size=count).astype(np.float32),
         discounts=(~last).astype(np.float32),  # γ = 1
-        next_states=STATES[np.where(last, 0, positions + 1)],  # what comes after the last counts for nothing
+        next_states=STATES[np.where(last, 0, positions + 1)],  # the state after the last does not count
     )
 
 
@@ -106,7 +106,7 @@ def section() -> str:
 
 
 def main() -> None:
-    """Train all seeds of both, write the record and the picture."""
+    """Train all seeds of both, write the record and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--updates", type=int, default=1_500)
@@ -140,7 +140,7 @@ def summary(name: str, values: Floats) -> dict[str, Any]:
 
 
 def draw(updates: NDArray[np.int64], curves: dict[str, Floats]) -> None:
-    """Write the picture: mean over seeds, with the 95 % interval of that mean at each point."""
+    """Write the plot: mean over seeds, with the 95 % interval of that mean at each point."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")

@@ -1,7 +1,7 @@
-"""What the sections of docs/results.md share: reading a record, its table, the line below it, its picture.
+"""Shared code of the sections of docs/results.md: a record, its table, the line below it, its plot.
 
-A section is a function that returns Markdown, or an empty string while its record does not exist. It is defined in the
-module that makes the record; the sections of `benchmarks.learning` and their pictures are in
+A section is a function that returns Markdown, or an empty string if its record does not exist. It is defined in the
+module that makes the record; the sections of `benchmarks.learning` and their plots are in
 `benchmarks.learning_sections`. `benchmarks.report` imports all of these modules and puts the sections in order, so a
 package that only the measurement needs is imported where it is used.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.record import RESULTS
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # an extra, which only pictures need
+    from matplotlib.figure import Figure  # an extra, which only plots need
 
 __all__ = ["SEED_SCORES", "load", "provenance", "save", "table", "table_section"]
 
@@ -32,7 +32,7 @@ def load(name: str) -> dict[str, Any] | None:
 
 
 def provenance(found: dict[str, Any]) -> str:
-    """Return the line below each table: what was run, when, on what."""
+    """Return the line below each table: command, date, commit, machine and versions."""
     packages = {**found["versions"], **found.get("others", {})}
     versions = ", ".join(f"{name} {version}" for name, version in packages.items())
     return f"`{found['command']}` · {found['date']} · commit {found['commit']} · {found['machine']} · {versions}"
@@ -45,7 +45,7 @@ def table(head: list[str], rows: list[list[Any]]) -> str:
 
 
 def table_section(name: str, title: str, text: str, head: list[str]) -> str:
-    """Return the section of a record whose rows are those of its table; title and text may name the record's fields."""
+    """Return the section of a record whose rows form its table; title and text can refer to the record's fields."""
     found = load(name)
     if found is None:
         return ""
@@ -54,7 +54,7 @@ def table_section(name: str, title: str, text: str, head: list[str]) -> str:
 
 
 def save(figure: "Figure", name: str) -> None:
-    """Write docs/images/NAME.png, its axes open and gridded."""
+    """Write docs/images/NAME.png, with open axes and a grid."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)

@@ -1,10 +1,10 @@
-"""How well `nexus plan` tells the time: plan a run, then train it, in turn, in a fresh process each.
+"""How accurately `nexus plan` predicts the time: plan a run, then train it, each in a fresh process.
 
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.plan
 
-The settings are those of the presets, but that CartPole never stops early and all are short. `nexus plan` and
-`nexus train` are timed within their process, without its imports, which a plan does not count.
+The settings are the presets', except that CartPole never stops early and all runs are short. `nexus plan` and
+`nexus train` are timed within their process, without imports, which a plan does not count.
 """
 
 import argparse
@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def planned(env: str, seconds: float) -> dict[str, float]:
-    """Return what the plan says, in seconds."""
+    """Return the planned time in seconds."""
     from nexus.planning import plan
 
     found = plan(env, probe_seconds=seconds, **CASES[env]).time
@@ -33,7 +33,7 @@ def planned(env: str, seconds: float) -> dict[str, float]:
 
 
 def trained(env: str) -> dict[str, float]:
-    """Return what the training took, in seconds."""
+    """Return the training time in seconds."""
     from nexus.api import Listener, train
 
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def trained(env: str) -> dict[str, float]:
 
 
 def in_process(what: str, env: str, seconds: float) -> dict[str, float]:
-    """Plan or train in a process of its own."""
+    """Plan or train in a separate process."""
     arguments = ("--only", what, "--env", env, "--probe-seconds", seconds)
     found: dict[str, float] = fresh_process("benchmarks.plan", *arguments)
     return found
@@ -69,12 +69,12 @@ def section() -> str:
                 f"{within} of {len(own)}",
             ]
         )
-    head = ["environment", "steps", "predicted, s", "actual, s", "median ratio", "one by one", "within the range"]
+    head = ["environment", "steps", "predicted, s", "actual, s", "median ratio", "each round", "within the range"]
     return "\n\n".join(
         [
-            "## How well `nexus plan` tells the time",
+            "## How accurately `nexus plan` predicts the time",
             f"A plan with a probe of {found['probe_seconds']:g} s, then the run, in fresh processes, alternating, "
-            f"{found['rounds']} rounds; medians. A ratio above 1 is a run that was faster than predicted. The range is "
+            f"{found['rounds']} rounds; medians. A ratio above 1 means a run faster than predicted. The range is "
             "that of the probe's slices, so it does not include later load on the machine. Evaluations are planned "
             "with the longest episodes that the rules allow; Pong's games after so few steps are far shorter.",
             table(head, rows),

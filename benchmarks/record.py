@@ -1,4 +1,4 @@
-"""Where a benchmark's figures go, with everything that is needed to repeat them."""
+"""Saving a benchmark's figures with everything needed to repeat them."""
 
 import json
 import os
@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
 def machine() -> str:
-    """Processor, cores and memory, as the system names them."""
+    """Processor, cores and memory, as reported by the system."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -29,7 +29,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit that is measured, with a + if files differ from it."""
+    """The measured commit, with a + if files differ from it."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], check=True, capture_output=True, text=True, cwd=RESULTS).stdout.strip()
@@ -47,7 +47,7 @@ def record(name: str, rows: Sequence[dict[str, Any]], **about: Any) -> Path:
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
         "machine": machine(),
-        # A checkout that is not installed has a version too.
+        # A checkout that is not installed also has a version.
         "versions": {name: found for name, found in versions().items() if name != "platform"} | {"nexus": __version__},
         **about,
         "rows": list(rows),
@@ -58,13 +58,13 @@ def record(name: str, rows: Sequence[dict[str, Any]], **about: Any) -> Path:
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
-    """Return the rows of a record that was begun."""
+    """Return the rows of an unfinished record."""
     path = RESULTS / f"{name}.json"
     return list(json.loads(path.read_text(encoding="utf-8"))["rows"]) if path.exists() else []
 
 
 def fresh_process(module: str, *arguments: object) -> Any:
-    """Run a module in a process of its own and return what the last line that it prints says, as JSON."""
+    """Run a module in a separate process and return its last line of output, parsed as JSON."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(output.splitlines()[-1])

@@ -1,9 +1,9 @@
-"""Microseconds a batch: prioritized sample and priority update against a uniform sample, in turn.
+"""Microseconds per batch: prioritized sample and priority update against a uniform sample, in turn.
 
     python -m benchmarks.replay
 
 A full replay of 1,000,000 transitions with states of four float32, batch 32, one torch thread. The agent's loss
-and its priorities are not part of it: the new priorities are made beforehand.
+are not included: the new priorities are computed beforehand.
 """
 
 import time
@@ -22,7 +22,7 @@ CAPACITY, BATCH, CALLS, ROUNDS = 1_000_000, 32, 500, 40
 
 
 def contenders() -> dict[str, Callable[[int], None]]:
-    """Return what is measured, by name; each takes a number of calls."""
+    """Return the measured functions by name; each takes a number of calls."""
     uniform, prioritized = ReplayBuffer(CAPACITY), PrioritizedReplayBuffer(CAPACITY)
     rows = transitions(CAPACITY, np.random.default_rng(0))
     uniform.add(rows)

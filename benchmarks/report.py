@@ -1,8 +1,8 @@
-"""Write docs/results.md and its pictures from the records in docs/results/.
+"""Write docs/results.md and its plots from the records in docs/results/.
 
 python -m benchmarks.report
 
-It also writes nexus/planning/expected.json, what `nexus plan` says of scores.
+It also writes nexus/planning/expected.json, the scores in `nexus plan`.
 """
 
 from collections.abc import Callable
@@ -36,13 +36,13 @@ INTRODUCTION = """# Results
 Every figure here comes from a record in [`docs/results/`](results/), written by the command printed below its table.
 `python -m benchmarks.report` generates this page from the records. The machines are shared: compare within one
 table, and trust ratios before absolute times. Settings were chosen on seeds from 1000 on and are reported on others:
-CartPole, LunarLander and the comparisons of algorithms on seeds from 100 on, which nothing was chosen on; Acrobot and
+CartPole, LunarLander and the comparisons of algorithms on seeds from 100 on, on which nothing was chosen; Acrobot and
 MountainCar on 0 to 4. LunarLander's settings (replay, more updates, Double) were revised after tables of seeds 0 to 4
-had shown failing ones. No score is that of a best checkpoint: each is that of the weights at the named step.
+had shown failures. No score is that of a best checkpoint: each is that of the weights at the named step.
 
 Rerunning a command gives bit-identical rows only at the printed commit and versions, on the same kind of processor:
 another one rounds differently, and the run then diverges from the original. Records from before 2026-11-27 were made
-when checkpoints still ended episodes and each environment was seeded once; a run of today draws different episodes.
+when checkpoints still ended episodes and each environment was seeded once; a run today draws different episodes.
 For those records the commit is the one that added the record.
 """
 
@@ -79,7 +79,7 @@ SECTIONS: tuple[Callable[[], str], ...] = (
 
 
 def page() -> str:
-    """Draw the pictures and return the text."""
+    """Draw the plots and return the text."""
     sections = [INTRODUCTION.strip(), *(section() for section in SECTIONS)]
     return "\n\n".join(section for section in sections if section) + "\n"
 

@@ -1,14 +1,14 @@
-"""What safety costs: steps per second of whole CartPole-v1 runs with all of it, and with none of it, in turn.
+"""What safety costs: steps per second of whole CartPole-v1 runs with all checks and with none, in turn.
 
     python -m benchmarks.safety
 
-On: a checkpoint every 10,000 steps with all its checksums, a look at the loss and gradient of every update, and at
-every observation and reward. Off: no checkpoints, no looks, no checksums of the logs. Each run is a process of its own;
+On: a checkpoint every 10,000 steps with all its checksums, a check of the loss and gradient of every update, and of
+every observation and reward. Off: no checkpoints, no checks, no checksums of the logs. Each run is a separate process;
 its imports are not timed.
 
-The two runs of a round take turns of a quarter of a second, one stopped while the other runs: what else the machine
-does in a minute falls on both. What differs from process to process, such as where its memory lies, is left; that is
-some 2 % of a run, and needs many rounds.
+The two runs of a round take turns of a quarter of a second, one stopped while the other runs: other load on the machine
+then affects both. Differences between processes, such as memory addresses, remain; they amount to
+some 2 % of a run, so many rounds are needed.
 """
 
 import argparse
@@ -34,10 +34,10 @@ TURN = 0.25  # seconds
 
 
 def take_off() -> None:
-    """Replace every check by nothing; no setting does this, since no run should go without.
+    """Remove every check; no setting does this, since no run should go without.
 
     Raises:
-        AttributeError: a check has another name by now.
+        AttributeError: a check has been renamed.
     """
     from nexus import parts
     from nexus.envs import stream
@@ -58,7 +58,7 @@ def take_off() -> None:
 
 
 def train_once(mode: str, steps: int) -> None:
-    """Train, in this process; it stops once it is ready and goes on when it is told."""
+    """Train in this process; it stops when ready and continues on a signal."""
     from nexus.api import Listener, train
 
     if mode == "off":
@@ -78,7 +78,7 @@ def train_once(mode: str, steps: int) -> None:
 
 
 class Run:
-    """A run in a process of its own that gets on in turns."""
+    """A run in a separate process that advances in turns."""
 
     def __init__(self, mode: str, steps: int) -> None:
         own = [sys.executable, "-m", "benchmarks.safety", "--only", mode, "--steps", str(steps)]
@@ -87,7 +87,7 @@ class Run:
         self.seconds = 0.0
 
     def turn(self) -> bool:
-        """Let it run for a turn, and tell whether it ended."""
+        """Let it run for a turn; return whether it ended."""
         self.process.send_signal(signal.SIGCONT)
         started = time.perf_counter()
         while time.perf_counter() - started < TURN and self.process.poll() is None:
@@ -106,7 +106,7 @@ def in_turn(steps: int) -> dict[str, float]:
     runs = {mode: Run(mode, steps) for mode in MODES}
     left = list(runs)
     while left:
-        random.shuffle(left)  # nobody is always after the other
+        random.shuffle(left)  # so that neither is always second
         left = [mode for mode in left if not runs[mode].turn()]
     return {mode: steps / run.seconds for mode, run in runs.items()}
 
@@ -120,16 +120,16 @@ def section() -> str:
         "a check of every loss, gradient, observation and reward. Off: none of these. {rounds} fresh processes "
         "each; the two of a round alternate every quarter of a second. Ratio within a round: median **{ratio}**, "
         "mean {mean} with a 95 % bootstrap interval of {low} to {high}.",
-        ["safety", "steps/s, median", "one by one"],
+        ["safety", "steps/s, median", "each round"],
     )
 
 
 def main() -> None:
     """Measure both, round by round, and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=50_000, help="of each run")
+    parser.add_argument("--steps", type=int, default=50_000, help="steps of each run")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", choices=MODES, help="train once in this process, once it is told to go on")
+    parser.add_argument("--only", choices=MODES, help="train once in this process, after a signal to continue")
     options = parser.parse_args()
     if options.only:
         train_once(options.only, options.steps)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.seeding
 
-One of four games at a time is reset while the others wait, as an episode begins in training.
+One of four games at a time is reset while the others wait, like the start of an episode in training.
 """
 
 import time
@@ -20,7 +20,7 @@ GAMES, ENVS, ROUNDS, STEPS = ("pong", "breakout", "seaquest"), 4, 40, 20
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """Return how long a call takes."""
+    """Return the seconds of a call."""
     begun = time.perf_counter()
     function()
     return time.perf_counter() - begun

@@ -1,12 +1,12 @@
-"""How soon a torso can tell where things are in Pong: images as they are and standardized, of several sizes.
+"""How soon a torso can locate objects in Pong: plain and standardized images of several sizes.
 
     pip install -e ".[atari]" -c constraints.txt
     python -m benchmarks.seeing
 
-No reward and no bootstrap: from four frames of random play a torso and one linear layer learn, by the squared error,
-where the ball and the paddles are and how fast the ball is, as the console's memory has it. What is reported is the
-error on the last fifth of the play, as a share of the deviation: 1 is what a constant reaches. Frames are made smaller
-by the mean over areas.
+No reward and no bootstrap: from four frames of random play a torso and one linear layer learn, with the squared error,
+where the ball and the paddles are and how fast the ball is, as in the console's memory. The table reports the
+error on the last fifth of the play, relative to the deviation: a constant prediction has 1. Frames are downscaled
+by averaging areas.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.record import median, record
 from nexus.core import AgentConfig
 from nexus.models.torsos import make_torso
 
-BALL_X, BALL_Y, PADDLE, OPPONENT = 49, 54, 51, 50  # places in the console's memory
+BALL_X, BALL_Y, PADDLE, OPPONENT = 49, 54, 51, 50  # addresses in the console's memory
 WHAT = ("ball x", "ball y", "own paddle", "opponent", "ball's speed, x", "ball's speed, y")
 SKIP, BATCH = 4, 32
 CASES: list[tuple[int, dict[str, Any]]] = [
@@ -69,7 +69,7 @@ def targets_of(memory: Tensor) -> tuple[Tensor, Tensor]:
     """Return the steps at which the ball has been in play for two, and targets `[T, 6]` with deviation 1 over them."""
     places = memory[:, [BALL_X, BALL_Y, PADDLE, OPPONENT]]
     speed = places.diff(dim=0, prepend=places[:1])[:, :2]
-    shown = (places[:, :2] > 0).all(1)  # between two rallies the ball has no place
+    shown = (places[:, :2] > 0).all(1)  # between rallies there is no ball
     in_play = shown & shown.roll(1)
     in_play[:SKIP] = False  # a stack needs four frames
     steps = in_play.nonzero().flatten()
@@ -78,7 +78,7 @@ def targets_of(memory: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def errors(frames: Tensor, steps: Tensor, targets: Tensor, updates: int, seed: int, **settings: Any) -> list[float]:
-    """Train one torso and return the error of each target, by its deviation."""
+    """Train one torso and return the error of each target, relative to its deviation."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     torso, features = make_torso(AgentConfig(precision="float32", **settings), (4, *frames.shape[1:]))
@@ -118,7 +118,7 @@ def main() -> None:
     """Train every case on every seed and write the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=1_000)
-    parser.add_argument("--steps", type=int, default=9_000, help="of random play")
+    parser.add_argument("--steps", type=int, default=9_000, help="steps of random play")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)

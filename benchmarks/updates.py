@@ -24,7 +24,7 @@ BATCH, UPDATES, ROUNDS = 64, 300, 15
 
 
 def nexus_updates(compile_update: bool) -> Callable[[int], Any]:
-    """Return a function that takes so many updates."""
+    """Return a function that takes a given number of updates."""
     agent = DQNAgent({"state_dim": 4, "action_dim": 2, "compile": compile_update})
     replay, rng, rows = ReplayBuffer(10_000), np.random.default_rng(0), 5_000
     replay.add(transitions(rows, rng))
@@ -37,7 +37,7 @@ def nexus_updates(compile_update: bool) -> Callable[[int], Any]:
 
 
 def sb3_updates() -> Callable[[int], Any]:
-    """Return a function that takes so many updates of SB3's DQN with the same network and batch."""
+    """Return a function that takes a given number of updates of SB3's DQN with the same network and batch."""
     from stable_baselines3 import DQN
 
     model = DQN(

@@ -21,7 +21,7 @@ BATCH, UPDATES, ROUNDS, ROWS = 64, 100, 15, 5_000
 
 
 def updates_of(algorithm: str) -> Callable[[int], None]:
-    """Return a function that takes so many updates."""
+    """Return a function that takes a given number of updates."""
     config = make_config("any", algorithm=algorithm)
     agent, rng, envs = agent_for((4,), 2, config), np.random.default_rng(0), config.num_envs
     replay = replay_for(config, values=agent.learner.state_values)

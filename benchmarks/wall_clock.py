@@ -88,7 +88,7 @@ def solve_sb3(seed: int) -> int | None:
 
 
 def timed(library: str, seed: int) -> dict[str, Any]:
-    """Run one library in a process of its own, from start to end."""
+    """Run one library in a separate process, from start to end."""
     started = time.perf_counter()
     found = fresh_process("benchmarks.wall_clock", "--only", library, "--seed", seed)
     seconds = time.perf_counter() - started

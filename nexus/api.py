@@ -1,4 +1,4 @@
-"""Train, evaluate and load from Python; combines all other parts."""
+"""Train, evaluate and load agents from Python, on top of all other parts."""
 
 import ctypes
 import os
@@ -71,10 +71,10 @@ __all__ = [
 ]
 
 OF_EVALUATION = frozenset(one.name for one in fields(Evaluation))
-SEEN = "seen"  # attribute of an agent that holds it
-END_STATES, MOST_AT_END = 512, 0.05  # states to check, and the largest probability allowed on one end
-LARGEST_STACK_OR_SKIP = 1_000  # limit of a stack or a skip read from a run's file
-MOST_THREADS = 8  # for torch: a batch of 32 images does not profit from more
+SEEN = "seen"  # the attribute of an agent that holds its `Seen`
+END_STATES, MOST_AT_END = 512, 0.05  # states to check; the largest probability allowed on one end
+LARGEST_STACK_OR_SKIP = 1_000  # upper limit for a stack or a skip read from a run's file
+MOST_THREADS = 8  # for torch: a batch of 32 images gains nothing from more
 LARGE_TORSOS = (
     "nature_cnn",
     "nips_cnn",
@@ -111,19 +111,19 @@ def train(
         env: a Gymnasium id, a `module:Id`, or a function that makes an environment; with `from_run`, None for its own.
         preset: named settings; None for those tuned for `env`, if any, or for those of `from_run`.
         config: all settings at once, instead of `preset` and `settings`.
-        run_dir: a new or empty folder for the run, instead of one below `runs/`.
+        run_dir: a new or empty folder for the run; None makes one below `runs/`.
         from_run: another run, by its folder or its result, to start with the weights of. Its settings are taken
             over, except those that are given. Its states and actions must have the same shapes.
         from_checkpoint: which of its weights, as `checkpoint` of `load_agent`.
         keep: what else to take over from it: any of "replay", "optimizer", and "epsilon", to explore as it did last.
         listener: called at the start, at each step and at each evaluation.
-        verbose: whether to show the run on the console; None shows it in a terminal and in a notebook, unless there is
-            a listener.
+        verbose: whether to show progress on the console; None shows it in a terminal or notebook, unless a listener is
+            given.
         settings: any field of `TrainConfig`.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM stopped it, which also ends a loop over seeds;
-            everything is saved, and `resume` continues. Its `result` is what would have been returned.
+        KeyboardInterrupt: Ctrl-C or SIGTERM stopped it; this also ends a loop over seeds.
+            Everything is saved, and `resume` continues. The exception's `result` holds the usual return value.
         ConfigError: the environment or a setting can't be used.
         RunError: the folder can't be written to.
         EnvError: the environment failed.
@@ -254,7 +254,7 @@ def folder_of(run: Any, name: str = "run") -> Path:
     """Return the folder of a run given as a path or as its result.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: `run` is neither.
     """
     if isinstance(run, TrainResult):
         return run.run_dir
@@ -271,21 +271,21 @@ def setting_notices(plan: Plan) -> list[str]:
     if range_is_assumed(plan):
         what = "normalised rewards" if plan.config.normalize_rewards else plan.env
         said.append(
-            f"no range of returns is known for {what}: {plan.config.v_min:g} to {plan.config.v_max:g} is assumed, "
-            "and returns beyond it are clipped; set v_min and v_max to the range of discounted returns"
+            f"the range of returns of {what} is unknown: assuming {plan.config.v_min:g} to {plan.config.v_max:g}, "
+            "with returns beyond it clipped; set v_min and v_max to the range of discounted returns"
         )
     return said
 
 
 def range_is_assumed(plan: Plan) -> bool:
-    """True if values are distributions on the default atoms, and nothing is known about the returns."""
+    """True if values are distributions on the default atoms and the range of returns is unknown."""
     at_defaults = (plan.config.v_min, plan.config.v_max) == (AgentConfig.v_min, AgentConfig.v_max)
     known = plan.env in RETURN_RANGES and not plan.config.normalize_rewards
     return isinstance(plan.agent.q_network.readout, CategoricalReadout) and at_defaults and not known
 
 
 def said_of_ends(agent: DQNAgent, replay: AnyReplay) -> list[str]:
-    """Return notices if the returns of replayed states lie on the first or last atom, so probably beyond it."""
+    """Return notices if the returns of replayed states pile up on the first or last atom, so probably lie beyond it."""
     network, count = agent.q_network, min(len(replay), END_STATES)
     if not count:
         return []
@@ -296,8 +296,8 @@ def said_of_ends(agent: DQNAgent, replay: AnyReplay) -> list[str]:
         mass = output.distribution[rows].softmax(-1).mean(0)  # [N]
     ends = (("v_min", agent.settings.v_min, float(mass[0])), ("v_max", agent.settings.v_max, float(mass[-1])))
     return [
-        f"{share:.0%} of the probability of returns lies on the assumed {name} = {end:g} after the training: returns "
-        f"are probably beyond it; train again with v_min and v_max set to the range of discounted returns"
+        f"{share:.0%} of the return probability lies on the assumed {name} = {end:g} after training: returns "
+        f"probably exceed it; train again with v_min and v_max set to the range of discounted returns"
         for name, end, share in ends
         if share > MOST_AT_END
     ]
@@ -321,11 +321,11 @@ def resume(
     listener: Listener | None = None,
     verbose: bool | None = None,
 ) -> TrainResult:
-    """Continue a run that was stopped or killed as if nothing had happened, or train a finished one further.
+    """Continue a stopped or killed run exactly where it was, or train a finished one further.
 
-    On the CPU, with the same versions and number of threads, the result is bit for bit that of an uninterrupted run. It
-    continues from the newest undamaged checkpoint. Only a run that was stopped before its first checkpoint, with
-    nothing learned, starts again.
+    On the CPU, with the same versions and number of threads, the result equals an uninterrupted run's bit for bit. It
+    continues from the newest undamaged checkpoint. A run starts over only if it stopped before its first checkpoint,
+    with nothing learned.
 
     Args:
         run: its folder, or its result.
@@ -357,7 +357,7 @@ def resumed(
     device: str | None,
     listener: Listener,
 ) -> TrainResult:
-    """Do the work of `resume`, and return the result even if a signal ended the run."""
+    """Do the work of `resume`, and return the result even if a signal stopped the run."""
     about = read_unedited_run(run)
     config = config_of(about, run)
     planned, target = config.total_steps, config.target_return
@@ -375,15 +375,15 @@ def resumed(
     config = on_device(config, device, state_shape_of(settings), run, listener)
     settings["device"] = config.device
     if about.get("status") == "diverged" and config.on_divergence == "stop":
-        listener.on_notice("it diverged, and will again with the same settings: try on_divergence rollback")
+        listener.on_notice("the run diverged and will diverge again with the same settings: try on_divergence rollback")
     if further and target is not None and about.get("status") == "finished":
         config = replace(config, target_return=None)
-        listener.on_notice(f"it trains to step {config.total_steps}, even if it reaches its target of {target:g}")
+        listener.on_notice(f"the run trains to step {config.total_steps}, even if it reaches its target of {target:g}")
     lineage = about.get("from")
     with Run(source, about.get("preset"), config, run, listener, True, agent_from(settings), lineage) as again:
         if again.parts.agent.device.type != "cpu":
             listener.on_notice(f"on {again.parts.agent.device} the last bits may differ from an uninterrupted run's")
-        again.course.reached_target = again.course.reached_target and not further  # it was asked to go further
+        again.course.reached_target = again.course.reached_target and not further  # the user asked for more
         for text in stretched(config, planned, again.parts.counters):
             listener.on_notice(text)
         remember(again.parts.agent, Seen(again.parts.spec, config.eval_max_steps))
@@ -394,7 +394,7 @@ def resumed(
 
 
 def state_shape_of(settings: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the shape of a state, of settings that have made an agent."""
+    """Return the state shape in the settings of an agent that was built."""
     given = settings["state_dim"]
     return tuple(given) if isinstance(given, list) else (given,)
 
@@ -406,10 +406,10 @@ def on_device(
     run: str | os.PathLike[str],
     listener: Listener,
 ) -> TrainConfig:
-    """Return the settings of a run for where it goes on.
+    """Return the settings to resume a run with, on a device that is available here.
 
     Raises:
-        ConfigError: it was trained on a device that is not available here, and no other was named.
+        ConfigError: the run's device is not available here, and `device` names no other.
     """
     trained = config.device
     if device is None:
@@ -417,20 +417,21 @@ def on_device(
             way = "cuda" if trained.startswith("cuda:") and not is_lacking("cuda") else "cpu"
             raise ConfigError(
                 f'{run} was trained on {trained}, which is not available here: add --device {way} (device="{way}" in '
-                "Python) to continue on another device; from there on the last bits differ"
+                "Python) to continue on another device; from then on the last bits differ"
             )
         return config
     config = replace(config, device=device)
     now = resolve_device(config.device, state_shape)
     if is_lacking(trained) or now != resolve_device(trained, state_shape):
         listener.on_notice(
-            f"it was trained on {trained} and continues on {now}: the numbers may differ from those of an unbroken run"
+            f"the run was trained on {trained} and continues on {now}: its numbers may differ "
+            "from those of an uninterrupted run"
         )
     return config
 
 
 def is_lacking(device: Any) -> bool:
-    """True for a GPU or the like that is not available here; not for what is no device at all."""
+    """True for a valid device, such as a GPU, that is not available here."""
     try:
         lacking = torch.device(device).type != "cpu"
         resolve_device(device, ())
@@ -447,7 +448,7 @@ def require_checkpoint(about: Mapping[str, Any], run: Path) -> None:
     begun = progress.get("steps") != 0 if isinstance(progress, Mapping) else True
     if begun and about.get("status") != "running" and not Checkpoints(run, keep=1).present():
         raise RunError(
-            f"{run} has no checkpoint, so it can't continue, and starting again would discard what it learned: train "
+            f"{run} has no checkpoint, so it can't continue, and starting over would discard what it learned: train "
             f"again in another folder, with: nexus train --config {run}"
         )
 
@@ -478,7 +479,8 @@ def config_of(about: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainCon
     """Return the settings of a run.
 
     Raises:
-        RunError: it has none, some are unknown to this version, or one names a module in the run's own folder.
+        RunError: the run has no settings, some that this version does not know, or one that names a module in its
+            folder.
     """
     values = about.get("config")
     for setting, names in names_in(values).items():
@@ -493,13 +495,13 @@ def config_of(about: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainCon
 
 
 def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the settings of a run's agent if they match the size of its weights. Allocates nothing.
+    """Return the settings of a run's agent if they match the size of its weights; allocate nothing.
 
-    They are those of the run's config, and the shapes of states and actions. Until format 3 a run said the agent's
-    settings twice, which must agree.
+    They are the run's config plus the shapes of states and actions. Before format 3 a run stored the agent's
+    settings twice; both must agree.
 
     Raises:
-        RunError: there are none, or they describe no valid agent, or one of another size.
+        RunError: the settings are missing, invalid, or describe an agent of another size.
     """
     path = Path(run) / RUN_FILE
     described = about.get("agent")
@@ -532,7 +534,7 @@ def agent_settings(about: Mapping[str, Any], run: str | os.PathLike[str]) -> dic
 
 
 def read_before(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings that were implicit in older runs: the position of an image's channels."""
+    """Return a setting that older runs left implicit: the position of an image's channels."""
     agent = about.get("agent")
     state_dim = agent.get("state_dim") if isinstance(agent, Mapping) else None
     match state_dim:
@@ -542,10 +544,10 @@ def read_before(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def largest_weights(run: Path) -> int:
-    """Return the size in bytes of the largest file that may contain the weights of a run.
+    """Return the size in bytes of the largest file that can hold a run's weights.
 
     Raises:
-        RunError: there is none.
+        RunError: there is no such file.
     """
     names = [AGENT_FILE, *(str(path.relative_to(run)) for path in run.glob("checkpoints/*/state.safetensors"))]
     files = [file_in(run, name) for name in names if (run / name).exists()]
@@ -566,17 +568,17 @@ def load_agent(
     device: str | None = None,
     listener: Listener | None = None,
 ) -> DQNAgent:
-    """Return the agent of a run folder, with its weights.
+    """Load the agent of a run, with its weights.
 
     Args:
         run: the folder or the result of the run.
         checkpoint: "best" for the weights with the best evaluation, "latest", or the steps of a checkpoint; None for
-            the weights at the end of the run, or of the latest checkpoint if it has not ended.
-        device: where to, instead of where it was trained; None takes the CPU if that is not available here.
-        listener: told of what is odd.
+            the final weights, or those of the latest checkpoint if the run has not ended.
+        device: device to load it on; None takes the one it was trained on, or the CPU if that is not available here.
+        listener: called with notices.
 
     Raises:
-        RunError: the folder is no run, has no such checkpoint, or its files are damaged or don't fit each other.
+        RunError: the folder is not a run, has no such checkpoint, or its files are damaged or don't match.
         ConfigError: the device is not available here.
     """
     listener, run = Listener() if listener is None else listener, folder_of(run)
@@ -590,14 +592,14 @@ def agent_of(
     device: str | None,
     listener: Listener,
 ) -> DQNAgent:
-    """Do the work of `load_agent` for a run that was read already."""
+    """Do the work of `load_agent` for a run whose `run.json` was already read."""
     settings = agent_settings(about, run) | {"compile": False}
     if device is not None:
         settings["device"] = convert("device", device, str)
         resolve_device(settings["device"], ())
     elif is_lacking(settings.get("device", "auto")):
         listener.on_notice(
-            f"{run} was trained on {settings['device']}, which is not available here: its agent is on the CPU"
+            f"{run} was trained on {settings['device']}, which is not available here: its agent is loaded on the CPU"
         )
         settings["device"] = "cpu"
     try:
@@ -639,16 +641,16 @@ def explore_as_trained(
 
 
 def load_best(best: BestWeights, agent: DQNAgent, steps: int) -> Statistics:
-    """Fill an agent's networks with the weights that scored best; return the running statistics beside them."""
+    """Load the best weights into an agent's networks; return the running statistics saved with them."""
     limit = 2 * most_bytes(agent.networks, agent.state_shape)
     return fill_with_statistics(agent.networks, best.read(steps, limit), best.run / BEST / f"{steps}.safetensors")
 
 
 def load_checkpoint(run: Path, agent: DQNAgent, steps: int, about: Mapping[str, Any]) -> Statistics:
-    """Fill an agent's networks from a checkpoint; return the running statistics of its environments.
+    """Load a checkpoint into an agent's networks; return the running statistics of its environments.
 
     Raises:
-        RunError: it is of another run than `about` describes, or a file is missing or damaged.
+        RunError: it belongs to another run than `about` describes, or a file is missing or damaged.
     """
     checkpoint = read_checkpoint(run, steps)
     require_same_run(about, checkpoint.about, f"{run}: checkpoint {steps}")
@@ -672,7 +674,7 @@ def steps_of(run: Path, checkpoint: str | int) -> int:
     if checkpoint == "best":  # in a run of format 2; later formats keep the weights themselves
         best = best_of(read_checkpoint(run, steps) for steps in present)
         if best is None:
-            raise RunError(f"{run} has no weights with a score: it was not evaluated; use latest")
+            raise RunError(f"{run} was never evaluated, so it has no best weights: use latest")
         return best
     if not present:
         raise RunError(f"{run} has no checkpoint")
@@ -698,27 +700,27 @@ def evaluate(
     device: str | None = None,
     listener: Listener | None = None,
 ) -> Evaluation:
-    """Play full episodes with an agent, with that of a result, or with that of a run folder.
+    """Play full episodes with an agent, given as such, as a result or as a run folder.
 
     An agent that was trained or loaded in this process sees the environment as in training: `frame_skip`,
     `frame_stack`, `env_kwargs`, `wrappers` and an Atari game's protocol carry over.
 
     Args:
         agent: the agent, the result of a training, or the folder of a run.
-        env: an id or a function; None for the environment that it was trained on.
+        env: an id or a function; None for the agent's training environment.
         episodes: number of episodes; None for 100, or the number in an Atari game's protocol.
         epsilon: probability of a random action, independent of training; None for 0, or the protocol's ε.
         seed: seed of the environments.
-        max_steps: steps after which an episode is cut off; None for the setting of the training, or else 100,000.
+        max_steps: steps after which an episode is cut off; None for the training's setting, by default 100,000.
         env_kwargs: arguments of the environment; None for those of the training, if the environment is the same.
-        wrappers: around the environment, as `TrainConfig` takes them; None for those of the training.
+        wrappers: wrappers around the environment, as in `TrainConfig`; None for those of the training.
         checkpoint: checkpoint of the run folder, as in `load_agent`.
-        device: likewise.
+        device: device to load the agent on, as in `load_agent`.
         listener: called at each step, and with notices.
 
     Raises:
-        RunError: the folder is not a run, has no such checkpoint, or its environment was a function, which a folder
-            can't store.
+        RunError: the folder is not a run, has no such checkpoint, or was trained on a function, which a
+            folder can't store.
         ConfigError: the environment does not fit the agent, or an argument is out of range.
     """
     episodes, epsilon = convert("episodes", episodes, int | None), convert("epsilon", epsilon, float | None)
@@ -770,7 +772,7 @@ def evaluate(
 
 
 def require_fitting_env(agent: DQNAgent, env: gym.Env[Any, Any]) -> None:
-    """Raise `ConfigError` unless the environment has the states and actions that the agent was made for."""
+    """Raise `ConfigError` unless the environment has the agent's states and actions."""
     name = type(env.unwrapped).__name__ if env.spec is None else env.spec.id
     _, _, action_dim = describe_spaces(env.observation_space, env.action_space, name)
     states = composition(env.observation_space)
@@ -787,7 +789,7 @@ class Seen:
 
     spec: EnvSpec
     eval_max_steps: int = LONGEST_EPISODE
-    statistics: Statistics = field(default_factory=dict)  # running ones, by which wrappers scaled what it saw last
+    statistics: Statistics = field(default_factory=dict)  # what wrappers scaled its last observations by
 
     def __deepcopy__(self, memo: object) -> Self:
         return self  # shared with copies of the agent
@@ -801,7 +803,10 @@ class Lost:
         self.run = run
 
     def __call__(self) -> gym.Env[Any, Any]:
-        raise RunError(f"{self.run} was trained on the function {self.__name__}: pass env=, or use module:Id")
+        raise RunError(
+            f"{self.run} was trained on the function {self.__name__}, which a folder can't store: "
+            "pass env=, or use module:Id"
+        )
 
 
 def remember(agent: DQNAgent, seen: Seen) -> None:
@@ -810,25 +815,25 @@ def remember(agent: DQNAgent, seen: Seen) -> None:
 
 
 def statistics_of(agent: DQNAgent) -> Statistics:
-    """Return the running statistics by which wrappers scaled what an agent saw, if it was trained or loaded here."""
+    """Return the running statistics its wrappers scaled by, if the agent was trained or loaded in this process."""
     known = vars(agent).get(SEEN)
     return known.statistics if isinstance(known, Seen) else {}
 
 
 def scaled_as_trained(env: gym.Env[Any, Any], agent: DQNAgent, name: str) -> list[str]:
-    """Let the wrappers of an environment scale as they did when the agent was trained; say of which they can't."""
+    """Make an environment's wrappers scale as in training; return a notice for each kind that can't."""
     running = Running(env)
     running.freeze(statistics_of(agent))
     return [said_of_gathering(name, wrapper) for wrapper in running.kinds("observation")]
 
 
 def seen_by(agent: DQNAgent, env: EnvSource | None) -> Seen:
-    """Return how an agent saw its environment, inferred from its shape if it was not trained or loaded here."""
+    """Return how an agent saw its environment, guessed from its state shape if unknown in this process."""
     known = vars(agent).get(SEEN)
     if isinstance(known, Seen):
         return known
     if env is None:
-        raise ConfigError("evaluating an agent needs its env: an id or a function")
+        raise ConfigError("evaluating this agent needs env=: an id or a function")
     if is_atari(env) and len(agent.state_shape) == 3:
         return Seen(EnvSpec(env, 4, agent.state_shape[0], frame_size=agent.state_shape[-1]))
     return Seen(EnvSpec(env))
@@ -879,18 +884,18 @@ def is_count(value: Any, most: int) -> bool:
 def spec_on(
     seen: EnvSpec, env: EnvSource | None, env_kwargs: Mapping[str, Any] | None, wrappers: Any, listener: Listener
 ) -> EnvSpec:
-    """Return an environment, wrapped for an agent that was trained on the same or on another one.
+    """Return the environment to play, wrapped for an agent that was trained on it or on another one.
 
     Args:
-        seen: the environment that it was trained on.
+        seen: the agent's training environment.
         env: the environment; None for that of the training.
-        env_kwargs: its arguments; None for those of the training, if it is the same environment.
-        wrappers: around it; None for those of the training.
-        listener: called with a notice on what carries over to another environment.
+        env_kwargs: arguments of `env`; None for those of the training, if it is the same environment.
+        wrappers: wrappers around `env`; None for those of the training.
+        listener: called with a notice of what carries over to another environment.
 
     Raises:
-        RunError: it was a function, which a folder can't store.
-        ConfigError: the environment does not accept these `env_kwargs` or `wrappers`.
+        RunError: the training environment was a function, which a folder can't store.
+        ConfigError: `env` does not accept these `env_kwargs` or `wrappers`.
     """
     if env is None and isinstance(seen.source, Lost):
         seen.source()
@@ -906,7 +911,7 @@ def spec_on(
     dropped = "without the env_kwargs of the training" if seen.kwargs and env_kwargs is None else ""
     if kept or dropped:
         how = " and ".join(filter(None, (kept, dropped)))
-        listener.on_notice(f"the agent was trained on {name_of(seen.source)}; {name_of(source)} is played {how}")
+        listener.on_notice(f"the agent was trained on {name_of(seen.source)}; playing {name_of(source)} {how}")
     protocol, size = (seen.protocol, seen.frame_size) if is_atari(source) else (None, None)
     kwargs = kwargs_for(source, env_kwargs or {})
     return EnvSpec(source, seen.frame_skip, seen.frame_stack, kwargs, protocol, size, seen.flatten_actions, around)
@@ -927,7 +932,7 @@ def env_of_run(
 
 
 class ProcessThreads:
-    """The number of torch's threads in this process, while runs set different numbers."""
+    """The number of torch threads in this process, which several runs may set differently."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -936,7 +941,7 @@ class ProcessThreads:
 
     @contextmanager
     def set_to(self, threads: int | None, most: int) -> Iterator[None]:
-        """Set the number for a run, or limit it to `most`; the last run to end restores it."""
+        """Set the number for one run, or cap it at `most`; the last run to end restores the original."""
         with self._lock:
             self._before = self._before if self._runs else torch.get_num_threads()
             self._runs += 1
@@ -955,12 +960,12 @@ PROCESS_THREADS = ProcessThreads()
 
 @contextmanager
 def process_for(agent: DQNAgent, threads: int | None) -> Iterator[None]:
-    """Set the process to learn with this agent: torch's threads for a while, and glibc's memory for good."""
+    """Tune the process for training this agent: torch's threads until the end, glibc's memory for good."""
     torsos = agent.states.torsos(agent.settings)
     large = agent.device.type == "cpu" and any(torso in LARGE_TORSOS for torso in torsos)
     if large and sys.platform == "linux":
         keep_freed_memory()
-    # One, since small networks would only wait for a second. The environments' threads work while torch's wait.
+    # One, since small networks lose more than they gain with two. The environments' threads work while torch's wait.
     with PROCESS_THREADS.set_to(threads, MOST_THREADS if large else 1):
         yield
 
@@ -968,7 +973,7 @@ def process_for(agent: DQNAgent, threads: int | None) -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Let glibc keep up to 128 MB of freed memory; do nothing without glibc.
 
-    Otherwise each update of a large network returns its memory and requests it again page by page, 5 % of its time.
+    Otherwise each update of a large network returns its memory and requests it again page by page: 5 % of its time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

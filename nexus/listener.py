@@ -1,4 +1,4 @@
-"""What a run tells: its plan, a listener that watches it, and its result."""
+"""What a run reports: its plan, its events to a listener, and its result."""
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +23,13 @@ __all__ = ["Listener", "Listeners", "LiveRun", "Observer", "Plan", "TrainResult"
 
 
 class LiveRun:
-    """A run that goes on, as its listeners may use it: they look at the agent and the replay, log, and ask for a stop.
+    """A run in progress, for its listeners: they can read the agent and the replay, log numbers, and request a stop.
 
     Args:
-        agent: who learns.
-        replay: what it learns from.
-        counters: how far it has come; they move on.
-        notice: shows a line of text as the run's own notices are shown.
+        agent: the agent in training.
+        replay: the replay it learns from.
+        counters: steps, episodes and updates so far; they change as the run proceeds.
+        notice: shows a line of text like one of the run's notices.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LiveRun:
         self._values |= values
 
     def stop(self, reason: str) -> None:
-        """End the training after this step, as its last step would: with a checkpoint and an evaluation."""
+        """End the training after this step as if it were the last: with a checkpoint and an evaluation."""
         self.stop_reason = reason
 
     def take_values(self) -> dict[str, float]:
@@ -66,16 +66,16 @@ class Plan:
     agent: DQNAgent
     replay_bytes: int
     run_dir: Path
-    first_step: int = 0  # where it goes on, if it was begun before
-    seconds: float = 0.0  # that it has taken until there
+    first_step: int = 0  # step at which the run resumes
+    seconds: float = 0.0  # training time before that step
     rules: AtariProtocol | None = None  # of an Atari game
-    live: LiveRun | None = None  # the run itself; None of a plan that was made by hand
-    space: Space[Any] | None = None  # of a state, likewise
+    live: LiveRun | None = None  # the run itself; None for a plan made by hand
+    space: Space[Any] | None = None  # observation space of a state; None likewise
     lineage: Mapping[str, Any] | None = None  # the run whose weights it started with, as in `run.json`
 
 
 class Observer(Protocol):
-    """Does something after a vector step, or after those that reach a multiple of its period. A listener is one."""
+    """Called after every vector step, or after those that reach a multiple of its period. A listener is one."""
 
     @property
     def every(self) -> Period | None:
@@ -93,14 +93,14 @@ def observe(observers: Sequence[Observer], progress: loop.Progress, episodes: Ep
 
 
 class Listener:
-    """Watches a run. Every method but one does nothing; a progress bar, a plot or a diagnosis fills those it needs.
+    """Observes a run. By default only `on_notice` does anything; implement the methods you need.
 
-    What `on_step` sees, it must not change: training comes to the same bits with and without listeners. `plan.live` of
-    `on_start` lets it log numbers and ask for a stop. What `on_step` raises ends the run: `KeyboardInterrupt` as
-    Ctrl-C does, after a checkpoint.
+    `on_step` must not change what it sees: training gives the same bits with and without listeners. `plan.live` in
+    `on_start` lets it log numbers and request a stop. An exception from `on_step` ends the run;
+    `KeyboardInterrupt` does so like Ctrl-C, after a checkpoint.
 
-    A listener with a memory gives it to checkpoints by `get_state`, as plain values and NumPy arrays by name, and
-    takes it back by `set_state` when the run goes on.
+    A listener with state returns it from `get_state` for checkpoints, as plain values and NumPy arrays by name, and
+    gets it back in `set_state` when the run resumes.
     """
 
     every: Period | None = None  # how often `on_step` is called; None for every vector step
@@ -112,70 +112,70 @@ class Listener:
         """Called after each vector step; it must be quick and must not wait for the device."""
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
-        """Called after each vector step of an evaluation: how many were taken, and how many episodes have ended."""
+        """Called after each vector step of an evaluation: the steps taken and the episodes ended so far."""
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
         """Called after each evaluation."""
 
     def on_scalars(self, steps: int, values: Mapping[str, float]) -> None:
-        """Called with each line of scalars, as `metrics.jsonl` and TensorBoard get it."""
+        """Called with each line of scalars, as written to `metrics.jsonl` and TensorBoard."""
 
     def on_end(self, status: str) -> None:
         """Called once when the run has ended: `finished`, `interrupted`, `failed` or `diverged`, as in `run.json`."""
 
     def on_notice(self, text: str) -> None:
-        """Called with what the user should know, such as a damaged checkpoint; a Python warning, if not filled."""
+        """Called with something the user should know, such as a damaged checkpoint; by default warns in Python."""
         warn(text)
 
     def get_state(self) -> State:
-        """Return what must be known to go on exactly."""
+        """Return the state needed to resume exactly."""
         return {}
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave; empty where a checkpoint has nothing of this listener."""
+        """Restore the result of `get_state`; empty if the checkpoint has none for this listener."""
 
 
 class Listeners(Listener):
     """Several listeners as one.
 
     Args:
-        listeners: called in this order. In checkpoints each is known by its class, and by its place among equal ones.
+        listeners: called in this order. Checkpoints identify each by class, and by position within a class.
     """
 
     def __init__(self, *listeners: Listener) -> None:
         self.listeners = listeners
 
     def on_start(self, plan: Plan) -> None:
-        """Tell all."""
+        """Call all."""
         for listener in self.listeners:
             listener.on_start(plan)
 
     def on_step(self, progress: loop.Progress, episodes: EpisodeTracker) -> None:
-        """Tell those whose time has come."""
+        """Call those whose period ends with this step."""
         observe(self.listeners, progress, episodes)
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
-        """Tell all."""
+        """Call all."""
         for listener in self.listeners:
             listener.on_evaluation_step(steps, ended, episodes)
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
-        """Tell all."""
+        """Call all."""
         for listener in self.listeners:
             listener.on_evaluation(steps, evaluation)
 
     def on_scalars(self, steps: int, values: Mapping[str, float]) -> None:
-        """Tell all."""
+        """Call all."""
         for listener in self.listeners:
             listener.on_scalars(steps, values)
 
     def on_end(self, status: str) -> None:
-        """Tell all."""
+        """Call all."""
         for listener in self.listeners:
             listener.on_end(status)
 
     def on_notice(self, text: str) -> None:
-        """Tell those that have something to do with it; if none has, warn once."""
+        """Call those that implement it; if none does, warn once."""
         told = [listener for listener in self.listeners if type(listener).on_notice is not Listener.on_notice]
         for listener in told:
             listener.on_notice(text)
@@ -183,12 +183,12 @@ class Listeners(Listener):
             super().on_notice(text)
 
     def get_state(self) -> State:
-        """Return what each has to keep, under its name."""
+        """Return each listener's state, under its name."""
         states = [below(name, listener.get_state()) for name, listener in self._named().items()]
         return {key: value for state in states for key, value in state.items()}
 
     def set_state(self, state: State) -> None:
-        """Give each what is under its name."""
+        """Pass each listener the state under its name."""
         for name, listener in self._named().items():
             listener.set_state(part(state, name))
 
@@ -200,17 +200,17 @@ class Listeners(Listener):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run leaves behind."""
+    """The outcome of a run."""
 
     agent: DQNAgent
     run_dir: Path
-    evaluation: Evaluation | None  # of the final weights; None if the run was interrupted, or was to play none
+    evaluation: Evaluation | None  # of the final weights; None if the run was interrupted or `eval_episodes` is 0
     counters: loop.Counters
     seconds: float
     stopped_by: signal.Signals | None  # SIGINT (Ctrl-C) or SIGTERM
     resumes_from: int | None  # steps of the newest checkpoint
     reached_target: bool = False  # an evaluation reached `target_return`, which ended it
-    stop_reason: str | None = None  # what a listener said when it asked for a stop
+    stop_reason: str | None = None  # the reason a listener gave for its stop request
 
     @property
     def interrupted(self) -> bool:
@@ -219,5 +219,5 @@ class TrainResult:
 
     @property
     def exit_code(self) -> int:
-        """0, or what shells use for the signal."""
+        """0, or the shell's exit code for the signal."""
         return 0 if self.stopped_by is None else 128 + self.stopped_by

@@ -27,7 +27,7 @@ __all__ = ["EpisodeLog", "Evaluations", "ListenerCall", "PeriodicCheckpoint", "S
 
 @dataclass(frozen=True)
 class EpisodeLog:
-    """Counts and logs the episodes that ended, and passes on what the environments have to say."""
+    """Counts and logs the episodes that ended, and passes on the environments' notices."""
 
     parts: Parts
     course: Course
@@ -44,19 +44,19 @@ class EpisodeLog:
         if stream.cut and not self.course.said_endless:
             self.course.said_endless = True
             self.listener.on_notice(
-                f"an episode of {self.parts.name} did not end within {stream.longest:,} steps: it was truncated "
-                "there, and so will be each that gets as long"
+                f"an episode of {self.parts.name} did not end within {stream.longest:,} steps: it was truncated, "
+                "as every later one of this length will be"
             )
 
 
 class ScalarLog:
-    """Writes a line of scalars every `log_every`.
+    """Writes a line of scalars every `log_every` steps.
 
     Args:
-        parts: of the run.
-        course: of the run.
-        config: of the run, with the learning rate that counts.
-        log: to write to.
+        parts: the run's parts.
+        course: the run's course.
+        config: the run's settings, with the learning rate in effect.
+        log: the log to write to.
     """
 
     def __init__(self, parts: Parts, course: Course, config: TrainConfig, log: RunLog) -> None:
@@ -87,11 +87,11 @@ class ListenerCall:
 
     @property
     def every(self) -> Period | None:
-        """The listener's."""
+        """The listener's period."""
         return self.listener.every
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        """Call it."""
+        """Call the listener."""
         try:
             self.listener.on_step(progress, episodes)
         except KeyboardInterrupt as stop:
@@ -102,7 +102,7 @@ class ListenerCall:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Plays the evaluations that fall due, logs them, and keeps the weights that scored best."""
+    """Plays the evaluations that are due, logs them, and keeps the weights that scored best."""
 
     parts: Parts
     files: RunFiles
@@ -113,15 +113,15 @@ class Evaluations:
 
     @property
     def every(self) -> Period | None:
-        """As the settings say; None there means never, and `on_step` then has nothing to play."""
+        """From the settings, where None means never; then `on_step` finds nothing to play."""
         return self.parts.config.eval_every
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        """Play the one that is due."""
+        """Play the evaluation due now."""
         self.play_due()
 
     def play_due(self) -> None:
-        """Play the evaluation that is due, unless the run is to stop: it is then played when the run goes on."""
+        """Play the evaluation that is due; if a stop was requested, leave it for when the run resumes."""
         course = self.course
         if course.owed is None or self.stop.signal is not None:
             return
@@ -148,11 +148,11 @@ class Evaluations:
         """Play greedy episodes on seeds that training never sees, log the result and keep the weights if they are best.
 
         Args:
-            steps: the step that it is reported at.
+            steps: the step to report it at.
             seed: of the episodes; None for those of the evaluations during the training.
 
         Returns:
-            None if a signal came before it had ended.
+            The evaluation, or None if a signal interrupted it.
         """
         self.parts.learner.settle()
         config, alone = self.parts.config, self.parts.one_alone
@@ -165,7 +165,7 @@ class Evaluations:
                 seed=seed_of(config.seed, "evaluation") if seed is None else seed,
                 max_episode_steps=config.eval_max_steps,
                 num_envs=config.eval_envs,
-                # An environment that may hang or die was given processes to train in; it gets them here, too.
+                # Environments that may hang or die train in processes, so they are evaluated in processes too.
                 vectorization="async" if config.vectorization == "async" else "auto",
                 step_timeout=config.step_timeout,
                 watch=self.watch,
@@ -189,7 +189,7 @@ class Evaluations:
         return evaluation
 
     def watch(self, steps: int, ended: int) -> None:
-        """Show how far an evaluation is, and end it at a signal."""
+        """Report the progress of an evaluation, and end it on a signal."""
         config = self.parts.config
         self.listener.on_evaluation_step(steps, ended, config.eval_episodes)
         text = long_evaluation(self.parts.spec, steps, ended, config.eval_episodes, config.eval_max_steps)
@@ -199,22 +199,22 @@ class Evaluations:
             raise EvaluationStopped
 
     def bring_back(self, under_way: State) -> None:
-        """Go on with the training's episode in the one environment there is; say once where that fails."""
+        """Return to the training episode in a shared environment; warn once if that fails."""
         if self.parts.bring_back(under_way) and not self.course.said_lost:
             self.course.said_lost = True
             self.listener.on_notice(
-                f"{self.parts.name} does not repeat an episode from its seed and its actions: with one environment for "
-                "both, each evaluation ends the episode that the training is in"
+                f"{self.parts.name} does not repeat an episode from its seed and actions: with one environment for "
+                "both, each evaluation ends the current training episode"
             )
 
 
 @dataclass(frozen=True)
 class PeriodicCheckpoint:
-    """Saves the run where a checkpoint is due and what is saved continues exactly."""
+    """Saves the run when a checkpoint is due and the run can be resumed exactly from here."""
 
     course: Course
     save: Callable[[], None]
-    every: Period | None = None  # what fell due with a step that does not continue exactly waits for one that does
+    every: Period | None = None  # one due at a step that can't be resumed exactly waits for the next that can
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
         """Write a checkpoint if one is due."""
@@ -223,4 +223,4 @@ class PeriodicCheckpoint:
 
 
 class EvaluationStopped(Exception):
-    """A signal came while an evaluation was played."""
+    """A signal interrupted an evaluation."""

@@ -1,4 +1,4 @@
-"""What a training run moves: its environments, its agent, its replay, and what lies between two steps."""
+"""The moving parts of a training run: its environments, agent and replay, and their state between two steps."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -51,16 +51,16 @@ class SettlingLearner(loop.LearnerProtocol, Protocol):
 
 
 class Parts:
-    """The parts of one run, put together for its settings.
+    """The parts of one run, built from its settings.
 
     Args:
         env: the environment.
         config: the settings.
         stack: closes the environments.
-        agent: who learns; None makes one for the config.
+        agent: the agent to train; None makes one for the config.
 
     Raises:
-        ConfigError: the environment or a setting can't be used, or the agent was made for other states or actions.
+        ConfigError: the environment or a setting can't be used, or the agent has other states or actions.
     """
 
     def __init__(self, env: EnvSource, config: TrainConfig, stack: ExitStack, agent: DQNAgent | None = None) -> None:
@@ -91,27 +91,27 @@ class Parts:
         self.counters = loop.Counters()
         self.episodes = EpisodeTracker(config.num_envs)
         self.learned_from: loop.ReplayProtocol = self.replay
-        self._statistics: Statistics = {}  # the last that could be read
+        self._statistics: Statistics = {}  # the last ones read successfully
         self.learner: SettlingLearner
 
     @property
     def name(self) -> str:
-        """Of the environment."""
+        """Name of the environment."""
         return name_of(self.spec.source)
 
     def statistics(self) -> Statistics:
         """Return the running statistics of the environments' wrappers, those of all together.
 
-        Those that were known last where one can't be asked.
+        If one can't be queried, the last known ones.
         """
         self._statistics = merged(self.stream.statistics()) or self._statistics
         return self._statistics
 
     def watch(self, folder: Path) -> None:
-        """Let a loss or gradient that is not finite end the training, and save its batch in a folder."""
+        """Stop the training when a loss or gradient is not finite, and save the batch in a folder."""
         config, replay, learner = self.config, self.replay, self.agent.learner
         on_device = isinstance(replay, Replay) and replay.on_device
-        # Priorities in main memory bring the numbers of every update there anyway.
+        # With priorities in main memory, every update's numbers are copied there anyway.
         at_once = self.agent.device.type == "cpu" or (config.prioritized and not on_device)
         learn: Callable[[Batch], Outcome] = learner.learn
         if isinstance(replay, Replay) and on_device and config.cuda_graph and self.agent.device.type == "cuda":
@@ -126,11 +126,11 @@ class Parts:
         return train(self.stream, policy, self.learner, replay, config, self.counters, self.under_way)
 
     def series(self) -> tuple[Series, ...]:
-        """What the replay saves in chunks."""
+        """The data that the replay saves in chunks."""
         return self.replay.series(self.agent.state_shape, self.state_dtype, self.agent.action_dim)
 
     def get_state(self) -> State:
-        """Return everything that training has changed, but for what the replay saves in chunks."""
+        """Return everything that training has changed, except what the replay saves in chunks."""
         return {
             **below("agent", self.agent.get_state()),
             **below("replay", self.replay.get_state()),
@@ -141,7 +141,7 @@ class Parts:
         }
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave, but for the replay's chunks and the episodes under way.
+        """Restore the result of `get_state`, except the replay's chunks and the running episodes.
 
         Raises:
             RunError: something is missing or does not fit.
@@ -153,26 +153,26 @@ class Parts:
             setattr(self.counters, name, int(number_from(state, f"counters.{name}", low=0)))
 
     def go_on_with_episodes(self, state: State) -> int:
-        """Bring back the episodes under way, once the replay is whole; where that fails, others begin.
+        """Restore the running episodes, after the replay; where that fails, start new ones.
 
         Returns:
-            In how many environments it failed.
+            The number of environments where it failed.
 
         Raises:
             RunError: something is missing or does not fit.
         """
         self.under_way = fresh_under_way(self.config)
-        if not part(state, "stream"):  # of a run of format 2, which let all episodes end at a checkpoint
+        if not part(state, "stream"):  # from a run of format 2, which ended all episodes at a checkpoint
             self.stream.reset(seed_at(self.config.seed, "environments", self.counters.steps))
             return 0
         restore_under_way(self.under_way, part(state, "under_way"))
         return self.bring_back(part(state, "stream"))
 
     def bring_back(self, episodes: State) -> int:
-        """Bring back what the stream gave by `get_state`; where that fails, other episodes begin.
+        """Restore the stream's `get_state`; where that fails, start new episodes.
 
         Returns:
-            In how many environments it failed.
+            The number of environments where it failed.
 
         Raises:
             RunError: something is missing or does not fit.
@@ -187,17 +187,17 @@ class Parts:
 
     @property
     def one_alone(self) -> VectorEnv[Any, Any, Any] | None:
-        """The environment of the training where no other is to be made beside it, None where one may be."""
+        """The training environment if evaluations must share it, None if they may make another."""
         alone = self.config.num_envs == 1 and not allows_several(self.spec)
         return self.stream.env if alone else None
 
     def most_state_bytes(self) -> int:
-        """Return the bytes that the arrays of a state can rightly take."""
+        """Return the most bytes that the arrays of a valid state can take."""
         config, shape, action_dim = self.config, self.agent.state_shape, self.agent.action_dim
         own = sum(value.nbytes for value in self.agent.get_state().values() if isinstance(value, np.ndarray))
         seen = config.num_envs * (replay_bytes(1, shape, self.state_dtype) + 2 * action_dim)
         actions = 8 * config.num_envs * (self.stream.longest + self.stream.reseed_after)
-        rollout = 0 if config.trace_lambda is None else self.replay_bytes  # it has no chunks
+        rollout = 0 if config.trace_lambda is None else self.replay_bytes  # a rollout has no chunks
         seen += 4 * sum(values.nbytes for values in self.stream.statistics().values())
         return 4 * own + 16 * config.replay_capacity + (config.n_step + 2) * seen + actions + rollout + (1 << 20)
 
@@ -216,7 +216,7 @@ def require_no_wrapper_alike(statistics: Statistics, config: TrainConfig) -> Non
 
 
 def with_channels(config: TrainConfig, state_shape: tuple[int, ...] | None) -> TrainConfig:
-    """Return the settings for states of this shape: frames that are stacked here are channels, and come first."""
+    """Return the settings for states of this shape: stacked frames are channels, and come first."""
     stacked = config.frame_stack > 1 and len(state_shape or ()) == 3 and config.channels == "auto"
     return replace(config, channels="first") if stacked else config
 
@@ -224,12 +224,12 @@ def with_channels(config: TrainConfig, state_shape: tuple[int, ...] | None) -> T
 def agent_for(
     state_shape: tuple[int, ...], action_dim: int, config: TrainConfig, seen: Mapping[str, Any] | None = None
 ) -> DQNAgent:
-    """Return a fresh agent for these shapes, and for what `seen_by_agent` says of its observations."""
+    """Return a fresh agent for these shapes and for the observations that `seen_by_agent` describes."""
     settings = {field.name: getattr(config, field.name) for field in fields(AgentConfig)}
     seen = {**(seen or {}), **({"normalize_rewards": True} if config.normalize_rewards else {})}
     return agent_from({"state_dim": list(state_shape), "action_dim": action_dim, **settings, **seen})
 
 
 def agent_from(settings: Mapping[str, Any]) -> DQNAgent:
-    """Return a fresh agent from all its settings, its algorithm among them."""
+    """Return a fresh agent from all its settings, including its algorithm."""
     return make_agent(settings.get("algorithm", "dqn"), **{k: v for k, v in settings.items() if k != "algorithm"})

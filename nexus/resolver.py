@@ -1,6 +1,6 @@
-"""The settings of a run from what the environment, the preset, the algorithm and the user say.
+"""The settings of a run, combined from the environment, the preset, the algorithm and the user.
 
-The command line and Python both ask `resolve`, so that the same words give the same config.
+The command line and Python both call `resolve`, so the same settings give the same config.
 """
 
 from collections.abc import Mapping
@@ -37,20 +37,20 @@ __all__ = ["Resolved", "resolve", "whole_or_resolved"]
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a run's settings come to."""
+    """The resolved settings of a run."""
 
-    preset: str | None  # the name of the one that was taken
+    preset: str | None  # the name of the preset used
     config: TrainConfig
-    notes: tuple[str, ...]  # what was given up for the user's settings, a line each
+    notes: tuple[str, ...]  # what the user's settings overrode, one line each
 
 
 def resolve(
     env: EnvSource, own: Mapping[str, Any], preset: str | None = None, file: Mapping[str, Any] | None = None
 ) -> Resolved:
-    """Return the settings of a run, each layer over the one before.
+    """Return the settings of a run, each layer overriding the one before.
 
-    The range of the environment's returns, the preset's settings for the environment, what the algorithm brings, the
-    preset's settings for that algorithm there, and the user's own. A file takes the place of the first two, and of the
+    The layers: the range of the environment's returns, the preset's settings for the environment, the algorithm's, the
+    preset's for that algorithm on that environment, and the user's. A file replaces the first two, and the
     next two as well unless the user names an algorithm.
 
     Args:
@@ -69,7 +69,7 @@ def resolve(
     elif preset is None:
         values = current_names(file)
     else:
-        raise ConfigError("--preset and --config both bring all settings: give one of them")
+        raise ConfigError("--preset and --config each set everything: give only one")
     before = algorithm_name(values.get("algorithm", TrainConfig.algorithm))
     algorithm = algorithm_name(own.get("algorithm", before))
     chosen = algorithm_named(algorithm)
@@ -105,10 +105,10 @@ def whole_or_resolved(
     settings: Mapping[str, Any],
     file: Mapping[str, Any] | None = None,
 ) -> Resolved:
-    """Return a config as it is if one is given, else what `resolve` makes of the settings.
+    """Return the config if one is given, else the one that `resolve` makes from the settings.
 
     Raises:
-        ConfigError: as `resolve` does; `config` is no config, or comes with settings, which would be ignored.
+        ConfigError: as in `resolve`; `config` is not a config, or comes with settings, which would be ignored.
     """
     if config is None:
         return resolve(env, settings, preset, file)

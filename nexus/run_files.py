@@ -30,7 +30,7 @@ from nexus.training.same_run import mark_of_weights
 
 __all__ = ["RunFiles", "version_changes"]
 
-SETTINGS = frozenset(field.name for field in fields(AgentConfig))  # of an agent: a config has them, too
+SETTINGS = frozenset(field.name for field in fields(AgentConfig))  # an agent's settings, which a config also has
 
 
 class RunFiles:
@@ -55,7 +55,7 @@ class RunFiles:
         self.weights = weights_said(folder / RUN_FILE)
 
     def about(self) -> dict[str, Any]:
-        """Return what was trained and its settings: the part of `run.json` that every checkpoint also has."""
+        """Return the environment and the settings: the part of `run.json` that every checkpoint repeats."""
         parts = self.parts
         return {
             "env": parts.name,
@@ -68,7 +68,7 @@ class RunFiles:
         }
 
     def has_checkpoint(self) -> bool:
-        """True if there is a checkpoint of exactly this step, or nothing to save yet.
+        """True if this exact step has a checkpoint, or there is nothing to save yet.
 
         The weights that a run starts with are worth saving: the run that they are from can be deleted.
         """
@@ -89,7 +89,7 @@ class RunFiles:
         self.best.keep_for(self.checkpoints.kept)
 
     def go_back_to(self, checkpoint: Checkpoint | None) -> None:
-        """Discard what was written after the checkpoint from which the run continues."""
+        """Discard everything written after the checkpoint the run resumes from."""
         self.checkpoints.go_on_from(checkpoint)
         self.best.go_back_to(0 if checkpoint is None else checkpoint.steps)
 
@@ -103,7 +103,7 @@ class RunFiles:
             self.save_weights(evaluation)
         self.write_about(status, course)
         if status == "running" and not (self.folder / AGENT_FILE).exists():
-            self.save_weights(evaluation)  # of a run that goes on, those of its last end stay until its next
+            self.save_weights(evaluation)  # a resumed run keeps its last final weights until it ends again
             self.write_about(status, course)
 
     def write_about(self, status: str, course: Course) -> None:
@@ -124,10 +124,10 @@ class RunFiles:
         )
 
     def save_weights(self, evaluation: Evaluation | None) -> None:
-        """Write all networks, unless they have diverged, and their evaluation if known.
+        """Write all networks unless they have diverged, and their evaluation if known.
 
-        An evaluation of other weights is removed first: after a kill there may be weights without a score, but never
-        weights with the score of others.
+        Any evaluation of other weights is removed first: a kill can leave weights without a score, but never
+        weights with another's score.
         """
         networks, steps = self.parts.agent.networks, self.parts.counters.steps
         if not all(value.isfinite().all() for value in weights_of(networks).values()):
@@ -150,7 +150,7 @@ def evaluated_at(path: Path) -> int | None:
 
 
 def weights_said(path: Path) -> Mark | None:
-    """Return what a `run.json` says of the weights beside it; None if it does not say, or there is none."""
+    """Return the entry about the weights in a `run.json`; None if there is none."""
     try:
         return mark_of_weights(read_json(path))
     except RunError:
@@ -158,7 +158,7 @@ def weights_said(path: Path) -> Mark | None:
 
 
 def version_changes(then: Mapping[str, Any]) -> list[str]:
-    """Return a notice on versions that differ from those of a checkpoint, or nothing."""
+    """Return a notice if versions differ from those of a checkpoint, else nothing."""
     now = versions()
     changed = [f"{name} {then[name]} is now {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
     return [f"{', '.join(changed)}: the numbers may differ from those of an uninterrupted run"] if changed else []

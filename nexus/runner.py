@@ -1,4 +1,4 @@
-"""One training run: the loop and its observers, what ends it, and how it goes on from a checkpoint."""
+"""One training run: the loop and its observers, what ends it, and how it resumes from a checkpoint."""
 
 import os
 import signal
@@ -43,16 +43,16 @@ TO_TRY = "a smaller --learning-rate, --reward-clip 1, a smaller --max-grad-norm"
 
 
 class Run:
-    """One training run, new or gone on with. Use as a context manager.
+    """One training run, new or resumed. Use as a context manager.
 
     Args:
         env: the environment.
-        preset: the name that its settings came from.
+        preset: the name of the preset the settings came from.
         config: its settings.
-        run_dir: its folder; None makes one below `runs/`.
-        listener: who watches.
-        begun: whether the folder holds the run already, and it goes on from its newest checkpoint.
-        agent: who learns; None makes one for the config.
+        run_dir: the run's folder; None makes one below `runs/`.
+        listener: called as the run proceeds.
+        begun: whether the folder already holds the run, which then continues from its newest checkpoint.
+        agent: the agent to train; None makes one for the config.
         lineage: where its weights started, for `run.json`; None for fresh ones.
         fill: fills the parts of a new run that starts from another one.
     """
@@ -80,7 +80,7 @@ class Run:
                 fill(self.parts)  # before there is a folder: what doesn't fit leaves none behind
             name = self.parts.name
             folder = Path(run_dir) if begun and run_dir is not None else new_run_folder(name, config.seed, run_dir)
-            # After the environment: processes that it started must not hold the lock, should this one be killed.
+            # After the environment: its worker processes must not inherit the lock, or it would outlive a killed run.
             stack.enter_context(locked(folder))
             self.parts.watch(folder)
             self.files = RunFiles(folder, self.parts, preset, lineage)
@@ -89,7 +89,7 @@ class Run:
                 require_no_links_out(folder)
                 self.restore()
             else:
-                require_empty(folder)  # again: another process may have been quicker
+                require_empty(folder)  # again: another process may have got here first
             about = name, preset, self.config, self.parts.agent, self.parts.replay_bytes, folder
             come = self.parts.counters.steps, self.course.seconds
             self.plan = Plan(*about, *come, self.parts.spec.rules, self.live, self.parts.stream.space, lineage)
@@ -102,7 +102,7 @@ class Run:
         self.stack.close()
 
     def run(self) -> TrainResult:
-        """Train to the end, to the target return, or to a signal; save in each case, and if an error ends it too."""
+        """Train to the end, the target return or a signal; save in each case, and also if an error ends the run."""
         self.files.go_back_to(self.from_checkpoint)
         self.files.save("running", self.course)
         self.listener.on_start(self.plan)
@@ -111,11 +111,11 @@ class Run:
             with stop_requests() as self.stop:
                 evaluation = self.to_the_end()
             stopped_by = self.stop.signal
-        except KeyboardInterrupt as stop:  # a second signal, or one that the program around turned into this
+        except KeyboardInterrupt as stop:  # a second signal, or one that the calling program turned into this
             stopped_by = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         except BaseException:
             status = "failed" if self.course.divergence is None else "diverged"
-            with suppress(RunError):  # on a full disk say what came first
+            with suppress(RunError):  # on a full disk, report the first error
                 self.files.save(status, self.course)
             with suppress(Exception):
                 self.listener.on_end(status)
@@ -136,7 +136,7 @@ class Run:
         )
 
     def to_the_end(self) -> Evaluation | None:
-        """Train and evaluate, from the last checkpoint again whenever the training diverges and may go back."""
+        """Train and evaluate; after a divergence, continue from the last checkpoint if the settings allow it."""
         while True:
             try:
                 with self.open_log() as log:
@@ -153,40 +153,40 @@ class Run:
                 self.recover(fault)
 
     def once(self, log: RunLog) -> Evaluation | None:
-        """Train to the end and return the evaluation of the final weights, or None if a signal came before it."""
+        """Train to the end and return the evaluation of the final weights, or None if a signal came first."""
         evaluations = self.evaluations(log)
         self.follow(log, evaluations)
         try:
-            self.checkpoint(log)  # before the evaluation: whatever becomes of that, nothing learned is lost
+            self.checkpoint(log)  # first, so that a failing evaluation loses nothing learned
         except RunError as error:
-            self.listener.on_notice(f"{error}; its weights are kept, but it can't go further from here")
+            self.listener.on_notice(f"{error}; the weights are saved, but the run can't continue from here")
         if self.stop.signal is not None:
             return None
         known = self.course.evaluation is not None and not self.course.reached_target
         if known or self.config.eval_episodes == 0:
             return self.course.evaluation
-        # On other episodes: a run that stopped for its score is not to be reported by that score.
+        # On other episodes: the score that stopped a run is biased upwards, so it must not be the one reported.
         evaluation = evaluations.play(self.parts.counters.steps, seed_of(self.config.seed, "evaluation") + FINAL)
         self.files.best.keep_for(self.files.checkpoints.kept)
         return evaluation
 
     def save_if_sound(self, log: RunLog, error: BaseException) -> None:
-        """Write a checkpoint where an error left everything as it is between two steps.
+        """Write a checkpoint if the error came between two steps or before a step changed anything.
 
-        An environment that fails does so before anything of its step is stored; a second thread may learn meanwhile.
+        A failing environment raises before its step is stored, but a second thread may be learning at that moment.
         """
         failed_first = isinstance(error, EnvError) and self.config.actor_sync_every is None
         if self.course.sound or failed_first:
-            with suppress(NexusError):  # say what came first
+            with suppress(NexusError):  # report the first error
                 self.checkpoint(log)
 
     def open_log(self) -> RunLog:
-        """Open the log files, cut back to the checkpoint that the run goes on from."""
+        """Open the log files, truncated to the checkpoint the run resumes from."""
         logs = None if self.from_checkpoint is None else self.from_checkpoint.logs
         return RunLog(self.files.folder, logs, self.course.seconds, self.listener.on_scalars)
 
     def follow(self, log: RunLog, evaluations: Evaluations) -> None:
-        """Iterate the loop to its end, until an evaluation reaches the target return, or until it is to stop."""
+        """Iterate the loop to its end, until an evaluation reaches the target return, or until a stop is requested."""
         course, episodes = self.course, self.parts.episodes
         if self.files.lineage is not None and self.parts.counters.steps == 0:
             self.course.checkpoint_due = True  # an uninterrupted run has this one too
@@ -204,7 +204,7 @@ class Run:
                 return
 
     def observers(self, log: RunLog, evaluations: Evaluations) -> list[Observer]:
-        """What happens after each step, in order."""
+        """Return the observers to call after each step, in order."""
         return [
             EpisodeLog(self.parts, self.course, self.listener, log),
             ScalarLog(self.parts, self.course, self.config.slowed(self.course.rollbacks), log),
@@ -214,11 +214,11 @@ class Run:
         ]
 
     def evaluations(self, log: RunLog) -> Evaluations:
-        """Return what plays evaluations."""
+        """Return the observer that plays evaluations."""
         return Evaluations(self.parts, self.files, self.course, self.listener, self.stop, log)
 
     def steps(self) -> Iterator[loop.Progress]:
-        """Yield what the loop does, and keep in mind whether it is between two steps."""
+        """Yield the loop's progress, and record whether the run is between two steps."""
         for progress in self.parts.steps(self.config.slowed(self.course.rollbacks)):
             self.course.sound = progress.sound
             yield progress
@@ -226,7 +226,7 @@ class Run:
         self.course.sound = True
 
     def checkpoint(self, log: RunLog) -> None:
-        """Write all that the run needs to go on from here, unless it is there; never what has diverged."""
+        """Write a checkpoint unless one of this step exists; never write a diverged agent."""
         periodic, self.course.checkpoint_due = self.course.checkpoint_due, False
         if self.files.has_checkpoint():
             return
@@ -236,24 +236,24 @@ class Run:
         self.files.write_checkpoint(self.get_state(), log.marks(), periodic)
 
     def recover(self, fault: DivergenceError) -> None:
-        """Go back to the last checkpoint, and on from there with half the learning rate if that is wanted.
+        """Go back to the last checkpoint and continue with half the learning rate, if the settings allow it.
 
-        Whoever is killed after this and resumes starts from that checkpoint too, diverges at the same place and comes
-        to the same decision. Later checkpoints keep the count. Those that a signal brought about are left out: a run
-        that nobody interrupts would not have them.
+        A run killed after this also resumes from that checkpoint, diverges at the same place and decides the same.
+        Later checkpoints keep the count. Checkpoints written on a signal are skipped: an uninterrupted run would not
+        have them.
 
         Raises:
-            DivergenceError: it is not wanted, or did not help, or there is no checkpoint. The agent is then that of
-                the last checkpoint.
+            DivergenceError: rollback is off, did not help, or has no checkpoint to go back to. The agent then has the
+                weights of the last checkpoint.
         """
         course, unwatched = self.course, self.parts.counters.steps
         rollbacks, seconds = course.rollbacks + 1, course.seconds
         self.from_checkpoint, _ = self.newest_whole(only_periodic=True)
         course.rollbacks, course.seconds = rollbacks, seconds
         if self.from_checkpoint is None:
-            last = "no checkpoint was written before"
+            last = "there is no earlier checkpoint"
         else:
-            last = f"the last good checkpoint is of step {self.from_checkpoint.steps}"
+            last = f"the last good checkpoint is at step {self.from_checkpoint.steps}"
         wanted = self.config.on_divergence == "rollback"
         if not wanted or self.from_checkpoint is None or rollbacks > MOST_ROLLBACKS:
             again = f"{MOST_ROLLBACKS} rollbacks did not help" if rollbacks > MOST_ROLLBACKS else last
@@ -269,7 +269,7 @@ class Run:
         )
 
     def get_state(self) -> State:
-        """Return everything that training has changed, but for what the replay saves in chunks."""
+        """Return everything that training has changed, except what the replay saves in chunks."""
         return {
             **self.parts.get_state(),
             **self.course.get_state(),
@@ -277,30 +277,30 @@ class Run:
         }
 
     def restore(self) -> None:
-        """Go on from the newest checkpoint that is whole, or from the start if nothing was learned yet.
+        """Resume from the newest undamaged checkpoint, or start over if nothing was learned yet.
 
         Raises:
-            RunError: there are checkpoints, and none is whole.
-            ConfigError: the run is to end before the step that it has come to.
+            RunError: there are checkpoints, but all are damaged.
+            ConfigError: the run is already past `total_steps`.
         """
         self.from_checkpoint, damage = self.newest_whole()
         if damage and self.from_checkpoint is None:
             raise RunError(f"nothing to resume from: {'; '.join(damage)}")
         if self.from_checkpoint is None:
-            self.listener.on_notice("it was stopped before its first checkpoint, so it begins again")
+            self.listener.on_notice("the run was stopped before its first checkpoint, so it starts over")
             return
         steps, end = self.parts.counters.steps, self.config.total_steps
         if damage:
-            self.listener.on_notice(f"{'; '.join(damage)}; going on from step {steps}")
+            self.listener.on_notice(f"{'; '.join(damage)}; resuming from step {steps}")
         for text in log_damage(self.files.folder, self.from_checkpoint.logs):
-            self.listener.on_notice(f"{text}; the run itself is whole, and goes on")
+            self.listener.on_notice(f"{text}; the run itself is undamaged and continues")
         for text in version_changes(self.from_checkpoint.versions):
             self.listener.on_notice(text)
-        if steps >= end + self.config.num_envs:  # a last step may go a few beyond
-            raise ConfigError(f"total_steps = {end}: the run has {steps} behind it")
+        if steps >= end + self.config.num_envs:  # the last vector step may overshoot
+            raise ConfigError(f"total_steps = {end}: the run is already at step {steps}")
 
     def newest_whole(self, only_periodic: bool = False) -> tuple[Checkpoint | None, list[str]]:
-        """Take on the state of the newest checkpoint that is whole; return it, and what is wrong with newer ones."""
+        """Restore the newest undamaged checkpoint; return it, and what is wrong with newer ones."""
         damage: list[str] = []
         for steps in self.files.checkpoints.present():
             try:
@@ -312,10 +312,10 @@ class Run:
         return None, damage
 
     def restored(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Take on a checkpoint's whole state.
+        """Restore everything from a checkpoint and return it.
 
         Raises:
-            RunError: it is of another run, or a file of it is missing or damaged, or does not fit the run.
+            RunError: it belongs to another run, or a file is missing, damaged or does not fit the run.
         """
         parts = self.parts
         require_same_run(self.files.about(), checkpoint.about, "it")
@@ -325,15 +325,15 @@ class Run:
         parts.set_state(state)
         self.course.set_state(state)
         if parts.counters.steps != checkpoint.steps:
-            raise RunError(f"its folder is of step {checkpoint.steps}, its state of step {parts.counters.steps}")
+            raise RunError(f"its folder says step {checkpoint.steps}, its state step {parts.counters.steps}")
         for series in narrowed_series(parts.series(), read, *seen):
             checkpoint.restore_series(series)
         lost = parts.go_on_with_episodes(state)
         if lost:
             self.listener.on_notice(
-                f"{parts.name} does not repeat an episode from its seed and its actions: in {lost} of "
-                f"{self.config.num_envs} environments another one begins, so the numbers differ from those of an "
-                "unbroken run"
+                f"{parts.name} does not repeat an episode from its seed and actions: {lost} of "
+                f"{self.config.num_envs} environments start a new one instead, so the numbers differ from those of an "
+                "uninterrupted run"
             )
         self.listener.set_state(part(state, "listeners"))
         return checkpoint

@@ -66,7 +66,7 @@ def value_iteration(env: TabularEnv, gamma: float, tolerance: float = 1e-8) -> F
     Raises:
         ConfigError: there is no table, or an argument is out of range.
     """
-    require(0 <= gamma < 1, f"gamma = {gamma}: needs a discount in [0, 1), or the sweeps may not end")
+    require(0 <= gamma < 1, f"gamma = {gamma}: needs a discount in [0, 1), or the sweeps may never end")
     require(tolerance > 0, f"tolerance = {tolerance}: needs a distance above 0")
     probabilities, rewards = transition_table(env)
     q_values: Floats = np.zeros_like(rewards)

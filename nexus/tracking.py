@@ -1,7 +1,7 @@
-"""Trackers as listeners: what `metrics.jsonl` gets, in Weights & Biases, MLflow or Trackio.
+"""Trackers as listeners: the scalars of `metrics.jsonl` in Weights & Biases, MLflow or Trackio.
 
-Each package is an extra and is imported when its tracker is made. Where the numbers go (a server, a
-local folder, offline) is configured as the package documents it; nexus adds nothing to that.
+Each package is an extra, imported when its tracker is made. Where the numbers go (a server, a
+local folder, offline) is configured as the package documents.
 """
 
 import time
@@ -17,15 +17,15 @@ from nexus.listener import Listener, Plan
 
 __all__ = ["TRACKERS", "MLflow", "Service", "Tracker", "Trackio", "WandB", "tracker"]
 
-STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}  # of MLflow; of all others FAILED
-LONGEST_SETTING = 500  # characters of a setting; MLflow's older servers take no more
+STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}  # MLflow's names; any other status is FAILED
+LONGEST_SETTING = 500  # characters of a setting; older MLflow servers accept no more
 
 
 class Service(Protocol):
-    """What a tracker needs of a tracking package."""
+    """The interface that a tracker needs from a tracking package."""
 
     def start(self, plan: Plan, run: str | None) -> str:
-        """Begin a run for this plan, or go on with the one of this id; return its id."""
+        """Begin a run for this plan, or continue the one with this id; return its id."""
 
     def log(self, steps: int, values: Mapping[str, float]) -> None:
         """Send numbers at a step."""
@@ -37,12 +37,12 @@ class Service(Protocol):
 class Tracker(Listener):
     """Sends each line of scalars to a tracking package.
 
-    A failure there never ends a training: it is reported once, and the run goes on without the tracker. A resumed run
-    continues the tracked run; lines that it writes again, after its checkpoint, are then there twice or, where the
-    package takes only growing steps, as they were first.
+    A failure there never ends the training: it is reported once, and the run continues without the tracker. A resumed
+    run continues the tracked run; the lines since its checkpoint, which it repeats, then appear twice or, if the
+    package accepts only increasing steps, as first sent.
 
     Args:
-        name: of the package, for messages.
+        name: the package's name, for messages.
         service: the package.
     """
 
@@ -79,14 +79,14 @@ class Tracker(Listener):
         self.run = None if state.get("run") is None else value_from(state, "run", str)
 
     def _asked(self, ask: Callable[[Service], Any]) -> Any:
-        """Return what the service answers; after its first failure it is asked nothing more."""
+        """Return the service's answer; after its first failure it is not called again."""
         if self.service is None:
             return self.run
         try:
             return ask(self.service)
         except Exception as error:
             self.service = None
-            self.notice(f"{self.name} failed ({one_line(error)}); the run goes on without it")
+            self.notice(f"{self.name} failed ({one_line(error)}); the run continues without it")
             return self.run
 
 
@@ -94,7 +94,7 @@ class WandB:
     """Weights & Biases (https://docs.wandb.ai). `WANDB_MODE=offline` writes files that `wandb sync` sends later.
 
     Args:
-        project: that runs are listed under.
+        project: the project that runs are listed under.
     """
 
     def __init__(self, project: str) -> None:
@@ -102,7 +102,7 @@ class WandB:
         self.run: Any = None
 
     def start(self, plan: Plan, run: str | None) -> str:
-        """Begin or continue a run, its files in the run's folder."""
+        """Begin or continue a run, with its files in the run's folder."""
         wandb = import_tracker("wandb")
         self.run = wandb.init(
             project=self.project,
@@ -149,7 +149,7 @@ class MLflow:
         settings = [
             mlflow.entities.Param(key, str(value)[:LONGEST_SETTING]) for key, value in settings_of(plan).items()
         ]
-        for first in range(0, len(settings), 100):  # as many as a request may have
+        for first in range(0, len(settings), 100):  # the most that one request may have
             self.client.log_batch(self.run, params=settings[first : first + 100])
         return self.run
 
@@ -168,7 +168,7 @@ class Trackio:
     """Trackio (https://github.com/gradio-app/trackio): a local database, and a page that `trackio show` opens.
 
     Args:
-        project: that runs are listed under.
+        project: the project that runs are listed under.
     """
 
     def __init__(self, project: str) -> None:
@@ -176,7 +176,7 @@ class Trackio:
         self.run: Any = None
 
     def start(self, plan: Plan, run: str | None) -> str:
-        """Begin or continue a run; Trackio knows runs by their names."""
+        """Begin or continue a run; Trackio identifies runs by name."""
         name = plan.run_dir.name if run is None else run
         self.run = import_tracker("trackio").init(
             project=self.project,
@@ -199,7 +199,7 @@ class Trackio:
 
 
 TRACKERS: Mapping[str, Callable[[str], Service]] = {"wandb": WandB, "mlflow": MLflow, "trackio": Trackio}
-"""By the name that `--track` takes."""
+"""The trackers by their `--track` names."""
 
 
 def tracker(name: str, project: str = "nexus") -> Tracker:
@@ -207,20 +207,20 @@ def tracker(name: str, project: str = "nexus") -> Tracker:
 
     Args:
         name: `wandb`, `mlflow` or `trackio`.
-        project: that runs are listed under.
+        project: the project that runs are listed under.
 
     Raises:
         ConfigError: there is no tracker of this name.
-        NexusError: the package is not installed; says which command installs it.
+        NexusError: the package is not installed; the message gives the command that installs it.
     """
     if name not in TRACKERS:
         raise ConfigError(f"track = {name!r}: needs one of {', '.join(TRACKERS)}{nearest(name, TRACKERS)}")
-    import_tracker(name)  # now, and not when a run has begun to write its folder
+    import_tracker(name)  # now, before the run starts writing its folder
     return Tracker(name, TRACKERS[name](project))
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
-    """Return what a tracked run is described by."""
+    """Return the description of a tracked run."""
     return {"env": plan.env, "preset": plan.preset, **plan.config.to_mapping()}
 
 
@@ -228,7 +228,7 @@ def import_tracker(module: str) -> Any:
     """Import a tracking package.
 
     Raises:
-        NexusError: it is not installed; says which command installs it.
+        NexusError: it is not installed; the message gives the command that installs it.
     """
     package = module.partition(".")[0]
     try:

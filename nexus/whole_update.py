@@ -1,8 +1,8 @@
 """An update on a GPU as one CUDA graph, from the draw of a batch to its new priorities.
 
 The loop asks a replay for a batch, lets the agent learn from it, and gives its rows new priorities. Where the replay is
-on the device as well, all three are one function of tensors. It is recorded once and launched as one piece from then
-on: random numbers and the step size are all that an update takes from the host.
+on the device as well, all three are one function of tensors. It is recorded once and then launched as a whole:
+an update takes only random numbers and the step size from the host.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,16 +22,16 @@ __all__ = ["BatchToCome", "WholeUpdate"]
 
 
 class BatchToCome(Mapping[str, Tensor]):
-    """A batch that its update draws; after that it can be looked at, as long as none of its rows is overwritten.
+    """A batch that its update draws; readable after that, until one of its rows is overwritten.
 
     Args:
-        replay: that it is from.
-        draws: the random numbers `[B]` that it takes, on the host.
+        replay: the replay it is drawn from.
+        draws: random numbers `[B]` for the draw, on the host.
     """
 
     def __init__(self, replay: Replay, draws: Tensor) -> None:
         self.draws = draws
-        self.indices = self.weights = torch.empty(0)  # [B], once it is drawn
+        self.indices = self.weights = torch.empty(0)  # [B], set when drawn
         self._replay = replay
 
     def __getitem__(self, name: str) -> Tensor:
@@ -48,14 +48,14 @@ class BatchToCome(Mapping[str, Tensor]):
 
 
 class WholeUpdate:
-    """The updates of a learner from a replay on its device, each recorded as a whole. The loop takes it for the replay.
+    """The updates of a learner from a replay on its device, each recorded as a whole. Replaces the replay in the loop.
 
-    What does not belong to an update goes on to the replay. Whoever has a `sample` learns from it by `learn`.
+    Calls outside an update are forwarded to the replay. `learn` draws and learns the batch that `sample` returns.
 
     Args:
-        learner: takes them.
-        replay: what it learns from.
-        recorder: how to record.
+        learner: the learner to update.
+        replay: the replay it learns from.
+        recorder: records a function as a CUDA graph.
     """
 
     def __init__(self, learner: Learner, replay: Replay, recorder: Recorder = record) -> None:
@@ -70,7 +70,7 @@ class WholeUpdate:
         )
 
     def sample(self, batch_size: int) -> BatchToCome:
-        """Return a batch that is still to be drawn, by `learn`."""
+        """Return a batch that `learn` will draw."""
         return BatchToCome(self.replay, torch.from_numpy(self.replay.draw(batch_size)))
 
     def learn(self, batch: Batch) -> Outcome:
@@ -96,13 +96,13 @@ class WholeUpdate:
     def remember(
         self, states: Array, next_states: Array, begins: NDArray[Any], valid: NDArray[Any]
     ) -> tuple[Array, Array]:
-        """Let the replay keep new frames."""
+        """Store new frames in the replay."""
         return self.replay.remember(states, next_states, begins, valid)
 
     def add(self, transitions: Transitions) -> None:
-        """Let the replay store."""
+        """Store a transition in the replay."""
         self.replay.add(transitions)
 
     def anneal(self, fraction: float) -> None:
-        """Tell the replay how far the training has come, from 0 to 1."""
+        """Pass the progress of the training, from 0 to 1, to the replay."""
         self.replay.anneal(fraction)

@@ -113,7 +113,7 @@ class Recipe:
         if self.space in TOO_MANY:
             return Refused(ConfigError, f"has observations {in_one_line(self.space)}, ")
         if isinstance(self.space, spaces.Box) and 0 in self.space.shape:
-            return Refused(ConfigError, "needs at least one number to see")
+            return Refused(ConfigError, "needs at least one number")
         return None if self.fault is None else FAULTS[self.fault].refused(self)
 
     # The script.
@@ -699,7 +699,7 @@ FAULTS: dict[str, Fault] = {
         lambda r: is_box(r, "f"),
     ),
     "beyond its dtype": Fault(
-        "can't hold it",
+        "can't represent it",
         observing(lambda r, seen: with_last(seen, np.iinfo(r.space.dtype).max + 1, np.int64)),
         lambda r: is_box(r, "iu") and r.space.dtype.itemsize < 8,  # type: ignore[union-attr]
     ),
@@ -780,17 +780,17 @@ FAULTS: dict[str, Fault] = {
     "raises what can't be sent": Fault("raised Unsendable: ('one', 'two') (", raising(Unsendable, "one", "two")),
     "raises the end of an iterator": Fault("raised StopIteration: 3 (", raising(StopIteration, 3)),
     "raises a warning": Fault("raised UserWarning: careful (", raising(UserWarning, "careful")),
-    "takes no seed": Fault("its reset takes no 'seed'", None, lambda r: r.masks != "method", "reset"),
-    "takes no options": Fault("its reset takes no 'options'", None, lambda r: r.masks != "method", "reset"),
+    "takes no seed": Fault("its reset does not accept 'seed'", None, lambda r: r.masks != "method", "reset"),
+    "takes no options": Fault("its reset does not accept 'options'", None, lambda r: r.masks != "method", "reset"),
     "raises in close": Fault("", place="reset"),  # it is closed when all is done
     "dies": Fault(
         "lost its process, which was killed by SIGKILL", lambda env, answer: os.kill(os.getpid(), signal.SIGKILL)
     ),
-    "hangs": Fault(f"gave no answer within {PATIENCE:g} s", lambda env, answer: time.sleep(600)),
+    "hangs": Fault(f"did not answer within {PATIENCE:g} s", lambda env, answer: time.sleep(600)),
     # masks
     "mask of zeros": Fault("an action_mask without a legal action", masking(np.zeros_like), is_masked),
     "mask too long": Fault("got an action_mask of shape", masking(MASK_FAULTS["mask too long"]), is_masked),
-    "mask of other numbers": Fault("more than 0 and 1", masking(MASK_FAULTS["mask of other numbers"]), is_masked),
+    "mask of other numbers": Fault("other than 0 and 1", masking(MASK_FAULTS["mask of other numbers"]), is_masked),
     "mask of two axes": Fault("got an action_mask of shape (1, ", masking(MASK_FAULTS["mask of two axes"]), is_masked),
     "mask gone": Fault(
         "got no action_mask in its info",
@@ -799,7 +799,7 @@ FAULTS: dict[str, Fault] = {
         place="step",
     ),
     "mask late": Fault(
-        "but there was none at reset",
+        "but had none at reset",
         lambda env, answer: (*answer[:4], {"action_mask": np.ones(env.recipe.action_dim)}),
         lambda r: r.masks is None,
         place="step",
@@ -808,7 +808,7 @@ FAULTS: dict[str, Fault] = {
     "can't be made": Fault("can't be made: no door", place="maker", error=ConfigError),
     "nothing is made": Fault("returned NoneType", place="maker", error=ConfigError),
     "a class is made": Fault("returned the class MadeEnv", place="maker", error=ConfigError),
-    "one for all": Fault("gave one and the same ", place="maker", error=ConfigError),
+    "one for all": Fault("returned the same ", place="maker", error=ConfigError),
     "the second can't be made": Fault("can't be made: no second door", place="maker", error=ConfigError),
     "the second is another": Fault("sub-environment 1 has actions Discrete(", place="maker", error=ConfigError),
 }

@@ -443,8 +443,8 @@ class Broken(Masked):
 
 MESSAGES = [
     (np.zeros(4, np.int8), "an action_mask without a legal action: needs at least one 1"),
-    (np.array([0.0, 1.0, 0.5, 0.0]), "an action_mask that holds more than 0 and 1"),
-    (np.array([0, -1, 1, 0]), "an action_mask that holds more than 0 and 1"),
+    (np.array([0.0, 1.0, 0.5, 0.0]), "an action_mask with entries other than 0 and 1"),
+    (np.array([0, -1, 1, 0]), "an action_mask with entries other than 0 and 1"),
     (None, "no action_mask in its info: needs one at every reset and step, or none at all"),
     ([0, 2], "an action_mask of shape (2,): needs (4,), one entry per action"),
     (np.ones(3, np.int8), "(3,)"),
@@ -493,7 +493,7 @@ def test_a_mask_that_was_not_there_at_reset_is_refused() -> None:
     stream.reset(seed=0)
     with pytest.raises(
         EnvError,
-        match="Late: sub-environment 0 of 1, seed 0, step 1: got an action_mask in its info, but there was none",
+        match="Late: sub-environment 0 of 1, seed 0, step 1: got an action_mask in its info, but had none",
     ):
         stream.step(np.zeros(1, np.int64) + int(stream.env.envs[0].mask.argmax()))  # type: ignore[attr-defined]
 

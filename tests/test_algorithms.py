@@ -329,8 +329,8 @@ def test_states_scaled_by_their_bounds_are_scaled_again_after_loading(tmp_path: 
     ("bounds", "says"),
     [
         (([0.0], [1.0]), r"state_bounds of 1 and 1 numbers: a state \(2,\) has 2"),
-        (([0.0, 1.0], [1.0, 1.0]), "state_bounds of number 1 are 1.0 and 1.0: needs finite, low < high"),
-        (([0.0, -float("inf")], [1.0, 1.0]), "state_bounds of number 1 are -inf and 1.0: needs finite, low < high"),
+        (([0.0, 1.0], [1.0, 1.0]), "state_bounds of component 1 are 1.0 and 1.0: needs finite, low < high"),
+        (([0.0, -float("inf")], [1.0, 1.0]), "state_bounds of component 1 are -inf and 1.0: needs finite, low < high"),
     ],
 )
 def test_impossible_bounds_are_refused(bounds: Any, says: str) -> None:

@@ -79,7 +79,7 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
 
 
 def test_a_protocol_belongs_to_a_game() -> None:
-    with pytest.raises(ConfigError, match="protocol = 'nature': CartPole-v1 is no Atari game"):
+    with pytest.raises(ConfigError, match="protocol = 'nature': CartPole-v1 is not an Atari game"):
         EnvSpec("CartPole-v1", protocol="nature")
     with pytest.raises(ConfigError, match="protocol = 'x': needs one of nature, machado"):
         EnvSpec("pong", protocol="x")
@@ -89,7 +89,7 @@ def test_a_protocol_belongs_to_a_game() -> None:
 
 
 def test_frames_have_another_size_in_atari_alone() -> None:
-    with pytest.raises(ConfigError, match="frame_size = 42: CartPole-v1 is no Atari game"):
+    with pytest.raises(ConfigError, match="frame_size = 42: CartPole-v1 is not an Atari game"):
         EnvSpec("CartPole-v1", frame_size=42)
     with pytest.raises(ConfigError, match="frame_size = 19: needs 20 to 210 pixels, or none"):
         make_config("pong", frame_size=19)
@@ -161,7 +161,7 @@ def test_a_game_that_does_not_exist_is_refused_with_the_nearest(name: str, compl
 
 
 def test_what_atari_can_not_do_is_said() -> None:
-    with pytest.raises(ConfigError, match="vectorization = 'sync': Atari games are stepped by threads of their own"):
+    with pytest.raises(ConfigError, match="vectorization = 'sync': Atari games are stepped by ale-py's threads"):
         make_vector_env(EnvSpec("pong"), 1, "sync")
 
 
@@ -463,7 +463,7 @@ def test_a_picture_of_another_game_is_an_error() -> None:
     assert env.screen is not None
     env.reset(seed=3)
     env.screen.reset(seed=9)
-    with pytest.raises(EnvError, match="differs from the game that is played"):
+    with pytest.raises(EnvError, match="displayed game differs from the one being played"):
         list(map(env.step, [1, 2, 3] * 60))
     env.close()
 

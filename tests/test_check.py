@@ -351,7 +351,7 @@ FAULTS = [
         "observations",
         "fault",
         "step 2: got an observation with nan at [0]",
-        "return what observation_space says",
+        "return observations that match observation_space",
     ),
     Fault(
         "observation too short",
@@ -367,7 +367,7 @@ FAULTS = [
         "observations",
         "fault",
         "step 5: got an observation of type NoneType",
-        "return what observation_space says",
+        "return observations that match observation_space",
     ),
     Fault(
         "floats for bytes",
@@ -423,7 +423,7 @@ FAULTS = [
         "notices",
         "note",
         "info['legal_actions'] is not read",
-        "legal actions are told by info['action_mask']",
+        "return legal actions in info['action_mask']",
     ),
     Fault(
         "raises in a step",
@@ -474,7 +474,9 @@ FAULTS = [
         "correct the line",
     ),
     Fault("reset of the old API", OldReset, "play", "fault", "its reset returned one ndarray", "(observation, info)"),
-    Fault("reset without seed", NoSeed, "play", "fault", "its reset takes no 'seed'", "reset(self, *, seed=None"),
+    Fault(
+        "reset without seed", NoSeed, "play", "fault", "its reset does not accept 'seed'", "reset(self, *, seed=None"
+    ),
     Fault("step of the old API", OldStep, "play", "fault", "its step returned 4 values", "truncated, info)"),
     Fault(
         "step of the old API in a wrapper",
@@ -516,7 +518,7 @@ FAULTS = [
         "hangs",
         "fault",
         "reset did not return within 0.5 s (tests/test_check.py:",
-        "let it return",
+        "make it return",
         {"seconds": 1.0},
     ),
     Fault(
@@ -524,8 +526,8 @@ FAULTS = [
         KeepsCount,
         "episodes",
         "fault",
-        "all 960 after it one",
-        "let reset set back",
+        "all 960 later ones a single one",
+        "reset everything that step changes",
         also=("seeds",),
     ),
     Fault(
@@ -533,16 +535,18 @@ FAULTS = [
         KeepsPlace,
         "seeds",
         "fault",
-        "gave another episode, from the reset on",
-        "set back in reset all that an episode changes",
+        "gave a different episode, from the reset on",
+        "reset all that an episode changes",
     ),
-    Fault("draws without the seed", OwnCoins, "seeds", "fault", "another episode, from the reset on", "self.np_random"),
+    Fault(
+        "draws without the seed", OwnCoins, "seeds", "fault", "a different episode, from the reset on", "self.np_random"
+    ),
     Fault(
         "draws when made",
         DrawnOnce,
         "sub-environments",
         "fault",
-        "a second one played another episode",
+        "a second one played a different episode",
         "what __init__ draws",
     ),
     Fault(
@@ -554,12 +558,7 @@ FAULTS = [
         "not in the class",
     ),
     Fault(
-        "one environment for all",
-        give_the_one,
-        "sub-environments",
-        "fault",
-        "one and the same Walk again",
-        "a new environment",
+        "one environment for all", give_the_one, "sub-environments", "fault", "the same Walk again", "a new environment"
     ),
     Fault("only one at a time", OnlyOne, "sub-environments", "fault", "the robot is in use", "--num-envs 1"),
     Fault("spaces differ", FewSpaces, "sub-environments", "fault", "a second one has observations", "the same spaces"),
@@ -577,7 +576,7 @@ FAULTS = [
         walk(look=lambda self: np.zeros(3, np.float32)),
         "features",
         "fault",
-        "one and the same observation",
+        "had the same observation",
         "return the current state",
     ),
     Fault(
@@ -586,7 +585,7 @@ FAULTS = [
         "features",
         "note",
         "observation[3] never changed",
-        "leave out what is always the same",
+        "leave out constant numbers",
     ),
     Fault(
         "a number twice",
@@ -602,7 +601,7 @@ FAULTS = [
         "scale",
         "note",
         "observation[3] beyond 100",
-        "divide them by what is usual (100)",
+        "divide them by a typical size (100)",
     ),
     Fault(
         "a large number with bounds",
@@ -626,7 +625,7 @@ FAULTS = [
         "effect",
         "fault",
         "other actions gave the same",
-        "let step use its action",
+        "make step use its action",
     ),
     Fault("one action", walk(action_space=spaces.Discrete(1)), "actions", "fault", "one action", "all actions"),
     Fault(
@@ -660,7 +659,7 @@ FAULTS = [
         "infos",
         "note",
         "info['path'] was an array [0]",
-        "give it one shape",
+        "keep its shape fixed",
     ),
     Fault(
         "time limit as an end",
@@ -731,7 +730,7 @@ FAULTS = [
         "warnings",
         "note",
         "RuntimeWarning: divide by zero encountered in log (tests/test_check.py:",
-        "see whether the numbers there",
+        "check that the numbers there",
     ),
     Fault(
         "a part too large",
@@ -748,7 +747,7 @@ FAULTS = [
         "observations",
         "fault",
         "observation has no 'panel', only 'camera'",
-        "return what observation_space says",
+        "return observations that match observation_space",
         {"replay_capacity": 1_000},
     ),
     Fault(
@@ -769,7 +768,7 @@ FAULTS = [
         "correct the line",
         {"wrappers": [f"{__name__}:Dividing"]},
     ),
-    Fault("close raises", BadClose, "close", "note", "close raised RuntimeError: no window", "let close work"),
+    Fault("close raises", BadClose, "close", "note", "close raised RuntimeError: no window", "make close work"),
     Fault(
         "a seed by default",
         walk(reset=lambda self, *, seed=3, options=None: Walk.reset(self, seed=seed)),
@@ -1027,7 +1026,7 @@ def test_the_command_prints_each_finding_and_says_by_its_exit_code_whether_one_i
     assert lines[-1].startswith("CartPole-v1: no faults, 2 notes, checked in ")
     assert main(["check", "StandsStill-v0"]) == 1
     out = capsys.readouterr().out
-    assert "\nfault features          all 1,000 steps showed one and the same observation\n" in out
+    assert "\nfault features          all 1,000 steps had the same observation\n" in out
     assert "\n                        cure: return the current state: look for an array" in out
     assert "StandsStill-v0: 1 fault, no notes, checked in " in out
 
@@ -1121,7 +1120,7 @@ def test_an_expensive_environment_is_checked_in_time() -> None:
     report = nexus.check(Expensive, seconds=2.0)
     assert time.monotonic() - begun < 6
     assert report.faults == ()
-    left_out = {finding.check for finding in report.notes if finding.text.startswith("left out: it takes ")}
+    left_out = {finding.check for finding in report.notes if finding.text.startswith("skipped: needs ")}
     assert "gymnasium" in left_out
 
 
@@ -1144,7 +1143,7 @@ def test_a_slow_check_of_gymnasium_is_no_fault() -> None:
     report = nexus.check(SlowFor456, seconds=2.0)
     assert report.faults == ()
     assert report.findings[-1].check == "gymnasium"
-    assert report.findings[-1].text == "check_env left out: it takes more than 1.0 s"
+    assert report.findings[-1].text == "check_env skipped: it takes more than 1.0 s"
 
 
 def test_the_users_line_is_named_wherever_the_error_comes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1185,13 +1184,13 @@ def test_train_notes_what_its_first_steps_show(tmp_path: Path, capsys: pytest.Ca
     words = [f"--{name.replace('_', '-')}={value}" for name, value in SHORT.items()]
     assert main(["train", "StandsStill-v0", f"--run-dir={tmp_path / 'run'}", *words]) == 0
     out = capsys.readouterr().out
-    assert out.count("Note: features: all 1,000 steps showed one and the same observation; return the current") == 1
-    assert out.count("Note: for a closer look: ") == 1
+    assert out.count("Note: features: all 1,000 steps had the same observation; return the current") == 1
+    assert out.count("Note: for a full check: ") == 1
     assert out.count("check StandsStill-v0\n") == 1
     assert main(["resume", str(tmp_path / "run"), "--total-steps=2600"]) == 0
     assert "Note: features" not in capsys.readouterr().out
     assert main(["train", "CartPole-v1", f"--run-dir={tmp_path / 'other'}", *words, "--target-return=none"]) == 0
-    assert "a closer look" not in capsys.readouterr().out
+    assert "a full check" not in capsys.readouterr().out
 
 
 def test_what_train_notes_changes_no_bit_and_makes_no_environment(

@@ -733,7 +733,7 @@ def test_an_evaluation_without_a_protocol_is_one_line(
     score = json.loads((copy / "evaluation.json").read_text())
     write_json(copy / "evaluation.json", {**score, "protocol": protocol})
     said = refused("plot", str(copy), "--out", str(tmp_path / "curves.png"))
-    assert f"{copy / 'evaluation.json'} does not say under which protocol it was made" in said
+    assert f"{copy / 'evaluation.json'} does not name its protocol" in said
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(

@@ -60,7 +60,7 @@ class Heard(Listener):
 
 
 def test_an_agent_of_a_device_that_is_not_here_comes_on_the_cpu_with_a_notice(trained: Path) -> None:
-    with pytest.warns(RuntimeWarning, match=f"was trained on {LACKING}, which is not available here: its agent is on "):
+    with pytest.warns(RuntimeWarning, match=f"was trained on {LACKING}, which is not available here: its agent is "):
         agent = nexus.load_agent(trained)
     assert agent.device.type == "cpu"
     heard = Heard()
@@ -97,7 +97,7 @@ def test_to_go_on_elsewhere_must_be_said(copy: Path) -> None:
     heard = Heard()
     result = nexus.resume(copy, total_steps=400, device="cpu", listener=heard)
     assert result.counters.steps >= 400
-    assert any(f"it was trained on {LACKING} and continues on cpu" in text for text in heard.notices)
+    assert any(f"the run was trained on {LACKING} and continues on cpu" in text for text in heard.notices)
     about = json.loads((copy / "run.json").read_text())
     assert about["config"]["device"] == "cpu"
     assert set(about["agent"]) == {"state_dim", "action_dim", "state_bounds"}
@@ -157,11 +157,11 @@ class Machine:
         ("cuda:1", {}, "is not available: this torch was built without CUDA; use auto or cpu"),
         ("cuda", {"built": "13.0"}, "is not available: torch finds no GPU that CUDA can use; use auto or cpu"),
         ("cuda", {"mps": True}, "is not available: this torch was built without CUDA; use auto, cpu or mps"),
-        ("cuda:4", {"gpus": 1}, "is not available: this machine has only 1 of them; use auto, cpu or cuda"),
+        ("cuda:4", {"gpus": 1}, "is not available: this machine has only 1; use auto, cpu or cuda"),
         (
             "cuda:2",
             {"gpus": 2},
-            "is not available: this machine has only 2 of them; use auto, cpu, cuda, cuda:0 or cuda:1",
+            "is not available: this machine has only 2; use auto, cpu, cuda, cuda:0 or cuda:1",
         ),
         ("meta", {}, "is not available on this machine: use auto or cpu"),
         ("hpu", {}, "is not available on this machine: use auto or cpu"),

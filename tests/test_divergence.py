@@ -75,7 +75,7 @@ def test_a_run_that_diverges_stops_at_that_update_and_keeps_what_was_good(
     assert "\n" not in said
     assert said.startswith(f"diverged at step 240, update {POISONED}: loss ")
     assert str(run / BATCH_FILE) in said
-    assert "last good checkpoint is of step 200" in said
+    assert "last good checkpoint is at step 200" in said
     assert "--on-divergence rollback" in said
     batch = read_tensors(run / BATCH_FILE, 1 << 20)
     assert batch["states"].shape == (16, 2)
@@ -171,7 +171,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     config = TrainConfig.from_mapping(QUICK | {"learning_starts": 390, "total_steps": 399})  # so no update finds it
     with (
-        pytest.raises(DivergenceError, match=r"diverged by step 200: q_network\..* holds NaN"),
+        pytest.raises(DivergenceError, match=r"diverged by step 200: q_network\..* contains NaN"),
         Run(match_reward, None, config, run_dir, Spoiler()) as run,
     ):
         run.run()
@@ -259,7 +259,7 @@ def test_rollbacks_are_bounded(poison: Callable[..., None], tmp_path: Path) -> N
 
 def test_without_a_checkpoint_there_is_no_way_back(poison: Callable[..., None], tmp_path: Path) -> None:
     poison(at_update=5)
-    with pytest.raises(DivergenceError, match="no checkpoint was written before"):
+    with pytest.raises(DivergenceError, match="there is no earlier checkpoint"):
         trained(tmp_path / "run", on_divergence="rollback")
     nexus.load_agent(tmp_path / "run")  # the weights that it began with
     with pytest.raises(ConfigError, match="on_divergence"):
@@ -273,7 +273,7 @@ def test_a_run_that_diverged_can_be_resumed_with_another_answer(poison: Callable
     listener = Silent()
     with pytest.raises(DivergenceError):
         resume(tmp_path / "run", env=match_reward, listener=listener)
-    assert "it diverged, and will again with the same settings" in listener.notices[0]
+    assert "the run diverged and will diverge again with the same settings" in listener.notices[0]
     resume(tmp_path / "run", env=match_reward, on_divergence="rollback", listener=Silent())
     trained(tmp_path / "whole", on_divergence="rollback")
     assert differences(tmp_path / "whole", tmp_path / "run") == []
@@ -289,7 +289,7 @@ def test_a_batch_that_can_not_be_saved_does_not_hide_the_divergence(
 
     monkeypatch.setattr("nexus.training.divergence.write_tensors", full)
     poison()
-    with pytest.raises(DivergenceError, match=r"its batch is lost \(can't write: No space left on device\)"):
+    with pytest.raises(DivergenceError, match=r"its batch could not be saved \(can't write: No space left on device\)"):
         trained(tmp_path / "run")
 
 

@@ -206,7 +206,7 @@ def test_a_number_that_the_nearest_dtype_can_not_hold_is_refused() -> None:
     longest = spaces.Box(-np.inf, np.inf, (1,), np.longdouble)
     too_large = np.array([np.finfo(np.longdouble).max])
     said = refusal(lambda: Saying([np.zeros(1), np.zeros(1), too_large], longest))
-    assert said.endswith("at [0]: float64 can't hold it")
+    assert said.endswith("at [0]: float64 can't represent it")
 
 
 @pytest.mark.parametrize(
@@ -218,13 +218,13 @@ def test_a_number_that_the_nearest_dtype_can_not_hold_is_refused() -> None:
         ({"a": 1}, TWO, "an observation of type dict: needs float32[2]"),
         ("12", TWO, "an observation of type str: needs float32[2]"),
         ([1j, 2], TWO, "an observation complex128[2]: needs float32[2]"),
-        ([1e300, 2], TWO, "an observation with 1e+300 at [0]: float32 can't hold it"),
+        ([1e300, 2], TWO, "an observation with 1e+300 at [0]: float32 can't represent it"),
         ([0.0, np.nan], TWO, "an observation with nan at [1]: needs finite numbers"),
         ([0.0, np.inf], TWO, "an observation with inf at [1]: needs finite numbers"),
         ([0.5, 2], BYTES, "an observation float64[2]: needs uint8[2]"),
-        ([7, 256], BYTES, "an observation with 256 at [1]: uint8 can't hold it"),
-        ([-1, 7], BYTES, "an observation with -1 at [0]: uint8 can't hold it"),
-        ([7, 300], spaces.Box(-9, 9, (2,), np.int8), "an observation with 300 at [1]: int8 can't hold it"),
+        ([7, 256], BYTES, "an observation with 256 at [1]: uint8 can't represent it"),
+        ([-1, 7], BYTES, "an observation with -1 at [0]: uint8 can't represent it"),
+        ([7, 300], spaces.Box(-9, 9, (2,), np.int8), "an observation with 300 at [1]: int8 can't represent it"),
         (3, spaces.Discrete(3), "observation 3: its space has 0 to 2"),
         (-1, spaces.Discrete(3), "observation -1: its space has 0 to 2"),  # the last one, for who counts from the end
         (0, spaces.Discrete(3, start=1), "observation 0: its space has 1 to 3"),
@@ -276,7 +276,7 @@ def started(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
         (np.zeros(2), "reward array([0., 0.]): needs a number"),
         (2**2000, "reward of type int: needs a number"),
         (np.array([np.nan]), "reward nan: needs a finite number"),
-        (1e39, "reward 1e+39: float32, in which agents compute, holds at most 3.4e+38"),
+        (1e39, "reward 1e+39: agents compute in float32, which holds at most 3.4e+38"),
     ],
 )
 def test_a_reward_that_is_no_number_is_refused(reward: Any, text: str) -> None:
@@ -368,7 +368,7 @@ NO_PAIR = f"needs (observation, info); {OLD_RESET}"
 OLD: list[tuple[Any, str]] = [
     (partial(OldReset, [np.zeros(2)] * 3), f"step 0: its reset returned one ndarray: {NO_PAIR}"),
     (partial(OldReset, [(0.0, 1.0)] * 3), f"step 0: its reset returned 2 values (float, float): {NO_PAIR}"),
-    (NoSeed, f"step 0: its reset takes no 'seed'; {OLD_RESET}"),
+    (NoSeed, f"step 0: its reset does not accept 'seed'; {OLD_RESET}"),
     (OldStep, f"step 1: its step returned 4 values (tuple, float, bool, dict): needs 5; {OLD_STEP}"),
     (lambda: TimeLimit(OldStep(), 5), f"step 1: its step did not return five values; {OLD_STEP}"),
     (ListInfo, "step 1: its step returned an info of type list: needs a dict"),
@@ -406,7 +406,7 @@ def test_an_environment_of_the_old_package_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         make_env(EnvSpec(Mine))
     said = str(caught.value)
-    assert said.startswith("Mine() returned Mine, which is of the package gym, which Gymnasium replaced: write ")
+    assert said.startswith("Mine() returned Mine, which is from the package gym, which Gymnasium replaced: write ")
     assert "`import gymnasium as gym`" in said
     assert "shimmy" in said
     assert "GymV26Environment-v0" in said
@@ -429,7 +429,9 @@ def test_a_space_of_the_old_package_is_named(place: str) -> None:
         with pytest.raises(ConfigError) as caught:
             act(EnvSpec(make))
         said = str(caught.value)
-        assert said.startswith(f"make has an {place} gym.spaces.discrete.Discrete: it is of the package gym, which Gym")
+        assert said.startswith(
+            f"make has an {place} gym.spaces.discrete.Discrete: it is from the package gym, which Gym"
+        )
         assert "SAC" not in said
 
 
@@ -437,8 +439,8 @@ def test_a_space_of_the_old_package_is_named(place: str) -> None:
     ("space", "text"),
     [
         (None, "Mine has no action_space: its __init__ must set one, as gymnasium.spaces.Discrete(number of actions)"),
-        (3, "Mine has an action_space that is int: needs one of gymnasium.spaces, such as Discrete(number of actions)"),
-        (spaces.Discrete, "Mine has an action_space that is the class Discrete: needs one of gymnasium.spaces"),
+        (3, "Mine has an action_space that is int: needs one from gymnasium.spaces, such as Discrete(number of act"),
+        (spaces.Discrete, "Mine has an action_space that is the class Discrete: needs one from gymnasium.spaces"),
     ],
 )
 def test_what_is_no_space_is_named(space: Any, text: str) -> None:
@@ -451,7 +453,7 @@ def test_what_is_no_space_is_named(space: Any, text: str) -> None:
 
 
 def test_there_must_be_something_to_see() -> None:
-    with pytest.raises(ConfigError, match=r"has observations Box\(.*\): needs at least one number to see"):
+    with pytest.raises(ConfigError, match=r"has observations Box\(.*\): needs at least one number"):
         make_env(EnvSpec(lambda: Saying(space=spaces.Box(0, 1, (0,)))))
 
 
@@ -478,8 +480,8 @@ def test_more_numbers_than_a_network_can_tell_apart_are_refused(space: Any, coun
         make_env(EnvSpec(partial(Saying, space=space)))
     seen = space["at"] if isinstance(space, spaces.Dict) else space  # the mask is taken out
     assert str(caught.value) == (
-        f"partial has observations {seen}, {count} numbers that a network tells apart: needs at most 1,000,000; "
-        "observe what the number stands for, such as its digits"
+        f"partial has observations {seen}, which needs {count} inputs or outputs of a network: needs at most "
+        "1,000,000; encode the number in parts, such as its digits"
     )
 
 
@@ -488,7 +490,7 @@ def test_more_actions_than_a_network_can_tell_apart_are_refused() -> None:
         action_space = spaces.Discrete(10**12)
 
     with pytest.raises(
-        ConfigError, match=r"^Mine has actions Discrete\(1000000000000\), 1,000,000,000,000 numbers that"
+        ConfigError, match=r"^Mine has actions Discrete\(1000000000000\), which needs 1,000,000,000,000 inputs"
     ):
         make_env(EnvSpec(Mine))
 
@@ -732,8 +734,8 @@ def test_a_mask_that_was_flattened_away_is_said() -> None:
             return self.look(), 1.0, self.t == 10, False, {}
 
     assert notices(lambda: FlattenObservation(Free())) == [
-        "<lambda>: its action_mask is flattened into the observation, so illegal actions are taken: "
-        "leave the Dict as it is, and the mask is read"
+        "<lambda>: its action_mask is flattened into the observation, so illegal actions are not excluded: "
+        "leave the Dict unflattened, and the mask is read"
     ]
 
 
@@ -747,7 +749,7 @@ def test_legal_actions_under_another_name_are_said() -> None:
         (Valid, "Valid: its valid_action_mask()"),
     ):
         assert notices(make) == [
-            f"{unread} is not read: legal actions are told by info['action_mask'] or action_masks(), an array of 3 "
+            f"{unread} is not read: return legal actions in info['action_mask'] or from action_masks(), an array of 3 "
             "with 1 where legal"
         ]
 
@@ -760,7 +762,7 @@ def test_a_mask_of_gymnasiums_own_kind_needs_no_word() -> None:
     ("mask", "text"),
     [
         (np.ones(3), "an action_mask of shape (3,): needs (8,), one entry per action"),
-        (np.arange(8), "an action_mask that holds more than 0 and 1: needs 1 where legal, else 0"),
+        (np.arange(8), "an action_mask with entries other than 0 and 1: needs 1 where legal, else 0"),
         (np.zeros(8), "an action_mask without a legal action: needs at least one 1"),
     ],
 )
@@ -799,7 +801,7 @@ def test_the_sub_environment_is_named_that_tells_its_legal_actions_too_late(vect
     close_env(stream.env)
     assert str(caught.value) == (
         f"Game: sub-environment 1 of 3, seed {episode_seed(0, 1)}, step 1: got an action_mask in its info, "
-        "but there was none at reset: needs one there too"
+        "but had none at reset: needs one there too"
     )
 
 
@@ -825,7 +827,7 @@ def test_a_dict_with_more_than_a_mask_at_its_top_or_with_nothing_else_is_refused
 
     with pytest.raises(ConfigError) as caught:
         make_env(EnvSpec(Odd))
-    assert str(caught.value) == f"Odd has {places}: needs one mask alone, at the top of a Dict that has more to see"
+    assert str(caught.value) == f"Odd has {places}: needs a single mask, at the top level of a Dict with other entries"
 
 
 def test_a_dict_that_lacks_an_entry_is_refused() -> None:
@@ -876,7 +878,7 @@ def test_a_grey_picture_gets_its_channel() -> None:
     assert env.observation_space == spaces.Box(0, 255, (1, 40, 60), np.uint8)
     env.reset()
     np.testing.assert_array_equal(env.step(0)[0], np.ones((1, 40, 60), np.uint8), strict=True)
-    assert notices(grey) == ["grey: observations (40, 60) are taken for grey images, (1, 40, 60)"]
+    assert notices(grey) == ["grey: observations (40, 60) are taken as grey images, (1, 40, 60)"]
 
 
 def test_stacked_grey_pictures_are_channels_as_they_are() -> None:
@@ -891,7 +893,7 @@ def test_a_small_table_of_bytes_stays_and_is_said() -> None:
     board = partial(grey, spaces.Box(0, 2, (3, 3), np.uint8))
     assert make_env(EnvSpec(board)).observation_space.shape == (3, 3)
     (said,) = notices(board, steps=1)
-    assert said == "partial: observations (3, 3) are taken for 9 numbers; give images an axis more, (1, 3, 3)"
+    assert said == "partial: observations (3, 3) are taken as 9 numbers; for images, add an axis, as in (1, 3, 3)"
 
 
 @pytest.mark.parametrize("space", [spaces.Box(0, 1, (40, 60), np.float32), spaces.Box(0, 255, (40, 60), np.int32)])
@@ -901,7 +903,9 @@ def test_a_picture_may_be_of_other_numbers_than_bytes(space: spaces.Box) -> None
 
 def test_a_large_table_stays_and_is_said() -> None:
     (said,) = notices(partial(grey, spaces.Box(0, 9, (40, 60), np.float32)), steps=1)
-    assert said == "partial: observations (40, 60) are taken for 2400 numbers; give images an axis more, (1, 40, 60)"
+    assert (
+        said == "partial: observations (40, 60) are taken as 2400 numbers; for images, add an axis, as in (1, 40, 60)"
+    )
 
 
 def test_an_image_with_its_channel_and_a_small_table_are_no_matter() -> None:

@@ -51,7 +51,7 @@ class Heard(Listener):
 
 
 RATE = '"learning_rate": 0.001', '"learning_rate": 0.1'
-SAYS = "was changed by hand: learning_rate is 0.1 there, the run has 0.001; the run is read from checkpoint 600"
+SAYS = "was changed by hand: learning_rate is 0.1 in the file, 0.001 in the run; reading the run from checkpoint 600"
 
 
 def same(one: nexus.DQNAgent, other: nexus.DQNAgent) -> bool:
@@ -110,21 +110,25 @@ def test_a_picture_is_the_same_as_without_the_change(copy: Path, trained: Path) 
 @pytest.mark.parametrize(
     ("edits", "says", "flags"),
     [
-        ([RATE], "learning_rate is 0.1 there, the run has 0.001", "--learning-rate 0.1"),
-        ([('"double": true', '"double": false')], "double is False there, the run has True", "--no-double"),
-        ([('"max_grad_norm": 10.0', '"max_grad_norm": null')], "max_grad_norm is None there", "--max-grad-norm none"),
+        ([RATE], "learning_rate is 0.1 in the file, 0.001 in the run", "--learning-rate 0.1"),
+        ([('"double": true', '"double": false')], "double is False in the file, True in the run", "--no-double"),
+        (
+            [('"max_grad_norm": 10.0', '"max_grad_norm": null')],
+            "max_grad_norm is None in the file",
+            "--max-grad-norm none",
+        ),
         (
             [('"eval_every": "150 steps"', '"eval_every": "9 steps"')],
             "eval_every is '9 steps'",
             "--eval-every '9 steps'",
         ),
-        ([('"env": "CartPole-v1"', '"env": "Acrobot-v1"')], "env is 'Acrobot-v1' there", "--env Acrobot-v1"),
+        ([('"env": "CartPole-v1"', '"env": "Acrobot-v1"')], "env is 'Acrobot-v1' in the file", "--env Acrobot-v1"),
         (
             [('"gamma": 0.995', '"gama": 0.9')],
-            "gamma is missing there, the run has 0.995, gama is 0.9 there",
+            "gamma is missing in the file, 0.995 in the run, gama is 0.9 in the file",
             "--gama 0.9",
         ),
-        ([('"state_bounds"', '"state_bonds"')], "agent.state_bounds is missing there, the run has [[", ""),
+        ([('"state_bounds"', '"state_bonds"')], "agent.state_bounds is missing in the file, [[", ""),
         (
             [('"seed": 0', '"seed": 1'), ('"tau": 0.02', '"tau": 1'), ('"n_step": 5', '"n_step": 1'), RATE],
             ", and 1 more. ",
@@ -145,7 +149,7 @@ def test_to_go_on_is_refused_with_what_was_changed_and_how_to_train_with_it(
     again = f"train again: {nexus_command('train', '--config', copy)}"
     if "agent." not in says:
         again = f"start another run with its weights: {nexus_command('train', '--from', copy)}"
-    assert f"A run continues with its original settings: undo that, or {again}" in said
+    assert f"A run resumes with its original settings: undo the change, or {again}" in said
     assert flags in said
     assert len(said.splitlines()) == 1
     assert len(said) < 900
@@ -164,7 +168,7 @@ def test_a_change_of_no_setting_is_noted_and_not_gone_on_from(copy: Path) -> Non
     edit(copy, '"seconds"', '"secs"')
     heard = Heard()
     nexus.load_agent(copy, listener=heard)
-    assert "differs from its checksum, in no setting; the run is read from checkpoint 600" in heard.said[0]
+    assert "differs from its checksum, but in no setting; reading the run from checkpoint 600" in heard.said[0]
     with pytest.raises(RunError, match=r"is damaged: it differs from its checksum$"):
         nexus.resume(copy, total_steps=700)
 
@@ -279,10 +283,10 @@ def test_what_is_no_run_is_left_out_of_a_picture_of_several(
     capsys.readouterr()
     assert main(["plot", *given]) == 0
     said = capsys.readouterr().out
-    assert "Note: runs/notes is left out: it is not a run, it has no run.json\n" in said
-    assert "Note: runs/notes.txt is left out: it is not a run, it has no run.json\n" in said
+    assert "Note: runs/notes is skipped: it is not a run, since it has no run.json\n" in said
+    assert "Note: runs/notes.txt is skipped: it is not a run, since it has no run.json\n" in said
     assert (
-        "Note: runs/young has nothing to draw yet: no episode has ended, and it was not evaluated: it is left " in said
+        "Note: runs/young has nothing to draw yet: no episode has ended, and there was no evaluation: skipped" in said
     )
     assert "Learning curves of 1 run(s) of CartPole-v1: curves.png\n" in said
 

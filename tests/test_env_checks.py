@@ -120,7 +120,7 @@ def test_whole_numbers_are_not_searched_and_large_ones_are_no_error() -> None:
 def test_what_float32_can_not_hold_is_refused_as_that(mode: AutoresetMode, large: float) -> None:
     """It would be infinite in the agent, whose training then seems to diverge."""
     where = f"Game-v0: sub-environment 2 of 3, seed {seed_of_env_2(mode)}, step 3: got "
-    holds = "float32, in which agents compute, holds at most 3.4e+38"
+    holds = "agents compute in float32, which holds at most 3.4e+38"
     assert refusal(mode, reward=large) == f"{where}reward {large}: {holds}"
     assert refusal(mode, number=large, dtype=np.float64) == f"{where}an observation with {large} at [1, 0]: {holds}"
 

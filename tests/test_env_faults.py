@@ -334,7 +334,7 @@ def test_a_vector_inside_an_environment_does_not_name_its_own(make: Any) -> None
         (partial(First, np.zeros(3, np.float32)), "got an observation float32[3]: needs float32[4]"),
         (partial(First, [[1], [2, 3]]), "got an observation that is not an array: "),
         (partial(First, None, np.ones(3)), "got an action_mask of shape (3,): needs (2,), one entry per action"),
-        (partial(First, None, np.array([0.5, 1])), "got an action_mask that holds more than 0 and 1"),
+        (partial(First, None, np.array([0.5, 1])), "got an action_mask with entries other than 0 and 1"),
     ],
 )
 def test_the_first_one_is_named_where_the_others_do_not_fit_to_it(odd: Any, text: str, how: Any) -> None:
@@ -390,7 +390,7 @@ def test_a_process_that_gives_no_answer_in_time_is_named_and_ended(in_reset: boo
     env = in_processes(SAME_STEP, hang, in_reset=in_reset)
     said = refusal(env, timeout=1.5)
     step = 0 if in_reset else 3
-    assert said == f"Game-v0: sub-environment 2 of 3, seed 102, step {step}: gave no answer within 1.5 s"
+    assert said == f"Game-v0: sub-environment 2 of 3, seed 102, step {step}: did not answer within 1.5 s"
     assert isinstance(env, AsyncVectorEnv)
     assert not any(process.is_alive() for process in env.processes)
 
@@ -466,7 +466,7 @@ class Once(MatchReward):
         (raise_key_error, {}, "raised KeyError: 'door'"),
         (raise_key_error, {"vectorization": "sync"}, "raised KeyError: 'door'"),
         (die, {}, "lost its process, which was killed by SIGKILL"),
-        (hang, {"step_timeout": 2.0}, "gave no answer within 2 s"),
+        (hang, {"step_timeout": 2.0}, "did not answer within 2 s"),
     ],
 )
 def test_a_run_whose_environment_fails_can_be_resumed(
@@ -510,7 +510,7 @@ class InEvaluation(MatchReward):
 
 @ASYNC
 @pytest.mark.parametrize(
-    ("act", "text"), [(die, "killed by SIGKILL"), (hang, "gave no answer within 2 s"), (raise_key_error, "'door'")]
+    ("act", "text"), [(die, "killed by SIGKILL"), (hang, "did not answer within 2 s"), (raise_key_error, "'door'")]
 )
 def test_an_evaluation_is_not_waited_for_either(act: Any, text: str, tmp_path: Path) -> None:
     settings = RUN | {"step_timeout": 2.0, "checkpoint_every": None, "total_steps": 60}

@@ -52,7 +52,7 @@ def test_values_are_read_as_json_or_python_and_else_are_text(text: str, value: A
 def test_what_is_no_keyword_argument_is_said_with_one_that_is(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read_command(["FrozenLake-v1", "--env-kwargs", text])
-    assert f"--env-kwargs: {text!r} is no keyword argument; needs name=value, as in is_slippery=False" in str(
+    assert f"--env-kwargs: {text!r} is not a keyword argument; needs name=value, as in is_slippery=False" in str(
         refused.value
     )
 
@@ -79,7 +79,7 @@ def test_a_config_holds_what_json_can() -> None:
 def test_who_takes_none_says_so() -> None:
     with pytest.raises(ConfigError, match=r"env_kwargs = {'mode': 1}: ALE/Pong-v5 is made by its protocol: leave them"):
         kwargs_for("ALE/Pong-v5", {"mode": 1})
-    with pytest.raises(ConfigError, match=r"env_kwargs = {'mode': 1}: make is a function: let it bring its own"):
+    with pytest.raises(ConfigError, match=r"env_kwargs = {'mode': 1}: make is a function: set them in it"):
         kwargs_for(make, {"mode": 1})
     assert kwargs_for(make, {}) == ()
 
@@ -123,7 +123,7 @@ def test_a_run_is_evaluated_where_it_was_trained(run: Path) -> None:
 
 def test_another_environment_goes_without_them_and_that_is_said(run: Path) -> None:
     agent = load_agent(run)
-    with pytest.warns(RuntimeWarning, match="trained on FrozenLake-v1; own_lake is played without the env_kwargs"):
+    with pytest.warns(RuntimeWarning, match="trained on FrozenLake-v1; playing own_lake without the env_kwargs"):
         score = nexus.evaluate(agent, own_lake, 2)
     assert score.protocol.env_kwargs == {}
     assert env_of_run(run, "FrozenLake-v1").kwargs == (("is_slippery", False),)

@@ -428,7 +428,7 @@ def test_a_run_in_such_an_environment_says_so_and_loses_nothing(tmp_path: Path) 
     go_on = nexus.resume(tmp_path / "run", env=lambda: kind("shows"), listener=watch)
     (notice,) = watch.notices
     assert "does not repeat an episode" in notice
-    assert "in 1 of 1 environments another one begins" in notice
+    assert ": 1 of 1 environments start a new one" in notice
     rows = [row.split(",") for row in (tmp_path / "run" / "episodes.csv").read_text().splitlines()[1:]]
     ends = (40, 80, 120, 160, 200, 250, 290, 330, 370)
     # The episode that was lost is not counted, nor is its length added to that of the next.

@@ -106,8 +106,8 @@ def test_other_names_stand_beside_their_flag(verb: str, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("words", "title", "shown"),
     [
-        ("CartPole-v1", "", "Named settings: .* there are any. (default: tuned)"),
-        ("CartPole-v1 --algo c51", "C51 and Rainbow ", "--v-max FLOAT .* nothing is above 100. (default: 500.0)"),
+        ("CartPole-v1", "", "Named settings: .* if any. (default: tuned)"),
+        ("CartPole-v1 --algo c51", "C51 and Rainbow ", "--v-max FLOAT .* none exceeds 100. (default: 500.0)"),
         ("--lr 0.5 --env-id CartPole-v1 --algorithm PQN", "learning ", "--gradient-steps INT .* (default: 64)"),
         ("pong", "Atari ", "--frame-size INT|none Pixels on a side of a frame; none for 84. (default: 44)"),
         ("CartPole-v1 --seed 7", "run ", "--seed INT Seed of every random generator. (default: 7)"),
@@ -127,8 +127,8 @@ def test_the_defaults_are_those_that_the_other_words_bring(
 def test_what_a_setting_means_is_read_from_below_it() -> None:
     assert descriptions("nexus.core.settings")["C51Settings"] == {
         "atoms": "Atoms of the return's distribution.",
-        "v_min": "The smallest return that can be told.",
-        "v_max": "The largest return; with rewards of 1 and γ = 0.99 nothing is above 100.",
+        "v_min": "The smallest return that the atoms represent.",
+        "v_max": "The largest return; with rewards of up to 1 and γ = 0.99 none exceeds 100.",
     }
 
 

@@ -52,8 +52,8 @@ def test_its_replay_holds_the_rows_that_were_stored(tmp_path: Path) -> None:
 
 def test_frames_are_refused_in_one_line_that_says_what_still_works(tmp_path: Path) -> None:
     run = Path(shutil.copytree(OLD / "frames", tmp_path / "run"))
-    says = "its frames have eight bytes a number, as older versions stored them, so it can't go on; it can still be "
-    with pytest.raises(RunError, match=f"checkpoint 206: {says}loaded, evaluated and watched$"):
+    says = "its frames have eight bytes per number, as older versions stored them, so it can't be resumed; it can "
+    with pytest.raises(RunError, match=f"checkpoint 206: {says}still be loaded, evaluated and watched$"):
         nexus.resume(run, listener=Silent())
     assert nexus.evaluate(nexus.load_agent(run), episodes=2).episodes == 2
 

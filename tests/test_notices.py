@@ -19,7 +19,7 @@ from nexus.listener import Listener
 from nexus.training.config import TrainConfig
 from nexus.training.presets import PRESETS, settled
 
-RANGE = "no range of returns is known for Arms: -10 to 10 is assumed"
+RANGE = "the range of returns of Arms is unknown: assuming -10 to 10"
 
 
 class Arms(gym.Env[Array, SupportsInt]):
@@ -71,7 +71,7 @@ def test_an_assumed_range_is_said_before_and_its_ends_after_a_training(algorithm
     before, after = said_in(tmp_path, Arms, algorithm=algorithm, gradient_steps=2)
     assert before.startswith(RANGE)
     assert "set v_min and v_max to the range of discounted returns" in before
-    assert "% of the probability of returns lies on the assumed v_max = 10 after the training" in after
+    assert "% of the return probability lies on the assumed v_max = 10 after training" in after
 
 
 def test_returns_below_it_lie_on_its_other_end(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_returns_below_it_lie_on_its_other_end(tmp_path: Path) -> None:
 
 def test_returns_within_it_are_no_matter_afterwards(tmp_path: Path) -> None:
     (before,) = said_in(tmp_path, SmallArms, algorithm="c51", gradient_steps=2)
-    assert before.startswith("no range of returns is known for SmallArms")
+    assert before.startswith("the range of returns of SmallArms is unknown")
 
 
 @pytest.mark.parametrize("settings", [{"algorithm": "c51", "v_max": 400.0}, {"algorithm": "qr-dqn"}, {}])
@@ -97,7 +97,7 @@ def test_python_warns_and_a_plan_notes(tmp_path: Path) -> None:
     notes = nexus.plan(Arms, algorithm="c51", probe_seconds=0.2).notes
     assert any(note.startswith(RANGE) for note in notes)
     notes = nexus.plan("CartPole-v1", total_steps=4000, probe_seconds=0.2).notes
-    assert any(note.startswith("ε is still 0.63 where the run ends") for note in notes)
+    assert any(note.startswith("ε is still 0.63 at the end of the run") for note in notes)
 
 
 def test_the_console_says_it_below_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,18 +168,18 @@ def test_the_settings_of_a_preset_or_a_run_stay(tmp_path: Path) -> None:
         ({"epsilon_steps": 7_777}, None),  # a tenth of the way is left
         (
             {"epsilon_steps": 20_000},
-            "ε is still 0.65 where the run ends, and was to fall to 0.01: epsilon_steps = 20,000 is more than the "
+            "ε is still 0.65 at the end of the run, but should fall to 0.01: epsilon_steps = 20,000 is more than the "
             "7,000 from learning_starts on",
         ),
-        ({"epsilon_steps": 20_000, "epsilon": 0.05}, "ε is still 0.036 where"),
+        ({"epsilon_steps": 20_000, "epsilon": 0.05}, "ε is still 0.036 at the end"),
         ({"epsilon_steps": 20_000, "epsilon": 0.01}, None),
         ({"epsilon_steps": 20_000, "epsilon_schedule": "constant"}, None),
         ({"epsilon_schedule": "per_episode", "epsilon_decay": 0.99999}, None),  # nobody knows how many there will be
         (
             {"epsilon_schedule": "per_step", "epsilon_decay": 0.9999},
-            "ε is still 0.5 where the run ends, and was to fall to 0.01: epsilon_decay = 0.9999 is too slow for 8,000 ",
+            "ε is still 0.5 at the end of the run, but should fall to 0.01: epsilon_decay = 0.9999 is too slow",
         ),
-        ({"epsilon_steps": 20_000, "exploration": "boltzmann"}, "the temperature is still 0.69 where the run ends"),
+        ({"epsilon_steps": 20_000, "exploration": "boltzmann"}, "the temperature is still 0.69 at the end of the run"),
     ],
 )
 def test_an_exploration_that_does_not_come_to_its_end_is_said(settings: dict[str, Any], says: str | None) -> None:
@@ -192,7 +192,7 @@ def test_it_is_said_in_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert said.startswith("ε is still 0.74")
     words = ["-n", "1500", "--epsilon-steps", "5000", "--eval-episodes", "2", "--run-dir", str(tmp_path / "b")]
     assert main(["train", "FrozenLake-v1", *words]) == 0
-    assert "\nNote: ε is still 0.9 where the run ends" in capsys.readouterr().out
+    assert "\nNote: ε is still 0.9 at the end of the run" in capsys.readouterr().out
     assert said_in(tmp_path / "c", Arms) == []
 
 
@@ -205,7 +205,7 @@ def test_who_wants_no_evaluations_has_no_target(
 ) -> None:
     config = make_config("CartPole-v1", **{name: value})
     assert (config.eval_every, config.target_return) == (None, None)
-    says = f"{name} {text}: nothing is evaluated before the end, so no target return of 475 ends the run"
+    says = f"{name} {text}: without evaluations before the end, the target return of 475 can't end the run"
     command = read_command(["CartPole-v1", f"--{name.replace('_', '-')}", text])
     assert command.config == config
     assert capsys.readouterr().out == f"Note: {says}\n"

@@ -117,8 +117,8 @@ def test_what_does_not_repeat_itself_is_said_once(walk: type[Walk], tmp_path: Pa
     trained(walk, tmp_path / "one", told)
     (said,) = [text for text in told.notices if "repeat" in text]
     assert said == (
-        "Walk does not repeat an episode from its seed and its actions: with one environment for both, each evaluation "
-        "ends the episode that the training is in"
+        "Walk does not repeat an episode from its seed and actions: with one environment for both, each evaluation "
+        "ends the current training episode"
     )
 
 

@@ -117,7 +117,7 @@ def test_nor_as_a_package_of_the_folder_around_it(
     pytest.importorskip("imageio_ffmpeg")
     rename(run, "run.brought:OwnPole-v0")
     assert main([word.replace("RUN", "run") for word in words]) == 2
-    assert "asks for code from its own folder, run.brought" in capsys.readouterr().err
+    assert "names a module in its folder, run.brought" in capsys.readouterr().err
     assert not (run.parent / "witness").exists()
 
 

@@ -134,8 +134,8 @@ def test_a_large_grey_picture_gets_its_channel() -> None:
     stream = TransitionStream(make_vector_env(EnvSpec(partial(Showing, space, shown)), 1))
     stream.reset(0)
     assert stream.notices == [
-        "partial: observation['board'] (3, 3) are taken for 9 numbers; give images an axis more, (1, 3, 3)",
-        "partial: observation['screen'] (36, 40) are taken for grey images, (1, 36, 40)",
+        "partial: observation['board'] (3, 3) are taken as 9 numbers; for images, add an axis, as in (1, 3, 3)",
+        "partial: observation['screen'] (36, 40) are taken as grey images, (1, 36, 40)",
     ]
 
 
@@ -327,7 +327,9 @@ def test_an_answer_that_lacks_a_part_or_has_a_wrong_one_is_told_with_its_index(
 
 def test_a_number_that_float32_can_not_hold_is_refused() -> None:
     space = spaces.Dict({"far": spaces.Box(-np.inf, np.inf, (2,), np.float64)})
-    with pytest.raises(EnvError, match=r"^observation\['far'\]: got an observation with 1e\+300 at \[1\]: float32, in"):
+    with pytest.raises(
+        EnvError, match=r"^observation\['far'\]: got an observation with 1e\+300 at \[1\]: agents compute in float32"
+    ):
         row_of(space, {"far": np.array([0, 1e300])})
 
 
@@ -353,7 +355,7 @@ def test_a_part_beyond_its_bounds_is_said_once() -> None:
         ),
         (
             spaces.Dict({"a": SPEED, "said": spaces.Text(3)}),
-            "as observation['said']: needs numbers of a fixed shape; leave it out by "
+            "as observation['said']: needs numbers of a fixed shape; leave it out with "
             "gymnasium.wrappers.FilterObservation, or encode it as numbers, such as a MultiDiscrete of words in an "
             "ObservationWrapper",
         ),
@@ -362,8 +364,8 @@ def test_a_part_beyond_its_bounds_is_said_once() -> None:
             "as observation[1]['b']: needs numbers of a fixed shape; pad it to a Box of a fixed shape in an "
             "ObservationWrapper",
         ),
-        (spaces.Dict({"a": spaces.Dict({})}), "needs something to see"),
-        (spaces.Dict({"a": spaces.Box(0, 1, (0, 2))}), "as observation['a']: needs at least one number to see"),
+        (spaces.Dict({"a": spaces.Dict({})}), "needs at least one part"),
+        (spaces.Dict({"a": spaces.Box(0, 1, (0, 2))}), "as observation['a']: needs at least one number"),
         (spaces.Dict({1: SPEED}), "has observation[1] in its observations: needs text as keys"),  # type: ignore[dict-item]
     ],
 )

@@ -70,8 +70,8 @@ def test_an_algorithm_brings_its_settings_under_any_of_its_names() -> None:
         ("--no-duble", "unknown option --no-duble; did you mean --no-double"),
         # The unknown flag first: without it another setting is wrong.
         ("--learning-start 5 -n 10", "unknown option --learning-start; did you mean --learning-starts"),
-        ("--double yes", "--double takes no value, got 'yes': --double switches it on, --no-double off;"),
-        ("--seed 1 Acrobot-v1", "'Acrobot-v1' belongs to no option;"),
+        ("--double yes", "--double takes no value, got 'yes': --double turns it on, --no-double off;"),
+        ("--seed 1 Acrobot-v1", "'Acrobot-v1' does not belong to any option;"),
         ("-x", "unknown option -x;"),
     ],
 )

@@ -115,7 +115,9 @@ def test_a_run_with_nothing_to_draw_says_so(make: Make, capsys: pytest.CaptureFi
     folder = make("a", episodes="", scores={}, status="running")
     assert main(["plot", str(folder)]) == 2
     said = capsys.readouterr().err
-    assert said == f"nexus: error: {folder} has nothing to draw yet: no episode has ended, and it was not evaluated\n"
+    assert (
+        said == f"nexus: error: {folder} has nothing to draw yet: no episode has ended, and there was no evaluation\n"
+    )
 
 
 def test_each_environment_gets_a_panel(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +151,7 @@ def test_a_seed_counts_once(make: Make, tmp_path: Path, capsys: pytest.CaptureFi
     again = Path(shutil.copytree(first, tmp_path / "b"))
     kept, said = curves.different_seeds(read(first, again, other))
     assert [run.folder for run in kept] == [first, other]
-    assert said == [f"{again} is left out: it has the seed 1 and the settings of {first}"]
+    assert said == [f"{again} is skipped: it has the same seed 1 and settings as {first}"]
     assert main(["plot", *map(str, (first, again, other)), "--out", str(tmp_path / "p.png")]) == 0
     printed = capsys.readouterr().out
     assert f"Note: {said[0]}\n" in printed

@@ -111,7 +111,7 @@ def test_a_file_stands_in_for_all_but_the_users_own_settings(tmp_path: Path) -> 
     file = tmp_path / "settings.json"
     file.write_text(json.dumps({"env": "CartPole-v1", **values}))
     assert read_command(["--config", str(file), "--gamma", "0.25"]).config == found.config
-    with pytest.raises(ConfigError, match="--preset and --config both bring all settings"):
+    with pytest.raises(ConfigError, match="--preset and --config each set everything"):
         read_command(["--config", str(file), "--preset", "seed"])
     assert resolve("CartPole-v1", {}, file=resolve("CartPole-v1", {}).config.to_mapping()).config == make_config(
         "CartPole-v1"
@@ -121,7 +121,7 @@ def test_a_file_stands_in_for_all_but_the_users_own_settings(tmp_path: Path) -> 
 def test_what_was_given_up_is_noted_in_training_plan_and_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    says = "eval_every none: nothing is evaluated before the end, so no target return of 475 ends the run"
+    says = "eval_every none: without evaluations before the end, the target return of 475 can't end the run"
     assert resolve("CartPole-v1", {"eval_every": None}).notes == (says,)
     assert resolve("CartPole-v1", {}).notes == ()
     read_command(["CartPole-v1", "--eval-every", "none"])

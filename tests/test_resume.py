@@ -274,7 +274,7 @@ def test_a_finished_run_can_go_further(tmp_path: Path) -> None:
     whole(tmp_path / "short", total_steps=180)
     with pytest.raises(ConfigError, match="finished"):
         go_on(tmp_path / "short")
-    with pytest.raises(ConfigError, match="behind"):
+    with pytest.raises(ConfigError, match="already at step"):
         go_on(tmp_path / "short", total_steps=100)
     assert go_on(tmp_path / "short", total_steps=300).counters.steps == 300
     assert differences(tmp_path / "long", tmp_path / "short") == []
@@ -311,7 +311,7 @@ def test_a_run_that_was_stopped_before_its_first_step_begins_again(tmp_path: Pat
         train(match_reward, config=config_of(), run_dir=tmp_path / "broken", listener=AtOnce())
     listener = Silent()
     resume(tmp_path / "broken", env=match_reward, listener=listener)
-    assert listener.notices == ["it was stopped before its first checkpoint, so it begins again"]
+    assert listener.notices == ["the run was stopped before its first checkpoint, so it starts over"]
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
 
 
@@ -440,7 +440,7 @@ def test_checkpoints_that_are_damaged_or_gone_are_not_loaded(tmp_path: Path) -> 
     with pytest.raises(RunError, match="has no checkpoint"):
         nexus.load_agent(tmp_path / "run", checkpoint="latest")
     shutil.rmtree(tmp_path / "run/best")
-    with pytest.raises(RunError, match="no weights with a score"):
+    with pytest.raises(RunError, match="no best weights"):
         nexus.load_agent(tmp_path / "run", checkpoint="best")
 
 
@@ -481,7 +481,7 @@ def test_the_newest_that_is_whole_is_used_and_a_damaged_one_is_named(victim: str
     resume(run, env=match_reward, listener=listener)
     (notice,) = listener.notices
     assert f"checkpoint {newest}: " in notice
-    assert f"going on from step {older}" in notice
+    assert f"resuming from step {older}" in notice
     assert differences(tmp_path / "whole", run) == []
 
 
@@ -503,7 +503,7 @@ def test_a_damaged_log_is_named_and_the_run_goes_on_all_the_same(victim: str, ha
     resume(run, env=match_reward, listener=listener)
     (notice,) = listener.notices
     assert victim in notice
-    assert "goes on" in notice
+    assert "continues" in notice
     assert set(differences(tmp_path / "whole", run)) <= {"episodes", "metrics"}
     after = log.read_bytes().splitlines(keepends=True)
     expected = (tmp_path / "whole" / victim).read_bytes().splitlines(keepends=True)

@@ -60,7 +60,7 @@ def test_python_takes_them_too(tmp_path: Path) -> None:
     assert result.evaluation is not None
     assert result.evaluation.protocol.env_kwargs == {"is_slippery": False}
     assert nexus.evaluate(result, episodes=4, seed=result.evaluation.protocol.seed) == result.evaluation
-    with pytest.raises(ConfigError, match="is a function: let it bring its own"):
+    with pytest.raises(ConfigError, match="is a function: set them in it"):
         nexus.train(Sometimes, env_kwargs={"a": 1}, run_dir=tmp_path / "other", **settings)
 
 

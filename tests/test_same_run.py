@@ -89,7 +89,7 @@ def test_runs_that_say_nothing_of_their_weights_are_read(copy: Path) -> None:
 def test_a_score_of_other_weights_is_not_taken_for_theirs(copy: Path, theirs: Path) -> None:
     for other in (theirs / "evaluation.json", min((copy / "best").glob("*.json"))):
         shutil.copy(other, copy / "evaluation.json")
-        says = f"{copy}/evaluation.json is of other weights than the agent.safetensors of this run"
+        says = f"{copy}/evaluation.json scores other weights than those in this run's agent.safetensors"
         assert says in verify(copy).damage
         with pytest.raises(RunError, match=says):
             curves.read_runs([str(copy)])
@@ -99,10 +99,10 @@ def test_best_weights_of_another_run_are_not_loaded(copy: Path, theirs: Path) ->
     shutil.rmtree(copy / "best")
     shutil.copytree(theirs / "best", copy / "best")
     steps = BestWeights(theirs, read_json(theirs / "run.json")).present()[0].steps
-    says = f"best/{steps}.json is of another run: its learning_rate is 0.002, run.json has 0.001"
+    says = f"best/{steps}.json is from another run: its learning_rate is 0.002, run.json has 0.001"
     assert says in verify(copy).damage
     assert BestWeights(copy, read_json(copy / "run.json")).present() == []
-    with pytest.raises(RunError, match="no weights with a score"):
+    with pytest.raises(RunError, match="no best weights"):
         load_agent(copy, checkpoint="best")
 
 
@@ -115,14 +115,14 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(which: str, copy: Path,
         shutil.copytree(theirs / "checkpoints" / name, copy / "checkpoints" / name)
     for path in (theirs / "replay").iterdir() if which == "all" else ():
         shutil.copy(path, copy / "replay")
-    says = "is of another run: its learning_rate is 0.002, run.json has 0.001"
+    says = "is from another run: its learning_rate is 0.002, run.json has 0.001"
     assert f"checkpoint {newest}: it {says}" in verify(copy).damage
     with pytest.raises(RunError, match=f"checkpoint {newest} {says}"):
         load_agent(copy, checkpoint=newest)
     listener = Silent()
     if which == "newest":
         assert resume(copy, total_steps=400, listener=listener).counters.steps == 400
-        assert f"checkpoint {newest}: it {says}; going on from step {older}" in listener.notices
+        assert f"checkpoint {newest}: it {says}; resuming from step {older}" in listener.notices
     else:
         with pytest.raises(RunError, match=f"nothing to resume from: checkpoint {newest}: it {says}"):
             resume(copy, total_steps=400, listener=listener)
@@ -172,5 +172,5 @@ def test_a_setting_that_another_version_does_not_name_says_nothing() -> None:
         ({"config": {"of_the_future": 3, "seed": 2}}, "its seed is 2, run.json has 1"),
         ({"agent": {"state_dim": [5]}}, r"its state_dim is \[5\], run.json has \[4\]"),
     ):
-        with pytest.raises(RunError, match=f"^it is of another run: {said}$"):
+        with pytest.raises(RunError, match=f"^it is from another run: {said}$"):
             require_same_run(ours, theirs, "it")

@@ -66,7 +66,9 @@ def test_an_agent_that_was_trained_on_a_function_is_evaluated_on_it(on_function:
     loaded = nexus.load_agent(on_function.run_dir)
     assert nexus.evaluate(loaded, pole, 5) == score
     for lost in (loaded, on_function.run_dir):
-        with pytest.raises(RunError, match="was trained on the function pole: pass env=, or use module:Id"):
+        with pytest.raises(
+            RunError, match="was trained on the function pole, which a folder can't store: pass env=, or use module:Id"
+        ):
             nexus.evaluate(lost, episodes=5)
 
 
@@ -74,12 +76,12 @@ def test_another_environment_is_wrapped_alike_and_that_is_said(trained: TrainRes
     for given in (trained, trained.run_dir):
         with pytest.warns(
             RuntimeWarning,
-            match="^the agent was trained on CartPole-v1; pole is played with frame_skip = 3, frame_stack = 2 as ",
+            match="^the agent was trained on CartPole-v1; playing pole with frame_skip = 3, frame_stack = 2 as ",
         ) as caught:
             score = nexus.evaluate(given, pole, 2)
         assert caught[0].filename == __file__  # the user's line, not one of ours
         assert (score.protocol.env, score.protocol.frame_skip, score.protocol.frame_stack) == ("pole", 3, 2)
-    with pytest.warns(RuntimeWarning, match="Acrobot-v1 is played"), pytest.raises(ConfigError, match="made for"):
+    with pytest.warns(RuntimeWarning, match="playing Acrobot-v1"), pytest.raises(ConfigError, match="made for"):
         nexus.evaluate(trained, "Acrobot-v1", 2)
 
 
@@ -90,7 +92,7 @@ def test_nothing_is_said_where_nothing_is_carried_over(tmp_path: Path) -> None:
 
 def test_an_agent_of_ones_own_needs_its_environment() -> None:
     agent = nexus.DQNAgent({"state_dim": 4, "action_dim": 2})
-    with pytest.raises(ConfigError, match="evaluating an agent needs its env: an id or a function"):
+    with pytest.raises(ConfigError, match="evaluating this agent needs env=: an id or a function"):
         nexus.evaluate(agent)
     assert nexus.evaluate(agent, "CartPole-v1", 2).protocol.frame_skip == 1
 

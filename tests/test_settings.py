@@ -74,10 +74,10 @@ def test_whole_numbers_and_periods_may_have_an_exponent_on_the_command_line() ->
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--total-steps 1.5", "--total-steps: '1.5' is no whole number; needs one as in 8, 100_000 or 1e6"),
-        ("--hidden-dim 100k", "--hidden-dim: '100k' is no whole number; needs one as in 8, 100_000 or 1e6"),
-        ("--learning-rate fast", "--learning-rate: 'fast' is no number; needs one as in 0.001 or 1e-3"),
-        ("--max-grad-norm big", "--max-grad-norm: 'big' is no number; needs one as in 0.001 or 1e-3"),
+        ("--total-steps 1.5", "--total-steps: '1.5' is not a whole number; needs one as in 8, 100_000 or 1e6"),
+        ("--hidden-dim 100k", "--hidden-dim: '100k' is not a whole number; needs one as in 8, 100_000 or 1e6"),
+        ("--learning-rate fast", "--learning-rate: 'fast' is not a number; needs one as in 0.001 or 1e-3"),
+        ("--max-grad-norm big", "--max-grad-norm: 'big' is not a number; needs one as in 0.001 or 1e-3"),
     ],
 )
 def test_what_is_no_number_is_said_without_programmers_words(flags: str, message: str) -> None:
@@ -136,7 +136,9 @@ def test_a_flag_goes_over_what_a_file_says_under_another_name(tmp_path: Path) ->
 
 
 def test_one_setting_under_two_names_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^updates_each and gradient_steps are one setting, gradient_steps: give it"):
+    with pytest.raises(
+        ConfigError, match=r"^updates_each and gradient_steps are the same setting, gradient_steps: give it"
+    ):
         TrainConfig.from_mapping({"updates_each": 2, "gradient_steps": 3})
-    with pytest.raises(ConfigError, match=r"^lr and learning_rate are one setting, learning_rate: give it once$"):
+    with pytest.raises(ConfigError, match=r"^lr and learning_rate are the same setting, learning_rate: give it once$"):
         make_config("CartPole-v1", lr=0.1, learning_rate=0.2)

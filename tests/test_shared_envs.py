@@ -96,8 +96,8 @@ def test_one_object_for_several_is_refused(kind: str) -> None:
         make_vector_env(EnvSpec(make), 8)
     name = call.removeprefix("lambda: ").partition("(")[0].replace("gymnasium.make", "AcrobotEnv")
     assert str(caught.value) == (
-        f"<lambda> gave one and the same {name} again while it is in use: each sub-environment, and the evaluation, "
-        f"needs its own; pass a function that makes a new one at each call, {call}, or set num_envs = 1 where there "
+        f"<lambda> returned the same {name} again while it is in use: each sub-environment, and the evaluation, "
+        f"needs its own; pass a function that makes a new one at each call, {call}, or set num_envs = 1 if there "
         "can be only one"
     )
 
@@ -215,7 +215,7 @@ def test_environments_of_different_spaces_are_refused() -> None:
         make_vector_env(EnvSpec(Growing), 3)
     assert (
         str(caught.value)
-        == "Growing: sub-environment 2 has actions Discrete(3), sub-environment 0 has Discrete(2): all need the same"
+        == "Growing: sub-environment 2 has actions Discrete(3), sub-environment 0 has Discrete(2): all must be equal"
     )
 
 
@@ -230,8 +230,8 @@ def test_environments_of_different_spaces_are_refused() -> None:
         (REGISTERED, ": lambda: gymnasium.make('Acrobot-v1')"),
         (gym.spec("Acrobot-v1"), "got the spec of an environment: needs an id, or a function that makes "),
         (SyncVectorEnv([Count]), "got SyncVectorEnv, a vector of environments: needs an id, or a function that makes "),
-        (None, "got NoneType in place of an environment: needs an id, or a function that makes "),
-        (3, "got int in place of an environment: needs an id, or a function that makes "),
+        (None, "got NoneType as the environment: needs an id, or a function that makes "),
+        (3, "got int as the environment: needs an id, or a function that makes "),
     ],
 )
 def test_what_is_neither_an_id_nor_a_function_is_refused(given: Any, text: str) -> None:
@@ -246,7 +246,10 @@ def test_what_is_neither_an_id_nor_a_function_is_refused(given: Any, text: str) 
     [
         (lambda: Count, "the class Count: needs a gymnasium.Env: pass Count itself, or return Count()"),
         (lambda: None, "NoneType: needs a gymnasium.Env; does the function end with return?"),
-        (lambda: SyncVectorEnv([Count]), "SyncVectorEnv: needs a gymnasium.Env, one alone, of which num_envs are made"),
+        (
+            lambda: SyncVectorEnv([Count]),
+            "SyncVectorEnv: needs a gymnasium.Env, a single one, since the function is called num_envs times",
+        ),
     ],
 )
 def test_what_a_function_makes_must_be_one_environment(make: Any, text: str) -> None:

@@ -221,8 +221,8 @@ def test_what_can_not_be_taken_over_is_said() -> None:
         evaluate_policy(Above(), EnvSpec(scaled), 2, statistics=statistics, notice=said.append)
         assert len(said) == count
         assert all(
-            text == "scaled: NormalizeObservation scales observations by what it sees in this evaluation alone, since "
-            "the agent comes with no statistics for it: scores are of other inputs than the training's"
+            text == "scaled: NormalizeObservation scales observations by statistics of this evaluation alone, since "
+            "the agent has none for it, so scores are for inputs scaled differently than in training"
             for text in said
         )
 
@@ -365,7 +365,7 @@ def test_a_checkpoint_without_them_is_read(tmp_path: Path) -> None:
     assert again.set_state(older).tolist() == [False, False]  # of the first episodes, which begin with none
     stream.step(np.zeros(2, np.int64))
     for wrong in ({**state, f"statistics.{MEAN}": np.zeros((2, 3))}, {**state, "statistics.3.x": np.zeros(2)}):
-        with pytest.raises(RunError, match="running statistics are not those of the wrappers"):
+        with pytest.raises(RunError, match="running statistics do not match the environments' wrappers"):
             again.set_state(wrong)
 
 
@@ -435,7 +435,7 @@ def layers(env: Any) -> Any:
 
 def test_an_agent_that_was_trained_without_is_told_of_it(pole: Path) -> None:
     agent = nexus.DQNAgent({"state_dim": 4, "action_dim": 2, "hidden_dim": 8})
-    with pytest.warns(RuntimeWarning, match="CartPole-v1: NormalizeObservation scales observations by what it sees in"):
+    with pytest.warns(RuntimeWarning, match="CartPole-v1: NormalizeObservation scales observations by statistics of"):
         nexus.evaluate(agent, "CartPole-v1", 2, wrappers=NORMALIZED)
     nexus.evaluate(pole, episodes=2, wrappers=[])  # has no use for them
     with closing(make_env(EnvSpec("CartPole-v1", wrappers=(NORMALIZED,)))) as env:

@@ -377,14 +377,14 @@ FINE = samples(ROOM, 1)[0]
         (FINE["camera"].astype(float), "observation is of type ndarray: needs a mapping with 'pose'"),
         ([FINE, FINE], "observation is of type list: needs a mapping with 'pose'"),
         ((FINE, {}), "observation is the whole result of env.reset(): pass env.reset()[0]"),
-        ((FINE, 0.0, False, False, {}), "observation is the whole result of env.step(): pass its first part"),
+        ((FINE, 0.0, False, False, {}), "observation is the whole result of env.step(): pass its first element"),
         ({**FINE, "pose": FINE["pose"][:1]}, "observation['pose'] has 1 entries: needs at least 2"),
         ({**FINE, "pose": 3}, "observation['pose'] is of type int: needs a tuple"),
         (
             {**FINE, "pose": (np.zeros(3), [1])},
             "observation['pose'][0] of shape (3,): needs (2,), or (E, 2) for E of them",
         ),
-        ({**FINE, "pose": ([0, np.nan], [1])}, "observation['pose'][0] holds nan: needs finite numbers"),
+        ({**FINE, "pose": ([0, np.nan], [1])}, "observation['pose'][0] contains nan: needs finite numbers"),
         ({**FINE, "gear": 8}, "observation['gear'] 8: needs a whole number from 5 to 7"),
         ({**FINE, "gear": "up"}, "observation['gear'] of type str: needs numbers of shape (3,)"),
         (
@@ -396,10 +396,10 @@ FINE = samples(ROOM, 1)[0]
             {**FINE, "wheels": [0, 7, 0]},
             "observation['wheels'] of shape (3,): needs (5,), or (E, 5) for E of them, or whole numbers of shape (2,)",
         ),
-        ({**FINE, "lamps": np.full((2, 2), 300)}, "observation['lamps'] holds 300: int8 can't hold it"),
+        ({**FINE, "lamps": np.full((2, 2), 300)}, "observation['lamps'] contains 300: int8 can't represent it"),
         (
             {**FINE, "camera": FINE["camera"] / 255},
-            "observation['camera'] is of float64: needs bytes from 0 to 255, as the environment has them",
+            "observation['camera'] has dtype float64: needs bytes from 0 to 255, as from the environment",
         ),
         (
             {**FINE, "camera": FINE["camera"][..., 0]},
@@ -408,12 +408,13 @@ FINE = samples(ROOM, 1)[0]
         ),
         (
             {**FINE, "camera": FINE["camera"][None]},
-            "observation has 1 in observation['camera'] and one alone in observation['pose'][0]: needs as many in "
-            "each part",
+            "observation has 1 in observation['camera'] and a single one in observation['pose'][0]: needs the same "
+            "number in each part",
         ),
         (
             together([FINE, FINE]) | {"gear": [5, 6, 7]},
-            "observation has 3 in observation['gear'] and 2 in observation['pose'][0]: needs as many in each part",
+            "observation has 3 in observation['gear'] and 2 in observation['pose'][0]: needs the same "
+            "number in each part",
         ),
     ],
 )
@@ -536,7 +537,7 @@ def test_an_array_next_to_a_mask_is_taken_with_its_dict() -> None:
         ),
         (
             {"state_parts": [{"path": ["a"], "state_dim": [3], "dtype": "uint8"}]},
-            "state_parts take 3 bytes: a state (4,) has others",
+            "state_parts take 3 bytes: needs as many as a state (4,) has",
         ),
         (
             {"state_parts": [{"path": ["a"], "state_dim": [4], "dtype": "uint8", "odd": 1}]},
@@ -546,10 +547,10 @@ def test_an_array_next_to_a_mask_is_taken_with_its_dict() -> None:
             {"state_parts": [{"path": ["a"], "state_dim": [4], "dtype": "uint8", "state_scale": [1, 0]}]},
             "state_scale = [1, 0]: needs two finite numbers",
         ),
-        ({"observed_dim": [3]}, "observed_dim = [3]: needs as many numbers as states of shape (4,)"),
+        ({"observed_dim": [3]}, "observed_dim = [3]: needs as many numbers as a state of shape (4,)"),
         (
             {"discrete_sizes": [2, 2], "discrete_start": [0]},
-            "discrete_sizes = [2, 2]: needs sizes of at least 1, as many",
+            "discrete_sizes = [2, 2]: needs sizes of at least 1, one per",
         ),
         ({"discrete_sizes": [2, 3], "discrete_start": [0, 0]}, "discrete_sizes = [2, 3]: needs sizes of at least 1"),
         (
@@ -558,7 +559,7 @@ def test_an_array_next_to_a_mask_is_taken_with_its_dict() -> None:
         ),
         ({"discrete_sizes": [2, 2]}, "discrete_start = None: needs whole numbers"),
         ({"mask_entry": 3}, "mask_entry = 3: needs text"),
-        ({"path": "a"}, "path = 'a': needs a list of keys and places"),
+        ({"path": "a"}, "path = 'a': needs a list of keys and indices"),
     ],
 )
 def test_an_impossible_description_of_states_is_refused(config: dict[str, Any], text: str) -> None:
@@ -693,7 +694,7 @@ def test_a_hostile_description_of_parts_is_refused(trained: nexus.TrainResult) -
 
 def test_frames_are_stacked_by_gymnasiums_wrapper_and_not_here(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"^frame_stack: Xor has Dict observations, which are not stacked here: wrap it in"
+        ConfigError, match=r"^frame_stack: Xor has Dict observations, which nexus does not stack: wrap it in"
     ):
         nexus.train(Xor, frame_stack=4, run_dir=tmp_path / "refused")
 

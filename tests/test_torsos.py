@@ -347,7 +347,7 @@ def test_states_are_scaled_by_what_their_space_says(shape: tuple[int, ...]) -> N
         ({"state_scale": ["a", "b"]}, "needs two finite numbers, low < high"),
         (
             {"state_scale": [0, 1], "state_bounds": ([0.0] * 2, [1.0] * 2)},
-            r"state_scale = \[0, 1\]: state_bounds scale the states already; leave one out",
+            r"state_scale = \[0, 1\]: state_bounds already scale the states; leave one out",
         ),
     ],
 )

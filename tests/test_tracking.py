@@ -152,7 +152,7 @@ def test_a_tracker_that_fails_says_so_once_and_the_run_goes_on(tmp_path: Path) -
     silent = Silent()
     listener = Listeners(Tracker("notes", notes), silent)
     result = nexus.train(match_reward, config=CONFIG, run_dir=tmp_path / "run", listener=listener)
-    assert silent.notices == ["notes failed (no such host); the run goes on without it"]
+    assert silent.notices == ["notes failed (no such host); the run continues without it"]
     assert result.counters.steps == 300
     assert notes.calls[0] == ("start", None)
     assert max(step for step in notes.calls[1:]) < 140

@@ -141,12 +141,12 @@ def test_what_is_no_name_is_said(given: Any, says: str) -> None:
             "you mean NormalizeReward, ",
         ),
         ("tests.test_wrapping:Outer.Innner", "there is no 'Innner' in 'tests.test_wrapping'; did you mean Inner"),
-        ("__main__:Mine", "there is no 'Mine' in the program that runs now; put it into a module of its own"),
+        ("__main__:Mine", "there is no 'Mine' in the running program; put it into a separate module"),
         ("math:pi", "^wrapper 'math:pi' is a float: needs a class or function that takes an environment$"),
         (
             "gymnasium.wrappers:TimeLimit",
             "^wrapper 'gymnasium.wrappers:TimeLimit' around Ones: .* missing 1 required positional argument: "
-            r"'max_episode_steps'; name a function .* and returns TimeLimit\(env, ...\)$",
+            r"'max_episode_steps'; write a function .* and returns TimeLimit\(env, ...\)$",
         ),
         ("tests.test_wrapping:broken", "^wrapper 'tests.test_wrapping:broken' around Ones: no robot is there$"),
         (
@@ -239,7 +239,7 @@ def other() -> Any:
 
 
 def test_another_environment_is_put_into_them_too_and_that_is_said(run: Path) -> None:
-    says = f"the agent was trained on Ones; other is played with wrappers {NAMES[0]}, {NAMES[1]} as in training"
+    says = f"the agent was trained on Ones; playing other with wrappers {NAMES[0]}, {NAMES[1]} as in training"
     with pytest.warns(RuntimeWarning, match=says):
         assert nexus.evaluate(run, other, 2).returns == [60.0] * 2
     assert nexus.evaluate(run, other, 2, wrappers=[]).returns == [3.0] * 2
@@ -360,5 +360,5 @@ def test_a_run_brings_no_wrapper_from_its_own_folder(
     capsys.readouterr()
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert "run asks for code from its own folder, run.brought: it is not imported; pass another wrappers=" in said
+    assert "run names a module in its folder, run.brought, which is not imported: pass another wrappers=" in said
     assert not (here / "witness").exists()

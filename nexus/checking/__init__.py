@@ -1,4 +1,4 @@
-"""Checking an environment before and while something is trained on it."""
+"""Checking an environment before and during training."""
 
 from nexus.checking.checker import check
 from nexus.checking.report import Finding, Report

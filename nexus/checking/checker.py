@@ -1,4 +1,4 @@
-"""Checking an environment: make it, look at it, play it, play it again, and report."""
+"""Checking an environment: make it, inspect it, play it, replay it, and report."""
 
 import re
 import time
@@ -29,10 +29,10 @@ from nexus.training.config import TrainConfig
 __all__ = ["check"]
 
 SECONDS = 7.0
-CALL_SHARE = 0.5  # of the seconds, for one reset or step; to make an environment all of them
+CALL_SHARE = 0.5  # fraction of the time for one reset or step; making an environment may take all of it
 FIRST_PLAY_SHARE = 0.35  # of the time, for the first play
 MOST_WARNINGS = 3
-NEEDS = re.compile(r": (?=needs |DQN needs |write |its |all need )")  # between what is wrong and what would fit
+NEEDS = re.compile(r": (?=needs |DQN needs |write |its |all must )")  # between the problem and the cure
 
 
 def check(
@@ -43,16 +43,15 @@ def check(
     seconds: float = SECONDS,
     **settings: Any,
 ) -> Report:
-    """Say what nexus sees of an environment, play it at random, and report what is wrong with it, each with its cure.
+    """Report what nexus sees of an environment, play it at random, and report each problem with its cure.
 
-    Takes what `nexus.train` takes. A fault keeps an agent from learning, or a run from being repeated; a note may be
-    intended.
+    Accepts the arguments of `nexus.train`. A fault prevents learning or repeating a run; a note may be intended.
 
     Args:
         env: a Gymnasium id, a `module:Id`, or a function that makes an environment.
         preset: named settings; None for those tuned for `env`, if any.
-        config: all settings at once, in place of `preset` and `settings`.
-        seconds: time for the check, without start-up; a call that takes half of it is given up.
+        config: all settings at once, instead of `preset` and `settings`.
+        seconds: time for the check, without start-up; a call that takes half of it is abandoned.
         settings: any field of `TrainConfig`, such as `env_kwargs` or `frame_skip`.
 
     Raises:
@@ -87,7 +86,7 @@ def looked_at(
     """Yield all findings about an environment.
 
     Raises:
-        ConfigError: it can't be made, and that is not its own fault.
+        ConfigError: it can't be made because of the user's input.
     """
     try:
         subject = Subject(spec, watch)
@@ -116,7 +115,7 @@ def failure_of(trial: Trial) -> Finding | None:
 
 
 def of_what_was_played(trial: Trial, failed: Finding | None) -> Iterator[Finding]:
-    """Yield what the steps showed; nothing for the check that an error belongs to."""
+    """Yield the findings from the steps, except for the check that an error belongs to."""
     for name, of_steps in STEP_CHECKS.items():
         if failed is None or failed.check != name:
             yield from under_check(name, of_steps(trial.sight, trial.record))
@@ -125,11 +124,11 @@ def of_what_was_played(trial: Trial, failed: Finding | None) -> Iterator[Finding
 
 
 def of_more_plays(trial: Trial) -> Iterator[Finding]:
-    """Yield what further plays show, as far as there is time for them."""
+    """Yield the findings from further plays, as time allows."""
     for name, play in PLAY_CHECKS.items():
         needed, left = trial.seconds_of(play.resets, play.steps), max(trial.left, 0.0)
         if needed > left:
-            text = f"left out: it takes {needed:.1f} s or more, and {left:.1f} s are left"
+            text = f"skipped: needs {needed:.1f} s or more, and {left:.1f} s are left"
             yield from under_check(name, [note(text, "check with more --seconds")])
             continue
         try:
@@ -139,9 +138,9 @@ def of_more_plays(trial: Trial) -> Iterator[Finding]:
 
 
 def left_out(trial: Trial) -> Iterator[Finding]:
-    """Yield that an environment that failed is not played again, and close it."""
+    """Yield a note that a failed environment is not played again, and close it."""
     names = ", ".join(name for name in PLAY_CHECKS if name != "close")
-    yield from under_check("play", [note(f"{names} were left out", "correct the fault, and check again")])
+    yield from under_check("play", [note(f"{names} were skipped", "correct the fault, and check again")])
     yield from under_check("close", PLAY_CHECKS["close"].look(trial))
 
 
@@ -160,14 +159,14 @@ def episode_limit(subject: Subject, config: TrainConfig) -> int | None:
 
 
 def first_play_finding(trial: Trial) -> Finding:
-    """Return that nothing went wrong in the first play."""
+    """Return the finding of a first play without errors."""
     steps, ended = trial.record.steps, len(trial.record.episodes.lengths)
-    finding = ok(f"{steps:,} random steps and {ended:,} whole episodes, without an error", steps=steps, episodes=ended)
+    finding = ok(f"{steps:,} random steps and {ended:,} full episodes without an error", steps=steps, episodes=ended)
     return next(under_check("play", [finding]))
 
 
 def is_input(error: ConfigError, spec: EnvSpec) -> bool:
-    """True if an environment can't be made for what the user asked, not for its own code."""
+    """True if an environment can't be made because of the user's input, not its code."""
     first = origin(error)
     if spec.rules is not None or isinstance(first, gym.error.Error | ImportError):
         return True
@@ -175,23 +174,23 @@ def is_input(error: ConfigError, spec: EnvSpec) -> bool:
 
 
 def not_usable(error: ConfigError) -> Finding:
-    """Return the fault that keeps an environment from being made, or from being used."""
+    """Return the fault that prevents making or using an environment."""
     first = origin(error)
     if first is error:
         text, *cure = NEEDS.split(str(error), maxsplit=1)
-        return fault(text, *cure or ["correct the environment, or pass another function that makes it"])
+        return fault(text, *cure or ["correct the environment, or the function that makes it"])
     place = place_of(first)
     return fault(f"{one_line(error)} ({place})", "correct the line that raised it", place=place)
 
 
 def hung(doing: str, seconds: float, place: str) -> Finding:
-    """Return what a call that did not return in time stands for."""
-    if doing == CHECKING:  # many calls at once; each of them returned before
-        finding = note(f"{doing} left out: it takes more than {seconds:.1f} s", "check with more --seconds")
+    """Return the finding for a call that did not return in time."""
+    if doing == CHECKING:  # many calls at once; each returned before
+        finding = note(f"{doing} skipped: it takes more than {seconds:.1f} s", "check with more --seconds")
         return next(under_check("gymnasium", [finding]))
     finding = fault(
         f"{doing} did not return within {seconds:.1f} s ({place})",
-        "let it return; if it needs that long, check with more --seconds and train with --vectorization async and a "
+        "make it return; if it needs that long, check with more --seconds and train with --vectorization async and a "
         "--step-timeout",
         place=place,
     )
@@ -199,11 +198,11 @@ def hung(doing: str, seconds: float, place: str) -> Finding:
 
 
 def warned(caught: list[warnings.WarningMessage]) -> Iterator[Finding]:
-    """Yield what the environment's own code warned of."""
+    """Yield the warnings from the environment's code."""
     found = {
         place: f"{warning.category.__name__}: {one_line(Exception(warning.message))}"
         for warning in caught
         if is_users(warning.filename) and (place := own_line([warning]))
     }
     for place, text in list(found.items())[:MOST_WARNINGS]:
-        yield note(f"{text} ({place})", "see whether the numbers there are what you expect", place=place)
+        yield note(f"{text} ({place})", "check that the numbers there are what you expect", place=place)

@@ -1,4 +1,4 @@
-"""The cheap part of a check, on the first steps of a training: it plays nothing and draws nothing."""
+"""The cheap part of a check, on the first steps of a training: no extra steps or random draws."""
 
 from collections.abc import Callable, Iterable
 
@@ -17,11 +17,11 @@ from nexus.training.loop import Progress
 __all__ = ["FirstSteps"]
 
 LOOKED_AT = 1_000  # steps
-OF_SPACES = ("observations", "actions")  # what else there is of spaces, the start of a run says
+OF_SPACES = ("observations", "actions")  # the other space checks are covered at the start of a run
 
 
 class FirstSteps(Listener):
-    """Notes what looks wrong about the environment, at the start and after 1,000 steps of a run that begins.
+    """Notes problems of the environment, at the start and after 1,000 steps of a new run.
 
     Args:
         notice: called with each note.
@@ -29,12 +29,12 @@ class FirstSteps(Listener):
 
     def __init__(self, notice: Callable[[str], None]) -> None:
         self.notice = notice
-        self.sight: Sight | None = None  # None if there is nothing to look at, or no longer
+        self.sight: Sight | None = None  # None before and after the check
         self.record: Record | None = None  # likewise
         self.said = False
 
     def on_start(self, plan: Plan) -> None:
-        """Look at the spaces."""
+        """Check the spaces."""
         if plan.first_step or plan.space is None:
             return
         self.sight = Sight(plan.env, plan.preset, plan.config, plan.space, plan.agent.action_dim)
@@ -43,7 +43,7 @@ class FirstSteps(Listener):
             self._say(name, SPACE_CHECKS[name](self.sight))
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        """Record a step; after the last one look at all."""
+        """Record a step; after the last one, check them all."""
         if self.sight is None or self.record is None:
             return
         self.record.add(progress.step)
@@ -53,7 +53,7 @@ class FirstSteps(Listener):
             self._say(name, check(self.sight, self.record))
         env, self.sight, self.record = self.sight.name, None, None
         if self.said and env.rpartition(":")[2] in gym.registry:
-            self.notice(f"for a closer look: {nexus_command('check', env)}")
+            self.notice(f"for a full check: {nexus_command('check', env)}")
 
     def _say(self, name: str, findings: Iterable[Finding]) -> None:
         for finding in findings:

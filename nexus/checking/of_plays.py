@@ -1,4 +1,4 @@
-"""Checks that look at the environment's own answers, or play it once more."""
+"""Checks of the environment's raw answers, and checks that play it again."""
 
 import time
 import warnings
@@ -21,15 +21,15 @@ from nexus.envs.stream import LONGEST_EPISODE
 
 __all__ = ["ANSWERS", "PLAY_CHECKS"]
 
-TOLERANCE = 1e-5  # a difference that is taken for rounding
-BEYOND = 0.05  # of the range between two bounds
-SLOW = 0.005  # seconds of a step after which a process for each sub-environment pays
-BLOCK = 100  # steps between two looks at the clock
+TOLERANCE = 1e-5  # largest difference counted as rounding
+BEYOND = 0.05  # fraction of the range between two bounds
+SLOW = 0.005  # seconds of a step above which a process for each sub-environment pays off
+BLOCK = 100  # steps between two readings of the clock
 PLAY_SHARE = 0.3  # of the time left, for one more play
 LONG_SHARE = 0.5  # likewise, to find an end
-WORDS = 240  # characters of a foreign text
+WORDS = 240  # characters of a quoted text
 
-# Warnings of Gymnasium about the way it is called here, or about what another check says more exactly.
+# Gymnasium's warnings about how it is called here, or that another check covers more exactly.
 LEFT_OUT = ("is different from the unwrapped version", "alternative render modes")
 
 
@@ -45,9 +45,9 @@ def bounds(trial: Trial) -> Iterator[Finding]:
         return (yield ok(f"all within the space{without}", unbounded=unbounded))
     text = (
         f"{trial.sight.name_of(worst)} was {least[worst]:g} to {most[worst]:g}, "
-        f"its space says {low[worst]:g} to {high[worst]:g}"
+        f"but its space says {low[worst]:g} to {high[worst]:g}"
     )
-    cure = "widen the space to what can occur, or clip the observation; --scale-observations maps by these bounds"
+    cure = "widen the space to the values that occur, or clip the observation; --scale-observations uses these bounds"
     make = fault if excess[worst] > BEYOND else note
     yield make(text, cure, excess=float(excess[worst]), numbers_beyond=int((excess > TOLERANCE).sum()))
 
@@ -68,7 +68,7 @@ def arrays(trial: Trial) -> Iterator[Finding]:
 
 
 def infos(trial: Trial) -> Iterator[Finding]:
-    """Whether entries of the infos keep their shape."""
+    """Whether info entries keep their shape."""
     witness = trial.subject.witness
     if witness is None:
         return
@@ -78,21 +78,21 @@ def infos(trial: Trial) -> Iterator[Finding]:
         more = f", and {len(changing) - 1} more" if len(changing) > 1 else ""
         yield note(
             f"info[{key!r}] was {', '.join(forms[:4])}{', ...' if len(forms) > 4 else ''}{more}",
-            "give it one shape, or leave it out: vectors of environments stack infos; nexus reads only masks there",
+            "keep its shape fixed, or leave it out: vector environments stack infos; nexus reads only masks there",
             changing=changing,
         )
     else:
         keys = ", ".join(list(witness.infos.forms)[:6])
-        yield ok(f"{keys}: of one shape at each step" if keys else "empty", entries=len(witness.infos.forms))
+        yield ok(f"{keys}: the same shape at each step" if keys else "empty", entries=len(witness.infos.forms))
 
 
 def env_notices(trial: Trial) -> Iterator[Finding]:
-    """What nexus takes for what, where that is not plain."""
+    """How nexus interprets observations and actions, where that is not obvious."""
     edge = trial.subject.edge
     for kind, text in ({} if edge is None else edge.notices).items():
         said = text.removeprefix(f"{trial.subject.name}: ")
         if kind == "bounds" or said.startswith(("takes the legal actions from", "observations ")):
-            continue  # told by `bounds`; or taken as it was meant
+            continue  # reported by `bounds`, or interpreted as intended
         said, _, cure = said.rpartition("; " if "statistics" in kind else ": ")
         yield note(said or text, cure or text)
 
@@ -116,10 +116,10 @@ def ends(trial: Trial) -> Iterator[Finding]:
 
 
 def played_on(trial: Trial) -> tuple[int, bool]:
-    """Play the first episode on, as long as nexus would, and return its steps and whether it ended."""
+    """Play the first episode on up to nexus's limit; return its steps and whether it ended."""
     env, steps = trial.subject.env, trial.record.steps
     if trial.subject.witness is not None:
-        trial.subject.witness.records = False  # 100,000 steps are to be quick
+        trial.subject.witness.records = False  # 100,000 steps must be quick
     until = time.monotonic() + LONG_SHARE * trial.left
     every, masks = list(range(trial.sight.action_dim)), trial.subject.stream.action_masks
     legal = every if masks is None else np.flatnonzero(masks[0]).tolist()
@@ -138,7 +138,7 @@ def played_on(trial: Trial) -> tuple[int, bool]:
 
 
 def speed(trial: Trial) -> Iterator[Finding]:
-    """How many steps per second the environment takes alone."""
+    """How many steps per second the environment takes by itself."""
     witness = trial.subject.witness
     if witness is None:
         return
@@ -158,35 +158,35 @@ def seeds(trial: Trial) -> Iterator[Finding]:
     if trial.differs_at is None:
         return (yield ok(f"the same seed and actions gave the same {compared:,} steps", compared=compared))
     where = "reset" if trial.differs_at == 0 else f"step {trial.differs_at} of {len(tape)}"
-    text = f"the same seed and actions gave another episode, from the {where} on"
+    text = f"the same seed and actions gave a different episode, from the {where} on"
     evidence = {"differs_at": trial.differs_at, "largest_difference": largest}
     if largest <= TOLERANCE:
         yield note(
             f"{text}, by {largest:.1g}",
-            "leave out what depends on threads or time; exact resume needs the same bits",
+            "avoid anything that depends on threads or time; exact resume needs the same bits",
             **evidence,
         )
     elif "observation" in out_of_reach(trial.subject.env):
-        yield note(f"{text}: running statistics change what is observed", "leave out the wrapper", **evidence)
+        yield note(f"{text}: running statistics change the observations", "leave out the wrapper", **evidence)
     elif declared_random(trial):
-        yield note(f"{text}, as its registration says", "a resumed run can't go on exactly", **evidence)
+        yield note(f"{text}, as its registration declares", "a resumed run can't continue exactly", **evidence)
     else:
         yield fault(
             text,
-            "call super().reset(seed=seed), draw all randomness from self.np_random, and set back in reset all that "
+            "call super().reset(seed=seed), draw all randomness from self.np_random, and reset all that "
             "an episode changes",
             **evidence,
         )
 
 
 def declared_random(trial: Trial) -> bool:
-    """True if the registration of the environment says that a seed does not settle it."""
+    """True if the environment is registered as nondeterministic."""
     spec = getattr(trial.subject.env, "spec", None)
     return bool(getattr(spec, "nondeterministic", False))
 
 
 def sub_environments(trial: Trial) -> Iterator[Finding]:
-    """Whether a second environment next to the first is like it, and leaves it alone."""
+    """Whether a second environment behaves like the first, and does not affect it."""
     if trial.spec.rules is not None:
         return
     several = trial.sight.config.num_envs > 1
@@ -202,8 +202,8 @@ def sub_environments(trial: Trial) -> Iterator[Finding]:
         yield from compared(trial, other)
     except EnvError as error:
         yield fault(
-            f"a second one next to the first failed: {finding_from(error, other).text}",
-            "keep all state in the object, give each its own files and ports, or train on a single one: --num-envs 1",
+            f"a second one alongside the first failed: {finding_from(error, other).text}",
+            "keep all state in the object, use separate files and ports, or train on a single one: --num-envs 1",
         )
     finally:
         with suppress(Exception):
@@ -216,21 +216,21 @@ def compared(trial: Trial, other: Subject) -> Iterator[Finding]:
     if its != needed or other.stream.action_dim != trial.sight.action_dim:
         yield fault(
             f"a second one has observations {its}, the first {needed}",
-            "give every sub-environment the same spaces: the largest that is needed",
+            "give every sub-environment the same spaces: the largest needed",
         )
         return
     differs, steps, _ = trial.repeated(other, PLAY_SHARE)
     if trial.differs_at is not None:  # the check of seeds says so
         if differs is None:
-            way = "set back in reset all that an episode changes"
-            yield note("a new one plays by the seed, one that was played before does not", way)
+            way = "reset all that an episode changes"
+            yield note("a new environment follows the seed, one that has already played does not", way)
         else:
             yield ok("a second one can be made next to the first")
         return
     if differs is not None:
         where = "the reset" if differs == 0 else f"step {differs}"
         yield fault(
-            f"a second one played another episode by the same seed and actions, from {where} on",
+            f"a second one played a different episode for the same seed and actions, from {where} on",
             "draw in reset, from self.np_random, what __init__ draws now; keep all state in the object, not in the "
             "class or the module",
             differs_at=differs,
@@ -242,7 +242,7 @@ def compared(trial: Trial, other: Subject) -> Iterator[Finding]:
     )
     if disturbed is not None:
         yield fault(
-            f"stepping a second one changed the episode of the first, at its step {disturbed}",
+            f"stepping a second one changed the episode of the first, at step {disturbed}",
             "keep all state in the object, not in the class, the module or a generator that both draw from",
             disturbed_at=disturbed,
         )
@@ -252,11 +252,11 @@ def compared(trial: Trial, other: Subject) -> Iterator[Finding]:
             "make the array in __init__, not in the class, or return a copy of it",
         )
     else:
-        yield ok(f"a second one next to the first is like it, and independent, for {steps:,} steps", steps=steps)
+        yield ok(f"a second one alongside the first behaves the same, independently, for {steps:,} steps", steps=steps)
 
 
 def shares_memory(one: Subject, other: Subject) -> bool:
-    """True if the last observations of two environments lie in the same memory."""
+    """True if the last observations of two environments share memory."""
     assert one.witness is not None
     assert other.witness is not None
     pairs = zip(one.witness.arrays.last, other.witness.arrays.last, strict=False)
@@ -279,19 +279,19 @@ def effect(trial: Trial) -> Iterator[Finding]:
         if time.monotonic() > until:
             break
     text = f"other actions gave the same observations, rewards and ends for {number:,} steps"
-    cure = "let step use its action; if the effect comes later, show it or pay for it sooner"
+    cure = "make step use its action; if the effect comes later, show or reward it sooner"
     yield (fault if ended >= 2 else note)(text, cure, steps=number, episodes=ended)
 
 
 def other_actions(actions: Array, masks: Array | None, count: int, rng: np.random.Generator) -> Array:
-    """Return legal actions `[1]` that differ from these where there are others."""
+    """Return legal actions `[1]` that differ from these, if there are any."""
     legal = np.arange(count) if masks is None else np.flatnonzero(masks[0])
     others = legal[legal != actions[0]]
     return actions if not len(others) else np.array([others[int(rng.integers(len(others)))]], np.int64)
 
 
 def gymnasium(trial: Trial) -> Iterator[Finding]:
-    """What Gymnasium's own check says."""
+    """The result of Gymnasium's check."""
     witness = trial.subject.witness
     if witness is None:
         return
@@ -324,11 +324,11 @@ def warning_text(text: str) -> str:
 
 
 def close(trial: Trial) -> Iterator[Finding]:
-    """Whether it can be closed."""
-    trial.subject.close()  # an error is only a warning there
+    """Whether the environment can be closed."""
+    trial.subject.close()  # an error only warns there
     error = None if trial.subject.witness is None else trial.subject.witness.close_error
     if error is not None:
-        yield note(f"close raised {type(error).__name__}: {one_line(error)}", "let close work, also when called twice")
+        yield note(f"close raised {type(error).__name__}: {one_line(error)}", "make close work, also when called twice")
 
 
 ANSWERS: Mapping[str, Callable[[Trial], Iterator[Finding]]] = {
@@ -338,11 +338,11 @@ ANSWERS: Mapping[str, Callable[[Trial], Iterator[Finding]]] = {
     "infos": infos,
     "speed": speed,
 }
-"""Of what was answered already."""
+"""Checks of the answers so far."""
 
 
 class Play(NamedTuple):
-    """A check that plays again, and at least how much."""
+    """A check that plays again, and the least it plays."""
 
     look: Callable[[Trial], Iterator[Finding]]
     resets: int = 0
@@ -357,4 +357,4 @@ PLAY_CHECKS: Mapping[str, Play] = {
     "gymnasium": Play(gymnasium, 14, 8),
     "close": Play(close),
 }
-"""In this order; the last one leaves nothing to play in."""
+"""In this order; the last one closes the environment."""

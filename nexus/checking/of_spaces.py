@@ -24,11 +24,11 @@ __all__ = ["SPACE_CHECKS"]
 
 MANY_ACTIONS = 1_024
 USUAL_CHANNELS, SMALLEST_IMAGE = 4, 3
-LARGE_SHARE = 0.5  # of the free memory
+LARGE_SHARE = 0.5  # fraction of the free memory
 
 
 def observations(sight: Sight) -> Iterator[Finding]:
-    """What a state is taken to be: a vector, an image with its channels, a number as one-hot, or several of them."""
+    """How a state is interpreted: a vector, an image with its channels, a one-hot number, or several of them."""
     numbers, several = sum(prod(facet.shape) for facet in sight.facets), len(sight.facets) > 1
     evidence = {"shape": list(sight.shape), "dtype": str(sight.dtype), "numbers": numbers}
     looks = [(facet, *look_of(facet, sight.config)) for facet in sight.facets]
@@ -41,7 +41,7 @@ def observations(sight: Sight) -> Iterator[Finding]:
 
 
 def look_of(facet: Facet, config: TrainConfig) -> tuple[str, str, str]:
-    """Return what an array is taken to be, what is doubtful about that, and how to settle it."""
+    """Return how an array is interpreted, what is doubtful about that, and the cure."""
     count = prod(facet.shape)
     what = f"{facet.dtype}{list(facet.shape)}"
     if is_import_name(config.torso):
@@ -53,7 +53,7 @@ def look_of(facet: Facet, config: TrainConfig) -> tuple[str, str, str]:
     seen = f"{what}: images of {height} x {width} with {channels} channel{'s' if channels > 1 else ''}"
     if form.guessed and channels > USUAL_CHANNELS:
         doubt = f"; that the channels come {form.channels} is a guess"
-        return seen, doubt, "say where they are: --channels first or --channels last"
+        return seen, doubt, "specify them: --channels first or --channels last"
     high = float(facet.space.high.max()) if isinstance(facet.space, spaces.Box) else np.inf
     if facet.dtype.kind == "f" and not 0 < high <= 1:
         return (
@@ -65,7 +65,7 @@ def look_of(facet: Facet, config: TrainConfig) -> tuple[str, str, str]:
 
 
 def made_from(sight: Sight) -> str:
-    """Return what observations are, where a state is something else."""
+    """Return what observations are, if a state differs."""
     if sight.own is None:
         return ""
     seen = space_without_mask(sight.own)
@@ -77,14 +77,14 @@ def made_from(sight: Sight) -> str:
 
 
 def actions(sight: Sight) -> Iterator[Finding]:
-    """How many actions there are."""
+    """The number of actions."""
     count = sight.action_dim
     if count == 1:
-        yield fault("there is one action, so nothing to choose", "give the action space all actions", actions=count)
+        yield fault("there is only one action, so no choice", "give the action space all actions", actions=count)
     elif count > MANY_ACTIONS:
         yield note(
-            f"{count:,} actions, each of which has to be tried many times",
-            "give fewer, or tell which are legal in info['action_mask']",
+            f"{count:,} actions, each of which must be tried many times",
+            "use fewer, or mask illegal ones in info['action_mask']",
             actions=count,
         )
     else:
@@ -92,10 +92,10 @@ def actions(sight: Sight) -> Iterator[Finding]:
 
 
 def replay_size(sight: Sight) -> Iterator[Finding]:
-    """Whether the replay fits into the memory that is free."""
+    """Whether the replay fits into the free memory."""
     config, free = sight.config, available_memory()
     name = "replay" if config.trace_lambda is None else "rollout"
-    cure = "lower --replay-capacity, or show less: smaller images, bytes in place of floats"
+    cure = "lower --replay-capacity, or make observations smaller: smaller images, bytes instead of floats"
     try:
         device = resolve_device(config.device, widest_part(sight.space))
         needed = replay_memory(config, sight.shape, sight.dtype, device)
@@ -110,17 +110,17 @@ def replay_size(sight: Sight) -> Iterator[Finding]:
 
 
 def settings(sight: Sight) -> Iterator[Finding]:
-    """Which settings it would be trained with, and whether they make an agent."""
+    """The settings it would be trained with, and whether they make an agent."""
     config = sight.config
     try:
         seen = seen_by_agent(sight.space, sight.name, config.scale_observations, config.normalize_observations)
         agent = agent_for(sight.shape, sight.action_dim, config, seen)
     except ConfigError as error:
-        return (yield fault(one_line(error), "leave the setting out, or give it what it needs"))
+        return (yield fault(one_line(error), "leave the setting out, or set it to what it needs"))
     network, torsos = agent.q_network, [name for name in agent.states.torsos(config) if name != "mlp"]
     widths = [layer.out_features for layer in network.torso.modules() if isinstance(layer, nn.Linear)]
     layers = "-".join(map(str, [agent.states, *torsos, *widths, sight.action_dim]))
-    given = f"the preset {sight.preset}" if sight.preset else "general ones, since there is no preset for it"
+    given = f"the preset {sight.preset}" if sight.preset else "general defaults, since it has no preset"
     yield ok(
         f"{given}: {config.algorithm}, {layers} with {network.num_parameters:,} parameters, "
         f"{config.num_envs} in parallel, {config.total_steps:,} steps",

@@ -1,4 +1,4 @@
-"""Checks of what a number of steps showed; `nexus train` applies them to its first steps."""
+"""Checks of recorded steps; `nexus train` applies them to its first steps."""
 
 from collections.abc import Callable, Iterator, Mapping
 from statistics import fmean
@@ -14,13 +14,13 @@ from nexus.envs.factory import can_be_normalized, observation_bounds
 
 __all__ = ["STEP_CHECKS"]
 
-FEW = 3  # episodes that show a pattern
-LARGE, SMALL = 100.0, 1e-3  # beyond which numbers and rewards are far from what networks learn well
+FEW = 3  # episodes needed for a pattern
+LARGE, SMALL = 100.0, 1e-3  # beyond these, numbers and rewards are hard to learn
 UNEVEN = 1_000.0  # ratio of two ranges
 UNUSED = 0.1  # share of the declared range that is used
-ENOUGH = 100  # steps that a number of a state has to change in
-VISIBLE = 0.005  # share that is not rounded to 0 %
-MOST_PLACES = 6  # places that a line names
+ENOUGH = 100  # steps within which a number of a state must change
+VISIBLE = 0.005  # smallest share not rounded to 0 %
+MOST_PLACES = 6  # positions listed in a line
 
 
 def episodes(sight: Sight, record: Record) -> Iterator[Finding]:
@@ -35,30 +35,30 @@ def episodes(sight: Sight, record: Record) -> Iterator[Finding]:
     one_env = found.running.shape[1] == 1
     if one_env and len(lengths) > FEW and lengths[0] > 1 and set(lengths[1:]) == {1}:
         yield fault(
-            f"the first had {lengths[0]} steps, all {len(lengths) - 1} after it one",
-            "let reset set back all that step changes, such as its counter of steps",
+            f"the first had {lengths[0]} steps, all {len(lengths) - 1} later ones a single one",
+            "reset everything that step changes, such as a step counter",
             **evidence,
         )
     elif len(lengths) >= FEW and len(set(lengths)) == 1 and set(found.ends) == {"terminated"} and lengths[0] > 1:
         yield note(
             f"{said}; all ended after exactly {lengths[0]} steps",
-            "if that is a time limit, return truncated=True instead of terminated: what comes after still has a value",
+            "if that is a time limit, return truncated=True instead of terminated: what follows still has value",
             **evidence,
         )
     elif len(lengths) >= FEW and set(found.ends) == {"both"}:
         yield note(
-            f"{said}; each was terminated and truncated at once",
-            "set truncated at a time limit only, terminated at all other ends",
+            f"{said}; each was both terminated and truncated",
+            "set truncated only at a time limit, terminated at all other ends",
             **evidence,
         )
     elif len(lengths) >= FEW and set(lengths) == {1}:
-        yield note(f"{said}", "if episodes should be longer, see why the first step ends them", **evidence)
+        yield note(f"{said}", "if episodes should be longer, find out why the first step ends them", **evidence)
     else:
         yield ok(said, **evidence)
 
 
 def rewards(sight: Sight, record: Record) -> Iterator[Finding]:
-    """The size of rewards, and whether they say anything."""
+    """The size of rewards, and whether they carry information."""
     found, returns = record.rewards, record.episodes.returns
     low, high, mean = figures(found.low, found.high, found.mean, least=0)
     said = f"{low} to {high}, mean {mean}" if low != high else f"{low} at each step"
@@ -83,16 +83,16 @@ def rewards(sight: Sight, record: Record) -> Iterator[Finding]:
     elif found.largest > LARGE and not (clipped or normalized):
         yield note(
             said,
-            f"divide rewards by about {power_of_ten(found.largest):,.0f}, set --normalize-rewards, or learn from "
-            "clipped ones: --reward-clip 1",
+            f"divide rewards by about {power_of_ten(found.largest):,.0f}, set --normalize-rewards, or clip them for "
+            "learning: --reward-clip 1",
             **evidence,
         )
     elif 0 < found.largest < SMALL and not normalized:
         yield note(said, f"multiply rewards by about {1 / power_of_ten(found.largest):,.0f}", **evidence)
     elif len(returns) >= FEW and len(found.counts) == 1 and len(set(returns)) == 1:
         yield note(
-            f"{said}; nothing in {len(returns)} episodes made a difference",
-            "normal if random play can't reach the goal; otherwise let the reward depend on what happens",
+            f"{said}; all {len(returns)} episodes had the same return",
+            "normal if random play can't reach the goal; otherwise make the reward depend on what happens",
             **evidence,
         )
     else:
@@ -100,7 +100,7 @@ def rewards(sight: Sight, record: Record) -> Iterator[Finding]:
 
 
 def features(sight: Sight, record: Record) -> Iterator[Finding]:
-    """Whether the numbers of a state change, and are different ones."""
+    """Whether the numbers of a state change, and differ from each other."""
     changing = record.states.changing
     share = record.states.unchanged / record.steps
     evidence = {"numbers": int(changing.size), "changed": int(changing.sum()), "steps_without_change": share}
@@ -110,7 +110,7 @@ def features(sight: Sight, record: Record) -> Iterator[Finding]:
         lengths = record.episodes.lengths
         one_step = bool(lengths) and max(lengths) == 1
         yield (note if one_step else fault)(
-            f"all {record.steps:,} steps showed one and the same observation",
+            f"all {record.steps:,} steps had the same observation",
             "return the current state: look for an array that is computed only once",
             **evidence,
         )
@@ -124,12 +124,12 @@ def features(sight: Sight, record: Record) -> Iterator[Finding]:
 
 
 def oddities(sight: Sight, record: Record) -> Iterator[tuple[str, str, list[int]]]:
-    """Yield what is odd about single numbers, how to change it, and which they are."""
+    """Yield problems with single numbers, their cures, and the numbers."""
     still = sight.singles[~record.states.changing[sight.singles]].tolist()
     if still:
         yield (
             f"{names(sight, still)} never changed",
-            "leave out what is always the same, or see why it is",
+            "leave out constant numbers, or find out why they are constant",
             still,
         )
     pairs = record.states.duplicates()
@@ -140,7 +140,7 @@ def oddities(sight: Sight, record: Record) -> Iterator[tuple[str, str, list[int]
 
 
 def input_scale(sight: Sight, record: Record) -> Iterator[Finding]:
-    """Whether what the network sees is of a size that it learns well from."""
+    """Whether the network's inputs have a size that it learns well from."""
     found = [of_facet(facet, sight, record) for facet in sight.facets]
     odd = [finding for finding in found if finding.verdict != "ok"]
     if odd or len(found) == 1:
@@ -150,7 +150,7 @@ def input_scale(sight: Sight, record: Record) -> Iterator[Finding]:
 
 
 def of_facet(facet: Facet, sight: Sight, record: Record) -> Finding:
-    """Return whether one array of the observation is of a size that a network learns well from."""
+    """Return whether one array of the observation has a size that a network learns well from."""
     of_it = slice(facet.begin, facet.end)
     low, high = (values[of_it].astype(np.float64) for values in (record.states.low, record.states.high))
     changing = record.states.changing[of_it]
@@ -184,35 +184,35 @@ def of_facet(facet: Facet, sight: Sight, record: Record) -> Finding:
 
 
 def scaled_by_span(said: str, facet: Facet, span: list[float], low: Array, high: Array) -> Finding:
-    """Return whether whole numbers use the range that they are scaled by."""
+    """Return whether whole numbers use the range they are scaled by."""
     least, most, width = float(low.min()), float(high.max()), span[1] - span[0]
     share = (most - least) / width
     said += "" if span == [0, 1] else f", scaled so that {span[0]:g} to {span[1]:g} becomes 0 to 1"
     numbers = {"low": least, "high": most, "share": share}
     if least < most and most - span[0] < UNUSED * width:
-        cure = f"let the space say what there is, as in Box({least:g}, {most:g}, dtype={facet.dtype})"
+        cure = f"declare the actual range, as in Box({least:g}, {most:g}, dtype={facet.dtype})"
         return note(f"{said}: {share:.1%} of that range is used", cure, **numbers)
     return ok(said, **numbers)
 
 
 def scaled(values: Array, facet: Facet) -> Array:
-    """Return the numbers of an array as they are after `scale_observations`."""
+    """Return the numbers of an array after `scale_observations`."""
     low, high = map(np.array, observation_bounds(facet.space, facet.label))
     found: Array = 2 * (values - low) / (high - low) - 1
     return found
 
 
 def way_to_scale(facet: Facet, largest: Array) -> str:
-    """Return how such numbers are brought to a common size."""
+    """Return the cure for numbers of very different size."""
     if facet.has_bounds and facet.is_vector:
         return "set --scale-observations, which maps each number to -1 to 1 by its bounds"
     factor = power_of_ten(float(largest.max()))
-    divide = f"divide them by what is usual ({factor:,.0f})"
+    divide = f"divide them by a typical size ({factor:,.0f})"
     return f"{divide}, or set --normalize-observations" if can_be_normalized(facet.space) else divide
 
 
 def legal(sight: Sight, record: Record) -> Iterator[Finding]:
-    """How many actions are legal."""
+    """The number of legal actions."""
     found = record.choices
     if not found.masked:
         return (yield ok("none, so all actions are legal", masked=0))
@@ -220,7 +220,7 @@ def legal(sight: Sight, record: Record) -> Iterator[Finding]:
     evidence = {"masked": found.masked, "fewest": min(found.legal), "most": max(found.legal), "mean": mean}
     said = f"{span_of(list(found.legal))} of {sight.action_dim} actions are legal (mean {mean:.1f})"
     if max(found.legal) == 1:
-        yield note(said, "check the masks: with one legal action there is nothing to choose", **evidence)
+        yield note(said, "check the masks: with one legal action there is no choice", **evidence)
     else:
         yield ok(said, **evidence)
 

@@ -1,4 +1,4 @@
-"""What steps of an environment showed, kept as running numbers: states, rewards, ends, legal actions."""
+"""Running statistics of an environment's steps: states, rewards, ends, legal actions."""
 
 import math
 from collections import Counter
@@ -11,12 +11,12 @@ from nexus.envs.stream import Step
 
 __all__ = ["Choices", "Episodes", "Record", "Rewards", "StateRanges"]
 
-ROWS_KEPT, MOST_NUMBERS = 1_000, 512  # states whose single numbers are kept, and how many these may be
-DISTINCT = 1_000  # different rewards that are counted
+ROWS_KEPT, MOST_NUMBERS = 1_000, 512  # states whose single numbers are kept, and the most numbers per state
+DISTINCT = 1_000  # distinct rewards that are counted
 
 
 class Record:
-    """All that is remembered of a number of steps.
+    """Everything recorded about a number of steps.
 
     Args:
         num_envs: environments `E` that are stepped together.
@@ -31,7 +31,7 @@ class Record:
         self.choices = Choices(sight.action_dim)
 
     def add(self, step: Step) -> None:
-        """Take one vector step; rows in which an environment only reset are left out."""
+        """Record one vector step; rows where an environment only reset are skipped."""
         self.steps += int(step.valid.sum())
         self.states.add(step)
         self.rewards.add(step)
@@ -43,7 +43,7 @@ class StateRanges:
     """The range of each number of a state, how often a step changed nothing, and the single numbers of some states.
 
     Args:
-        sight: what a state consists of.
+        sight: the environment as nexus sees it.
     """
 
     def __init__(self, sight: Sight) -> None:
@@ -54,7 +54,7 @@ class StateRanges:
         self.rows: list[Array] = []  # [singles] each
 
     def add(self, step: Step) -> None:
-        """Take states and next states."""
+        """Record states and next states."""
         if not step.valid.any():
             return
         states, following = (self.sight.numbers(found[step.valid]) for found in (step.states, step.next_states))
@@ -95,7 +95,7 @@ class Rewards:
         self.count = self.other_than_zero = 0
 
     def add(self, step: Step) -> None:
-        """Take the rewards."""
+        """Record the rewards."""
         rewards = step.rewards[step.valid].astype(np.float64).tolist()
         for reward in rewards:
             if reward in self.counts or len(self.counts) < DISTINCT:
@@ -130,7 +130,7 @@ class Episodes:
         self.running: Array = np.zeros((2, num_envs))  # length and return of those in progress
 
     def add(self, step: Step) -> None:
-        """Take rewards and ends."""
+        """Record rewards and ends."""
         self.running += np.where(step.valid, np.stack([np.ones(len(step.rewards)), step.rewards]), 0.0)
         for env in np.flatnonzero((step.terminated | step.truncated) & step.valid):
             length, total = self.running[:, env].tolist()
@@ -154,7 +154,7 @@ class Choices:
         self.legal: Counter[int] = Counter()  # legal actions in such a state
 
     def add(self, step: Step) -> None:
-        """Take actions and masks."""
+        """Record actions and masks."""
         np.add.at(self.taken, step.actions[step.valid], 1)
         if step.action_masks is not None:
             legal = step.action_masks[step.valid].sum(1).tolist()

@@ -1,4 +1,4 @@
-"""What a check found: findings with a verdict, the numbers behind it and the cure; a report lists them."""
+"""The results of a check: findings with a verdict, the evidence and the cure, listed in a report."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +16,7 @@ Severity: TypeAlias = Literal["ok", "note", "fault"]
 class Finding:
     """One line of a report."""
 
-    verdict: Severity  # a fault keeps the agent from learning, or a run from being repeated; a note may be intended
+    verdict: Severity  # a fault prevents learning or repeating a run; a note may be intended
     text: str
     cure: str = ""  # what to change; empty if all is well
     numbers: Mapping[str, Any] = field(default_factory=dict)  # the evidence, as plain values
@@ -52,7 +52,7 @@ def under_check(check: str, findings: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def json_value(value: Any) -> Any:
-    """Return values as JSON can hold them: a number that is not finite becomes None."""
+    """Return values for JSON: a number that is not finite becomes None."""
     match value:
         case dict():
             return {key: json_value(item) for key, item in value.items()}

@@ -1,4 +1,4 @@
-"""What nexus sees of an environment before a step is taken, and the settings that it would train with."""
+"""How nexus sees an environment before the first step, and the settings it would train with."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,12 +39,12 @@ class Facet:
 
     @property
     def end(self) -> int:
-        """Index behind its last number."""
+        """One past the index of its last number."""
         return self.begin + prod(self.shape)
 
     @property
     def is_vector(self) -> bool:
-        """True if each number has a meaning of its own: a vector that is neither a stack nor one-hot."""
+        """True if each number has a separate meaning: a vector that is neither a stack nor one-hot."""
         return len(self.shape) == 1 and "discrete_start" not in said_in(self.space)
 
     @property
@@ -66,14 +66,14 @@ class Facet:
         return config.normalize_observations and can_be_normalized(self.space)
 
     def span(self, config: TrainConfig) -> list[float] | None:
-        """Return what is mapped to [0, 1]: the bounds of whole numbers, 0 to 255 for bytes; None if nothing is."""
+        """Return the range mapped to [0, 1]: the bounds of whole numbers, 0 to 255 for bytes; else None."""
         if config.scale_observations and self.has_bounds:
             return None
         span = scale_of(self.space)
         return [0.0, 255.0] if span is None and self.dtype == np.uint8 else span
 
     def name_of(self, number: int) -> str:
-        """Return how a number of it is written, given its index among all numbers of a state."""
+        """Return the text for one of its numbers, given the index among all numbers of a state."""
         where = np.unravel_index(number - self.begin, self.shape) if self.shape else ()
         return f"{self.label}{list(map(int, where)) or ''}"
 
@@ -85,9 +85,9 @@ class Sight:
     name: str
     preset: str | None
     config: TrainConfig
-    space: spaces.Space[Any]  # of a state, after all wrappers
+    space: spaces.Space[Any]  # space of a state, after all wrappers
     action_dim: int
-    own: spaces.Space[Any] | None = None  # of the environment's observations; None if unknown
+    own: spaces.Space[Any] | None = None  # space of the environment's observations; None if unknown
     limit: int | None = None  # steps after which a time limit ends an episode
 
     @property
@@ -114,7 +114,7 @@ class Sight:
 
     @cached_property
     def singles(self) -> Array:
-        """The indices of all floats that have a meaning of their own each."""
+        """The indices of all floats with a separate meaning."""
         ranges = [range(facet.begin, facet.end) for facet in self.facets if facet.is_vector and facet.dtype.kind == "f"]
         return np.array([number for span in ranges for number in span], np.int64)
 
@@ -134,5 +134,5 @@ class Sight:
         return np.concatenate(low), np.concatenate(high)
 
     def name_of(self, number: int) -> str:
-        """Return how a number of a state is written, such as `observation[3]`."""
+        """Return the text for a number of a state, such as `observation[3]`."""
         return next(facet.name_of(number) for facet in self.facets if facet.begin <= number < facet.end)

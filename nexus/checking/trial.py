@@ -1,4 +1,4 @@
-"""Playing an environment as a training would, and repeating what was played."""
+"""Playing an environment as a training would, and repeating the play."""
 
 import time
 from collections.abc import Callable
@@ -32,27 +32,27 @@ from nexus.ops.exploration import random_legal
 __all__ = ["CHECKING", "MAKING", "Subject", "Trial", "finding_from"]
 
 
-MAKING, CHECKING = "the call that makes it", "check_env"  # two calls whose time is judged in another way
-RANDOM_STEPS = 1_000  # played
-EPISODES, MOST_STEPS = 3, 10_000  # played further for so many episodes, up to so many steps
-TAPE_BYTES = 64e6  # of the states that are kept to be repeated
+MAKING, CHECKING = "the call that makes it", "check_env"  # two calls with other time limits
+RANDOM_STEPS = 1_000  # to play
+EPISODES, MOST_STEPS = 3, 10_000  # more are played for this many episodes, up to this many steps
+TAPE_BYTES = 64e6  # most bytes of states kept for the repetition
 TAPE = 300  # steps that are repeated
 
 CURES = {
-    "play": "correct the line that raised it; if the action is not legal there, say so in info['action_mask']",
+    "play": "correct the line that raised it; if the action is illegal there, mask it in info['action_mask']",
     "rewards": "return one finite number; look for a division by zero, a logarithm, or a reward that was never set",
     "ends": "return terminated and truncated as True or False, after observation and reward",
-    "observations": "return what observation_space says, or correct the space",
+    "observations": "return observations that match observation_space, or correct the space",
     "masks": "give info['action_mask'] at each reset and each step: one 0 or 1 per action, at least one of them 1",
 }
 
 
 class Subject:
-    """One environment as a training sees it, with a witness between it and nexus.
+    """One environment as in training, with a witness between it and nexus.
 
     Args:
         spec: the environment.
-        watch: knows which call is in progress.
+        watch: tracks the call in progress.
 
     Raises:
         ConfigError: it can't be made, or has spaces that DQN can't use.
@@ -82,7 +82,7 @@ class Subject:
 
     @property
     def edge(self) -> Edge | None:
-        """Where nexus reads the environment's answers."""
+        """The wrapper that converts the environment's answers."""
         return next((layer for layer in layers_of(self.env) if isinstance(layer, Edge)), None)
 
     def random_actions(self, rng: np.random.Generator) -> Array:
@@ -96,13 +96,13 @@ class Subject:
 
 
 def own_env(spec: EnvSpec) -> Env:
-    """Return the environment that is the user's: as its maker returns it, with the wrappers that the settings name."""
+    """Return the user's environment, with the wrappers from the settings."""
     name, raw = name_of(spec.source), make_raw(spec)
     require_env(raw, name)
     try:
         return wrapped(raw, spec.wrappers, name)
     except BaseException:
-        with suppress(Exception):  # say what came first
+        with suppress(Exception):  # report the first error
             raw.close()
         raise
 
@@ -111,11 +111,11 @@ class Trial:
     """A check in progress.
 
     Args:
-        sight: what nexus sees.
+        sight: the environment as nexus sees it.
         spec: the environment.
         subject: the environment, made.
-        watch: knows which call is in progress.
-        ends_at: the time, by `time.monotonic`, by which the check should be over.
+        watch: tracks the call in progress.
+        ends_at: the time, by `time.monotonic`, when the check should end.
     """
 
     def __init__(self, sight: Sight, spec: EnvSpec, subject: Subject, watch: Watch, ends_at: float) -> None:
@@ -126,7 +126,7 @@ class Trial:
         self.ends_at = ends_at
         self.record = Record(1, sight)
         self.tape: list[Step] = []
-        self.statistics: Statistics = {}  # running ones of wrappers, with which the tape begins
+        self.statistics: Statistics = {}  # the wrappers' running statistics at the start of the tape
         self.differs_at: int | None = None  # first step at which the tape did not repeat, 0 for the reset
         self.rng = np.random.default_rng(sight.config.seed)
 
@@ -141,15 +141,15 @@ class Trial:
         return self.ends_at - time.monotonic()
 
     def seconds_of(self, resets: int, steps: int) -> float:
-        """Return how long so many resets and steps take."""
+        """Return the seconds that this many resets and steps take."""
         witness = self.subject.witness
         return 0.0 if witness is None else resets * witness.resets.mean + steps * witness.steps.mean
 
     def play(self, share: float) -> None:
-        """Play random legal actions: `RANDOM_STEPS`, more if few episodes have ended, fewer if time is short, but one.
+        """Play random legal actions: `RANDOM_STEPS`, more if few episodes have ended, fewer if time is short.
 
         Args:
-            share: of the time left that may be spent.
+            share: fraction of the remaining time to spend.
 
         Raises:
             EnvError: the environment failed.
@@ -167,18 +167,18 @@ class Trial:
 
     @property
     def played_enough(self) -> bool:
-        """True after enough steps and episodes; where none ends, the check of ends plays on."""
+        """True after enough steps and episodes; if none ends, the check of ends plays on."""
         steps, episodes = self.record.steps, len(self.record.episodes.lengths)
         return steps >= RANDOM_STEPS and (episodes == 0 or episodes >= EPISODES or steps >= MOST_STEPS)
 
     def repeated(
         self, subject: Subject, share: float, between: Callable[[], object] = lambda: None
     ) -> tuple[int | None, int, float]:
-        """Play the tape once more, by its seed and its actions.
+        """Replay the tape from its seed and actions.
 
         Args:
             subject: the environment to play in.
-            share: of the time left that may be spent.
+            share: fraction of the remaining time to spend.
             between: called before each step.
 
         Returns:
@@ -205,7 +205,7 @@ class Trial:
 
 
 def alike(one: Step, other: Step) -> bool:
-    """True if two steps showed the same."""
+    """True if two steps are equal."""
     return all(
         same(getattr(one, name), getattr(other, name))
         for name in ("states", "next_states", "rewards", "terminated", "truncated", "action_masks", "next_action_masks")
@@ -223,7 +223,7 @@ def distance(one: Array, other: Array) -> float:
 
 
 def finding_from(error: EnvError, subject: Subject) -> Finding:
-    """Return the fault that an error of the environment stands for, under the name of the check that it belongs to."""
+    """Return the fault for an error of the environment, under the name of its check."""
     text, first = str(error).removeprefix(f"{subject.name}: sub-environment 0 of 1, "), origin(error)
     old_api = next((cure for cure in (OLD_RESET, OLD_STEP) if cure in text), None)
     if old_api is not None:
@@ -244,7 +244,7 @@ def error_line(error: BaseException) -> str:
 
 
 def part_at_fault(subject: Subject) -> str:
-    """Return the check that the last answer of an environment belongs to, by reading it part by part."""
+    """Return the check that an environment's last answer fails, by reading it part by part."""
     answer = None if subject.witness is None else subject.witness.answer
     if answer is None or subject.edge is None:
         return "play"

@@ -1,4 +1,4 @@
-"""Calling an environment in a thread that can be given up, and finding the user's line in what went wrong."""
+"""Calling an environment in a thread that can be abandoned, and finding the user's line behind an error."""
 
 import ctypes
 import os
@@ -19,15 +19,15 @@ __all__ = ["Left", "Watch", "is_users", "origin", "own_line", "place_of", "user_
 
 Item = TypeVar("Item")
 
-LOOK = 0.05  # seconds between two looks at a silent thread
-PATIENCE_AT_END = 1.0  # seconds for a thread that has said everything to end
+LOOK = 0.05  # seconds between two checks of a silent thread
+PATIENCE_AT_END = 1.0  # seconds for a finished thread to end
 LIBRARIES = tuple(
     str(Path(path).resolve())
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
     if (path := sysconfig.get_paths().get(name)) is not None
 )
 NEXUS = str(Path(__file__).resolve().parents[1]) + os.sep
-GIVEN = ("gymnasium", "numpy", "torch")  # packages in which no user's environment is
+GIVEN = ("gymnasium", "numpy", "torch")  # packages that never contain the user's environment
 
 
 class Left(Exception):
@@ -35,18 +35,18 @@ class Left(Exception):
 
 
 class GivenUp(SystemExit):
-    """Raised in a thread that was given up. As a `SystemExit` it ends the thread without a message."""
+    """Raised in an abandoned thread. As a `SystemExit` it ends the thread without a message."""
 
 
 class Watch:
-    """Knows which call is in progress, and since when."""
+    """Tracks the call in progress and its start time."""
 
     def __init__(self) -> None:
         self.doing = ""
         self.since: float | None = None
 
     def call(self, doing: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call foreign code.
+        """Call user code.
 
         Raises:
             Left: it called `sys.exit`.
@@ -67,12 +67,12 @@ def watched(
     patience: Callable[[str], float],
     given_up: Callable[[str, float, str], Item],
 ) -> Iterator[Item]:
-    """Yield what `work` yields, which runs in a thread; give it up if one of its calls takes too long.
+    """Run `work` in a thread and yield its items; abandon it if one of its calls takes too long.
 
     Args:
-        work: receives the watch through which it must call foreign code.
-        patience: returns the seconds for one call, from what it does.
-        given_up: makes the last item from what was being done, its seconds, and the line that it hangs in.
+        work: receives the watch for its calls of user code.
+        patience: returns the seconds allowed for one call, given its description.
+        given_up: makes the last item from the call's description, its seconds, and the line where it hangs.
     """
     watch = Watch()
     found: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -110,13 +110,13 @@ def watched(
 
 
 def stop(thread: threading.Thread) -> None:
-    """Ask a thread to end. One that waits in foreign code ends when that returns."""
+    """Ask a thread to end. If it is waiting in user code, it ends when that returns."""
     if thread.ident is not None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(GivenUp))
 
 
 def user_line(thread: threading.Thread) -> str:
-    """Return the user's line that a thread is in, as `file:line`."""
+    """Return the user's line that a thread is executing, as `file:line`."""
     frame = sys._current_frames().get(thread.ident or 0)
     return "" if frame is None else own_line(StackSummary.extract(walk_stack(frame))[::-1])
 
@@ -127,14 +127,14 @@ def place_of(error: BaseException) -> str:
 
 
 def origin(error: BaseException) -> BaseException:
-    """Return what foreign code raised, of which an error of nexus was made."""
+    """Return the exception from user code behind a nexus error."""
     while isinstance(error, NexusError | Left) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def own_line(frames: Iterable[Any]) -> str:
-    """Return the innermost line that is the user's; if there is none, that of another package, or the last."""
+    """Return the innermost line of user code; if there is none, that of another package, or the last."""
     lines = [(str(Path(frame.filename).resolve()), frame.lineno) for frame in frames if frame.filename[0] != "<"]
     foreign = [line for line in lines if not line[0].startswith(NEXUS)]
     users = [line for line in lines if is_users(line[0])]
@@ -146,7 +146,7 @@ def own_line(frames: Iterable[Any]) -> str:
 
 
 def is_users(path: str) -> bool:
-    """True for a file that belongs to no library."""
+    """True for a file outside all libraries."""
     return not str(Path(path).resolve()).startswith((NEXUS, *LIBRARIES)) and not path.startswith("<")
 
 

@@ -1,4 +1,4 @@
-"""A wrapper around the environment itself: it keeps what was answered, as it was, before nexus reads or copies it."""
+"""A wrapper directly around the environment: it records raw answers before nexus reads or copies them."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +14,11 @@ __all__ = ["Arrays", "Infos", "Times", "Witness", "arrays_in"]
 
 
 class Witness(gym.Wrapper[Any, Any, Any, Any]):
-    """Passes everything on unchanged, through a watch, and remembers it.
+    """Passes everything on unchanged, through a watch, and records it.
 
     Args:
-        env: the environment as its maker returned it.
-        watch: knows which call is in progress.
+        env: the environment as made.
+        watch: tracks the call in progress.
     """
 
     def __init__(self, env: gym.Env[Any, Any], watch: Watch) -> None:
@@ -26,7 +26,7 @@ class Witness(gym.Wrapper[Any, Any, Any, Any]):
         self.watch = watch
         self.resets, self.steps = Times(), Times()
         self.since_reset = 0
-        self.records = True  # whether arrays and infos are looked at
+        self.records = True  # whether arrays and infos are recorded
         self.answer: Any = None  # the last one; None if the call raised an error
         self.close_error: Exception | None = None
         self.arrays = Arrays()
@@ -65,7 +65,7 @@ class Witness(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class Times:
-    """How often something was called, and how long that took."""
+    """The number of calls and their total time."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -80,7 +80,7 @@ class Times:
 
     @property
     def mean(self) -> float:
-        """Seconds of a call; 0 if there was none."""
+        """Mean seconds of a call; 0 without calls."""
         return self.seconds / self.calls if self.calls else 0.0
 
 
@@ -93,7 +93,7 @@ class Arrays:
         self._before: list[bytes] = []
 
     def add(self, observation: Any) -> None:
-        """Compare the last observation with what it was, and take this one."""
+        """Check the last observation for changes, and record this one."""
         self.changed += any(array.tobytes() != before for array, before in zip(self.last, self._before, strict=True))
         self.last = list(arrays_in(observation))
         self._before = [array.tobytes() for array in self.last]
@@ -113,24 +113,24 @@ def arrays_in(observation: Any) -> Iterator[Array]:
 
 
 class Infos:
-    """The forms that each entry of the infos had."""
+    """The forms of each info entry."""
 
     def __init__(self) -> None:
         self.forms: dict[str, set[str]] = {}
 
     def add(self, info: Any) -> None:
-        """Take the forms of one info."""
+        """Record the forms of one info."""
         for key, value in info.items() if isinstance(info, Mapping) else ():
             self.forms.setdefault(str(key), set()).add(kind_and_shape(value))
 
     @property
     def changing(self) -> dict[str, list[str]]:
-        """The entries that had several forms."""
+        """The entries with several forms."""
         return {key: sorted(forms) for key, forms in self.forms.items() if len(forms) > 1}
 
 
 def kind_and_shape(value: Any) -> str:
-    """Return kind and shape of an entry of an info."""
+    """Return the type and shape of an info entry."""
     match value:
         case None:
             return "None"

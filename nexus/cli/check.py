@@ -18,12 +18,12 @@ STYLES = {"ok": "green", "note": "yellow", "fault": "bold red"}
 
 @dataclass(frozen=True)
 class CheckCommand(TrainCommand):
-    """Say what nexus sees of an environment, play it at random for some seconds, and report what is wrong with it, each
-    line with its cure. Takes the flags of `nexus train`. Exit code 0 without a fault, 1 with one, 2 for bad input.
+    """Report what nexus sees of an environment, play it at random for a few seconds, and list the problems, each
+    with its cure. Takes the flags of `nexus train`. Exit code 0 without a fault, 1 with one, 2 for bad input.
     """
 
     seconds: float = 7.0
-    """Time for the check, without start-up; a call of the environment that takes half of it is given up."""
+    """Time for the check, without start-up; a call of the environment that takes half of it is abandoned."""
     json: bool = False
     """Print the report as JSON."""
 
@@ -31,7 +31,7 @@ class CheckCommand(TrainCommand):
 def run(arguments: list[str]) -> int:
     """Check and print; return 0 if there is no fault, else 1."""
     as_json = "--json" in arguments
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what an environment prints is no JSON
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # an environment's own output is not JSON
         report = checked(arguments)
     if as_json:
         print(json.dumps(report.to_mapping()))

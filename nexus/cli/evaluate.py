@@ -25,13 +25,13 @@ class EvaluateCommand:
     checkpoint: str | None = None
     """best, latest, or the steps of a checkpoint; none for the weights at the end of the run."""
     device: str | None = None
-    """cpu, cuda, cuda:1 or mps; none for where it was trained, or the CPU if that is not available here."""
+    """cpu, cuda, cuda:1 or mps; none for the training device, or the CPU if that is not available here."""
     env: str | None = None
     """A different environment from the run's."""
     env_kwargs: Keywords | None = None
     """Arguments of the environment, such as is_slippery=False; none for those of the training."""
     wrappers: ImportNames | None = None
-    """Around the environment, as module:Wrapper,module:function; as in the training if left out."""
+    """Wrappers around the environment, as module:Wrapper,module:function; as in training if omitted."""
     episodes: int | None = None
     """Episodes to play; none for 100, or the number in an Atari game's protocol."""
     epsilon: float | None = None
@@ -39,7 +39,7 @@ class EvaluateCommand:
     seed: int = 0
     """Seed of the environments."""
     max_steps: int | None = None
-    """Steps after which an episode is cut off; none for the setting of the training."""
+    """Steps after which an episode is cut off; none for the training's setting."""
     json: bool = False
     """Print the result as JSON, with every return."""
 

@@ -19,7 +19,7 @@ def look_here(
     Args:
         env: an id; None for that of the run.
         run: a run's folder.
-        wrappers: names as in `module:Wrapper`; None are those of the run.
+        wrappers: names as in `module:Wrapper`; None for those of the run.
         parts: other names as in `module:Name`, beside those of the run.
     """
     from nexus.core.errors import RunError
@@ -29,7 +29,7 @@ def look_here(
 
     names = [*([env] if env is not None else []), *(wrappers or ()), *parts]
     if run is not None:
-        with suppress(RunError):  # reported later, where the run is read
+        with suppress(RunError):  # reported later, when the run is read
             about = read_run_or_copy(run, str)
             names += [str(about.get("env"))] if env is None else []
             of_run = names_in(about.get("config"))

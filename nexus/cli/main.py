@@ -18,8 +18,8 @@ INTERRUPTED, TERMINATED = 130, 143  # the exit codes of shells for Ctrl-C and SI
 VERBS = {
     "train": ("nexus.cli.train", "train an agent:        nexus train CartPole-v1"),
     "check": ("nexus.cli.check", "check an environment:  nexus check my_envs:MyEnv-v0"),
-    "plan": ("nexus.cli.plan", "what a run will take:  nexus plan CartPole-v1"),
-    "resume": ("nexus.cli.resume", "go on with a run:      nexus resume runs/NAME"),
+    "plan": ("nexus.cli.plan", "estimate a run:        nexus plan CartPole-v1"),
+    "resume": ("nexus.cli.resume", "continue a run:        nexus resume runs/NAME"),
     "verify": ("nexus.cli.verify", "check a run's files:   nexus verify runs/NAME"),
     "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),
     "watch": ("nexus.cli.watch", "watch a run play:      nexus watch runs/NAME --video out.mp4"),

@@ -14,7 +14,7 @@ class Notes(Listener):
         self.said: set[str] = set()
 
     def on_notice(self, text: str) -> None:
-        """Print it, unless it was printed already."""
+        """Print the notice, unless it was already printed."""
         if text not in self.said:
             self.said.add(text)
             print(f"Note: {text}", file=sys.stderr)

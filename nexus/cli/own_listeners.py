@@ -1,4 +1,4 @@
-"""Listeners that a command line names: a tracker, and a class of the user's own."""
+"""Listeners named on the command line: a tracker, and a user's class."""
 
 from nexus.cli.progress import Both, TrainView
 from nexus.core.errors import ConfigError, one_line
@@ -10,12 +10,12 @@ __all__ = ["with_own"]
 
 
 def with_own(view: TrainView, track: TrackerName | None, listener: str | None) -> Listener:
-    """Return the console's listener, or one that calls a tracker and the user's own as well.
+    """Return the console's listener, or one that also calls a tracker and the user's listener.
 
     Args:
-        view: the console's.
+        view: the console's listener.
         track: name of a tracker.
-        listener: the user's, as `module:Class`; it is made without arguments.
+        listener: the user's listener, as `module:Class`; made without arguments.
 
     Raises:
         ConfigError: the class can't be imported or made, or is not a listener.
@@ -32,7 +32,7 @@ def with_own(view: TrainView, track: TrackerName | None, listener: str | None) -
 
 
 def made(name: str) -> Listener:
-    """Make a listener by its name.
+    """Make a listener from its name.
 
     Raises:
         ConfigError: it can't be imported or made, or is not a listener.

@@ -1,4 +1,4 @@
-"""Flags from dataclasses, by tyro; what does not parse becomes one line."""
+"""Flags from dataclasses, by tyro; parse errors become one line."""
 
 import ast
 import inspect
@@ -30,16 +30,16 @@ NO_ALIASES: Mapping[str, str] = {}
 NO_FLAG = "algorithm_settings"  # a setting of which each entry is a flag instead
 HELP = ("-h", "--help")
 WIDEST = 100  # columns of a text above the flags
-SUGGESTION_CUTOFF = 0.6  # how alike a flag must be to be suggested, from 0 to 1
+SUGGESTION_CUTOFF = 0.6  # similarity from which a flag is suggested, from 0 to 1
 
 registry = ConstructorRegistry()
 
 
 @registry.primitive_rule
 def period_number_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Read periods, numbers as people write them, and `none` where a field may be unset.
+    """Read periods, numbers as people write them, and `none` for optional fields.
 
-    Tyro alone would make subcommands of an optional period, and ask for a capital N in None.
+    Tyro itself would make subcommands of an optional period, and require a capital N in None.
     """
     options = get_args(info.type) if get_origin(info.type) in (Union, UnionType) else (info.type,)
     kinds = [option for option in options if option is not NoneType]
@@ -121,11 +121,11 @@ def read_keyword(text: str) -> tuple[str, Any]:
     """Return name and value of `name=value`; what is neither JSON nor Python is text.
 
     Raises:
-        ConfigError: it is no such pair.
+        ConfigError: it is not such a pair.
     """
     name, equals, value = text.partition("=")
     if not (equals and name.isidentifier()):
-        raise ConfigError(f"{text!r} is no keyword argument; needs name=value, as in is_slippery=False")
+        raise ConfigError(f"{text!r} is not a keyword argument; needs name=value, as in is_slippery=False")
     if value.lower() == "none":  # as in all other flags
         return name, None
     for read in (json.loads, ast.literal_eval):
@@ -138,7 +138,7 @@ def read_whole_number(text: str) -> int:
     """Return a whole number, or raise `ConfigError`."""
     value = whole_number(text)
     if value is None:
-        raise ConfigError(f"{text!r} is no whole number; needs one as in 8, 100_000 or 1e6")
+        raise ConfigError(f"{text!r} is not a whole number; needs one as in 8, 100_000 or 1e6")
     return value
 
 
@@ -147,7 +147,7 @@ def read_number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"{text!r} is no number; needs one as in 0.001 or 1e-3") from None
+        raise ConfigError(f"{text!r} is not a number; needs one as in 0.001 or 1e-3") from None
 
 
 READERS: Mapping[Any, Callable[[str], Any]] = {Period: Period.parse, int: read_whole_number, float: read_number}
@@ -165,15 +165,15 @@ def parse(
 
     Args:
         command: the dataclass; each field is a flag.
-        arguments: of the command line.
-        prog: what help and errors call it.
-        default: what its fields are where no flag says otherwise.
-        aliases: other names of flags, which the caller has replaced; named in errors.
+        arguments: words of the command line.
+        prog: its name in help and errors.
+        default: values of the fields without a flag.
+        aliases: other names of flags, which the caller has replaced; listed in errors.
         flags: all flags, and whether each is a switch; None for those of the fields.
 
     Raises:
-        ConfigError: an option is unknown or can't be read; one line with the nearest right thing.
-        SystemExit: code 0, after printing the help that was asked for.
+        ConfigError: an option is unknown or can't be read; one line with the nearest valid one.
+        SystemExit: code 0, after printing the requested help.
     """
     said = io.StringIO()
     asked_for_help = asks_for_help(arguments)
@@ -216,25 +216,25 @@ def about(command: type) -> str:
 
 
 def require_known(arguments: Sequence[str], flags: Mapping[str, bool], aliases: Mapping[str, str], prog: str) -> None:
-    """Raise `ConfigError` for a flag that there is not, before its absence makes another one look wrong."""
+    """Raise `ConfigError` for an unknown flag, before tyro blames another one."""
     known = [*flags, *(f"--no-{name[2:]}" for name, switch in flags.items() if switch), *aliases]
     for word in arguments:
         flag = word.split("=")[0].replace("_", "-")
         if flag.startswith("--") and flag not in known and not flag.startswith("--tyro-"):
-            # Without the dashes, which would make any two short words look alike.
+            # Without the dashes, which would make any two short words similar.
             close = get_close_matches(flag.strip("-"), [name.strip("-") for name in known], cutoff=SUGGESTION_CUTOFF)
             meant = f"; did you mean {', '.join(f'--{name}' for name in close)}?" if close else ""
             raise ConfigError(f"unknown option {word.split('=')[0]}{meant}; see {prog} --help")
 
 
 def stray(word: str, arguments: Sequence[str], flags: Mapping[str, bool]) -> str:
-    """Say why a word is left over: an unknown short flag, the value of a switch, or one word too many."""
+    """Return why a word is left over: an unknown short flag, a value for a switch, or an extra word."""
     if word.startswith("-"):
         return f"unknown option {word}"
     before = arguments[arguments.index(word) - 1] if word in arguments[1:] else ""
     if flags.get(before.replace("_", "-")):
-        return f"{before} takes no value, got {word!r}: {before} switches it on, --no-{before[2:]} off"
-    return f"{word!r} belongs to no option"
+        return f"{before} takes no value, got {word!r}: {before} turns it on, --no-{before[2:]} off"
+    return f"{word!r} does not belong to any option"
 
 
 def flags_of(command: Any) -> dict[str, bool]:
@@ -258,7 +258,7 @@ def flag_of(name: str) -> str:
 
 
 def first_paragraph(text: str) -> str:
-    """Return what tyro's box says between its title and its next rule, as one line without the frame."""
+    """Return the text of tyro's box between its title and its next rule, as one line."""
     rows = [row for line in text.splitlines() if (row := line.strip(" \t│|╭╮╰╯"))]
     below_title = dropwhile(is_rule, rows[1:])
     paragraph = " ".join(takewhile(lambda row: not is_rule(row), below_title))

@@ -15,7 +15,7 @@ __all__ = ["run"]
 class PlanCommand(TrainCommand):
     """Estimate the memory, disk and time that a training needs, and the score to expect.
 
-    Takes the flags of `nexus train`, and trains for some seconds in a temporary folder.
+    Takes the flags of `nexus train`, and trains for a few seconds in a temporary folder.
     """
 
     probe_seconds: float = 10.0

@@ -50,7 +50,7 @@ class PlotCommand:
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
     """Folders of runs."""
     out: str = "curves.png"
-    """The picture to write: a .png, .pdf or .svg file."""
+    """The image to write: a .png, .pdf or .svg file."""
     window: int = 20
     """Training episodes of the running mean."""
     x: Axis = "steps"
@@ -68,7 +68,7 @@ class PlotCommand:
 
 
 def run(arguments: list[str]) -> int:
-    """Draw the picture and print its path."""
+    """Draw the image and print its path."""
     command = parse(PlotCommand, arguments, "nexus plot")
     load("matplotlib", "plot")
     notes: list[str] = []

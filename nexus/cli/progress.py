@@ -41,7 +41,7 @@ class TrainView(Listener):
     """Shows a run on the console or in a notebook. Use as a context manager.
 
     Args:
-        commands: whether to end with suggested commands, which are of no use to a program.
+        commands: whether to end with suggested commands, which are useless to a program.
     """
 
     def __init__(self, commands: bool = True) -> None:
@@ -117,7 +117,7 @@ class TrainView(Listener):
             self.console.print(f"step {steps:>9,} of {self.total:,}  {'  '.join(parts)}", soft_wrap=True)
 
     def last_return(self, steps: int, episodes: EpisodeTracker) -> str:
-        """Return text with the mean return of the last episodes, and its age if none has ended for long."""
+        """Return text with the mean return of the last episodes, and its age if none has ended for a while."""
         if episodes.mean_return is None:
             return "return -"
         age = steps - self.ended_at
@@ -136,7 +136,7 @@ class TrainView(Listener):
             self.console.print(said, soft_wrap=True)
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
-        """Print each evaluation above the bar, and why another one follows if it reached the target."""
+        """Print each evaluation above the bar, and if it reached the target, why another one follows."""
         which = ", on different episodes" if self.reached_target else ""
         self.console.print(f"evaluation after {steps:,} steps{which}: {evaluation}", soft_wrap=True)
         target = self.config.target_return
@@ -149,7 +149,7 @@ class TrainView(Listener):
             )
 
     def on_notice(self, text: str) -> None:
-        """Print it above the bar, but below the table."""
+        """Print a notice above the bar, but below the table."""
         self.notices.append(text)
         if self.started:
             self.say_notices()
@@ -185,7 +185,7 @@ class TrainView(Listener):
     def say_commands(self, result: TrainResult) -> None:
         """Print suggested commands."""
         if result.interrupted:
-            where = "over: no checkpoint was due yet" if result.resumes_from is None else f"at {result.resumes_from:,}"
+            where = "over: there is no checkpoint yet" if result.resumes_from is None else f"at {result.resumes_from:,}"
             resume = nexus_command("resume", result.run_dir)
             self.console.print(f"{resume} starts {where}", soft_wrap=True, markup=False)
         commands = [*(nexus_command(verb, result.run_dir) for verb in ("watch", "plot"))]
@@ -214,7 +214,7 @@ class EvaluationView(Listener):
             self.status.stop()
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
-        """Show its progress."""
+        """Show the evaluation's progress."""
         if time.perf_counter() - self.shown_at < (SECONDS_BETWEEN_LINES if self.status is None else REFRESH):
             return
         self.shown_at = time.perf_counter()
@@ -225,7 +225,7 @@ class EvaluationView(Listener):
             self.status.update(said)
 
     def on_notice(self, text: str) -> None:
-        """Print it above the line."""
+        """Print a notice above the line."""
         self.console.print(f"Note: {text}", soft_wrap=True, markup=False)
 
 

@@ -14,7 +14,7 @@ __all__ = ["run"]
 
 @dataclass(frozen=True)
 class ResumeCommand:
-    """Continue a run that was stopped or killed as if nothing had happened, or train a finished one further."""
+    """Continue a stopped or killed run exactly where it was, or train a finished one further."""
 
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder."""
@@ -23,11 +23,11 @@ class ResumeCommand:
     on_divergence: Literal["stop", "rollback"] | None = None
     """What to do on divergence, if different from the run's setting."""
     device: str | None = None
-    """cpu, cuda, cuda:1 or mps; none for where it was trained. Another kind of device gives other last bits."""
+    """cpu, cuda, cuda:1 or mps; none for the training device. On another kind of device the last bits differ."""
     track: TrackerName | None = None
-    """Send what is logged to a tracker, too; to the tracked run that it began with, if it had one."""
+    """Also send the logged numbers to a tracker, continuing the original tracked run if there was one."""
     listener: str | None = None
-    """Your own nexus.Listener, as module:Class; it gets back the state that it gave to checkpoints."""
+    """Your own nexus.Listener, as module:Class; it gets back its state from the checkpoint."""
 
 
 def run(arguments: list[str]) -> int:

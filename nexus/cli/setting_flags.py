@@ -1,7 +1,7 @@
-"""The settings of a run as flags: in groups, under all their names, and only those that were given.
+"""The settings of a run as flags: in groups, under all their names, and only those given.
 
-Tyro gives each group of `GROUPS` a box in the help. What it reads stays a mapping: a config can be made, and checked,
-only once the user's settings lie over those of the preset and the algorithm.
+Tyro gives each group of `GROUPS` a box in the help. The result stays a mapping: a config can be made, and checked,
+only after the user's settings have overridden the preset's and the algorithm's.
 """
 
 import ast
@@ -31,7 +31,7 @@ FLAG_ALIASES = {
     "--from": "--from-run",
     **{flag_of(alias): flag_of(name) for alias, name in ALIASES.items()},
 }
-"""Short flags, and the names that flags have elsewhere."""
+"""Short flags, and other libraries' names of flags."""
 
 SettingFlags = Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 """The type of a command's field that holds the settings of a run."""
@@ -51,7 +51,7 @@ def own_settings(algorithm: str) -> type[Settings] | None:
 
 
 def given_settings(values: Mapping[str, Any], words: Sequence[str], switches: Mapping[str, bool]) -> dict[str, Any]:
-    """Return those of the parsed settings whose flags are among the words of the command line.
+    """Return the parsed settings whose flags are on the command line.
 
     Args:
         values: the parsed settings.
@@ -91,7 +91,7 @@ def in_groups(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 @registry.struct_rule
 def of_a_group(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Read a group of settings as a mapping, unchecked, and tell the other names of each in its help."""
+    """Read a group of settings as a mapping, unchecked, and list each one's other names in its help."""
     group: Any = info.type
     is_own = isinstance(group, type) and issubclass(group, Settings)
     if not is_own and not any(group in members for members in GROUPS.values()):
@@ -104,7 +104,7 @@ def of_a_group(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 
 def text_of(group: type[CheckedConfig], name: str) -> str:
-    """Return the help of a setting: what it means, and its other flags."""
+    """Return the help of a setting: its meaning, and its other flags."""
     return descriptions(group.__module__).get(group.__name__, {}).get(name, "") + also(name)
 
 
@@ -116,7 +116,7 @@ def also(name: str) -> str:
 
 @cache
 def descriptions(module: str) -> dict[str, dict[str, str]]:
-    """Return the text below each field of each class of a module, from its source; nothing where that is not there."""
+    """Return the text below each field of each class of a module, from its source; nothing if that is missing."""
     try:
         source = inspect.getsource(sys.modules[module])
     except OSError:

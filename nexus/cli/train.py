@@ -28,9 +28,9 @@ class TrainCommand:
     """
 
     env: str = ""
-    """A Gymnasium id or module:Id; may stand alone as the first word. Also: --env-id."""
+    """A Gymnasium id or module:Id; can be given as the first word, without the flag. Also: --env-id."""
     preset: str | None = None
-    """Named settings: seed, nature, fast, paper, tuned. None takes those for the environment, if there are any."""
+    """Named settings: seed, nature, fast, paper, tuned. None takes those for the environment, if any."""
     config_file: str | None = None
     """Settings from a JSON file, for example a run's run.json. Also: --config."""
     run_dir: str | None = None
@@ -52,7 +52,7 @@ class RunCommand(TrainCommand):
     """
 
     track: TrackerName | None = None
-    """Send what is logged to a tracker, too; it is configured as its own documentation says."""
+    """Also send the logged numbers to a tracker; configure it as its documentation says."""
     listener: str | None = None
     """Your own nexus.Listener, as module:Class; it is made without arguments."""
 
@@ -82,7 +82,7 @@ def run(arguments: list[str]) -> int:
             )
         except KeyboardInterrupt as stop:
             result = result_of(stop)
-            if result is None:  # a second signal, before all was saved
+            if result is None:  # a second signal, before everything was saved
                 raise
     view.finish(result)
     return result.exit_code
@@ -97,12 +97,12 @@ def read_command(arguments: list[str]) -> RunCommand:
 
 
 def read_as(kind: type[TrainCommandT], arguments: list[str], prog: str) -> TrainCommandT:
-    """Parse the command line, and resolve the settings that it gives.
+    """Parse the command line and resolve its settings.
 
     Args:
         kind: `TrainCommand`, or one with more flags.
-        arguments: of the command line.
-        prog: what help and errors call it.
+        arguments: words of the command line.
+        prog: its name in help and errors.
     """
     words = [expand(word) for word in arguments]
     if words and not words[0].startswith("-"):
@@ -118,21 +118,21 @@ def read_as(kind: type[TrainCommandT], arguments: list[str], prog: str) -> Train
 
 
 def usual_for(words: list[str], kind: type[TrainCommandT], prog: str) -> TrainCommandT:
-    """Return the defaults for a help: those that the other words of the command line bring, if they can be read."""
+    """Return the defaults for a help: those resulting from the rest of the command line, if it can be read."""
     with suppress(NexusError):
         return resolved(kind, words, prog)[0]
     return kind()
 
 
 def resolved(kind: type[TrainCommandT], words: list[str], prog: str) -> tuple[TrainCommandT, tuple[str, ...]]:
-    """Parse words; return the command with its environment and all settings, and what is to be noted."""
+    """Parse words; return the command with its environment and all settings, and its notices."""
     from nexus.resolver import resolve
 
     algorithm = algorithm_in(words)
     flags, own_group = flags_of(kind), own_settings(algorithm)
     flags |= {} if own_group is None else flags_of(own_group)
     command = parse(kind, words, prog, kind(config=TrainConfig(algorithm=algorithm)), FLAG_ALIASES, flags)
-    # What was parsed as a config is a mapping still, see `SettingFlags`.
+    # The parsed config is still a mapping, see `SettingFlags`.
     own = given_settings(cast(Mapping[str, Any], command.config), words, flags)
     env, file = command.env, None
     if command.from_run is not None:
@@ -196,14 +196,14 @@ def value_of(flag: str, words: Sequence[str]) -> str | None:
 
 
 def expand(word: str) -> str:
-    """Replace a short or foreign flag by ours; `--flag=value` and `--some_flag` too."""
+    """Replace a short or foreign flag with ours, also in `--flag=value` and `--some_flag`."""
     flag, equals, value = word.partition("=")
     flag = flag.replace("_", "-") if flag.startswith("--") else flag
     return FLAG_ALIASES.get(flag, flag) + equals + value
 
 
 def require_own_module(name: str, file: str, setting: str = "env") -> None:
-    """Raise `RunError` if a run's settings name an environment or a wrapper whose module lies in its folder."""
+    """Raise `RunError` if a run's settings name an environment or a wrapper whose module is in its folder."""
     from nexus.own_modules import require_foreign_module
 
     folder = Path(file) if Path(file).is_dir() else Path(file).parent
@@ -220,7 +220,7 @@ def read_config(file: str) -> tuple[str | None, dict[str, Any]]:
     except OSError as error:
         raise RunError(f"can't read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is no JSON: {error}") from None
+        raise ConfigError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}: needs an object of settings")
     if isinstance(values.get("config"), dict):

@@ -41,13 +41,13 @@ class WatchCommand:
     checkpoint: str | None = None
     """best, latest, or the steps of a checkpoint; none for the weights at the end of the run."""
     device: str | None = None
-    """cpu, cuda, cuda:1 or mps; none for where it was trained, or the CPU if that is not available here."""
+    """cpu, cuda, cuda:1 or mps; none for the training device, or the CPU if that is not available here."""
     env: str | None = None
     """A different environment from the run's."""
     env_kwargs: Keywords | None = None
     """Arguments of the environment, such as is_slippery=False; none for those of the training."""
     wrappers: ImportNames | None = None
-    """Around the environment, as module:Wrapper,module:function; as in the training if left out."""
+    """Wrappers around the environment, as module:Wrapper,module:function; as in training if omitted."""
     episodes: int = 3
     """Episodes to play."""
     video: str | None = None
@@ -99,7 +99,7 @@ def show_episodes(
     show: Callable[[], None],
     rules: "AtariProtocol | None" = None,
 ) -> None:
-    """Play episodes, greedily or by the ε of an Atari game's protocol; `show` is called at each state."""
+    """Play episodes, greedily or with the ε of an Atari game's protocol; `show` is called at each state."""
     for episode in range(command.episodes):
         state, info = first_state(env, command, command.seed + episode)
         show()
@@ -160,7 +160,7 @@ def rendered(spec: "EnvSpec", agent: "DQNAgent", mode: Literal["human", "rgb_arr
 
 
 def frame_of(env: Any) -> Array:
-    """Return the picture of the current state, `[H, W, 3]` with even sides, as video players require."""
+    """Return the image of the current state, `[H, W, 3]` with even sides, as video players require."""
     try:
         frame = np.asarray(env.render())
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Frozen configs that check themselves: an unknown key, a wrong type or an impossible value is one clear error."""
+"""Frozen configs that check themselves: an unknown key, a wrong type or an impossible value raises one clear error."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -17,15 +17,15 @@ from nexus.core.period import Period
 __all__ = ["CheckedConfig", "Keywords", "Settings", "annotations_of", "config_text", "convert", "keyword"]
 
 Keywords: TypeAlias = Mapping[str, Any]
-"""Keyword arguments as JSON can hold them."""
+"""Keyword arguments as JSON values."""
 
 
 @dataclass(frozen=True)
 class CheckedConfig:
     """A frozen dataclass that is checked when it is made: its fields against their annotations, then each `check`.
 
-    A config is put together from groups of settings, which are its bases. Each group checks its own fields, and the
-    config what concerns several groups: all of their `check`s run, so none calls `super().check()`.
+    A config combines groups of settings, which are its base classes. Each group checks its own fields, and the config
+    those that involve several groups: every `check` runs, so none calls `super().check()`.
     """
 
     def __post_init__(self) -> None:
@@ -42,7 +42,7 @@ class CheckedConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], others: Iterable[str] = ()) -> Self:
-        """Build from plain values, as read from JSON; `ALIASES` of settings are taken too.
+        """Build from plain values, as read from JSON; `ALIASES` of settings are accepted too.
 
         Args:
             values: by the names of the fields.
@@ -76,7 +76,7 @@ class Settings(CheckedConfig):
 
 
 def as_json(value: Any, without_classes: Any) -> Any:
-    """Return a value as JSON holds it, given that and what `asdict` makes of it."""
+    """Return a value for JSON, given the value and its form from `asdict`."""
     if isinstance(value, Period):
         return str(value)
     return list(value) if isinstance(value, tuple) else without_classes
@@ -89,7 +89,7 @@ def annotations_of(cls: type[CheckedConfig]) -> dict[str, Any]:
 
 
 def convert(name: str, value: Any, kind: Any) -> Any:
-    """Return `value` as `kind`, where that loses nothing.
+    """Return `value` as `kind`, if that loses nothing.
 
     Raises:
         ConfigError: it does not fit.
@@ -125,10 +125,10 @@ def convert(name: str, value: Any, kind: Any) -> Any:
 
 
 def keyword(name: str, word: Any, value: Any) -> Any:
-    """Return the value of a keyword argument as JSON can hold it; a tuple becomes a list.
+    """Return the value of a keyword argument for JSON; a tuple becomes a list.
 
     Raises:
-        ConfigError: it can't, or the keyword is no text.
+        ConfigError: JSON can't store it, or the keyword is not text.
     """
     if not isinstance(word, str):
         raise ConfigError(f"{name} has the key {word!r}: needs text")
@@ -146,7 +146,7 @@ def keyword(name: str, word: Any, value: Any) -> Any:
 
 
 def plain_value(value: Any) -> Any:
-    """Return Python's own form of NumPy's numbers, as sweeps bring them, and of torch's devices; all else as it is."""
+    """Convert NumPy numbers, as from sweeps, and torch devices to plain Python; return all else unchanged."""
     if isinstance(value, np.generic):
         return value.item()
     return str(value) if isinstance(value, torch.device) else value
@@ -174,5 +174,5 @@ def describe(options: tuple[Any, ...]) -> str:
 
 
 def config_text(value: Any) -> str:
-    """Print a value as it would stand in a config file."""
+    """Return a value as written in a config file."""
     return repr(value) if isinstance(value, str) else str(value)

@@ -1,4 +1,4 @@
-"""What an agent needs besides the shapes of its environment, in one flat config."""
+"""An agent's settings, in one flat config."""
 
 from dataclasses import dataclass
 
@@ -35,13 +35,13 @@ class AgentConfig(
     TargetSettings,
     AlgorithmSettings,
 ):
-    """What an agent needs besides the shapes of its environment: the settings of all these groups.
+    """An agent's settings, from all these groups; the shapes of its environment are separate.
 
-    A dataclass has the fields of its last base first, so the most common group stands last.
+    A dataclass lists the fields of its last base first, so the most common group comes last.
     """
 
     def check(self) -> None:
-        """Raise `ConfigError` if settings of several groups are impossible together."""
+        """Raise `ConfigError` if settings of different groups contradict each other."""
         self.require(
             self.exploration == "epsilon_greedy" or 0 <= self.temperature_min <= self.temperature,
             "temperature_min",

@@ -26,7 +26,7 @@ NOT_THE_USERS = (
     "torch",
     "gymnasium",
     "contextlib",
-)  # packages in which a warning's cause is not to be looked for
+)  # packages skipped when locating the cause of a warning
 
 
 class NexusError(Exception):
@@ -35,7 +35,7 @@ class NexusError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        """Return one line, also of what was quoted in several, such as a space with a matrix of bounds."""
+        """Return one line, even for quoted text of several lines, such as a space with a matrix of bounds."""
         return unbroken(super().__str__())
 
 
@@ -52,7 +52,7 @@ class RunError(NexusError):
 
 
 class DivergenceError(NexusError):
-    """A loss, a gradient or a weight is no longer finite, so nothing can be learned any more."""
+    """A loss, a gradient or a weight is no longer finite, so the agent can't learn any more."""
 
     exit_code = 3
 
@@ -84,7 +84,7 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def unbroken(text: str) -> str:
-    """Return a text on one line, with its other spaces as they are."""
+    """Return a text on one line, keeping its other spaces."""
     return " ".join(line.strip() for line in text.splitlines())
 
 
@@ -92,13 +92,13 @@ def one_line(error: BaseException) -> str:
     """Return an error's text without line breaks, or its class name if it has no text."""
     try:
         text = str(error)
-    except Exception:  # an error of foreign code may fail at this too
+    except Exception:  # an error from user code may fail even at this
         text = ""
     return " ".join(text.split()) or type(error).__name__
 
 
 def warn(text: str) -> None:
-    """Give a `RuntimeWarning` that names the line of the user's program from which this package was called."""
+    """Issue a `RuntimeWarning` located at the line of the user's program that called this package."""
     frame, level = sys._getframe(1), 2  # 1 would be this function
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in NOT_THE_USERS:
         frame, level = frame.f_back, level + 1

@@ -1,4 +1,4 @@
-"""Classes and functions by the name under which Python imports them, `module:Name`, so that a file can hold them."""
+"""Classes and functions by their import name, `module:Name`, so that a file can store them."""
 
 import importlib
 import re
@@ -34,16 +34,16 @@ class ImportName(str):
 
 
 class ImportNames(tuple[str, ...]):
-    """Names as in `gymnasium.wrappers:NormalizeReward`; a type of its own, so that a setting can be declared by it."""
+    """Names as in `gymnasium.wrappers:NormalizeReward`; a separate type, so that a setting can be declared with it."""
 
     __slots__ = ()
 
 
 def import_names(setting: str, given: Any) -> ImportNames:
-    """Return names, given as one text with commas between them, or as a list of names, classes and functions.
+    """Return names, given as comma-separated text, or as a list of names, classes and functions.
 
     Raises:
-        ConfigError: one is no such name, or can't be imported by one.
+        ConfigError: one is not such a name, or has no name to import it by.
     """
     if isinstance(given, str):
         given = [] if given.lower() == "none" else [part for part in map(str.strip, given.split(",")) if part]
@@ -61,7 +61,7 @@ def is_import_name(given: Any) -> TypeGuard[str]:
 
 
 def import_name(setting: str, given: Any, way_out: str = "") -> ImportName:
-    """Return the name of one, which is that name already, or the class or function itself.
+    """Return the name of a class or function, given as such or already as its name.
 
     Args:
         setting: for errors.
@@ -100,7 +100,7 @@ def names_in(config: Any) -> dict[str, list[str]]:
 
 
 def found_name(thing: Any) -> str | None:
-    """Return the shortest `module:Name` that gives this very object, None if there is none."""
+    """Return the shortest `module:Name` for this exact object, None if there is none."""
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str):
         return None
@@ -124,14 +124,14 @@ def imported_module(name: str, what: str) -> ModuleType:
 
 
 def import_object(name: str, what: str) -> Any:
-    """Return what a name stands for.
+    """Import the object with a name.
 
     Args:
         name: as in `gymnasium.wrappers:NormalizeReward`.
-        what: what it is the name of, for errors.
+        what: the kind of object, for errors.
 
     Raises:
-        ConfigError: there is no such module, or it has no such name; says the nearest.
+        ConfigError: there is no such module, or it has no such name; the message gives the nearest.
     """
     found: Any = imported_module(name, what)
     module, _, inside = name.partition(":")
@@ -140,8 +140,6 @@ def import_object(name: str, what: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            where = (
-                "the program that runs now; put it into a module of its own" if module == "__main__" else repr(module)
-            )
+            where = "the running program; put it into a separate module" if module == "__main__" else repr(module)
             raise ConfigError(f"{what} {name!r}: there is no {part!r} in {where}{nearest(part, known)}") from None
     return found

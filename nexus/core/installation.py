@@ -86,7 +86,7 @@ def called(program: Path) -> str:
 
 
 def short_path(path: Path) -> str:
-    """Return a path relative to the current folder if it lies below it."""
+    """Return a path relative to the current folder if it is inside."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 

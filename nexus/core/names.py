@@ -1,4 +1,4 @@
-"""Names as people write them: of algorithms, such as `DDQN`, `double_dqn` and `C-51`, and of settings, such as `lr`."""
+"""Alternative names of algorithms, such as `DDQN`, `double_dqn` and `C-51`, and of settings, such as `lr`."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
@@ -9,7 +9,7 @@ from nexus.core.importable import is_import_name
 __all__ = ["ALIASES", "REGISTERED", "TrackerName", "algorithm_name", "current_names", "is_taken"]
 
 TrackerName: TypeAlias = Literal["wandb", "mlflow", "trackio"]
-"""Here, so that the help of the command line does not import a run."""
+"""Here, so that the command line's help need not import a run's code."""
 
 # Names of a setting in other libraries, and its earlier names here -> its present name. They work as flags (with
 # dashes), in config files, in run.json and as keyword arguments.
@@ -93,7 +93,7 @@ def bare(name: str) -> str:
 
 
 def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings under the names that they have now.
+    """Return settings under their current names.
 
     Until format 3, `replay_capacity` and `update_every` together gave the length of a PQN rollout.
 
@@ -104,7 +104,7 @@ def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         now = ALIASES.get(name, name)
         if now in given:
-            raise ConfigError(f"{given[now]} and {name} are one setting, {now}: give it once")
+            raise ConfigError(f"{given[now]} and {name} are the same setting, {now}: give it once")
         given[now] = name
     current = {now: settings[name] for now, name in given.items()}
     said_before = "rollout_steps" not in current and "replay_capacity" in current and is_pqn(current)

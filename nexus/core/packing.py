@@ -1,7 +1,7 @@
 """Several arrays in one row of bytes: the form in which a structured observation is stored and reaches the network.
 
-Bytes, because a row of float32 would make an image four times as large, and one of float64 eight times. A part is kept
-in a byte per number where its own dtype is that small, else as float32, in which networks compute anyway.
+Bytes, because a row of float32 would make an image four times as large, and one of float64 eight times. A part takes
+one byte per number if its dtype is that small, else as float32, in which networks compute anyway.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,18 @@ from nexus.core.types import Array
 __all__ = ["PART_DTYPES", "Layout", "Part", "Path", "find", "place"]
 
 Path: TypeAlias = tuple[str | int, ...]
-"""The keys of Dicts and the places in Tuples that lead to a part of an observation."""
+"""The keys of Dicts and the indices of Tuples that lead to a part of an observation."""
 
-PART_DTYPES = ("float32", "int8", "bool", "uint8")  # in the order in which they lie in a row
+PART_DTYPES = ("float32", "int8", "bool", "uint8")  # in their order within a row
 
 
 @dataclass(frozen=True)
 class Part:
-    """One array of an observation, as a network is given it.
+    """One array of an observation, as passed to a network.
 
     Args:
-        path: where it stands in an observation.
-        shape: `[*part]`; a number that counts something is a one-hot vector.
+        path: its path in an observation.
+        shape: `[*part]`; a discrete number is a one-hot vector.
         dtype: one of `PART_DTYPES`.
     """
 
@@ -40,12 +40,12 @@ class Part:
 
     @property
     def count(self) -> int:
-        """How many numbers it has."""
+        """The count of its numbers."""
         return prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes it takes."""
+        """The size in bytes."""
         return self.count * np.dtype(self.dtype).itemsize
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of an observation, in the order in which they lie in a row."""
+    """The parts of an observation, in their order within a row."""
 
     parts: tuple[Part, ...]
 
@@ -70,7 +70,7 @@ class Layout:
         return sum(part.nbytes for part in self.parts)
 
     def pack(self, values: Sequence[Array]) -> Array:
-        """Return `[..., N]` uint8 from an array `[..., *part]` for each part, which has its dtype or can become it."""
+        """Return `[..., N]` uint8 from an array `[..., *part]` for each part, in its dtype or one convertible to it."""
         rows = []
         for part, value in zip(self.parts, values, strict=True):
             batch = value.shape[: value.ndim - len(part.shape)]
@@ -90,15 +90,15 @@ class Layout:
 
 
 def place(path: Path) -> str:
-    """Return how a part is written: `observation['camera']`, or `observation[0]` in a Tuple."""
+    """Return the text for a part:  `observation['camera']`, or `observation[0]` in a Tuple."""
     return "observation" + "".join(f"[{step!r}]" for step in path)
 
 
 def find(observation: Any, path: Path) -> Any:
-    """Return what stands at a path of an observation.
+    """Return the value at a path of an observation.
 
     Raises:
-        LookupError: nothing does; its text says what there is.
+        LookupError: there is none; the message says what there is.
     """
     found = observation
     for depth, step in enumerate(path):

@@ -1,6 +1,6 @@
-"""The settings of an agent, in groups: each with its default, what it means, and what values it can have.
+"""The settings of an agent, in groups: each with its default, meaning and valid values.
 
-Those of a training run are in `envs/settings.py`, `data/settings.py` and `training/settings.py`.
+A training run's are in `envs/settings.py`, `data/settings.py` and `training/settings.py`.
 """
 
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class AlgorithmSettings(CheckedConfig):
-    """What is trained, and from which seed."""
+    """The algorithm and the seed."""
 
     algorithm: str = "dqn"
     """Which member of the family; `nexus algorithms` lists them."""
@@ -54,18 +54,18 @@ class OwnAlgorithmSettings(CheckedConfig):
 
 @dataclass(frozen=True)
 class TargetSettings(CheckedConfig):
-    """What the network is trained towards."""
+    """The target that the network is trained towards."""
 
     gamma: float = 0.99
     """Discount factor γ."""
     double: bool = False
-    """The online network picks the next action, the target network values it."""
+    """Double DQN: the online network picks the next action, the target network evaluates it."""
     loss: Literal["huber", "squared"] = "huber"
     """Loss of the TD error; huber grows linearly beyond 1."""
     tau: float = 1.0
     """Target update θ⁻ ← τθ + (1-τ)θ⁻; 1 copies the network."""
     averaged_updates: int | None = None
-    """Outside training act on the mean of the weights over about so many updates; none: on the newest weights."""
+    """Outside training, act on the mean of the weights over about this many updates; none: on the latest weights."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
@@ -87,7 +87,7 @@ class ExplorationSettings(CheckedConfig):
     epsilon_min: float = 0.01
     """Smallest probability of a random action while training."""
     epsilon_decay: float = 0.995
-    """Factor by which ε shrinks per episode; an agent used alone applies it once per update."""
+    """Factor by which ε shrinks per episode; an agent without the trainer applies it once per update."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
@@ -98,7 +98,7 @@ class ExplorationSettings(CheckedConfig):
 
 @dataclass(frozen=True)
 class OptimizerSettings(CheckedConfig):
-    """The step that moves the weights."""
+    """The optimizer step."""
 
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """rmsprop: centred, with ε inside the root, as in the released code of the Nature paper."""
@@ -107,7 +107,7 @@ class OptimizerSettings(CheckedConfig):
     max_grad_norm: float | None = 10.0
     """Clip the gradient to this norm; none for no clipping."""
     weight_decay: float = 0.0
-    """Decay of the weights, apart from the gradient, as in AdamW."""
+    """Weight decay, decoupled from the gradient, as in AdamW."""
     adam_epsilon: float = 1e-8
     """Adam's ε, added to the root of the second moment."""
     rmsprop_decay: float = 0.95
@@ -128,25 +128,25 @@ class OptimizerSettings(CheckedConfig):
 
 @dataclass(frozen=True)
 class NetworkSettings(CheckedConfig):
-    """The network, from the state to its values."""
+    """The network, from a state to its values."""
 
     torso: Literal["auto", "mlp", "nature_cnn", "nips_cnn", "impala_cnn", "minatar_cnn"] | ImportName = "auto"
-    """What reads a state; auto: nature_cnn for images from 36 x 36, minatar_cnn for smaller ones, else mlp. Your own: a
-    class or function from the shape of a state to a module that maps [B, *shape] to [B, D]."""
+    """The network's first part; auto: nature_cnn for images from 36 x 36, minatar_cnn for smaller ones, else mlp. Your
+    own: a class or function from the shape of a state to a module that maps [B, *shape] to [B, D]."""
     hidden_dim: int | None = None
-    """Units of each hidden layer; none: what was published, as 512 for nature_cnn; mlp 128."""
+    """Units of each hidden layer; none: the published number, such as 512 for nature_cnn; mlp 128."""
     hidden_layers: int | None = None
-    """Hidden layers of the mlp, none for 2; the others have 1 behind their convolutions."""
+    """Hidden layers of the mlp, none for 2; the others have 1 after their convolutions."""
     layer_norm: bool = False
     """Normalise each hidden layer before its ReLU."""
     dueling: bool = False
     """The head is split into the value of a state and the advantages of its actions."""
     channels: Literal["auto", "first", "last"] = "auto"
-    """Where an image has its channels; auto: beside two equal sides, last if all are equal, else the shorter end."""
+    """Position of an image's channels; auto: next to two equal sides, last if all are equal, else the shorter end."""
     standardize_images: bool = False
-    """Give each image, its frames together, mean 0 and deviation 1: an even background is then 0."""
+    """Standardize each image, its frames together, to mean 0 and deviation 1: a uniform background becomes 0."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What a torso for images computes in; auto: bfloat16 on processors with AVX512-BF16 or AMX, else float32."""
+    """Precision of a torso for images; auto:  bfloat16 on processors with AVX512-BF16 or AMX, else float32."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
@@ -156,7 +156,7 @@ class NetworkSettings(CheckedConfig):
 
 @dataclass(frozen=True)
 class DeviceSettings(CheckedConfig):
-    """Where the network is, and how an update is run there."""
+    """The network's device, and how updates run there."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps; auto takes a GPU for images only."""
@@ -168,14 +168,14 @@ class DeviceSettings(CheckedConfig):
 
 @dataclass(frozen=True)
 class C51Settings(CheckedConfig):
-    """The distribution of returns on atoms, also of Rainbow."""
+    """The distribution of returns on atoms, also for Rainbow."""
 
     atoms: int = 51
     """Atoms of the return's distribution."""
     v_min: float = -10.0
-    """The smallest return that can be told."""
+    """The smallest return that the atoms represent."""
     v_max: float = 10.0
-    """The largest return; with rewards of 1 and γ = 0.99 nothing is above 100."""
+    """The largest return; with rewards of up to 1 and γ = 0.99 none exceeds 100."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
@@ -185,10 +185,10 @@ class C51Settings(CheckedConfig):
 
 @dataclass(frozen=True)
 class QuantileSettings(CheckedConfig):
-    """The quantiles of returns, also of Beyond the Rainbow."""
+    """The quantiles of returns, also for Beyond the Rainbow."""
 
     quantiles: int = 32
-    """qr-dqn: quantiles learned; iqn: evenly spaced levels that acting reads."""
+    """qr-dqn: quantiles learned; iqn: evenly spaced levels used for acting."""
     quantile_samples: int = 8
     """iqn: levels drawn for each prediction and for each target."""
 
@@ -203,13 +203,13 @@ class MunchausenSettings(CheckedConfig):
     """The log-policy in the target."""
 
     munchausen: bool = False
-    """The log-policy joins the reward, and the target weighs every next action softly."""
+    """Add the log-policy to the reward, and average over next actions softly in the target."""
     munchausen_alpha: float = 0.9
-    """How much of the log-policy joins the reward."""
+    """Fraction of the log-policy added to the reward."""
     munchausen_temperature: float = 0.03
     """Temperature of the policy."""
     munchausen_clip: float = -1.0
-    """The smallest log-policy that counts."""
+    """Lower limit of the scaled log-policy."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
@@ -223,9 +223,9 @@ class NoisySettings(CheckedConfig):
     """Noise in the weights of the head."""
 
     noisy: bool = False
-    """The head's weights are noisy, which explores in place of ε."""
+    """Noisy weights in the head, which explore instead of ε."""
     noisy_sigma: float = 0.5
-    """Noise at the start, times the root of a layer's inputs."""
+    """Initial noise, times the square root of a layer's inputs."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""

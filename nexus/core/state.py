@@ -40,7 +40,7 @@ ACCELERATOR = range(8, 65)  # likewise: 16 for CUDA, some more for others
 
 @dataclass(frozen=True)
 class Series:
-    """Numbered items, with new ones added at one end and old ones dropped at the other, as checkpoints see them.
+    """Numbered items, added at one end and dropped at the other, in the form that checkpoints save.
 
     An item never changes after the replay was sealed, so a checkpoint writes only items new since the last one.
     """
@@ -119,7 +119,7 @@ def array_from(state: State, name: str, like: Array, finite: bool = True) -> Arr
     if array.shape != like.shape or array.dtype != like.dtype:
         raise RunError(f"{name} is {array.dtype} of shape {array.shape}: needs {like.dtype} of shape {like.shape}")
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise RunError(f"{name} holds NaN or infinity: the run diverged, or the file is damaged")
+        raise RunError(f"{name} contains NaN or infinity: the run diverged, or the file is damaged")
     return array
 
 

@@ -120,7 +120,7 @@ class DevicePriorities:
         }
 
     def set_state(self, state: State, size: int) -> None:
-        """Restore what `get_state` returned, for so many rows.
+        """Restore what `get_state` returned, for `size` rows.
 
         Raises:
             RunError: something is missing or invalid.

@@ -49,9 +49,9 @@ class Film:
         self.kind = kind
         self.state_shape, self.state_dtype = like.shape[1:], torch.from_numpy(np.empty(0, like.dtype)).dtype
         # A window reaches n_step steps back and the stack of its first state further. A group stays open for eight
-        # frames; a step adds one frame, or a whole stack where an episode begins.
+        # frames; a step adds one frame, or a whole stack at the start of an episode.
         self._reserve = num_envs * ((n_step + stack + 2 * GROUP) * (stack + 1) // GROUP + 2)
-        # A row opens one group after a seal closed the last, and two where an episode begins with a whole stack.
+        # A row opens one group after a seal closed the last, and two when an episode begins with a whole stack.
         self._most_groups = 3 * (capacity + self._reserve)
         groups = capacity // GROUP + self._reserve
         self._newest = np.zeros(num_envs, np.int64)  # [E], number of the newest frame

@@ -42,14 +42,14 @@ def memory_on(device: torch.device) -> int | None:
 def require_memory(
     capacity: int, state_shape: tuple[int, ...], state_dtype: DTypeLike, beside: int = 0, name: str = "replay_capacity"
 ) -> None:
-    """Raise `ConfigError` if a replay of this size, with so many bytes more in a row, can't fit; say which would.
+    """Raise `ConfigError` if a replay of this size, with `beside` more bytes per row, can't fit.
 
     Args:
         capacity: rows.
-        state_shape: of one state.
-        state_dtype: of its numbers.
-        beside: bytes of a row beside its two states, action, reward and discount.
-        name: of the setting that says the capacity.
+        state_shape: shape of one state.
+        state_dtype: dtype of its numbers.
+        beside: bytes of a row apart from its two states, action, reward and discount.
+        name: name of the setting for the capacity.
     """
     row, free = replay_bytes(1, state_shape, state_dtype) + beside, available_memory()
     needed = capacity * row

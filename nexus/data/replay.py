@@ -16,13 +16,13 @@ __all__ = ["Replay"]
 class Replay:
     """The last `capacity` transitions, kept by a storage and drawn by a sampler.
 
-    It has no rows and no random numbers of its own. It has more methods than a class should have, since three callers
-    need it: the loop up to `anneal`, an update as a whole (`whole_update.py`) up to `on_device`, and whoever logs and
-    saves a run the rest. Most hand a question on to the part that knows the answer.
+    It stores no rows and draws no random numbers itself. It has more methods than most classes because three callers
+    need it: the loop those up to `anneal`, a whole update (`whole_update.py`) those up to `on_device`, logging and
+    checkpoints the rest. Most delegate to the storage or the sampler.
 
     Args:
-        storage: an empty one.
-        sampler: a new one, for as many rows.
+        storage: an empty storage.
+        sampler: a new sampler for the same number of rows.
     """
 
     def __init__(self, storage: Storage, sampler: Sampler) -> None:
@@ -35,11 +35,11 @@ class Replay:
         return min(self.storage.added, self.capacity)
 
     def remember(self, states: Array, next_states: Array, begins: Array, valid: Array) -> tuple[Array, Array]:
-        """Return what goes through the accumulator for the states `[E, *obs]` of a vector step, as the storage says."""
+        """Return the storage's form of the states `[E, *obs]` of a vector step, for the accumulator."""
         return self.storage.remember(states, next_states, begins, valid)
 
     def add(self, transitions: Transitions) -> None:
-        """Store folded transitions, `K` rows at once; of more than `capacity` rows the last ones stay."""
+        """Store folded transitions, `K` rows at once; of more than `capacity` rows the last ones are kept."""
         if len(transitions):
             first = self.storage.added % self.capacity
             self.storage.write(transitions)
@@ -49,25 +49,25 @@ class Replay:
         """Draw a batch (see `Batch`).
 
         Raises:
-            ConfigError: the replay is empty, or the batch.
+            ConfigError: the replay or the batch is empty.
         """
         indices, weights, instead = self.sampler.pick(self.draw(batch_size), self.storage)
         batch = self.storage.gather(indices, weights)
         return {**batch, **instead} if instead else batch
 
     def update_priorities(self, indices: Tensor, priorities: Tensor) -> None:
-        """Tell how surprising the transitions in rows `[B]` were, `[B]`; a uniform sampler does not care."""
+        """Give rows `[B]` new priorities `[B]`; a uniform sampler ignores them."""
         self.sampler.update(indices, priorities)
 
     def anneal(self, fraction: float) -> None:
-        """Tell how far the training has come, from 0 to 1."""
+        """Update schedules to the progress of the training, from 0 to 1."""
         self.sampler.anneal(fraction)
 
     def draw(self, batch_size: int) -> Array:
-        """Return the random numbers `[B]` that a batch takes, on the host: the first step of `sample`.
+        """Return the random numbers `[B]` for a batch, on the host: the first step of `sample`.
 
         Raises:
-            ConfigError: the replay is empty, or the batch.
+            ConfigError: the replay or the batch is empty.
         """
         size = len(self)
         if size == 0:
@@ -77,7 +77,7 @@ class Replay:
         return self.sampler.draw(batch_size, size)
 
     def pick(self, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rows `[B]` and their weights `[B]`, by random numbers `[B]`: the second step."""
+        """Return rows `[B]` and their weights `[B]` for random numbers `[B]`: the second step."""
         indices, weights, _ = self.sampler.pick(draws, self.storage)
         return tensor_on(draws.device, indices), weights
 
@@ -97,17 +97,17 @@ class Replay:
 
     @property
     def on_device(self) -> bool:
-        """True if a CUDA graph can hold `pick`, `gather` and `update_priorities`."""
+        """True if a CUDA graph can record `pick`, `gather` and `update_priorities`."""
         return self.storage.on_device and self.sampler.on_device
 
     @property
     def added(self) -> int:
-        """How many transitions were ever stored, the overwritten ones too."""
+        """Number of transitions ever stored, including overwritten ones."""
         return self.storage.added
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes now, here and on a device."""
+        """Bytes currently used, on the host and on a device."""
         return self.storage.nbytes + self.sampler.nbytes
 
     def reward_summary(self) -> dict[str, float]:
@@ -118,15 +118,15 @@ class Replay:
         return {"min": float(rewards.min()), "mean": float(rewards.mean()), "max": float(rewards.max())}
 
     def seal(self) -> None:
-        """Take care that what is stored now never changes again and can be saved."""
+        """Make sure that what is stored now never changes again and can be saved."""
         self.storage.seal()
 
     def get_state(self) -> State:
-        """Return all but what `series` saves in chunks; to be called after `seal`."""
+        """Return everything except what `series` saves in chunks; call `seal` first."""
         return {**self.storage.get_state(), **self.sampler.get_state(len(self))}
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave; the `series` must then bring the rest. Raises as the parts do."""
+        """Restore the result of `get_state`; the `series` must then restore the rest. Raises as the parts do."""
         self.storage.set_state(state)
         self.sampler.set_state(state, len(self))
 

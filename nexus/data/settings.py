@@ -1,4 +1,4 @@
-"""The settings of what an agent learns from: a replay, or a rollout."""
+"""The settings of the replay, or of the rollout that replaces it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,11 +28,11 @@ class PrioritySettings(CheckedConfig):
     """Prioritized replay."""
 
     prioritized: bool = False
-    """Replay what surprised most often (PER), with importance weights."""
+    """Replay transitions with large errors more often (PER), with importance weights."""
     priority_exponent: float = 0.5
-    """α, from 0 (uniform) to 1 (in proportion to the priority)."""
+    """α, from 0 (uniform) to 1 (proportional to the priority)."""
     importance_exponent: float = 0.4
-    """β at the start; it rises to 1 with the last step."""
+    """β at the start; it rises to 1 at the last step."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
@@ -42,12 +42,12 @@ class PrioritySettings(CheckedConfig):
 
 @dataclass(frozen=True)
 class RolloutSettings(CheckedConfig):
-    """The rollout that PQN has in place of a replay."""
+    """The rollout that PQN uses instead of a replay."""
 
     rollout_steps: int = 1024
     """Steps of all environments together between updates, which learn from all of them."""
     trace_lambda: float | None = None
-    """λ of its returns, from 0 (one step) to 1 (all that was played)."""
+    """λ of its returns, from 0 (one step) to 1 (the rest of the rollout)."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""

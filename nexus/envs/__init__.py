@@ -1,1 +1,1 @@
-"""Environments: making them, and the one place that handles autoreset."""
+"""Environments: making them, and handling autoreset in one place."""

@@ -14,7 +14,7 @@ __all__ = ["KEY", "checked_mask", "read_action_masks"]
 
 KEY = "action_mask"  # Gymnasium's name, as in Taxi-v3
 
-WRONG_ENTRIES = f"got an {KEY} that holds more than 0 and 1: needs 1 where legal, else 0"
+WRONG_ENTRIES = f"got an {KEY} with entries other than 0 and 1: needs 1 where legal, else 0"
 
 
 def checked_mask(mask: Any, action_dim: int) -> NDArray[np.bool_]:
@@ -38,8 +38,8 @@ def read_action_masks(
     """Return `[E, A]`, True where an action is legal.
 
     Args:
-        info: a vector environment's: masks `[E, A]`, and in `_action_mask` which of `E` gave one (all, if absent).
-        needed: `[E]`, where an action will be chosen. A terminal state needs no mask: it may be missing, or without a
+        info: info of a vector environment: masks `[E, A]`, and `_action_mask`, which of `E` gave one (all, if absent).
+        needed: `[E]`, where an action will be chosen. A terminal state needs no mask: it can be missing, or have no
             legal action.
         action_dim: number of actions `A`.
         fault: makes an error that names the environment, the sub-environment and the step.

@@ -1,4 +1,4 @@
-"""Reading what an environment returns: one array, one number, two flags; anything else is a one-line error."""
+"""Reading an environment's return values: one array, one number, two flags; anything else is a one-line error."""
 
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -30,7 +30,7 @@ __all__ = [
     "step_answer",
 ]
 
-SAID = "nexus_said"  # where a space of states keeps what an agent's config says of them, so that it can read the rest
+SAID = "nexus_said"  # attribute of a state space: the entries of the agent's config that say how to read observations
 SMALLEST_PICTURE = 36  # pixels on a side of a grey image without a channel axis
 NUMBERS = "biuf"  # NumPy's kinds: booleans, whole numbers and floats
 WHOLE = "biu"
@@ -94,14 +94,14 @@ def form_of(space: spaces.Space[Any], picture: bool = False) -> Form:
 
 
 def saying(space: spaces.Box, **entries: Any) -> spaces.Box:
-    """Return a space of states that says more of how they follow from observations, in entries of an agent's config."""
+    """Return a copy of a state space that also carries entries of an agent's config on how to read observations."""
     said = copy(space)  # it may be the environment's
     vars(said)[SAID] = {**said_in(space), **entries}
     return said
 
 
 def said_in(space: spaces.Space[Any]) -> dict[str, Any]:
-    """Return what a space says so."""
+    """Return the config entries that a space carries."""
     return dict(vars(space).get(SAID, {}))
 
 
@@ -111,7 +111,7 @@ def zeros_and_ones(count: int) -> spaces.Box:
 
 
 def in_torchs_dtype(space: spaces.Box) -> spaces.Box:
-    """Return a space of numbers that torch has: with the machine's own order of bytes, and 64 bits at most."""
+    """Return a space with a dtype that torch supports: native byte order, at most 64 bits."""
     dtype = space.dtype.newbyteorder("=") if space.dtype.itemsize <= LARGEST_NUMBER else np.dtype(np.float64)
     if dtype == space.dtype:
         return space
@@ -119,7 +119,7 @@ def in_torchs_dtype(space: spaces.Box) -> spaces.Box:
 
 
 def is_picture(space: spaces.Space[Any]) -> bool:
-    """True for a large grid of numbers from 0 to 1 or to 255: a grey image without a channel axis."""
+    """True for a large grid of numbers from 0 to 1 or 255, taken as a grey image without a channel axis."""
     if not is_grid(space) or not isinstance(space, spaces.Box):
         return False
     shades = space.low.min() == space.low.max() == 0 and space.high.min() == space.high.max() in (1, 255)
@@ -152,7 +152,7 @@ def array_in(observation: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
     lost = np.argwhere(~fine & np.isfinite(given))  # numbers that are not finite to begin with are refused elsewhere
     if len(lost):
         where = tuple(lost[0])
-        raise EnvError(f"got an observation with {given[where]}{index_text(where)}: {dtype} can't hold it")
+        raise EnvError(f"got an observation with {given[where]}{index_text(where)}: {dtype} can't represent it")
     return taken
 
 
@@ -185,7 +185,7 @@ def whole_in(observation: Any, shape: tuple[int, ...]) -> Array:
 
 
 def one_hot(observation: Any, count: int, start: int) -> Array:
-    """Return the one-hot vector `[count]` of a number from `start` on."""
+    """Return the one-hot vector `[count]` of a number that counts from `start`."""
     try:
         number = index(observation)
     except TypeError:
@@ -198,7 +198,7 @@ def one_hot(observation: Any, count: int, start: int) -> Array:
 
 
 def one_hots(numbers: Array, sizes: Array, starts: Array) -> Array:
-    """Return concatenated one-hot vectors `[sum(sizes)]` of numbers from `starts` on."""
+    """Return concatenated one-hot vectors `[sum(sizes)]` of numbers that count from `starts`."""
     places = numbers.ravel().astype(np.int64) - starts
     astray = (places < 0) | (places >= sizes)
     if astray.any():
@@ -256,7 +256,7 @@ def flag_in(flag: Any, name: str) -> bool:
     """Return a flag as a bool; an array of one is accepted.
 
     Raises:
-        EnvError: it is not a boolean; values returned in the wrong order would otherwise go unnoticed.
+        EnvError: it is not a boolean; this catches values returned in the wrong order.
     """
     if flag is True or flag is False:
         return flag

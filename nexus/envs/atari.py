@@ -27,12 +27,12 @@ __all__ = [
     "short_names",
 ]
 
-LIFE_LOST = "nexus_life_lost"  # in our infos: [E], where a life was lost: the game continues, and learning sees an end
+LIFE_LOST = "nexus_life_lost"  # in our infos: [E], where a life was lost; the game continues, but learning sees an end
 PREFIX, SUFFIX = "ALE/", "-v5"
-SCREEN = {"img_height": 210, "img_width": 160, "grayscale": False}  # the console's native picture
+SCREEN = {"img_height": 210, "img_width": 160, "grayscale": False}  # the console's native image
 FRAME_SIZE = 84
 FRAMES_PER_SECOND = 60
-COUNTS = ("lives", "episode_frame_number")  # parts of an info by which two games are compared
+COUNTS = ("lives", "episode_frame_number")  # entries of an info used to compare two games
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def make_atari(
         frame_skip: frames per step.
         frame_stack: frames per state.
         frame_size: pixels on a side of a frame; None for 84.
-        picture: overrides ale-py's settings of the picture.
+        picture: overrides ale-py's image settings.
 
     Raises:
         ConfigError: ale-py is not installed, there is no such game, or its ROM can't be read.
@@ -217,11 +217,11 @@ class SeededGames(VectorWrapper[Any, Any, Any, Any]):
 class OneGame(gym.Env[Any, Any]):
     """One game with Gymnasium's interface for one environment.
 
-    For display it plays the same game a second time, in colour; the agent's observations follow its protocol.
+    For display it plays the same game a second time in colour, apart from the agent's observations.
 
     Args:
         games: a vector of one game.
-        screen: another one, of the same game and protocol, whose observations are single colour pictures.
+        screen: a second vector of the same game and protocol, whose observations are single colour images.
     """
 
     def __init__(self, games: VectorEnv[Any, Any, Any], screen: VectorEnv[Any, Any, Any] | None = None) -> None:
@@ -233,7 +233,7 @@ class OneGame(gym.Env[Any, Any]):
         self.observation_space, self.action_space = games.single_observation_space, games.single_action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin a game; without a seed, both emulators get the same random one."""
+        """Begin a game; without a seed, both emulators get the same random seed."""
         super().reset(seed=seed)
         seed = int(self.np_random.integers(2**31 - 1)) if seed is None and self.screen is not None else seed
         observations, info = self.games.reset(seed=seed)
@@ -259,11 +259,11 @@ class OneGame(gym.Env[Any, Any]):
         if not all(
             np.array_equal(one, two) for one, two in zip(seen, [*flags, *(info[name] for name in COUNTS)], strict=True)
         ):
-            raise EnvError("the picture differs from the game that is played: ale-py did not reproduce its seed")
+            raise EnvError("the displayed game differs from the one being played: ale-py did not reproduce its seed")
         self.picture = pictures[0, -1]
 
     def render(self) -> Any:
-        """Return the picture `[420, 320, 3]`: each of the console's pixels becomes four."""
+        """Return the image `[420, 320, 3]`: each of the console's pixels becomes four."""
         return self.picture.repeat(2, axis=0).repeat(2, axis=1)
 
     def close(self) -> None:
@@ -281,7 +281,7 @@ def make_one_atari(
     frame_size: int | None = None,
     render_mode: str | None = None,
 ) -> gym.Env[Any, Any]:
-    """Return one game; see `make_atari`. A render mode makes it displayable: `rgb_array`, or `human` for a window."""
+    """Return one game; see `make_atari`. A render mode displays it: `rgb_array`, or `human` for a window."""
     games = make_atari(name, protocol, 1, frame_skip, frame_stack, frame_size)
     if render_mode is None:
         return OneGame(games)
@@ -289,7 +289,7 @@ def make_one_atari(
     if render_mode != "human":
         return game
     window = HumanRendering(game)
-    window.metadata = {**game.metadata, "render_fps": FRAMES_PER_SECOND / frame_skip}  # one picture per step
+    window.metadata = {**game.metadata, "render_fps": FRAMES_PER_SECOND / frame_skip}  # one image per step
     return window
 
 

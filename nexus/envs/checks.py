@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 Fault = Callable[[int | None, str], EnvError]
-"""Makes the error for one sub-environment, None if unknown; the text says what it did, such as `got reward nan`."""
+"""Makes the error for one sub-environment, None if unknown; the text says what happened, such as `got reward nan`."""
 
 STACKING = ("gymnasium.vector", "gymnasium.wrappers", "nexus.envs")  # modules that unpack and stack answers
 LOOPS = ("env_num", "env_idx", "i")  # names of the sub-environment's index in their loops
 PASSED_ON = ("_raise_if_errors",)  # where Gymnasium re-raises errors of sub-environments in other processes
 LARGEST = float(np.finfo(np.float32).max)  # agents compute in float32
-TOO_LARGE = f"float32, in which agents compute, holds at most {LARGEST:.2g}"
+TOO_LARGE = f"agents compute in float32, which holds at most {LARGEST:.2g}"
 
 
 def require_shape(states: Array, shape: tuple[int, ...], dtype: Any, fault: Fault) -> None:
@@ -43,7 +43,7 @@ def require_shape(states: Array, shape: tuple[int, ...], dtype: Any, fault: Faul
 
 
 def misshapen(observation: Any, space: spaces.Space[Any]) -> str | None:
-    """Return a message about what is wrong with an observation's shape or dtype, or None."""
+    """Return a message if an observation has the wrong shape or dtype, else None."""
     array = np.asarray(observation)
     if array.shape == space.shape and np.can_cast(array.dtype, space.dtype or array.dtype, "same_kind"):
         return None
@@ -105,7 +105,7 @@ def fault_from(error: Exception, fault: Fault) -> EnvError:
 
 
 def describe_error(error: Exception) -> str:
-    """Return one line on what was raised and where; messages of nexus are returned unchanged."""
+    """Return one line on what was raised and where; nexus messages are returned unchanged."""
     if isinstance(error, EnvError):
         return str(error)
     last = extract_tb(error.__traceback__)[-1]
@@ -117,9 +117,9 @@ def env_index_in(error: Exception) -> int | None:
     index = None
     for frame in outermost_vector(error):
         found = frame.f_locals
-        if {"items", "space"} <= found.keys():  # all of them answered, but their observations could not be stacked
+        if {"items", "space"} <= found.keys():  # all of them answered, but stacking their observations failed
             return odd_one(found["items"], found["space"])
-        names = ("index",) if frame.f_code.co_name in PASSED_ON else LOOPS  # there `i` is an error's index
+        names = ("index",) if frame.f_code.co_name in PASSED_ON else LOOPS  # `i` is the error's index there
         index = next((found[name] for name in names if name in found), index)
     return index
 

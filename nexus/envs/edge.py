@@ -1,4 +1,4 @@
-"""The edge between an environment and what is built here: all that it answers is taken in one form, and copied."""
+"""The boundary to an environment: converts all that it returns to one form, and copies it."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -35,29 +35,29 @@ from nexus.envs.statistics import Running, out_of_reach
 
 __all__ = ["MASK_KEYS", "NOTICE", "Edge", "MaskedSpace", "call_for", "space_without_mask"]
 
-NOTICE = "nexus_notice"  # in our infos: what a user should know of the environment, one line for each kind
-CHECKED = 1_000  # observations of a sub-environment that are held against the bounds of their space
-MASK_KEYS = (KEY, "action_masks")  # what an entry with the legal actions is called, in an info or a Dict observation
+NOTICE = "nexus_notice"  # in our infos: notices on the environment for the user, one line for each kind
+CHECKED = 1_000  # observations of a sub-environment that are checked against the bounds of their space
+MASK_KEYS = (KEY, "action_masks")  # names of an entry with the legal actions, in an info or a Dict observation
 UNREAD = ("legal_actions", "valid_actions", "available_actions", "avail_actions", "legal_moves")
-METHOD = "action_masks"  # as sb3-contrib has it
+METHOD = "action_masks"  # sb3-contrib's name
 UNREAD_METHODS = ("action_mask", "valid_action_mask", "get_action_mask", "get_action_masks", *UNREAD)
 
 
 class MaskedSpace(NamedTuple):
-    """A Dict observation that tells the legal actions, taken apart."""
+    """A Dict observation with the legal actions in one entry, split up."""
 
-    mask: str  # the entry that tells them
+    mask: str  # the entry with the legal actions
     rest: str | None  # the other entry; None if there are several
-    space: spaces.Space[Any]  # of what is left to see
+    space: spaces.Space[Any]  # space of the observation without the mask
 
     @property
     def path(self) -> Path:
-        """Where what is left stands."""
+        """Path of the observation without the mask."""
         return () if self.rest is None else (self.rest,)
 
 
 def masked_space_of(space: Any) -> MaskedSpace | None:
-    """Return how observations are taken apart if one of their entries is a mask; None for all others."""
+    """Return how to split observations if one of their entries is a mask, else None."""
     if not isinstance(space, spaces.Dict):
         return None
     masks = [name for name in space.spaces if name in MASK_KEYS]
@@ -71,32 +71,33 @@ def masked_space_of(space: Any) -> MaskedSpace | None:
 
 
 def space_without_mask(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """Return what of observations is seen: all but a mask."""
+    """Return the part of an observation space that the agent sees: all but a mask."""
     parts = masked_space_of(space)
     return space if parts is None else parts.space
 
 
 class Edge(gym.Wrapper[Any, Any, Any, Any]):
-    """Takes what an environment answers; the innermost of our wrappers.
+    """Converts what an environment returns; the innermost of our wrappers.
 
-    - An observation becomes an array of its own, of its space's dtype: many environments change one array in place.
-      Numbers that count something become one-hot vectors, a large grey picture gets an axis for its channel. A Dict or
-      a Tuple becomes one row of bytes (`packing.py`).
-    - A reward becomes a float, and how an episode ends two truth values.
-    - Of the info stays what is read here. The rest could only fail to be stacked with that of other sub-environments.
-    - The legal actions come into `info["action_mask"]`, also where a method `action_masks()` or an entry of a Dict
-      observation tells them.
+    - An observation becomes a new array of its space's dtype, since many environments change one array in place.
+      Discrete numbers become one-hot vectors, and a large grey image gets a channel axis. A Dict or
+      Tuple becomes one row of bytes (`packing.py`).
+    - A reward becomes a float, and the two flags become bools.
+    - Only the info keys read here are kept; the others are never used, and may fail to stack with those of other
+      sub-environments.
+    - The legal actions go into `info["action_mask"]`, also if a method `action_masks()` or an entry of a Dict
+      observation has them.
 
-    `info[NOTICE]` says what was taken for what, and what looks like a mistake.
+    `info[NOTICE]` reports how observations were interpreted, and what looks like a mistake.
 
     Args:
         env: the environment as it was made.
-        name: what it is called.
-        stacked: whether its observations will be stacked, and pictures need no axis for a channel.
+        name: name of the environment, for messages.
+        stacked: whether its observations will be stacked, so that images need no channel axis.
 
     Raises:
-        ConfigError: another one uses it already, or a part of its observations can't be seen by a network.
-        NotImplementedError: its observations can't become one array.
+        ConfigError: it is already in use, or a network can't read a part of its observations.
+        NotImplementedError: its observations can't be flattened to one array.
     """
 
     def __init__(self, env: gym.Env[Any, Any], name: str, stacked: bool = False) -> None:
@@ -114,18 +115,18 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         taken = IN_USE.claim(env, self)
         if taken is not None:
             raise ConfigError(
-                f"{name} gave one and the same {type(taken).__name__} again while it is in use: each sub-environment, "
+                f"{name} returned the same {type(taken).__name__} again while it is in use: each sub-environment, "
                 f"and the evaluation, needs its own; pass a function that makes a new one at each call, "
-                f"{call_for(taken)}, or set num_envs = 1 where there can be only one"
+                f"{call_for(taken)}, or set num_envs = 1 if there can be only one"
             )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Reset, and take the answer."""
+        """Reset, and convert the answer."""
         try:
             answer = self.env.reset(seed=seed, options=options)
         except (TypeError, ValueError) as error:
             if "reset() got an unexpected keyword argument" in str(error):
-                raise EnvError(f"its reset takes no {str(error).split()[-1]}; {OLD_RESET}") from error
+                raise EnvError(f"its reset does not accept {str(error).split()[-1]}; {OLD_RESET}") from error
             if not could_not_unpack(error):
                 raise
             raise EnvError(f"its reset did not return (observation, info); {OLD_RESET}") from error
@@ -139,7 +140,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         return state, told
 
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """Step, and take the answer."""
+        """Step, and convert the answer."""
         try:
             answer = self.env.step(action)
         except ValueError as error:
@@ -152,7 +153,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         return state, number_in(reward), ended, flag_in(truncated, "truncated"), told
 
     def close(self) -> None:
-        """Close the environment, and leave it to others; an error in it is a warning, for all is done by then."""
+        """Close the environment and release it; an error only warns, since the work is done by then."""
         try:
             super().close()
         except Exception as error:
@@ -161,7 +162,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
             IN_USE.release(self)
 
     def _taken(self, observation: Any, info: Mapping[str, Any], terminated: bool) -> tuple[Array, dict[str, Any]]:
-        """Return the state, and what of the info is read here; a terminal state is not asked for its actions."""
+        """Return the state, and the info keys read here; a terminal state is not queried for its legal actions."""
         told: dict[str, Any] = {}
         mask = next((info[name] for name in MASK_KEYS if info.get(name) is not None), None) if info else None
         if self.parts is not None:
@@ -186,10 +187,10 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         return state, told
 
     def split(self, observation: Any) -> tuple[Any, Any]:
-        """Return the mask of a Dict observation, and what else there is to see."""
+        """Return the mask of a Dict observation, and the rest."""
         assert self.parts is not None
         mask, rest, space = self.parts
-        whole = rest is None or isinstance(space, Structured)  # the reader of a structure finds its parts itself
+        whole = rest is None or isinstance(space, Structured)  # a structure's reader looks up its parts
         try:
             return observation[mask], observation if whole else observation[rest]
         except (KeyError, TypeError, IndexError) as error:
@@ -198,7 +199,7 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
             raise EnvError(f"got an observation with {had}: needs {needed}") from error
 
     def _seen_first(self, info: Mapping[str, Any], told: dict[str, Any]) -> dict[str, str]:
-        """Return what the first answer shows of where legal actions are told, or are not."""
+        """Return a notice on where the first answer has the legal actions, or why they are not read."""
         name = self.name
         if info.get(KEY) is not None:
             return {}
@@ -211,26 +212,28 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
             return {"masks": f"{name}: takes the legal actions from its {METHOD}()"}
         if any(masked_space_of(attribute_of(layer, "observation_space")) for layer in layers_of(self.env)):
             return {
-                "masks": f"{name}: its {KEY} is flattened into the observation, so illegal actions are taken: "
-                "leave the Dict as it is, and the mask is read"
+                "masks": f"{name}: its {KEY} is flattened into the observation, so illegal actions are not excluded: "
+                "leave the Dict unflattened, and the mask is read"
             }
         unread = [f"info[{key!r}]" for key in UNREAD if key in info]
         unread += [f"its {method}()" for method in UNREAD_METHODS if method_of(self.env, method)]
-        where = f"legal actions are told by info[{KEY!r}] or {METHOD}(), an array of {self.actions} with 1 where legal"
+        where = (
+            f"return legal actions in info[{KEY!r}] or from {METHOD}(), an array of {self.actions} with 1 where legal"
+        )
         return {"masks": f"{name}: {unread[0]} is not read: {where}"} if unread else {}
 
 
 class Taking(NamedTuple):
-    """How observations are taken."""
+    """How observations are converted."""
 
     read: Callable[[Any], Array]  # from an observation to a state
-    beyond: Callable[[Array], str | None] | None  # says which number of a state is beyond its bound, if there are any
-    space: spaces.Space[Any]  # of the states
+    beyond: Callable[[Array], str | None] | None  # reports a number beyond its bound; None if there are no bounds
+    space: spaces.Space[Any]  # space of the states
     notices: dict[str, str]
 
 
 def taken_whole(space: spaces.Space[Any], name: str, stacked: bool) -> Taking:
-    """Return how observations that are one array are taken, or one array and a mask."""
+    """Return how to convert observations that are one array, or one array and a mask."""
     parts = masked_space_of(space)
     if parts is not None:
         space = parts.space
@@ -246,23 +249,23 @@ def taken_whole(space: spaces.Space[Any], name: str, stacked: bool) -> Taking:
 
 
 def taken_apart(space: spaces.Space[Any], name: str, stacked: bool) -> Taking:
-    """Return how observations of several parts are taken.
+    """Return how to convert observations of several parts.
 
     Raises:
-        ConfigError: they can't be.
+        ConfigError: they can't be converted.
     """
     parts, seen = masked_space_of(space), space_without_mask(space)
     assert isinstance(seen, Structured)
     if stacked:
         raise ConfigError(
-            f"frame_stack: {name} has {type(seen).__name__} observations, which are not stacked here: wrap it in "
+            f"frame_stack: {name} has {type(seen).__name__} observations, which nexus does not stack: wrap it in "
             "gymnasium.wrappers.FrameStackObservation, or leave frame_stack out"
         )
     packing = Packing(seen, name, () if parts is None else parts.path)
     astray = [place(part.path) for part in packing.layout.parts if not set(MASK_KEYS).isdisjoint(part.path)]
     if astray:
         raise ConfigError(
-            f"{name} has {' and '.join(astray)}: needs one mask alone, at the top of a Dict that has more to see"
+            f"{name} has {' and '.join(astray)}: needs a single mask, at the top level of a Dict with other entries"
         )
     states = packing.space if parts is None else saying(packing.space, mask_entry=parts.mask)
     boxes = [leaf.form.space for leaf in packing.leaves if isinstance(leaf.space, spaces.Box)]
@@ -286,42 +289,42 @@ def bounded(space: spaces.Box) -> bool:
 
 
 def could_not_unpack(error: Exception) -> bool:
-    """True where one of Gymnasium's own wrappers was given fewer or more values than there should be."""
+    """True if one of Gymnasium's wrappers got the wrong number of values from an environment."""
     *_, (last, _) = walk_tb(error.__traceback__)
     return "unpack" in str(error) and str(last.f_globals.get("__name__", "")).startswith("gymnasium.")
 
 
 def of_statistics(env: Any, name: str) -> dict[str, str]:
-    """Say what running statistics do to scores.
+    """Return notices on how running statistics affect scores.
 
-    Those of observations that can be read are taken over by evaluations, so nothing has to be said of them.
+    Readable statistics of observations carry over to evaluations, so they need no notice.
     """
     unread, said = out_of_reach(env), {}
     if "observation" in unread:
         said["observation"] = (
-            f"{name}: {unread['observation']} scales observations by what its own sub-environment has seen, and each "
-            "evaluation begins anew: scores are of other inputs than the training's; scale by fixed numbers in their "
-            "place (TransformObservation, or scale_observations with a space that has bounds)"
+            f"{name}: {unread['observation']} scales observations by running statistics per sub-environment, and each "
+            "evaluation starts them over, so scores are for inputs scaled differently; scale by fixed numbers instead "
+            "(TransformObservation, or scale_observations with a space that has bounds)"
         )
     rewards = [*Running(env).kinds("reward"), *([unread["reward"]] if "reward" in unread else [])]
     if rewards:
         said["reward"] = (
             f"{name}: {rewards[0]} scales rewards by running statistics, so returns and scores are not in the "
-            "environment's own units; leave it out, and set reward_clip, which training alone sees"
+            "environment's units; leave it out, and set reward_clip, which affects only training"
         )
     return said
 
 
 def of_grid(shape: tuple[int, ...], taken: tuple[int, ...], name: str, what: str = "observations") -> str:
-    """Say what bytes in two dimensions are taken for."""
+    """Return a notice on how two-dimensional bytes are interpreted."""
     if taken != shape:
-        return f"{name}: {what} {shape} are taken for grey images, {taken}"
+        return f"{name}: {what} {shape} are taken as grey images, {taken}"
     numbers = shape[0] * shape[1]
-    return f"{name}: {what} {shape} are taken for {numbers} numbers; give images an axis more, {(1, *shape)}"
+    return f"{name}: {what} {shape} are taken as {numbers} numbers; for images, add an axis, as in {(1, *shape)}"
 
 
 def call_for(env: Any) -> str:
-    """Return a function that makes an environment like this one, as it would be written."""
+    """Return code for a function that makes an environment like this one."""
     name = getattr(attribute_of(env, "spec"), "id", None)
     if isinstance(name, str):
         return f"lambda: gymnasium.make({name!r})"

@@ -3,7 +3,7 @@
 Each episode is reset with a separate seed, and `ActionLog` records the actions since. A checkpoint saves both. To
 resume, `reset` gets the seeds and, as the option `ACTIONS_OPTION`, the actions to replay at once: `Replayable` replays
 them inside each sub-environment, in whichever process it runs. Vector environments that step all of theirs together use
-`play_aligned`. Wrappers with running statistics begin with those of that reset, option `STATISTICS_OPTION`.
+`play_aligned`. Wrappers with running statistics start from those at that reset, option `STATISTICS_OPTION`.
 """
 
 from collections.abc import Callable
@@ -36,8 +36,8 @@ __all__ = [
 
 RESET_MASK = "reset_mask"  # Gymnasium's option of `reset`: which sub-environments to reset, [E]
 ACTIONS_OPTION = "nexus_actions"  # our option of `reset`: the actions [T_i] to replay in each sub-environment
-STATISTICS_OPTION = "nexus_statistics"  # likewise: the running statistics to begin with
-BEGUN = "nexus_begun"  # in the info of a reset with a seed: `Begun`
+STATISTICS_OPTION = "nexus_statistics"  # likewise: the running statistics to start from
+BEGUN = "nexus_begun"  # in the info of a reset with a seed: a `Begun`
 STRAYED = "nexus_strayed"  # in the info of such a reset: the episode ended or raised before its actions were replayed
 ROOM = 1_024  # initial capacity of a log in steps
 
@@ -57,7 +57,7 @@ def seeds_for(seed: int | Seeds | None, num_envs: int) -> Seeds:
 
 
 class Begun(NamedTuple):
-    """The running statistics that an episode began with; one object, which a vector does not take apart."""
+    """The running statistics at the start of an episode; an object, so that vectors do not split it."""
 
     statistics: Statistics
 
@@ -157,18 +157,18 @@ class Replayable(gym.Wrapper[Any, Any, Any, Any]):
         self.running = Running(env)
 
     def nexus_statistics(self) -> Statistics:
-        """Return the running statistics as they are; a vector calls this by its name."""
+        """Return the current running statistics; vectors call this by name."""
         return self.running.get()
 
     def nexus_freeze(self, statistics: Statistics) -> list[str]:
-        """Let wrappers scale by these; return the classes of those that still scale observations by their own."""
+        """Make wrappers scale by these; return the classes that still scale observations by their own statistics."""
         self.running.freeze(statistics)
         return self.running.kinds("observation")
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset, and replay the actions of the option `ACTIONS_OPTION`, from the statistics of `STATISTICS_OPTION`.
+        """Reset to the option's `STATISTICS_OPTION`, and replay this sub-environment's `ACTIONS_OPTION`.
 
-        The info of a reset with a seed has the running statistics that it began with, if there are any.
+        After a reset with a seed, the info holds the running statistics it started from, if any.
         """
         rest = dict(options or {})
         actions, statistics = rest.pop(ACTIONS_OPTION, None), rest.pop(STATISTICS_OPTION, None)
@@ -190,7 +190,7 @@ class Replayable(gym.Wrapper[Any, Any, Any, Any]):
             else:
                 return observation, info
         except Exception:
-            pass  # an environment that is not reproducible may also get an action it can't take
+            pass  # an environment that is not reproducible may also receive an action it rejects
         observation, info = self.env.reset()
         return observation, {**info, STRAYED: True}
 

@@ -1,4 +1,4 @@
-"""Making environments from an id or a function, and saying clearly why one can't be used."""
+"""Making environments from an id or a function, with a clear error if one can't be used."""
 
 import importlib
 import os
@@ -66,32 +66,32 @@ EnvSource: TypeAlias = str | Callable[[], Env]
 """An id such as `CartPole-v1`, a `module:Id`, or a function that makes an environment."""
 
 BY_NUMBERS = {"state_bounds", "state_normalized"}  # in an agent's config: each number gets a range of about 1
-UNBOUNDED = 1e6  # a bound beyond it stands for none
-MOST_TOLD_APART = 1_000_000  # numbers, each an input or an output of a network
+UNBOUNDED = 1e6  # a larger bound counts as none
+MOST_TOLD_APART = 1_000_000  # number of network inputs or outputs
 
 OLD_GYM = (
-    "is of the package gym, which Gymnasium replaced: write `import gymnasium as gym` in its code, or install shimmy "
-    "and pass lambda: gymnasium.make('GymV26Environment-v0', env=...), of gym before 0.26 'GymV21Environment-v0'"
+    "is from the package gym, which Gymnasium replaced: write `import gymnasium as gym` in its code, or install shimmy "
+    "and pass lambda: gymnasium.make('GymV26Environment-v0', env=...), for gym before 0.26 'GymV21Environment-v0'"
 )
 
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """An environment as the agent is to see it.
+    """An environment as the agent sees it.
 
     Args:
         source: an id or a function.
         frame_skip: times each action is repeated.
-        frame_stack: observations shown at once.
+        frame_stack: observations per state.
         kwargs: passed to `gymnasium.make`, for an id.
-        protocol: of an Atari game, one of `PROTOCOLS`; None takes `nature`.
-        frame_size: of an Atari game, pixels on a side of a frame; None takes 84.
-        flatten_actions: whether several discrete actions become one, of which each combination is a value.
-        wrappers: put around the environment, first to last from the inside.
+        protocol: for an Atari game, one of `PROTOCOLS`; None takes `nature`.
+        frame_size: for an Atari game, pixels on a side of a frame; None takes 84.
+        flatten_actions: whether several discrete actions become one, with a value for each combination.
+        wrappers: wrappers around the environment, innermost first.
 
     Raises:
-        ConfigError: the source is neither an id nor a function, there is no such protocol, or what is only for Atari
-            games, or only for others, is said of another environment.
+        ConfigError: the source is neither an id nor a function, the protocol is unknown, or an argument only for Atari
+            games, or only for other environments, is set for the wrong kind.
     """
 
     source: EnvSource
@@ -116,15 +116,15 @@ class EnvSpec:
             raise ConfigError(f"wrappers {given}: {name_of(self.source)} is made by its protocol; leave them out")
         for name, value in (("protocol", self.protocol), ("frame_size", self.frame_size)):
             if value is not None and not is_atari(self.source):
-                raise ConfigError(f"{name} = {value!r}: {name_of(self.source)} is no Atari game; leave it out")
+                raise ConfigError(f"{name} = {value!r}: {name_of(self.source)} is not an Atari game; leave it out")
         if self.frame_size == FRAME_SIZE:
-            object.__setattr__(self, "frame_size", None)  # one way to say it
+            object.__setattr__(self, "frame_size", None)  # one representation of the default
         if self.protocol is not None and self.protocol not in PROTOCOLS:
             raise ConfigError(f"protocol = {self.protocol!r}: needs one of {', '.join(PROTOCOLS)}")
 
     @property
     def rules(self) -> AtariProtocol | None:
-        """The protocol of an Atari game, None of all others."""
+        """The protocol of an Atari game, None for other environments."""
         return PROTOCOLS[self.protocol or "nature"] if is_atari(self.source) else None
 
 
@@ -134,7 +134,7 @@ def name_of(source: EnvSource) -> str:
 
 
 def require_source(given: Any) -> None:
-    """Raise `ConfigError` unless this is an id or a function; says what to pass in its place."""
+    """Raise `ConfigError` unless this is an id or a function; the error says what to pass instead."""
     if isinstance(given, str) or (callable(given) and not isinstance(given, gym.Env | VectorEnv)):
         return
     needs, kind = "needs an id, or a function that makes a new environment at each call", type(given).__name__
@@ -142,17 +142,17 @@ def require_source(given: Any) -> None:
         case gym.Env():
             raise ConfigError(f"got an environment, {type(given.unwrapped).__name__}: {needs}: {call_for(given)}")
         case VectorEnv():
-            raise ConfigError(f"got {kind}, a vector of environments: {needs}, of which num_envs are made")
+            raise ConfigError(f"got {kind}, a vector of environments: {needs}, called num_envs times")
         case gym.envs.registration.EnvSpec():
             raise ConfigError(f"got the spec of an environment: {needs}: {given.id!r}")
-    raise ConfigError(f"got {kind} in place of an environment: {needs}")
+    raise ConfigError(f"got {kind} as the environment: {needs}")
 
 
 def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
     """Return one environment with its wrappers.
 
     Raises:
-        ConfigError: it is unknown, can't be made, is in use already, or has spaces that DQN can't use.
+        ConfigError: it is unknown, can't be made, is already in use, or has spaces that DQN can't use.
     """
     if spec.rules is not None:
         frames = spec.frame_skip, spec.frame_stack, spec.frame_size
@@ -161,7 +161,7 @@ def make_env(spec: EnvSpec, render_mode: str | None = None) -> Env:
 
 
 def make_raw(spec: EnvSpec, render_mode: str | None = None) -> Any:
-    """Return one environment as its maker returns it, without our wrappers; not for Atari games.
+    """Return one environment as its function or `gymnasium.make` returns it, without our wrappers; not for Atari games.
 
     Raises:
         ConfigError: it is unknown or can't be made.
@@ -178,7 +178,7 @@ def as_seen(env: Any, spec: EnvSpec) -> Env:
     """Return an environment with the wrappers through which an agent sees it.
 
     Raises:
-        ConfigError: it is not an environment, is in use already, or has spaces that DQN can't use.
+        ConfigError: it is not an environment, is already in use, or has spaces that DQN can't use.
     """
     name = name_of(spec.source)
     require_env(env, name)
@@ -218,7 +218,7 @@ def require_env(env: Any, name: str) -> None:
     if isinstance(env, type) and issubclass(env, gym.Env):
         hint = f": pass {env.__name__} itself, or return {env.__name__}()"
     elif isinstance(env, VectorEnv):
-        hint = ", one alone, of which num_envs are made"
+        hint = ", a single one, since the function is called num_envs times"
     elif env is None:
         hint = "; does the function end with return?"
     raise ConfigError(f"{name}() returned {what}: needs a gymnasium.Env{hint}")
@@ -231,7 +231,7 @@ def closed_if_refused(env: Env) -> Iterator[None]:
         yield
     except BaseException:
         if IN_USE.used(env) is None:
-            with suppress(Exception):  # say what came first
+            with suppress(Exception):  # report the first error
                 env.close()
         raise
 
@@ -240,7 +240,7 @@ def spaces_of(env: Env, name: str) -> tuple[Any, Any]:
     """Return the spaces of observations and actions.
 
     Raises:
-        ConfigError: one is missing, or none of Gymnasium's.
+        ConfigError: one is missing, or is not a Gymnasium space.
     """
     found = []
     for place in ("observation_space", "action_space"):
@@ -255,21 +255,21 @@ def spaces_of(env: Env, name: str) -> tuple[Any, Any]:
 
 
 def require_countable(observations: Any, actions: Any, name: str) -> None:
-    """Raise `ConfigError` if a network would need an input or an output for each of too many numbers."""
+    """Raise `ConfigError` if the network would need too many inputs or outputs."""
     for what, space, way in (
-        ("observations", observations, "observe what the number stands for, such as its digits"),
-        ("actions", actions, "choose in several steps"),
+        ("observations", observations, "encode the number in parts, such as its digits"),
+        ("actions", actions, "split the choice into several steps"),
     ):
         count = numbers_told_apart(space)
         if count > MOST_TOLD_APART:
             raise ConfigError(
-                f"{name} has {what} {space}, {count:,} numbers that a network tells apart: needs at most "
+                f"{name} has {what} {space}, which needs {count:,} inputs or outputs of a network: needs at most "
                 f"{MOST_TOLD_APART:,}; {way}"
             )
 
 
 def numbers_told_apart(space: Any) -> int:
-    """Return how many zeros and ones the whole numbers in observations become, or how many actions there are."""
+    """Return the length of the one-hot encoding of whole numbers in a space, or its number of actions."""
     match space:
         case spaces.Discrete():
             return int(space.n)
@@ -285,14 +285,14 @@ def numbers_told_apart(space: Any) -> int:
 
 
 def no_space(space: Any, place: str, name: str) -> str:
-    """Say what is wrong with what stands where a space should be."""
+    """Return a message on what is wrong with a value that should be a space."""
     if of_old_gym(space):
         return f"{name} has an {place} {type(space).__module__}.{type(space).__qualname__}: it {OLD_GYM}"
     kind = "Discrete(number of actions)" if place == "action_space" else "Box(low, high, shape, dtype)"
     if space is None:
         return f"{name} has no {place}: its __init__ must set one, as gymnasium.spaces.{kind}"
     what = f"the class {space.__name__}" if isinstance(space, type) else type(space).__name__
-    return f"{name} has an {place} that is {what}: needs one of gymnasium.spaces, such as {kind}"
+    return f"{name} has an {place} that is {what}: needs one from gymnasium.spaces, such as {kind}"
 
 
 def make_vector_env(
@@ -300,15 +300,15 @@ def make_vector_env(
 ) -> VectorEnv[Any, Any, Any]:
     """Return `num_envs` sub-environments as one vector environment.
 
-    `auto` takes CartPole's own vector form (it steps 16 in the time of two) where no wrapper is wanted, else steps
-    the sub-environments in turn. `async` gives each a process, which pays where a step takes about a millisecond or
-    more. Atari games have threads of their own.
+    `auto` takes CartPole's own vector form (it steps 16 in the time of two) if there are no wrappers, else steps
+    the sub-environments in turn. `async` gives each a process, which pays off if a step takes about a millisecond or
+    more. Atari games run in ale-py's threads.
 
-    None resets by itself; each can be reset with a seed of its own, and brought back into an episode (`episodes.py`).
+    None autoresets; each can be reset with a separate seed, and restored to the middle of an episode (`episodes.py`).
     """
     if spec.rules is not None:
         if mode != "auto":
-            raise ConfigError(f"vectorization = {mode!r}: Atari games are stepped by threads of their own; use auto")
+            raise ConfigError(f"vectorization = {mode!r}: Atari games are stepped by ale-py's threads; use auto")
         frames = spec.frame_skip, spec.frame_stack, spec.frame_size
         return make_atari(name_of(spec.source), spec.rules, num_envs, *frames)
     if mode == "auto" and has_own_vector_form(spec):
@@ -331,9 +331,9 @@ def make_replayable(spec: EnvSpec, index: int) -> Env:
 
 
 def make_reporter(spec: EnvSpec, index: int, asked_by: int) -> Env:
-    """Return a sub-environment for a process of its own, of which the process `asked_by` asks it for a look, too."""
+    """Return a sub-environment for a worker process; the process `asked_by` also makes one, to read its spaces."""
     if os.getpid() != asked_by:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the run, which finishes its step and saves
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run handles Ctrl-C: it finishes its step and saves
     return Reporter(make_replayable(spec, index))
 
 
@@ -341,7 +341,7 @@ def in_turn(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, Any, A
     """Return a vector that steps one environment after the other.
 
     Raises:
-        ConfigError: one can't be made, or has other spaces than the first; those that were made are closed.
+        ConfigError: one can't be made, or has other spaces than the first; the others are closed.
     """
     made: list[Env] = []
     try:
@@ -351,13 +351,13 @@ def in_turn(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, Any, A
         return SyncVectorEnv([partial(given, env) for env in made], autoreset_mode=AutoresetMode.DISABLED)
     except BaseException:
         for env in made:
-            with suppress(Exception):  # say what came first
+            with suppress(Exception):  # report the first error
                 env.close()
         raise
 
 
 def given(env: Env) -> Env:
-    """Return an environment that was made already."""
+    """Return an environment made earlier."""
     return env
 
 
@@ -369,7 +369,7 @@ def require_alike(env: Env, first: Env, index: int, name: str) -> None:
             its, needed = composition(its), composition(needed)
         if its != needed:
             raise ConfigError(
-                f"{name}: sub-environment {index} has {what}s {its}, sub-environment 0 has {needed}: all need the same"
+                f"{name}: sub-environment {index} has {what}s {its}, sub-environment 0 has {needed}: all must be equal"
             )
 
 
@@ -377,7 +377,7 @@ def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, A
     """Return a process for each environment.
 
     Raises:
-        ConfigError: one ended before it could be used, or has other spaces than the first.
+        ConfigError: one ended before use, or has other spaces than the first.
     """
     try:
         return AsyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
@@ -385,7 +385,7 @@ def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, A
         raise ConfigError(f"a process for {name} can't be made, or died at once: {one_line(error)}") from error
     except RuntimeError as error:  # Gymnasium compares the spaces
         raise ConfigError(
-            f"{name}: the sub-environments have other spaces than the first: all need the same"
+            f"{name}: the sub-environments' spaces differ from the first one's: all must be equal"
         ) from error
 
 
@@ -397,9 +397,9 @@ def has_own_vector_form(spec: EnvSpec) -> bool:
 
 
 def allows_several(spec: EnvSpec) -> bool:
-    """True where a second environment beside a first is known to do no harm: of Gymnasium's own, and Atari games.
+    """True if a second instance is known to be harmless: for Gymnasium's environments and Atari games.
 
-    Of others only one may be allowed in a process, or on a port, or there may be only one robot.
+    Others may allow only one in a process or on a port, or there may be only one robot.
     """
     if spec.rules is not None or not isinstance(spec.source, str):
         return spec.rules is not None
@@ -408,10 +408,10 @@ def allows_several(spec: EnvSpec) -> bool:
 
 
 def registered_id(name: str) -> gym.envs.registration.EnvSpec:
-    """Return Gymnasium's spec of an id; of `module:Id` the module is imported first.
+    """Return Gymnasium's spec of an id; for a `module:Id` the module is imported first.
 
     Raises:
-        ConfigError: there is no such module or id; names the nearest.
+        ConfigError: there is no such module or id; the message names the nearest.
     """
     module, _, plain = name.rpartition(":")
     if module:
@@ -427,7 +427,7 @@ def registered_id(name: str) -> gym.envs.registration.EnvSpec:
 
 
 def attempt(make: Callable[[], Env], spec: EnvSpec) -> Env:
-    """Make an environment; any failure of foreign code becomes one line."""
+    """Make an environment; any error of user code becomes one line."""
     try:
         return make()
     except Exception as error:
@@ -437,10 +437,10 @@ def attempt(make: Callable[[], Env], spec: EnvSpec) -> Env:
 def describe_spaces(
     observations: spaces.Space[Any], actions: spaces.Space[Any], name: str
 ) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Return shape and dtype of a state and the number of actions.
+    """Return the shape and dtype of a state and the number of actions.
 
     Raises:
-        ConfigError: DQN can't use these spaces; says why and what would fit.
+        ConfigError: DQN can't use these spaces; the message says why and what would fit.
     """
     if of_old_gym(observations):
         raise ConfigError(no_space(observations, "observation_space", name))
@@ -452,7 +452,7 @@ def describe_spaces(
     if shape is None or dtype is None:
         raise ConfigError(f"{name} has observations {observations}: needs an array of a fixed shape")
     if 0 in shape:
-        raise ConfigError(f"{name} has observations {observations}: needs at least one number to see")
+        raise ConfigError(f"{name} has observations {observations}: needs at least one number")
     return shape, dtype, action_dim
 
 
@@ -460,7 +460,7 @@ def require_discrete(actions: spaces.Space[Any], name: str) -> int:
     """Return the number of actions.
 
     Raises:
-        ConfigError: DQN can't take them; says why and what would fit.
+        ConfigError: DQN can't use them; the message says why and what would fit.
     """
     if of_old_gym(actions):
         raise ConfigError(no_space(actions, "action_space", name))
@@ -472,12 +472,12 @@ def require_discrete(actions: spaces.Space[Any], name: str) -> int:
 
 
 def observation_bounds(observations: spaces.Space[Any], name: str) -> tuple[list[float], list[float]]:
-    """Return the lowest and highest value of each number of a flattened state; -1 and 1 where there is no bound.
+    """Return the lowest and highest value of each number of a flattened state; -1 and 1 without bounds.
 
-    A bound beyond 1e6 stands for none: mapping it to 1 would leave nothing of what is seen in between.
+    A bound beyond 1e6 counts as none: mapping it to 1 would squash all realistic values to nearly 0.
 
     Raises:
-        ConfigError: no number has two bounds, or bytes are observed, which are scaled anyway.
+        ConfigError: no number has two bounds, or observations are bytes, which are always scaled.
     """
     if not isinstance(observations, spaces.Box) or observations.dtype == np.uint8:
         raise ConfigError(f"scale_observations: {name} has observations {observations}, which need no scaling")
@@ -488,12 +488,12 @@ def observation_bounds(observations: spaces.Space[Any], name: str) -> tuple[list
 
 
 def without_bounds(name: str) -> ConfigError:
-    """Return the error of observations that are to be scaled by bounds that they lack."""
+    """Return the error for observations to be scaled by bounds that they lack."""
     return ConfigError(f"scale_observations: the observations of {name} have no bounds to scale by: leave it out")
 
 
 def bounds_where_given(observations: spaces.Box) -> tuple[list[float], list[float]] | None:
-    """Return what `observation_bounds` does, or None where no number has two bounds."""
+    """Like `observation_bounds`, but None if no number has two bounds."""
     low, high = (bound.astype(np.float64).reshape(-1) for bound in (observations.low, observations.high))
     bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED) & (low < high)
     if not bounded.any():
@@ -502,7 +502,7 @@ def bounds_where_given(observations: spaces.Box) -> tuple[list[float], list[floa
 
 
 def scale_of(observations: spaces.Space[Any]) -> list[float] | None:
-    """Return the lowest and the highest of whole numbers that are observed, or None where they have no bounds."""
+    """Return the lowest and highest value of whole-number observations, or None without bounds."""
     if not isinstance(observations, spaces.Box) or observations.dtype.kind not in "iu":
         return None
     low, high = float(observations.low.min()), float(observations.high.max())
@@ -512,10 +512,10 @@ def scale_of(observations: spaces.Space[Any]) -> list[float] | None:
 def seen_by_agent(
     observations: spaces.Space[Any], name: str, scale_observations: bool, normalize_observations: bool = False
 ) -> dict[str, Any]:
-    """Return what an agent's config says of observations beside their shape: how to scale and how to read them.
+    """Return the entries of an agent's config that describe how to scale and read observations.
 
     Raises:
-        ConfigError: they are to be scaled by their bounds, and have none; or normalised, and have no numbers to.
+        ConfigError: they are to be scaled by their bounds but have none; or normalised, and have no numbers to.
     """
     packed = packed_in(observations)
     if packed is not None:
@@ -549,13 +549,13 @@ def without_numbers(name: str, observations: spaces.Space[Any] | str) -> ConfigE
 def seen_parts(
     packed: Packed, name: str, scale_observations: bool, normalize_observations: bool
 ) -> list[dict[str, Any]]:
-    """Return of each part of packed observations what an agent's config says of states, and where it stands.
+    """Return the config entries for each part of packed observations, with the part's path.
 
-    Bytes and images keep their scale, whatever is asked for; so do parts without bounds. What is normalised is not
+    Bytes, images and parts without bounds keep their scale even if scaling is on. What is normalised is not
     scaled as well.
 
     Raises:
-        ConfigError: they are to be scaled by their bounds, and no part has any; or normalised, and no part can be.
+        ConfigError: they are to be scaled by their bounds, but no part has any; or normalised, and no part can be.
     """
     said = []
     for part, space in zip(packed.layout.parts, packed.spaces, strict=True):
@@ -577,13 +577,13 @@ def seen_parts(
 
 
 def composition(observations: spaces.Space[Any]) -> tuple[int, ...] | Layout:
-    """Return what a state consists of: its shape, or the layout of its parts."""
+    """Return the composition of a state: its shape, or the layout of its parts."""
     packed = packed_in(observations)
     return observations.shape or () if packed is None else packed.layout
 
 
 def widest_part(observations: spaces.Space[Any]) -> tuple[int, ...]:
-    """Return the shape of what has most dimensions in a state."""
+    """Return the shape of the part of a state with the most dimensions."""
     packed = packed_in(observations)
     if packed is None:
         return observations.shape or ()

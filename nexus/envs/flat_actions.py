@@ -1,4 +1,4 @@
-"""Several discrete actions at once as a single one: each combination gets a number."""
+"""Several simultaneous discrete actions as a single one: each combination gets a number."""
 
 from math import prod
 from typing import Any
@@ -12,7 +12,7 @@ from nexus.core.types import Array
 
 __all__ = ["MOST_ACTIONS", "FlatActions", "sizes_of", "way_for_actions"]
 
-MOST_ACTIONS = 1_024  # a network has an output for each, and each must be tried
+MOST_ACTIONS = 1_024  # the network needs an output for each, and each must be explored
 
 DISCRETE_NEEDED = "DQN needs one Discrete action space"
 
@@ -21,11 +21,11 @@ class FlatActions(gym.ActionWrapper[Any, Any, Any]):
     """Number the combinations of MultiDiscrete or MultiBinary actions, so that the action is one of `Discrete(n)`.
 
     The last entry changes fastest, as in `itertools.product`: of `MultiDiscrete([2, 3])` the actions 0 to 5 are
-    [0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]. `action` returns what a number stands for.
+    [0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]. `action` decodes a number.
 
     Args:
         env: the environment.
-        name: what errors call it; None takes its class.
+        name: its name in errors; None takes its class.
 
     Raises:
         ConfigError: its actions are of another kind, or have more than 1,024 combinations.
@@ -36,7 +36,7 @@ class FlatActions(gym.ActionWrapper[Any, Any, Any]):
         actions, name = env.action_space, type(env.unwrapped).__name__ if name is None else name
         sizes = sizes_of(actions)
         if sizes is None:
-            raise ConfigError(f"{name} has actions {actions}: needs MultiDiscrete or MultiBinary ones to number")
+            raise ConfigError(f"{name} has actions {actions}: needs MultiDiscrete or MultiBinary ones to flatten")
         count = prod(sizes)
         if count > MOST_ACTIONS:
             raise ConfigError(f"{name} has actions {actions}: {way_for_actions(actions)}")
@@ -46,13 +46,13 @@ class FlatActions(gym.ActionWrapper[Any, Any, Any]):
         self.action_space = spaces.Discrete(count)
 
     def action(self, action: Any) -> Array:
-        """Return what the environment takes for a number, an array of its own."""
+        """Return the environment's action for a number, as a new array."""
         taken: Array = self._actions[int(action)].copy()
         return taken
 
 
 def sizes_of(actions: spaces.Space[Any]) -> tuple[int, ...] | None:
-    """Return how many values each of several discrete actions has, in a row; None for all other spaces."""
+    """Return the number of values of each discrete action; None for other spaces."""
     match actions:
         case spaces.MultiDiscrete():
             return tuple(map(int, actions.nvec.ravel()))
@@ -62,7 +62,7 @@ def sizes_of(actions: spaces.Space[Any]) -> tuple[int, ...] | None:
 
 
 def way_for_actions(actions: spaces.Space[Any]) -> str:
-    """Say what would make actions fit that are not Discrete."""
+    """Return a message on how to make non-Discrete actions fit."""
     sizes = sizes_of(actions)
     if sizes is None:
         return f"{DISCRETE_NEEDED}; for continuous actions use SAC, TD3 or PPO"

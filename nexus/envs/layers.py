@@ -31,7 +31,7 @@ def inner_env(kept: Mapping[str, Any]) -> Any:
 
 
 def attribute_of(thing: Any, name: str, otherwise: Any = None) -> Any:
-    """Return an attribute, or something else where there is none: asking for one can raise anything."""
+    """Return an attribute, or a default if reading it fails: a property can raise anything."""
     try:
         return getattr(thing, name, otherwise)
     except Exception:
@@ -68,7 +68,7 @@ class InUse:
         """Reserve an environment for `owner`, until it is released or the owner is gone.
 
         Returns:
-            The part of it that another owner uses; None if all of it is free, and only then is it claimed.
+            The part that another owner uses; None if all of it was free and is now claimed.
         """
         taken = self.used(env)
         if taken is None:
@@ -77,7 +77,7 @@ class InUse:
 
     def used(self, env: Any) -> Any:
         """Return the innermost part of an environment that is in use, or None."""
-        if self._process != os.getpid():  # what another process uses is another object
+        if self._process != os.getpid():  # objects in use elsewhere are another process's
             self._owners, self._process = {}, os.getpid()
         self._owners = {key: (it, who) for key, (it, who) in self._owners.items() if who() is not None}
         kept = [layer for layer in layers_of(env) if id(layer) in self._owners]

@@ -1,4 +1,4 @@
-"""Observations of several parts, as a Dict or a Tuple has them, packed into one row of bytes."""
+"""Observations of several parts, in a Dict or a Tuple, packed into one row of bytes."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -16,46 +16,45 @@ __all__ = ["Packed", "Packing", "Structured", "packed_in", "way_for"]
 
 Structured: TypeAlias = spaces.Dict | spaces.Tuple  # type: ignore[type-arg]
 
-PACKED = "nexus_packed"  # where the space of packed observations says what they are made of
+PACKED = "nexus_packed"  # attribute of a packed space that describes its parts
 
 
 class Packed(NamedTuple):
-    """What packed observations are made of: plain data, which may go to another process."""
+    """The composition of packed observations: plain data, which can be sent to another process."""
 
     layout: Layout
-    spaces: tuple[spaces.Box, ...]  # of each part, as it is packed
+    spaces: tuple[spaces.Box, ...]  # the space of each part as packed
 
 
 class Leaf(NamedTuple):
     """A part of an observation."""
 
     part: Part
-    space: spaces.Space[Any]  # as the environment has it
+    space: spaces.Space[Any]  # its space in the environment
     form: Form
 
 
 class Packing:
-    """Packs observations of a Dict or a Tuple, whatever is nested in it.
+    """Packs observations of a Dict or a Tuple, nested to any depth.
 
-    Each part is read as an observation of its own would be: numbers that count something become one-hot vectors, a
-    large grey picture gets an axis for its channel. In a row of `space` stand first the parts of float32, then those of
-    a byte per number, each in the order of the space.
+    Each part is read like a separate observation: discrete numbers become one-hot vectors, and a
+    large grey image gets a channel axis. A row of `space` holds first the float32 parts, then those of
+    a byte per number, both in the order of the space.
 
     Args:
-        space: of the observations, without what is no part of them.
-        name: of the environment.
-        path: where that space stands in an observation.
+        space: the space of the observations, without any mask.
+        name: name of the environment.
+        path: path of that space in an observation.
 
     Raises:
-        ConfigError: a part is nothing that a network can see; says what to do with it.
+        ConfigError: a network can't read a part; the message says what to do with it.
     """
 
     def __init__(self, space: Structured, name: str, path: Path = ()) -> None:
         leaves = [leaf_of(*found, name) for found in parts_below(space, path, name)]
         if not leaves:
-            raise ConfigError(f"{name} has observations {space}: needs something to see")
-        # In a group they keep their order.
-        self.leaves = sorted(leaves, key=lambda leaf: PART_DTYPES.index(leaf.part.dtype))
+            raise ConfigError(f"{name} has observations {space}: needs at least one part")
+        self.leaves = sorted(leaves, key=lambda leaf: PART_DTYPES.index(leaf.part.dtype))  # stable
         self.layout = Layout(tuple(leaf.part for leaf in self.leaves))
         self.space = spaces.Box(0, 255, (self.layout.nbytes,), np.uint8)
         boxes = [leaf.form.space for leaf in self.leaves]
@@ -65,12 +64,12 @@ class Packing:
         """Return the row `[N]` uint8 of an observation.
 
         Raises:
-            EnvError: it lacks a part, or a part is not what its space says.
+            EnvError: a part is missing or does not match its space.
         """
         return self.layout.pack([leaf_array(leaf, observation) for leaf in self.leaves])
 
     def beyond(self, state: Array) -> str | None:
-        """Say which number of a row is beyond its bound in the environment's own space, or return None."""
+        """Return a message about a number of a row beyond its bound in the environment's space, or None."""
         for leaf, values in zip(self.leaves, self.layout.unpack(state), strict=True):
             if isinstance(leaf.space, spaces.Box) and isinstance(leaf.form.space, spaces.Box):
                 wrong = outside(values, leaf.form.space, place(leaf.part.path))
@@ -80,10 +79,10 @@ class Packing:
 
 
 def parts_below(space: spaces.Space[Any], path: Path, name: str) -> Iterator[tuple[Path, spaces.Space[Any]]]:
-    """Yield all that is no Dict and no Tuple in a space, and where it stands.
+    """Yield each space nested in Dicts and Tuples, with its path.
 
     Raises:
-        ConfigError: a key is no text, and could not be told from a place in a Tuple.
+        ConfigError: a key is not text, and could be confused with an index of a Tuple.
     """
     match space:
         case spaces.Dict():
@@ -102,7 +101,7 @@ def leaf_of(path: Path, space: spaces.Space[Any], name: str) -> Leaf:
     """Return a part of an observation.
 
     Raises:
-        ConfigError: a network can't see it.
+        ConfigError: a network can't read it.
     """
     where = place(path)
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
@@ -111,16 +110,16 @@ def leaf_of(path: Path, space: spaces.Space[Any], name: str) -> Leaf:
     shape, dtype = form.space.shape, form.space.dtype
     assert shape is not None
     if 0 in shape:
-        raise ConfigError(f"{name} has {space} as {where}: needs at least one number to see")
+        raise ConfigError(f"{name} has {space} as {where}: needs at least one number")
     kind = str(dtype) if str(dtype) in PART_DTYPES else "float32"
     return Leaf(Part(path, shape, kind), space, form)
 
 
 def leaf_array(leaf: Leaf, observation: Any) -> Array:
-    """Return a part of an observation in the dtype in which it is packed.
+    """Return a part of an observation in its packed dtype.
 
     Raises:
-        EnvError: it is missing, or not what its space says, or no finite numbers.
+        EnvError: it is missing, does not match its space, or is not finite.
     """
     try:
         found = find(observation, leaf.part.path)
@@ -128,7 +127,7 @@ def leaf_array(leaf: Leaf, observation: Any) -> Array:
         raise EnvError(f"its {error}") from None
     try:
         given = leaf.form.read(found)
-        with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite
             values: Array = np.asarray(given, leaf.part.dtype)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             where = tuple(np.argwhere(~np.isfinite(values))[0])
@@ -140,7 +139,7 @@ def leaf_array(leaf: Leaf, observation: Any) -> Array:
 
 
 def way_for(space: spaces.Space[Any], path: Path = ()) -> str:
-    """Say what to do with a space that no network can see."""
+    """Return advice for a space that no network can read."""
     match space:
         case spaces.Text():
             way = "encode it as numbers, such as a MultiDiscrete of words"
@@ -148,10 +147,10 @@ def way_for(space: spaces.Space[Any], path: Path = ()) -> str:
             way = "pad it to a Box of a fixed shape"
         case _:
             way = "encode it as a Box"
-    leave = "leave it out by gymnasium.wrappers.FilterObservation, or " if len(path) == 1 else ""
+    leave = "leave it out with gymnasium.wrappers.FilterObservation, or " if len(path) == 1 else ""
     return f"{leave}{way} in an ObservationWrapper"
 
 
 def packed_in(space: spaces.Space[Any]) -> Packed | None:
-    """Return what packed observations are made of; None for all others."""
+    """Return the composition of packed observations; None for other spaces."""
     return vars(space).get(PACKED)

@@ -8,8 +8,8 @@ from nexus.core.importable import ImportNames
 
 __all__ = ["LEAST_FRAME", "MOST_FRAME", "AtariSettings", "EnvironmentSettings"]
 
-LEAST_FRAME, MOST_FRAME = 20, 210  # pixels: what the smallest torso takes, and the lines that the console has
-MOST_ENVS = 1 << 16  # a typing error should not take the machine's memory
+LEAST_FRAME, MOST_FRAME = 20, 210  # pixels: the smallest torso's input, and the console's number of lines
+MOST_ENVS = 1 << 16  # a typo should not exhaust the machine's memory
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,19 @@ class EnvironmentSettings(CheckedConfig):
     vectorization: Literal["auto", "sync", "async"] = "auto"
     """auto: the environment's own vector form or in turn; sync: in turn; async: a process each."""
     step_timeout: float | None = None
-    """async: seconds for a step or reset of all of them together, before the run is given up; none for any time."""
+    """async: seconds for a step or reset of all of them together, before the run fails; none for no limit."""
     env_kwargs: Keywords = field(default_factory=dict, hash=False)
-    """What its maker is told, as is_slippery=False max_episode_steps=200; values as in JSON or Python, else text."""
+    """Arguments of the environment: is_slippery=False max_episode_steps=200; values as in JSON or Python, else text."""
     wrappers: ImportNames = field(default_factory=ImportNames)
-    """Around each environment, first to last from the inside: module:Wrapper,module:function; none for no wrapper."""
+    """Wrappers around each environment, innermost first: module:Wrapper,module:function; none for no wrapper."""
     frame_skip: int = 1
     """Times each action is repeated; images show the maximum of the last two frames."""
     frame_stack: int = 1
-    """Observations shown to the agent at once."""
+    """Consecutive observations stacked into one state."""
     flatten_actions: bool = False
-    """Number the combinations of MultiDiscrete or MultiBinary actions, up to 1,024; Discrete ones stay as they are."""
+    """Number the combinations of MultiDiscrete or MultiBinary actions, up to 1,024; Discrete ones are unchanged."""
     scale_observations: bool = False
-    """Map each number of a state that has bounds to [-1, 1] by them."""
+    """Scale each number of a state that has bounds to [-1, 1]."""
     normalize_observations: bool = False
     """Give each number of a state mean 0 and deviation 1 by running statistics, in place of scale_observations."""
     normalize_rewards: bool = False

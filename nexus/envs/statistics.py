@@ -1,7 +1,7 @@
-"""Running statistics of wrappers: what `NormalizeObservation` and `NormalizeReward` have gathered, read and put back.
+"""Running statistics of wrappers such as `NormalizeObservation` and `NormalizeReward`: reading and restoring them.
 
-Gymnasium's wrappers keep a mean, a variance and a count, and stop gathering where `update_running_mean` is false. So
-does every wrapper of that form. Others, whose statistics can't be read, are only named.
+Gymnasium's wrappers keep a mean, a variance and a count, and stop updating if `update_running_mean` is false. So
+do all wrappers of that form. Others, whose statistics can't be read, are only reported by name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,15 @@ __all__ = [
 ]
 
 Statistics: TypeAlias = dict[str, Array]
-"""By `LAYER.PLACE.MOMENT`, from the outermost layer: `0.obs_rms.mean` `[*obs]`. Of `E` sub-environments `[E, ...]`."""
+"""By `LAYER.PLACE.MOMENT`, layer 0 outermost: `0.obs_rms.mean` `[*obs]`. For `E` sub-environments `[E, ...]`."""
 
-PLACES = {"obs_rms": "observation", "return_rms": "reward", "ret_rms": "reward"}  # where layers keep them, and of what
+PLACES = {
+    "obs_rms": "observation",
+    "return_rms": "reward",
+    "ret_rms": "reward",
+}  # the attributes that hold them, and what they scale
 MOMENTS = ("mean", "var", "count")
-CARRIED = "discounted_reward"  # of NormalizeReward, from one step and episode to the next
+CARRIED = "discounted_reward"  # in NormalizeReward, carried from each step and episode to the next
 FLAG = "update_running_mean"
 BY_CLASS = {
     "NormalizeObservation": ("observation",),
@@ -42,22 +46,22 @@ BY_CLASS = {
 
 
 class Running:
-    """The statistics of an environment that go on with each observation or reward, in the form of Gymnasium's wrappers.
+    """The running statistics of an environment, in the form of Gymnasium's wrappers.
 
     Args:
-        env: the environment; its layers are looked at once.
+        env: the environment; its layers are inspected once.
     """
 
     def __init__(self, env: Any) -> None:
         self.layers = [layer for layer in layers_of(env) if is_in_reach(layer) and is_running(layer)]
 
     def kinds(self, what: str) -> list[str]:
-        """Return the classes of the layers that scale by statistics of `observation` or `reward`, and still gather."""
+        """Return the classes of the layers that scale an `observation` or `reward` and still update."""
         running = [layer for layer in self.layers if is_running(layer)]
         return [type(layer).__name__ for layer in running for place in places_of(layer) if PLACES[place] == what]
 
     def get(self) -> Statistics:
-        """Return copies of all that the layers go on with."""
+        """Return copies of the layers' current statistics."""
         found: Statistics = {}
         for number, layer in enumerate(self.layers):
             for place in places_of(layer):
@@ -68,14 +72,14 @@ class Running:
         return found
 
     def put(self, statistics: Mapping[str, Array]) -> None:
-        """Put back what `get` returned, and let the layers go on from there."""
+        """Restore what `get` returned; the layers continue from there."""
         self._set(statistics)
         self._gather(True)
 
     def freeze(self, statistics: Mapping[str, Array]) -> bool:
-        """Let the layers scale by these statistics and gather no more; return False where they are not of these layers.
+        """Make the layers scale by these statistics and stop updating; return False if they belong to other layers.
 
-        What is carried from step to step is left as it is: it moves nothing where nothing is gathered.
+        The value carried from step to step is left unchanged: it has no effect without updates.
         """
         own = {name: value.shape for name, value in self.get().items() if not name.endswith(CARRIED)}
         given = {name: value.shape for name, value in statistics.items() if not name.endswith(CARRIED)}
@@ -91,7 +95,7 @@ class Running:
                 kept = getattr(layer, place)
                 for moment in MOMENTS:
                     value = statistics[f"{number}.{place}.{moment}"]
-                    # A plain number, as it was: one of NumPy's would make float64 of what is float32.
+                    # Back to a plain number: a NumPy scalar would turn float32 arrays into float64.
                     setattr(kept, moment, float(value) if moment == "count" else value.copy())
             if f"{number}.{CARRIED}" in statistics:
                 setattr(layer, CARRIED, statistics[f"{number}.{CARRIED}"].copy())
@@ -102,7 +106,7 @@ class Running:
 
 
 def places_of(layer: Any) -> list[str]:
-    """Return where a layer keeps a mean, a variance and a count."""
+    """Return the attributes of a layer that hold a mean, a variance and a count."""
     kept = getattr(layer, "__dict__", {})
     return [place for place in PLACES if all(is_moment(getattr(kept.get(place), moment, None)) for moment in MOMENTS)]
 
@@ -118,19 +122,19 @@ def is_in_reach(layer: Any) -> bool:
 
 
 def is_running(layer: Any) -> bool:
-    """True unless a layer was told to gather no more."""
+    """True unless a layer's updates are off."""
     return bool(attribute_of(layer, FLAG, True)) and bool(vars(layer).get("training", True))
 
 
 def of_class(layer: Any) -> list[str]:
-    """Return of what a layer keeps statistics, by its class or by the names of its attributes."""
+    """Return what a layer keeps statistics of, judged by its class or its attributes' names."""
     named = [what for kind in type(layer).__mro__ for what in BY_CLASS.get(kind.__name__, ())]
     held = [what for place, what in PLACES.items() if getattr(layer, "__dict__", {}).get(place) is not None]
     return [*named, *held]
 
 
 def out_of_reach(env: Any) -> dict[str, str]:
-    """Return what is scaled by running statistics that can't be read, and by which class."""
+    """Return what is scaled by unreadable running statistics, and the class that scales it."""
     found: dict[str, str] = {}
     for layer in layers_of(env):
         if hasattr(layer, "__dict__") and not is_in_reach(layer) and is_running(layer):
@@ -140,7 +144,7 @@ def out_of_reach(env: Any) -> dict[str, str]:
 
 
 def stack_statistics(envs: Sequence[Statistics]) -> Statistics:
-    """Return the statistics of several sub-environments as `[E, ...]` by name; none where any has others."""
+    """Return the statistics of several sub-environments as `[E, ...]` by name; empty if they have different ones."""
     shapes = [{name: values.shape for name, values in env.items()} for env in envs]
     if any(shape != shapes[0] for shape in shapes):
         return {}
@@ -148,31 +152,31 @@ def stack_statistics(envs: Sequence[Statistics]) -> Statistics:
 
 
 def unstack_statistics(statistics: Mapping[str, Array], count: int) -> list[Statistics]:
-    """Return what `stack_statistics` put together, for each of so many sub-environments."""
+    """Undo `stack_statistics`: return the statistics of each sub-environment."""
     return [{name: values[index] for name, values in statistics.items()} for index in range(count)]
 
 
 def differing(ones: Mapping[str, Array], others: Mapping[str, Array]) -> NDArray[np.bool_]:
-    """Return in which sub-environments `[E]` stacked statistics differ."""
+    """Return the sub-environments `[E]` whose stacked statistics differ."""
     apart = [(ones[name] != others[name]).reshape(len(ones[name]), -1).any(1) for name in ones]
     return np.asarray(np.any(apart, 0), bool)
 
 
 def statistics_from(state: State, like: Mapping[str, Array]) -> Statistics:
-    """Return stacked statistics from a checkpoint; none where it has none, of an older version.
+    """Return stacked statistics from a checkpoint; empty if it is from an older version.
 
     Raises:
-        RunError: they are not of such wrappers as there are, or can't be statistics.
+        RunError: they belong to other wrappers, or are not valid statistics.
     """
     if state and {name: np.shape(values) for name, values in state.items()} != {
         name: values.shape for name, values in like.items()
     }:
-        raise RunError("the running statistics are not those of the wrappers that the environments have")
-    return require_statistics(state, "the episodes under way")
+        raise RunError("the running statistics do not match the environments' wrappers")
+    return require_statistics(state, "the episodes in progress")
 
 
 def merged(stacked: Mapping[str, Array]) -> Statistics:
-    """Return the statistics of all that several sub-environments have seen, each counted as often as it gathered.
+    """Return the pooled statistics of several sub-environments, weighted by their counts.
 
     Args:
         stacked: `[E, ...]` by name.
@@ -192,21 +196,21 @@ def merged(stacked: Mapping[str, Array]) -> Statistics:
 
 
 def require_statistics(statistics: Mapping[str, Any], where: str) -> Statistics:
-    """Return statistics from a file that can be such.
+    """Return statistics from a file if they are valid.
 
     Args:
         statistics: by name.
-        where: they are from, for errors.
+        where: the file they are from, for errors.
 
     Raises:
-        RunError: a name is none of theirs, a number is not finite, a variance is below 0 or a count not above it.
+        RunError: a name is unknown, a number is not finite, a variance is negative or a count not positive.
     """
     for name, values in statistics.items():
         number, _, rest = name.partition(".")
         place, _, moment = rest.partition(".")
         known = number.isdecimal() and (rest == CARRIED or (place in PLACES and moment in MOMENTS))
         if not known or not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not np.isfinite(values).all():
-            raise RunError(f"{where}: {name} is no running statistic of a wrapper")
+            raise RunError(f"{where}: {name} is not a running statistic of a wrapper")
         if (moment == "var" and (values < 0).any()) or (moment == "count" and not (values > 0).all()):
-            raise RunError(f"{where}: {name} is below what a running statistic can be")
+            raise RunError(f"{where}: {name} is too low for a running statistic")
     return dict(statistics)

@@ -40,7 +40,7 @@ from nexus.envs.workers import Workers
 
 __all__ = ["LONGEST_EPISODE", "STATISTICS_BEGUN", "STATISTICS_NOW", "Step", "TransitionStream"]
 
-STATISTICS_BEGUN, STATISTICS_NOW = "statistics", "statistics_now"  # in a state: running ones
+STATISTICS_BEGUN, STATISTICS_NOW = "statistics", "statistics_now"  # keys of a state: running statistics
 LONGEST_EPISODE = 100_000  # steps; a longer episode is assumed never to end
 
 
@@ -51,7 +51,7 @@ class Step:
     states: Array  # [E, *obs], the states acted on
     actions: Array  # [E]
     rewards: Array  # [E]
-    next_states: Array  # [E, *obs], at the end of an episode its last observation, never a reset one
+    next_states: Array  # [E, *obs], at the end of an episode its last observation, never that of a reset
     terminated: Array  # [E] bool
     truncated: Array  # [E] bool
     valid: Flags  # [E], False where an environment only reset: no action was taken
@@ -69,9 +69,9 @@ class Step:
 class TransitionStream:
     """Steps a Gymnasium vector environment and returns its true transitions, in every autoreset mode.
 
-    - disabled: environments do not reset by themselves, so the stream resets them, with a new seed for each episode.
+    - disabled: environments do not autoreset, so the stream resets them, with a new seed for each episode.
       Episodes in progress can then be saved and restored, and an episode of `longest` steps is truncated.
-    - same-step: the last observation is in `info["final_obs"]` and the reset one takes its place.
+    - same-step: the last observation is in `info["final_obs"]` and the reset observation is returned.
     - next-step: the step after an end ignores its action and returns the reset state; that row is not valid.
 
     If the first `info` has an `action_mask`, `action_masks` `[E, A]` holds the legal actions in `states`.
@@ -112,7 +112,7 @@ class TransitionStream:
         self.seed: int | None = None  # the seed of all episodes
         self.states: Array = np.empty(0)
         self.action_masks: Flags | None = None
-        self.cut = 0  # episodes truncated for their length
+        self.cut = 0  # episodes truncated because of their length
         self.notices: list[str] = []  # notices for the user, not yet shown
         self._noted: set[str] = set()
         self._begun: list[Statistics] = [{} for _ in range(env.num_envs)]  # running statistics at the last seed of each
@@ -128,8 +128,8 @@ class TransitionStream:
         """Begin an episode in every environment and return the first states `[E, *obs]`.
 
         Args:
-            seed: of all episodes.
-            statistics: running statistics `[E, ...]` for the wrappers to begin with; None for those that they have.
+            seed: seed of all episodes.
+            statistics: running statistics `[E, ...]` for the wrappers to start from; None for their current ones.
         """
         self.begun, self.seed = True, seed
         self._log.numbers[:] = 0
@@ -183,16 +183,16 @@ class TransitionStream:
     def _too_long(self, terminated: Flags, truncated: Flags) -> Flags:
         """Return which episodes `[E]` end only because they are too long."""
         self._lengths += 1
-        if self.mode is not AutoresetMode.DISABLED:  # a single one can't be reset there
+        if self.mode is not AutoresetMode.DISABLED:  # a single environment can't be reset there
             return np.zeros(self.num_envs, bool)
         too_long: Flags = (self._lengths >= self.longest) & ~(terminated | truncated)
         self.cut += int(too_long.sum())
         return too_long
 
     def _begin(self, which: Flags, seeded: Flags, statistics: Statistics | None = None) -> tuple[Array, dict[str, Any]]:
-        """Reset some environments `[E]`, some of them with seeds; return the observations of all, and the infos.
+        """Reset some environments `[E]`, some of them with seeds; return all observations, and the infos.
 
-        Wrappers with running statistics continue from their own, or from those that are given.
+        Wrappers with running statistics continue from their own, or from the given ones.
         """
         self._lengths[which] = 0
         self._begins = self._begins | which
@@ -219,7 +219,7 @@ class TransitionStream:
         return stack_statistics(self._begun)
 
     def _note_begun(self, info: dict[str, Any]) -> None:
-        """Note the running statistics with which episodes began."""
+        """Record the running statistics at the start of episodes."""
         for env, begun in enumerate(info.get(BEGUN, ())):
             if isinstance(begun, Begun):
                 self._begun[env] = begun.statistics
@@ -250,7 +250,7 @@ class TransitionStream:
     def statistics(self) -> Statistics:
         """Return the running statistics of the sub-environments' wrappers, `[E, ...]` by name.
 
-        Empty if there are none, or if one failed or is in the middle of a step, and can't be asked.
+        Empty if there are none, or if one can't be queried because it failed or is in the middle of a step.
         """
         try:
             return stack_statistics(self._ask("nexus_statistics"))
@@ -258,16 +258,16 @@ class TransitionStream:
             return {}
 
     def freeze(self, statistics: Statistics) -> list[str]:
-        """Let the sub-environments' wrappers scale by these statistics, without `[E]`, and gather no more.
+        """Make the sub-environments' wrappers scale by these statistics, without `[E]`, and stop updating.
 
         Returns:
-            The classes of those that scale observations by what they gather themselves, since these do not fit.
+            The classes of the wrappers that keep scaling observations by their own statistics, since these do not fit.
         """
         answers: list[list[str]] = self._ask("nexus_freeze", statistics)
         return answers[0] if answers else []
 
     def _ask(self, name: str, *arguments: Any) -> list[Any]:
-        """Call a method of the wrapper that we put around each sub-environment, if we did."""
+        """Call a method of our wrapper around each sub-environment, if there is one."""
         plain = self.env.unwrapped
         if not isinstance(plain, SyncVectorEnv | AsyncVectorEnv):
             return []
@@ -275,9 +275,9 @@ class TransitionStream:
         return list(call(name, *arguments)) if all(call("has_wrapper_attr", name)) else []
 
     def set_state(self, state: State) -> Flags:
-        """Restore the episodes in progress; return where that failed `[E]`: there a new episode begins.
+        """Restore the episodes in progress; return where that failed `[E]`; a new episode starts there.
 
-        It fails where an environment is not reproducible from a seed and its actions.
+        It fails if an environment is not reproducible from a seed and its actions.
 
         Raises:
             RunError: something is missing or does not fit.
@@ -316,7 +316,7 @@ class TransitionStream:
         """Return the masks of the next states; keep those of the states in which the next actions are taken."""
         if self.action_masks is None:
             index = int(np.argmax(info.get(f"_{KEY}", 0)))
-            raise self._fault(index, f"got an {KEY} in its info, but there was none at reset: needs one there too")
+            raise self._fault(index, f"got an {KEY} in its info, but had none at reset: needs one there too")
         if self.mode is AutoresetMode.NEXT_STEP or not done.any():
             self.action_masks = self._read(info, ~terminated)
             return self.action_masks
@@ -332,7 +332,7 @@ class TransitionStream:
         return read_action_masks(info, needed, self.action_dim, self._fault)
 
     def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Call the vector environment, and turn what it raises, or fails to stack, into one clear error."""
+        """Call the vector environment, and turn any exception or stacking failure into one clear error."""
         try:
             answer = function(*arguments, **options)
         except NexusError as error:

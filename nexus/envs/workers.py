@@ -19,7 +19,7 @@ from nexus.envs.episodes import ACTIONS_OPTION
 __all__ = ["Reporter", "Workers", "close_env"]
 
 FAULT = "nexus_fault"  # a key of info
-EXIT_TIMEOUT = 2.0  # seconds for processes to end before they are killed, and to be gone afterwards
+EXIT_TIMEOUT = 2.0  # seconds for processes to end before they are killed, and again for them to exit after that
 
 
 class Reporter(gym.Wrapper[Any, Any, Any, Any]):
@@ -80,7 +80,7 @@ class Workers:
         return self._ask(partial(self.env.step_async, actions), self.env.step_wait, self.timeout)
 
     def call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
-        """Call a method of each sub-environment and wait for what they return."""
+        """Call a method of each sub-environment and wait for the results."""
         try:
             self.env.call_async(name, *arguments)
             return self.env.call_wait(timeout=self.timeout)
@@ -112,7 +112,7 @@ class Workers:
         dead = self._dead(wait=0.0)
         if dead is not None:
             return dead
-        return (silent[0] if silent else None), f"gave no answer within {self.timeout:g} s"
+        return (silent[0] if silent else None), f"did not answer within {self.timeout:g} s"
 
     def _dead(self, wait: float = EXIT_TIMEOUT) -> tuple[int, str] | None:
         """Return the first sub-environment whose process has ended, and how it ended."""

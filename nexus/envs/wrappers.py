@@ -45,7 +45,7 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def pictures_in(space: gym.Space[Any]) -> Flags:
-    """Return what of a state is images: all or nothing, or of packed states some of the bytes `[N]`."""
+    """Return which of a state's values are images: all or none, or for packed states a mask over the bytes `[N]`."""
     packed = packed_in(space)
     if packed is None:
         return np.array(space.dtype == np.uint8 and len(space.shape or ()) >= 2)

@@ -1,4 +1,4 @@
-"""Wrappers that a user names, around each environment."""
+"""User-named wrappers around each environment."""
 
 import inspect
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ def wrapped(env: gym.Env[Any, Any], wrappers: Sequence[str], name: str) -> gym.E
     Args:
         env: the environment as it was made.
         wrappers: names of classes or functions that take an environment and return one.
-        name: what the environment is called.
+        name: name of the environment.
 
     Raises:
-        ConfigError: one can't be imported or called so, or does not return an environment.
+        ConfigError: one can't be imported or called, or does not return an environment.
     """
     for wrapper in wrappers:
         env = wrapped_once(env, wrapper, name)
@@ -36,7 +36,7 @@ def wrapped_once(env: gym.Env[Any, Any], wrapper: str, name: str) -> gym.Env[Any
         raise ConfigError(f"wrapper {wrapper!r} is a {kind}: needs a class or function that takes an environment")
     try:
         found = wrap(env)
-    except Exception as error:  # foreign code
+    except Exception as error:  # user code
         raise ConfigError(
             f"wrapper {wrapper!r} around {name}: {one_line(error)}{wrapper_hint(wrap, wrapper)}"
         ) from error
@@ -49,12 +49,12 @@ def wrapped_once(env: gym.Env[Any, Any], wrapper: str, name: str) -> gym.Env[Any
 
 
 def wrapper_hint(wrap: Any, wrapper: str) -> str:
-    """Say how a wrapper is given the arguments that it needs, if it needs any."""
+    """Return advice on a wrapper that needs more arguments, else an empty text."""
     try:
         inspect.signature(wrap).bind(None)
     except TypeError:
         short = wrapper.partition(":")[2]
-        return f"; name a function of your own that takes an environment and returns {short}(env, ...)"
-    except ValueError:  # of C code nothing is known
+        return f"; write a function that takes an environment and returns {short}(env, ...)"
+    except ValueError:  # signatures of C code are unknown
         return ""
     return ""

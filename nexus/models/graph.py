@@ -57,13 +57,13 @@ class Captured(Generic[Result]):
     """A function of named tensors and of numbers, recorded at its first call and replayed from then on.
 
     The first call also runs the function eagerly and compares. If the two differ, or the function can't be
-    recorded, a warning says so and every call runs eagerly; so does a call with shapes different from the first.
+    recorded, a warning says so and every call runs eagerly; calls with other shapes than the first also run eagerly.
 
     Args:
         function: takes a dictionary of tensors, followed by numbers, which are tensors `[]` of float32 in the
             recording; returns a named tuple of tensors.
         generators: all generators it draws from.
-        changes: returns by name the tensors that it changes in place; nothing else that it leaves behind is ever read.
+        changes: returns by name the tensors that it changes in place; nothing else it writes is read later.
             If these are not the recorded tensors (`load_state_dict` of an optimizer makes new ones), the function is
             recorded again.
         recorder: how to record.
@@ -83,7 +83,7 @@ class Captured(Generic[Result]):
         self._changes = changes
         self._changed: Mapping[str, Tensor] = {}  # tensors that the recording changes
         self._reads = reads
-        self._read: list[tuple[int, torch.Size]] = []  # addresses, which keep no replaced tensor alive
+        self._read: list[tuple[int, torch.Size]] = []  # addresses, so that replaced tensors are not kept alive
         self._recorder = recorder
         self._given: dict[str, Tensor] = {}  # the input memory of the recording
         self._given_numbers: list[Tensor] = []

@@ -260,7 +260,7 @@ def in_mode(modules: Iterable[nn.Module], training: bool) -> Iterator[None]:
 
 @contextmanager
 def awake(noisy: Sequence[NoisyLinear], generator: torch.Generator | None) -> Iterator[None]:
-    """Let noisy layers use a fresh draw of their noise, even in evaluation mode."""
+    """Make noisy layers use a fresh draw of their noise, even in evaluation mode."""
     with in_mode(noisy, True):
         for layer in noisy:
             layer.resample(generator)

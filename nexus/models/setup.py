@@ -66,7 +66,7 @@ def pop_bounds(settings: dict[str, Any], state_shape: tuple[int, ...]) -> Bounds
         raise ConfigError(f"state_bounds of {len(low)} and {len(high)} numbers: a state {state_shape} has {numbers}")
     for place, (lowest, highest) in enumerate(zip(low, high, strict=True)):
         if not -math.inf < lowest < highest < math.inf:
-            raise ConfigError(f"state_bounds of number {place} are {lowest} and {highest}: needs finite, low < high")
+            raise ConfigError(f"state_bounds of component {place} are {lowest} and {highest}: needs finite, low < high")
     return low, high
 
 
@@ -76,7 +76,7 @@ def pop_scale(settings: dict[str, Any], bounds: Bounds | None) -> ValueRange | N
     if scale is None:
         return None
     if bounds is not None:
-        raise ConfigError(f"state_scale = {scale}: state_bounds scale the states already; leave one out")
+        raise ConfigError(f"state_scale = {scale}: state_bounds already scale the states; leave one out")
     match scale:
         case [int() | float() as low, int() | float() as high] if -math.inf < low < high < math.inf:
             return low, high
@@ -101,7 +101,7 @@ def resolve_device(name: str, state_shape: tuple[int, ...]) -> torch.device:
     """Return the device; `auto` is the CPU for vectors (on a GPU a small network waits more than it computes).
 
     Raises:
-        ConfigError: there is no such device, or it can't be used; names those that can.
+        ConfigError: there is no such device, or it can't be used; the message names those that can.
     """
     if name == "auto":
         return torch.device("cuda" if len(state_shape) >= 3 and torch.cuda.is_available() else "cpu")
@@ -110,14 +110,14 @@ def resolve_device(name: str, state_shape: tuple[int, ...]) -> torch.device:
     except RuntimeError:
         raise ConfigError(f"device = {name!r}: needs {one_of(devices_here())}") from None
     try:
-        torch.zeros(1, device=device).item()  # read, since `meta` takes everything and holds nothing
-    except Exception as error:  # a kind of device that torch knows by name alone raises anything
+        torch.zeros(1, device=device).item()  # read it, since `meta` accepts everything and stores nothing
+    except Exception as error:  # a device type that torch knows only by name can raise anything
         raise ConfigError(f"device = {name!r} {why_not(device, error)}") from None
     return device
 
 
 def devices_here() -> list[str]:
-    """Return what a device may be called on this machine."""
+    """Return the names of the devices on this machine."""
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     numbered = [f"cuda:{number}" for number in range(cuda)] if cuda > 1 else []
     return [
@@ -130,14 +130,14 @@ def devices_here() -> list[str]:
 
 
 def why_not(device: torch.device, error: Exception) -> str:
-    """Say why a device can't be used, and what can."""
+    """Return why a device can't be used, and which can."""
     ways = one_of(devices_here())
     if device.type != "cuda":
         return f"is not available on this machine: use {ways}"
     if torch.cuda.is_available():
         if (device.index or 0) < torch.cuda.device_count():
             return f"can't be used: {str(error).splitlines()[0]}; use cpu"
-        return f"is not available: this machine has only {torch.cuda.device_count()} of them; use {ways}"
+        return f"is not available: this machine has only {torch.cuda.device_count()}; use {ways}"
     built = torch.version.cuda is not None or torch.version.hip is not None
     why = "torch finds no GPU that CUDA can use" if built else "this torch was built without CUDA"
     return f"is not available: {why}; use {ways}"

@@ -1,4 +1,4 @@
-"""The states of an agent: reading them from what somebody observed, and making the torso for them."""
+"""The states of an agent: reading them from observations, and making the torso for them."""
 
 import math
 from collections.abc import Mapping
@@ -18,33 +18,33 @@ from nexus.models.unpacking import AS_THEY_ARE, Entry, make_unpacking_torso, tor
 
 __all__ = ["PackedStates", "PlainStates", "Reading", "States", "pop_states"]
 
-FOR_TORCH: tuple[Literal["C", "W"], ...] = ("C", "W")  # what it asks of an array whose memory it shares
+FOR_TORCH: tuple[Literal["C", "W"], ...] = ("C", "W")  # torch's requirements for an array whose memory it shares
 
 
 class States(Protocol):
-    """What an agent's config says of its states."""
+    """The description of states in an agent's config."""
 
     @property
     def widest(self) -> tuple[int, ...]:
-        """The shape of what has most dimensions in a state."""
+        """The shape of the part with the most dimensions."""
 
     @property
     def composition(self) -> tuple[int, ...] | Layout:
-        """What a state consists of: its shape, or the layout of its parts."""
+        """The composition of a state: its shape, or the layout of its parts."""
 
     def read(self, given: Any, many: bool = True) -> Array:
-        """Return what somebody observed as states that a network takes: one `[*obs]`, or many `[E, *obs]`.
+        """Return observations as states for the network: one `[*obs]`, or many `[E, *obs]`.
 
         Args:
-            given: what was observed, or states.
-            many: whether there may be many.
+            given: observations or states.
+            many: whether a batch is allowed.
 
         Raises:
-            ConfigError: these are no such observations; says what would fit.
+            ConfigError: they are not such observations; the message says what would fit.
         """
 
     def masks(self, given: Any) -> Any:
-        """Return the legal actions that are told in an observation itself; None if they are not."""
+        """Return the legal actions contained in an observation, or None."""
 
     def numbers(self, states: Array) -> Array:
         """Return the numbers `[K, D]` of states `[K, *obs]` that the torso normalises, in its order."""
@@ -54,17 +54,17 @@ class States(Protocol):
         """How many numbers of a state are normalised by running statistics: `D`, 0 for none."""
 
     def torso(self, settings: AgentConfig) -> tuple[nn.Module, int]:
-        """Return the torso that the settings describe, and how many features `D` it gives.
+        """Return the torso that the settings describe, and its number of features `D`.
 
         Raises:
-            ConfigError: it can't take such states, or has no use for a setting.
+            ConfigError: it can't handle such states, or a setting does not apply to it.
         """
 
     def torsos(self, settings: AgentConfig) -> list[str]:
-        """Return the names of the torsos that it consists of.
+        """Return the names of the torsos it consists of.
 
         Raises:
-            ConfigError: as `torso` does.
+            ConfigError: as in `torso`.
         """
 
     def __str__(self) -> str: ...
@@ -72,15 +72,15 @@ class States(Protocol):
 
 @dataclass(frozen=True)
 class Reading:
-    """How numbers that somebody observed become a state, or a part of one.
+    """How observed numbers become a state, or a part of one.
 
     Args:
-        shape: of the state.
-        name: what errors call the observation.
+        shape: shape of the state.
+        name: name of the observation in errors.
         observed: shape of an observation; None for that of the state.
-        starts: the first value of each observed number, where these are whole and become one-hot vectors; else none.
-        sizes: how many values each of them has.
-        dtype: of the state; None for bytes as they are, and float32 for all else.
+        starts: the first value of each observed whole number that becomes a one-hot vector; else empty.
+        sizes: the number of values of each.
+        dtype: dtype of the state; None keeps bytes, and makes everything else float32.
     """
 
     shape: tuple[int, ...]
@@ -92,17 +92,17 @@ class Reading:
 
     @property
     def is_part(self) -> bool:
-        """Whether this is a part of packed states, which somebody who observes has as it was observed only."""
+        """Whether this is a part of packed states; callers can only pass such a part as observed."""
         return self.dtype is not None
 
     def read(self, given: Any, many: bool) -> Array:
-        """Return `[*shape]`, or `[E, *shape]` if there may be many.
+        """Return `[*shape]`, or `[E, *shape]` if a batch is allowed.
 
-        Numbers of any type are taken, and lists of them. Where the state is one-hot, the numbers that were observed are
-        taken as well as the state itself.
+        Accepts numbers of any type, and lists of them. For a one-hot state, the observed numbers are accepted
+        as well as the state itself.
 
         Raises:
-            ConfigError: these are no numbers, or not finite, or of another shape; says what would fit.
+            ConfigError: these are not numbers, not finite, or of another shape; the message says what would fit.
         """
         numbers = numeric_array(given, self.wanted, self.name)
         if self.observed is not None and fits_shape(numbers.shape, self.observed, many):
@@ -117,7 +117,7 @@ class Reading:
 
     @property
     def wanted(self) -> tuple[int, ...]:
-        """The shape that errors ask for: of the numbers as they are observed, or of one-hot vectors."""
+        """The shape that errors ask for: that of the observed numbers, or of one-hot vectors."""
         return self.shape if self.sizes or self.observed is None else self.observed
 
     def _stored(self, numbers: Array) -> Array:
@@ -125,22 +125,22 @@ class Reading:
         dtype = self.dtype or ("uint8" if numbers.dtype == np.uint8 else "float32")
         if dtype == "uint8" and numbers.dtype.kind == "f":
             raise ConfigError(
-                f"{self.name} is of {numbers.dtype}: needs bytes from 0 to 255, as the environment has them"
+                f"{self.name} has dtype {numbers.dtype}: needs bytes from 0 to 255, as from the environment"
             )
-        with np.errstate(all="ignore"):  # what float32 can't hold becomes infinite
+        with np.errstate(all="ignore"):  # values beyond float32 become infinite
             states: Array = np.require(numbers, dtype, FOR_TORCH)
         if dtype == "float32":
             if not np.isfinite(states).all():
-                raise ConfigError(f"{self.name} holds {states[~np.isfinite(states)][0]}: needs finite numbers")
+                raise ConfigError(f"{self.name} contains {states[~np.isfinite(states)][0]}: needs finite numbers")
         elif states.dtype != numbers.dtype and (states != numbers).any():
-            raise ConfigError(f"{self.name} holds {numbers[states != numbers][0]}: {dtype} can't hold it")
+            raise ConfigError(f"{self.name} contains {numbers[states != numbers][0]}: {dtype} can't represent it")
         return states
 
     def _one_hot(self, numbers: Array) -> Array:
-        """Return `[..., *shape]` float32 of numbers `[..., n]`, with a 1 where each of them points.
+        """Return `[..., *shape]` float32 of numbers `[..., n]`, with a 1 at each number's position.
 
         Raises:
-            ConfigError: a number points nowhere.
+            ConfigError: a number is out of range.
         """
         starts, sizes = np.array(self.starts), np.array(self.sizes)
         places = numbers.astype(np.int64) - starts
@@ -154,7 +154,7 @@ class Reading:
         return states
 
     def _misfit(self, given: tuple[int, ...], many: bool) -> str:
-        """Say that an observation has another shape than a state, and what would fit."""
+        """Return a message that an observation has the wrong shape, and what would fit."""
         shape = self.wanted
         said = f"{self.name} of shape {given}: needs {shape}"
         if many:
@@ -170,14 +170,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class PlainStates:
-    """States that are one array each.
+    """States that are single arrays.
 
     Args:
         reading: how they are read.
-        bounds: of each number of a state, to map them to [-1, 1].
-        span: of all numbers, to map them to [0, 1].
-        path: where they stand in a Dict observation that tells the legal actions, too.
-        mask: the entry that tells them.
+        bounds: bounds of each number of a state, to map them to [-1, 1].
+        span: bounds of all numbers, to map them to [0, 1].
+        path: their path in a Dict observation that also has the legal actions.
+        mask: the entry with the legal actions.
         is_normalized: whether its numbers are normalised by running statistics, instead of bounds or span.
     """
 
@@ -204,7 +204,7 @@ class PlainStates:
         return self.reading.read(at(given, self.path) if isinstance(given, Mapping) and self.path else given, many)
 
     def masks(self, given: Any) -> Any:
-        """Return the legal actions that stand in the observation."""
+        """Return the legal actions in the observation."""
         return mask_entry(given, self.mask)
 
     def numbers(self, states: Array) -> Array:
@@ -231,13 +231,13 @@ class PlainStates:
 
 @dataclass(frozen=True)
 class PackedStates:
-    """States that are rows of bytes, of several parts each.
+    """States that are rows of bytes with several parts.
 
     Args:
-        layout: of a row.
+        layout: layout of a row.
         readings: how each part is read.
-        entries: each part, and how it is scaled.
-        mask: the entry of an observation that tells the legal actions.
+        entries: the parts and their scaling.
+        mask: the entry of an observation with the legal actions.
     """
 
     layout: Layout
@@ -247,7 +247,7 @@ class PackedStates:
 
     @property
     def widest(self) -> tuple[int, ...]:
-        """The shape of the part that has most dimensions."""
+        """The shape of the part with the most dimensions."""
         return max((part.shape for part in self.layout.parts), key=len)
 
     @property
@@ -256,7 +256,7 @@ class PackedStates:
         return self.layout
 
     def read(self, given: Any, many: bool = True) -> Array:
-        """Return `[N]` uint8 of one observation, or `[E, N]` of one whose parts have a first axis of E."""
+        """Return `[N]` uint8 of one observation, or `[E, N]` of one whose parts have a leading axis E."""
         if isinstance(given, np.ndarray | Tensor) and numeric_array(given, self.shape).dtype == np.uint8:
             return Reading(self.shape).read(given, many)
         if isinstance(self.layout.parts[0].path[0], str):
@@ -267,16 +267,16 @@ class PackedStates:
         for part, batch in zip(parts, batches, strict=True):
             if batch != batches[0]:
                 counts = f"{count_of(batch)} in {place(part.path)} and {count_of(batches[0])} in {place(parts[0].path)}"
-                raise ConfigError(f"observation has {counts}: needs as many in each part")
+                raise ConfigError(f"observation has {counts}: needs the same number in each part")
         return self.layout.pack(values)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a row."""
+        """The layout of a row."""
         return (self.layout.nbytes,)
 
     def masks(self, given: Any) -> Any:
-        """Return the legal actions that stand in the observation."""
+        """Return the legal actions in the observation."""
         return mask_entry(given, self.mask)
 
     def numbers(self, states: Array) -> Array:
@@ -303,11 +303,11 @@ class PackedStates:
 
 
 def pop_states(settings: dict[str, Any], state_shape: tuple[int, ...]) -> PlainStates | PackedStates:
-    """Take what an agent's config says of its states out of it.
+    """Pop the description of states from an agent's config.
 
     Args:
-        settings: the config.
-        state_shape: of a state.
+        settings: the config, changed in place.
+        state_shape: shape of a state.
 
     Raises:
         ConfigError: an entry is impossible.
@@ -325,10 +325,10 @@ def pop_states(settings: dict[str, Any], state_shape: tuple[int, ...]) -> PlainS
 
 
 def packed_states(parts: Any, state_shape: tuple[int, ...], mask: str | None) -> PackedStates:
-    """Return states of these parts, each described as states alone are, with its place in an observation and its dtype.
+    """Return states with these parts, each described like a single state, plus its path in observations and dtype.
 
     Raises:
-        ConfigError: an entry is impossible, or they are not as long as a state.
+        ConfigError: an entry is impossible, or the parts' length differs from a state's.
     """
     if not isinstance(parts, list | tuple) or not all(isinstance(part, Mapping) for part in parts) or not parts:
         raise ConfigError(f"state_parts = {parts!r}: needs a list of mappings")
@@ -348,7 +348,7 @@ def packed_states(parts: Any, state_shape: tuple[int, ...], mask: str | None) ->
         found.append((Part(path, shape, dtype), reading, scaled))
     layout = Layout(tuple(part for part, _, _ in found))
     if (layout.nbytes,) != state_shape:
-        raise ConfigError(f"state_parts take {layout.nbytes} bytes: a state {state_shape} has others")
+        raise ConfigError(f"state_parts take {layout.nbytes} bytes: needs as many as a state {state_shape} has")
     readings = tuple(reading for _, reading, _ in found)
     entries_of = zip(layout.parts, layout.slices, (scaled for _, _, scaled in found), strict=True)
     return PackedStates(
@@ -357,22 +357,22 @@ def packed_states(parts: Any, state_shape: tuple[int, ...], mask: str | None) ->
 
 
 def pop_path(settings: dict[str, Any]) -> Path:
-    """Take `path` out of the description of states."""
+    """Pop `path` from the description of states."""
     path = settings.pop("path", ())
     if not isinstance(path, list | tuple) or not all(isinstance(step, str | int) for step in path):
-        raise ConfigError(f"path = {path!r}: needs a list of keys and places")
+        raise ConfigError(f"path = {path!r}: needs a list of keys and indices")
     return tuple(path)
 
 
 def pop_reading(settings: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-    """Take `observed_dim`, `discrete_start` and `discrete_sizes` out, as `Reading` takes them."""
+    """Pop `observed_dim`, `discrete_start` and `discrete_sizes`, in the form of `Reading`'s arguments."""
     observed, start, sizes = (settings.pop(name, None) for name in ("observed_dim", "discrete_start", "discrete_sizes"))
     if start is None and sizes is None:
         if observed is None:
             return {}
         taken = shape_in(observed)
         if math.prod(taken) != math.prod(shape):
-            raise ConfigError(f"observed_dim = {observed}: needs as many numbers as states of shape {shape}")
+            raise ConfigError(f"observed_dim = {observed}: needs as many numbers as a state of shape {shape}")
         return {"observed": taken}
     if sizes is None:
         if not isinstance(start, int):
@@ -383,7 +383,7 @@ def pop_reading(settings: dict[str, Any], shape: tuple[int, ...]) -> dict[str, A
     starts, counts = whole_numbers("discrete_start", start), whole_numbers("discrete_sizes", sizes)
     if starts.shape != counts.shape or counts.min() < 1 or (int(counts.sum()),) != shape:
         raise ConfigError(
-            f"discrete_sizes = {sizes}: needs sizes of at least 1, as many as discrete_start = {start}, which "
+            f"discrete_sizes = {sizes}: needs sizes of at least 1, one per number of discrete_start = {start}, that "
             f"add up to states of shape {shape}"
         )
     return {
@@ -397,7 +397,7 @@ def whole_numbers(name: str, given: Any) -> Array:
     """Return nested lists of whole numbers as an array."""
     try:
         numbers = np.asarray(given)
-    except ValueError:  # of different lengths
+    except ValueError:  # lists of different lengths
         numbers = np.empty(0)
     if numbers.dtype.kind != "i" or not numbers.size:
         raise ConfigError(f"{name} = {given!r}: needs whole numbers")
@@ -405,7 +405,7 @@ def whole_numbers(name: str, given: Any) -> Array:
 
 
 def at(observation: Any, path: Path) -> Any:
-    """Return what stands at a path of an observation, or raise `ConfigError` that says what there is."""
+    """Return the value at a path of an observation, or raise `ConfigError` that lists what there is."""
     try:
         return find(observation, path)
     except LookupError as error:
@@ -413,19 +413,19 @@ def at(observation: Any, path: Path) -> Any:
 
 
 def mask_entry(observation: Any, entry: str | None) -> Any:
-    """Return an entry of a Dict observation, None where there is none."""
+    """Return an entry of a Dict observation, or None."""
     return observation.get(entry) if entry is not None and isinstance(observation, Mapping) else None
 
 
 def require_no_answer(given: Any) -> None:
-    """Raise `ConfigError` if this is all that an environment returned."""
+    """Raise `ConfigError` if this is the whole result of `reset` or `step`."""
     if isinstance(given, tuple) and given and isinstance(given[-1], Mapping):
-        call, way = ("reset", "env.reset()[0]") if len(given) == 2 else ("step", "its first part")
+        call, way = ("reset", "env.reset()[0]") if len(given) == 2 else ("step", "its first element")
         raise ConfigError(f"observation is the whole result of env.{call}(): pass {way}")
 
 
 def numeric_array(given: Any, shape: tuple[int, ...], name: str = "observation") -> Array:
-    """Return numbers as an array, or raise `ConfigError` that says what they are instead."""
+    """Return numbers as an array, or raise `ConfigError` that says what was given."""
     try:
         array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given)
     except ValueError:  # lists of different lengths
@@ -437,23 +437,23 @@ def numeric_array(given: Any, shape: tuple[int, ...], name: str = "observation")
 
 
 def fits_shape(given: tuple[int, ...], shape: tuple[int, ...], many: bool) -> bool:
-    """True for the shape of one, or of many if there may be many."""
+    """True for the shape of one, or of a batch if allowed."""
     return given == shape or (many and len(given) > 0 and given[1:] == shape)
 
 
 def count_of(batch: tuple[int, ...]) -> str:
-    """Say how many observations there are."""
-    return str(batch[0]) if batch else "one alone"
+    """Return text on the number of observations."""
+    return str(batch[0]) if batch else "a single one"
 
 
 def sides(shape: tuple[int, ...]) -> str:
-    """Return a shape as it is read."""
+    """Return a shape for a message."""
     return "x".join(map(str, shape)) or "1"
 
 
 def shape_hint(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """Return what makes an array fit that looks as if it were meant: its axes moved, or its numbers regrouped."""
-    like = np.broadcast_to(0, given)  # of that shape, in no memory
+    """Return advice for an array that nearly fits: to move its axes or to reshape it."""
+    like = np.broadcast_to(0, given)  # an array of that shape without memory
     for end, axes in (("last", (-1, -3)), ("first", (-3, -1))):
         if len(given) >= len(shape) >= 3 and np.moveaxis(like, *axes).shape[-len(shape) :] == shape:
             return f"; its channels are {end}: pass np.moveaxis(x, {axes[0]}, {axes[1]})"

@@ -180,8 +180,8 @@ def nips_cnn(
 def with_relus(image_shape: tuple[int, int, int], *layers: tuple[int, int, int]) -> nn.Sequential:
     """Return convolutions, given as (channels, kernel, stride), each followed by a ReLU.
 
-    Strides that don't divide the remaining size would ignore the right and lower edge of an image: 6 of 42 pixels,
-    with Pong's own paddle in them. Zero padding is added so that everything is seen; 84 pixels need none.
+    Strides that don't divide the remaining size would ignore the right and lower edges of an image: 6 of 42 pixels,
+    including the player's paddle in Pong. Zero padding covers the edges; 84 pixels need none.
     """
     inputs, *sides = image_shape
     below, right = (seen_whole(side, layers) - side for side in sides)
@@ -329,7 +329,9 @@ def make_torso(
     if normalized:
         raise ConfigError(f"normalize_observations: {name} scales images already; leave it out")
     if bounds is not None:
-        raise ConfigError(f"scale_observations: {name} does not scale images this way; use torso mlp, or leave it out")
+        raise ConfigError(
+            f"scale_observations: {name} does not scale images this way; use torso mlp, or leave scale_observations out"
+        )
     if settings.hidden_layers not in (None, 1):
         raise ConfigError(f"hidden_layers = {settings.hidden_layers}: {name} has 1 after its convolutions")
     torso = CONVOLUTIONAL[name](state_shape, features, settings.layer_norm, settings.channels)

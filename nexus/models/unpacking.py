@@ -21,11 +21,11 @@ BYTES: ValueRange = (0, 255)
 FOR_IMAGES: dict[str, Any] = {
     "precision": "auto",
     "standardize_images": False,
-}  # at their defaults, as the mlp has them
+}  # at the mlp's defaults
 
 
 class Entry(NamedTuple):
-    """A part of packed states, and how it is scaled or normalised."""
+    """A part of packed states, with its scaling or normalisation."""
 
     part: Part
     where: slice  # its bytes in a row
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 class NumberSlice(NamedTuple):
-    """Numbers of one dtype that lie side by side in a row."""
+    """Adjacent numbers of one dtype in a row."""
 
     where: slice
     dtype: torch.dtype
@@ -44,26 +44,26 @@ class NumberSlice(NamedTuple):
     def of(self, states: Tensor) -> Tensor:
         """`[..., N]` uint8 `-> [..., *shape]`."""
         row = states[..., self.where]
-        # As float32 each row must begin at a multiple of four bytes, as it does in a copy. `contiguous` would not copy
-        # one row alone.
+        # To be read as float32, each row must start at a multiple of four bytes, as in a copy. `contiguous` would not
+        # copy a single row.
         row = row.clone(memory_format=torch.contiguous_format) if self.dtype.itemsize > 1 else row
         return row.view(self.dtype).view(*row.shape[:-1], *self.shape)
 
 
 class UnpackingTorso(nn.Module):
-    """Take a row of bytes apart, give each image to a torso and all other numbers to one, and join what they say.
+    """Splits a row of bytes, feeds each image to a torso and all other numbers to one, and joins their features.
 
-    The joint layer is needed: heads are linear, so without it a Q-value would be a sum of what the image says and of
-    what the numbers say, and no action could be right for one pair of them alone.
+    The joint layer is needed: heads are linear, so without it a Q-value would be a sum of an image term and a
+    number term, and could not depend on combinations of the two.
 
     Args:
         width: bytes `N` of a row.
-        images: where each image lies, and its torso.
-        runs: where all other numbers lie.
-        numbers: their torso, from all of them in a row; None where there are none.
+        images: position of each image, and its torso.
+        runs: positions of all other numbers.
+        numbers: the torso for all of these, concatenated; None if there are none.
         features: `D_i` of these torsos, the images' first.
-        joint: units of the layer behind several of them, with ReLU: the features `D`.
-        layer_norm: whether to normalise that layer.
+        joint: units of the layer, with ReLU, after several torsos: the features `D`.
+        layer_norm: whether to use layer norm on that layer.
     """
 
     def __init__(
@@ -153,13 +153,13 @@ def nested(values: Mapping[Path, Any]) -> Any:
 
 
 def make_unpacking_torso(settings: AgentConfig, entries: Sequence[Entry]) -> tuple[nn.Module, int]:
-    """Return the torso that the settings describe for packed states, and how many features `D` it gives.
+    """Return the torso that the settings describe for packed states, and its number of features `D`.
 
-    Each image gets the torso that it would get alone, with layers of its own, and so do all other parts together. The
-    joint layer is as wide as the widest of them.
+    Each image gets the torso that it would get on its own, with separate weights; all other parts share one. The
+    joint layer is as wide as the widest torso.
 
     Raises:
-        ConfigError: an image can't be taken by the torso that was asked for, or nothing has a use for a setting.
+        ConfigError: the requested torso can't handle an image, or a setting applies to no part.
     """
     if is_import_name(settings.torso):
         return make_own_torso(settings.torso, Unpacked(entries), state_dims=1)
@@ -193,7 +193,7 @@ def torsos_of_parts(settings: AgentConfig, parts: Sequence[Part]) -> list[str]:
     """Return the name of the torso of each part.
 
     Raises:
-        ConfigError: an image can't be taken by the torso that was asked for, or there is no image.
+        ConfigError: the requested torso can't handle an image, or there is no image.
     """
     if is_import_name(settings.torso):
         return [settings.torso] * len(parts)
@@ -205,12 +205,12 @@ def torsos_of_parts(settings: AgentConfig, parts: Sequence[Part]) -> list[str]:
 
 
 def run_of(entry: Entry, shape: tuple[int, ...]) -> NumberSlice:
-    """Return where a part lies, to be read in this shape."""
+    """Return the position of a part, to be read in this shape."""
     return NumberSlice(entry.where, getattr(torch, entry.part.dtype), shape)
 
 
 def joined(runs: Iterable[NumberSlice]) -> list[NumberSlice]:
-    """Return the same numbers `[n]` in as few runs as possible: each is a few operations."""
+    """Return the same numbers `[n]` in as few runs as possible, since each costs several operations."""
     found: list[NumberSlice] = []
     for run in runs:
         if found and (found[-1].where.stop, found[-1].dtype) == (run.where.start, run.dtype):
@@ -221,7 +221,7 @@ def joined(runs: Iterable[NumberSlice]) -> list[NumberSlice]:
 
 
 def row_bounds(entries: Sequence[Entry]) -> Bounds | None:
-    """Return bounds that scale each number of parts in a row as their part is scaled; None if none is."""
+    """Return bounds that scale each number in a row as its part is scaled; None if no part is."""
     low, high = list[float](), list[float]()
     for part, _, bounds, span, normalized in entries:
         if bounds is not None:
@@ -232,7 +232,7 @@ def row_bounds(entries: Sequence[Entry]) -> Bounds | None:
             span = None
         elif span is None and part.dtype == "uint8":
             span = BYTES
-        # A range as long again below the least value goes to [-1, 0], so that the span itself goes to [0, 1].
+        # An equal range below the lowest value maps to [-1, 0], so that the span itself maps to [0, 1].
         lowest, highest = (-1, 1) if span is None else (2 * span[0] - span[1], span[1])
         low.extend([lowest] * part.count)
         high.extend([highest] * part.count)

@@ -1,4 +1,4 @@
-"""Picking Q-values: of the actions taken, and of legal actions only.
+"""Picking Q-values: those of the actions taken, and those of legal actions.
 
 Masks: Huang and Ontañón 2022, https://arxiv.org/abs/2006.14171.
 """

@@ -80,7 +80,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What committed results say of a run's final score."""
+    """The expected final score of a run, from committed results."""
 
     band: Band | None  # with the same settings
     nearest: Band | None = None  # same environment and protocol, if there is no band
@@ -102,7 +102,7 @@ class Expectation:
 
 
 def expectation(env: Any, config: TrainConfig, bands: Sequence[Band] | None = None) -> Expectation:
-    """Return what committed results say about a run.
+    """Return the committed results that apply to a run.
 
     Args:
         env: its id; for a function there are no results.
@@ -116,7 +116,7 @@ def expectation(env: Any, config: TrainConfig, bands: Sequence[Band] | None = No
     comparable = [
         (differences(config, band.config), band)
         for band in of_env
-        if band.protocol == protocol and made_by(band.config) == made_by(config)  # else it is another environment
+        if band.protocol == protocol and made_by(band.config) == made_by(config)  # else the environment differs
     ]
     if not comparable:
         others = {str(band.protocol) for band in of_env} - {str(protocol)}
@@ -126,7 +126,7 @@ def expectation(env: Any, config: TrainConfig, bands: Sequence[Band] | None = No
 
 
 def made_by(config: TrainConfig) -> tuple[Any, ...]:
-    """Return what makes another environment of one with the same name."""
+    """Return the settings that change an environment of the same name."""
     return config.env_kwargs, config.wrappers
 
 

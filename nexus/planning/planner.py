@@ -139,7 +139,7 @@ def nearest_folder(folder: Path) -> Path:
 
 
 def notes(config: TrainConfig, measured: Measured, memory: Memory, limit: int | None) -> tuple[str, ...]:
-    """Return what the numbers leave out, in words."""
+    """Return notes on what the numbers leave out."""
     said = []
     if not memory.fits:
         said.append(f"replay and process together need more memory than is free: lower {config.capacity_setting}")
@@ -150,7 +150,7 @@ def notes(config: TrainConfig, measured: Measured, memory: Memory, limit: int | 
     if busy():
         said.append("other processes keep this machine busy: a run that has it to itself takes less time")
     if config.target_return is not None:
-        said.append(f"it ends sooner if an evaluation reaches {config.target_return:g}")
+        said.append(f"the run ends sooner if an evaluation reaches {config.target_return:g}")
     if limit is None:
         said.append("the environment has no time limit: evaluations are counted with episodes as long as in the probe")
     return tuple(said)

@@ -40,7 +40,7 @@ class Enough(Exception):
 
 
 class Probe(Listener):
-    """Cuts a run into slices, from its third update on, and ends it when its time is up.
+    """Cuts a run into slices, from its third update on, and ends it when the time is up.
 
     Args:
         run: the run that it listens to.

@@ -41,12 +41,12 @@ class Scored:
 class BestWeights:
     """Keeps the weights with the best score of one run.
 
-    Until the next checkpoint an older best is kept as well as a newer one, so that a run that goes back to a checkpoint
-    finds the best weights up to there.
+    Until the next checkpoint an older best is kept along with a newer one, so that a run rolled back to a checkpoint
+    still has the best weights up to that step.
 
     Args:
         run: the run's folder.
-        about: the run's settings, as `run.json` has them; what was written with others is not taken.
+        about: the run's settings, as in `run.json`; weights written with other settings are ignored.
     """
 
     def __init__(self, run: Path, about: Mapping[str, Any]) -> None:
@@ -57,7 +57,7 @@ class BestWeights:
         """Return the undamaged weights, best first, the newer first in a tie."""
         found = []
         for steps in self.stored():
-            with suppress(RunError):  # half written, damaged, or of another run
+            with suppress(RunError):  # half written, damaged, or from another run
                 found.append(Scored(steps, self._about(steps)[0].mean))
         return sorted(found, key=lambda scored: (scored.score, scored.steps), reverse=True)
 
@@ -84,21 +84,21 @@ class BestWeights:
         )
 
     def keep_for(self, checkpoints: Iterable[int]) -> None:
-        """Remove weights that are the best neither now nor at one of these checkpoints."""
+        """Remove weights that are not the best now or at one of these checkpoints."""
         present = self.present()
         needed = {next((scored.steps for scored in present if scored.steps <= steps), None) for steps in checkpoints}
         needed |= {scored.steps for scored in present[:1]}
         self._remove_unless(lambda steps: steps in needed)
 
     def go_back_to(self, steps: int) -> None:
-        """Remove weights scored after this step, which is discarded."""
+        """Remove weights scored after this step, since those steps are discarded."""
         self._remove_unless(lambda scored: scored <= steps)
 
     def read(self, steps: int, limit: int) -> dict[str, Array]:
         """Return the weights of a step; `limit` is their largest valid size in bytes.
 
         Raises:
-            RunError: a file is missing, damaged or of another run.
+            RunError: a file is missing, damaged or from another run.
         """
         _, mark = self._about(steps)
         return read_tensors(file_in(self.run, f"{BEST}/{steps}.safetensors"), limit, mark)

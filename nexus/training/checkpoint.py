@@ -33,7 +33,7 @@ __all__ = [
 
 CHECKPOINTS, REPLAY = "checkpoints", "replay"
 STATE_VALUES, STATE_ARRAYS = "state.json", "state.safetensors"
-ROWS, FRAMES = SERIES = "rows", "frames"  # the series that a replay saves in chunks
+ROWS, FRAMES = SERIES = "rows", "frames"  # the series a replay saves in chunks
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Checkpoint:
     logs: LogMarks
     versions: Mapping[str, Any]
     about: Mapping[str, Any]  # environment and settings, as in `run.json`; empty before format 3
-    periodic: bool  # an uninterrupted run would have it, too
+    periodic: bool  # an uninterrupted run would have it too
 
     @property
     def arrays_name(self) -> str:
@@ -99,17 +99,17 @@ class Checkpoint:
         for chunk in (chunk for chunk in self.chunks if chunk.series == series.name):
             count = chunk.last - chunk.first
             if count > series.most or not chunk.first <= wanted < chunk.last <= series.last:
-                raise RunError(f"{chunk.name} does not continue the {series.name} before it")
+                raise RunError(f"{chunk.name} does not continue the previous {series.name}")
             columns = self.read_chunk(chunk, limit=count * series.most_bytes)
             if any(values.ndim == 0 for values in columns.values()):
-                raise RunError(f"{chunk.name} holds a column that is a single number")
+                raise RunError(f"{chunk.name} has a column that is a single number")
             try:
                 series.put(chunk.first, chunk.last, wanted, columns)
             except RunError as error:
                 raise RunError(f"{chunk.name} does not fit: {error}") from None
             wanted = chunk.last
         if wanted != series.last:
-            raise RunError(f"the {series.name} of the replay end with number {wanted} of {series.last}")
+            raise RunError(f"the replay's {series.name} end at number {wanted} of {series.last}")
 
     def check(self) -> None:
         """Raise `RunError` unless every file it needs is undamaged; logs are not needed."""
@@ -118,17 +118,17 @@ class Checkpoint:
 
 
 def read_checkpoint(run: Path, steps: int) -> Checkpoint:
-    """Read `state.json` of a checkpoint, and none of the files it names.
+    """Read a checkpoint's `state.json`, but none of the files it names.
 
     Raises:
-        RunError: it is missing, damaged or of a newer format.
+        RunError: it is missing, damaged or in a newer format.
     """
     name = f"{CHECKPOINTS}/{steps}/{STATE_VALUES}"
     path = file_in(run, name)
     about = read_json(path)
     require_format(about, path)
     if value_from(about, "steps", int) != steps:
-        raise RunError(f"{path} is of step {about['steps']}, its folder of step {steps}")
+        raise RunError(f"{path} says step {about['steps']}, its folder step {steps}")
     score = None if about.get("score") is None else number_from(about, "score")
     return Checkpoint(
         run,
@@ -168,11 +168,11 @@ def logs_of(entry: Mapping[str, Any]) -> LogMarks:
         case {"files": dict(files), "boards": dict(boards)} if files.keys() == {METRICS_FILE, EPISODES_FILE}:
             if all(isinstance(size, int) and size >= 0 for size in boards.values()):
                 return LogMarks({name: mark_of(mark, name) for name, mark in files.items()}, boards)
-    raise RunError("the marks of the log files can't be read")
+    raise RunError("the records of the log files can't be read")
 
 
 def log_damage(run: Path, logs: LogMarks) -> list[str]:
-    """Return a line for each text log that no longer begins with its contents at a checkpoint."""
+    """Return a line for each text log that no longer starts with its contents at the checkpoint."""
     return [text for name, mark in logs.files.items() if (text := damage_of(run, name, mark)) is not None]
 
 

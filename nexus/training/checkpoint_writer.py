@@ -39,7 +39,7 @@ class Checkpoints:
 
     Args:
         run: the run's folder.
-        keep: number of newest periodic checkpoints to keep. The newest of all is kept as well, and in a run of
+        keep: number of newest periodic checkpoints to keep. The newest one is also kept, and in a run of
             format 2, whose checkpoints have scores, the best.
     """
 
@@ -73,10 +73,10 @@ class Checkpoints:
 
         Args:
             steps: steps of the run so far.
-            state: everything but what the replay saves in chunks.
+            state: everything except what the replay saves in chunks.
             replay: the sealed replay.
             logs: marks of the log files.
-            about: `run`, what was trained, and `periodic`, as in `Checkpoint`.
+            about: `run`, the environment and settings, and `periodic`, as in `Checkpoint`.
 
         Raises:
             RunError: the disk is full or can't be written to; earlier checkpoints stay intact.
@@ -135,7 +135,7 @@ class Checkpoints:
         return chunks
 
     def tidy(self) -> None:
-        """Remove checkpoints that are not kept, chunks no longer needed, and files left half written by a crash."""
+        """Remove checkpoints that are not kept, chunks no longer needed, and files a crash left half written."""
         periodic = sorted((steps for steps, c in self.kept.items() if c.periodic), reverse=True)
         wanted = {*periodic[: self.keep], max(self.kept, default=None), best_of(self.kept.values())}
         self.kept = {steps: c for steps, c in self.kept.items() if steps in wanted}
@@ -163,4 +163,4 @@ def forget(folder: Path) -> None:
             folder.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)
     except OSError:
-        pass  # it only costs space
+        pass  # it only takes up space

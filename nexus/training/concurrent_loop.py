@@ -1,8 +1,8 @@
-"""The training loop with acting and learning at the same time, and the same result each time.
+"""The training loop with concurrent acting and learning, and reproducible results.
 
-Daley and Amato 2021, https://arxiv.org/abs/2111.01264: a copy of the network plays on while the agent learns,
-in a second thread, from what was played before. The two meet after every `actor_sync_every` steps. Neither reads
-what the other writes in between, so nothing depends on which of them is quicker.
+Daley and Amato 2021, https://arxiv.org/abs/2111.01264: a copy of the network keeps playing while the agent learns
+in a second thread from earlier steps. The two synchronise after every `actor_sync_every` steps. In between, neither
+reads what the other writes, so the result does not depend on timing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,17 +32,17 @@ __all__ = ["FollowedPolicy", "FollowerProtocol", "train"]
 
 
 class FollowerProtocol(PolicyProtocol, Protocol):
-    """A policy that acts as another one did when it last followed it."""
+    """A policy that acts as another one did at the last `follow`."""
 
     def follow(self) -> None:
-        """Act as the followed policy would now; called while its learner waits."""
+        """Copy the followed policy's current behaviour; called while its learner waits."""
 
 
 class FollowedPolicy(PolicyProtocol, Protocol):
-    """What this loop needs of a policy."""
+    """The interface of a policy that this loop needs."""
 
     def follower(self) -> FollowerProtocol:
-        """Return a follower, which shares nothing with what learning reads or writes."""
+        """Return a follower, which shares no data that learning reads or writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Played:
 
 
 class EpochUpdates(NamedTuple):
-    """Updates so far, and the last one that an epoch brought, if any."""
+    """The number of updates so far, and the last update of an epoch, if any."""
 
     updates: int
     last: Taken | None
@@ -74,14 +74,14 @@ def train(
 ) -> Iterator[Progress]:
     """Train for `config.total_steps` steps; yields once per vector step, an epoch's steps together.
 
-    As `loop.train`, and with as many updates, but that each epoch is learned from while the next one is played, and the
-    last one at the end. While something is yielded, nobody learns; what is saved with an epoch's last step continues
+    Like `loop.train` with the same number of updates, but each epoch is learned while the next one is played, and the
+    last one at the end. No learning happens during a yield; a run saved at an epoch's last step resumes
     exactly.
     """
     under_way = begun(stream, config, under_way)
     follower = policy.follower()
     last: Taken | None = None
-    alone = True  # the first updates may record or compile, and must not meet another's work on a device
+    alone = True  # the first updates may record or compile, so nothing else may use the device meanwhile
     with ThreadPoolExecutor(1, "learner") as thread:
         while counters.steps < config.total_steps:
             follower.follow()
@@ -112,7 +112,7 @@ def train(
 def epoch(
     stream: TransitionStream, policy: PolicyProtocol, config: TrainConfig, counters: Counters, under_way: UnderWay
 ) -> list[Played]:
-    """Play until actors are to follow or the training ends; the counters stay as they are."""
+    """Play until the next synchronisation or the end of training; leave the counters unchanged."""
     assert config.actor_sync_every is not None
     played: list[Played] = []
     now = replace(counters)
@@ -127,7 +127,7 @@ def epoch(
 def learn_from(
     spans: Sequence[StepSpan], learner: LearnerProtocol, replay: ReplayProtocol, config: TrainConfig, updates: int
 ) -> EpochUpdates:
-    """Take the updates that fell due in each of these, after so many before."""
+    """Take the updates due in each of these spans, starting from this count of earlier ones."""
     last = None
     for before, after in spans:
         now = replace(after, updates=updates)

@@ -42,8 +42,8 @@ from nexus.training.settings import (
 
 __all__ = ["GROUPS", "TrainConfig", "kwargs_for"]
 
-MOST_COPIES = 100  # that play an evaluation in this process
-STILL_EXPLORING = 0.1  # of the way that ε was to fall, left at the end of the run: somebody should be told
+MOST_COPIES = 100  # for an evaluation in this process
+STILL_EXPLORING = 0.1  # fraction of ε's planned decay left at the end of the run that deserves a notice
 
 GROUPS: Mapping[str, tuple[type[CheckedConfig], ...]] = {
     "run": (AlgorithmSettings, RunSettings),
@@ -65,7 +65,7 @@ GROUPS: Mapping[str, tuple[type[CheckedConfig], ...]] = {
     "Boltzmann": (BoltzmannSettings,),
     "PQN": (RolloutSettings,),
 }
-"""The groups as people read them, common ones first: a title, and where its settings are declared."""
+"""The groups in reading order, common ones first: a title, and the classes that declare its settings."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class TrainConfig(
     """
 
     def check(self) -> None:
-        """Raise `ConfigError` if settings of several groups are impossible together."""
+        """Raise `ConfigError` if settings of different groups contradict each other."""
         lowest_epsilon = self.epsilon if self.epsilon_schedule == "constant" else self.epsilon_min
         explores_by_noise = self.noisy and self.exploration == "epsilon_greedy"
         self.require(
@@ -110,25 +110,25 @@ class TrainConfig(
         self.require(
             self.learning_starts < self.total_steps,
             "learning_starts",
-            f"fewer than total_steps = {self.total_steps}, or nothing is learned",
+            f"fewer than total_steps = {self.total_steps}, or the agent learns nothing",
         )
 
     def check_returns(self) -> None:
-        """Raise `ConfigError` if λ-returns are asked for where there are none, or with what they take the place of."""
+        """Raise `ConfigError` if λ-returns are set without support for them, or together with settings they replace."""
         if self.algorithm != "pqn":
             self.require(self.trace_lambda is None, "trace_lambda", "the algorithm pqn, or none; others have n_step")
             return
         has_decay = self.trace_lambda is not None and 0 <= self.trace_lambda <= 1
         self.require(has_decay, "trace_lambda", "a number in [0, 1] for pqn")
         self.require(self.n_step == 1, "n_step", "1 with pqn, whose returns look ahead by trace_lambda")
-        self.require(not self.prioritized, "prioritized", "false with pqn: it learns from all that was played")
+        self.require(not self.prioritized, "prioritized", "false with pqn: it learns from every step played")
         self.require(self.replay_store in ("auto", "full"), "replay_store", "auto or full with pqn")
         by_rollout = self.update_every in (None, Period(self.rollout_steps, "steps"))
         self.require(by_rollout, "update_every", f"none with pqn: it learns every rollout_steps = {self.rollout_steps}")
 
     @property
     def has_rollouts(self) -> bool:
-        """True if there are rollouts in place of a replay."""
+        """True if the run uses rollouts instead of a replay."""
         return self.trace_lambda is not None
 
     @property
@@ -145,15 +145,15 @@ class TrainConfig(
 
     @property
     def kept_transitions(self) -> int:
-        """Transitions that the replay has room for, or those of a rollout of pqn."""
+        """The replay's capacity in transitions, or those of a pqn rollout."""
         capacity: int = getattr(self, self.capacity_setting)
         return capacity
 
     def spec_of(self, env: EnvSource) -> EnvSpec:
-        """Return an environment as a run with these settings sees it.
+        """Return the spec of an environment under these settings.
 
         Raises:
-            ConfigError: it takes no `env_kwargs`, no `wrappers` or no `protocol`.
+            ConfigError: the environment does not accept `env_kwargs`, `wrappers` or `protocol`.
         """
         kwargs = kwargs_for(env, self.env_kwargs)
         frames = self.frame_skip, self.frame_stack
@@ -161,11 +161,11 @@ class TrainConfig(
 
     @property
     def eval_envs(self) -> int:
-        """Sub-environments that play an evaluation together: as many as learn, where each has a process."""
+        """Sub-environments in an evaluation: as many as in training if each has a process."""
         return min(self.eval_episodes, self.num_envs if self.vectorization == "async" else MOST_COPIES)
 
     def epsilon_at(self, steps: int, episodes: int) -> float:
-        """Return ε after so many steps and finished episodes.
+        """Return ε after this many steps and finished episodes.
 
         Raises:
             ConfigError: a schedule of the user's own can't be called, or returns no probability; names the step.
@@ -173,7 +173,7 @@ class TrainConfig(
         return self._explored_at(self.epsilon, self.epsilon_min, steps, episodes, self.exploration == "epsilon_greedy")
 
     def temperature_at(self, steps: int, episodes: int) -> float:
-        """Return the temperature of Boltzmann exploration after so many steps and finished episodes."""
+        """Return the temperature of Boltzmann exploration after this many steps and finished episodes."""
         return self._explored_at(
             self.temperature, self.temperature_min, steps, episodes, self.exploration == "boltzmann"
         )
@@ -206,7 +206,7 @@ class TrainConfig(
 
     @property
     def said_of_exploration(self) -> str | None:
-        """Say that the exploration does not come down to its end before the run ends, None if it does."""
+        """Return a notice if the run ends before exploration has decayed to its minimum, else None."""
         boltzmann = self.exploration == "boltzmann"
         what, start, end = (
             ("the temperature", self.temperature, self.temperature_min)
@@ -223,10 +223,10 @@ class TrainConfig(
             why = f"epsilon_steps = {self.epsilon_steps:,} is more than the {left:,} from learning_starts on"
         else:
             why = f"epsilon_decay = {self.epsilon_decay:g} is too slow for {self.total_steps:,} steps"
-        return f"{what} is still {last:.2g} where the run ends, and was to fall to {end:g}: {why}"
+        return f"{what} is still {last:.2g} at the end of the run, but should fall to {end:g}: {why}"
 
     def slowed(self, halvings: int) -> "TrainConfig":
-        """Return these settings with the learning rate halved so many times, wherever its schedule stands."""
+        """Return these settings with the learning rate halved this many times, at every point of its schedule."""
         factor = 0.5**halvings
         return replace(
             self,
@@ -235,7 +235,7 @@ class TrainConfig(
         )
 
     def learning_rate_at(self, steps: int, updates: int) -> float:
-        """Return the learning rate after so many steps and updates.
+        """Return the learning rate after this many steps and updates.
 
         Raises:
             ConfigError: a schedule of the user's own can't be called, or returns no factor; names the step.
@@ -253,13 +253,13 @@ class TrainConfig(
 
 
 def kwargs_for(env: EnvSource, env_kwargs: Any) -> tuple[tuple[str, Any], ...]:
-    """Return the keyword arguments for the maker of an environment as `EnvSpec` takes them.
+    """Return the keyword arguments of an environment as `EnvSpec` takes them.
 
     Raises:
-        ConfigError: they are none, or this environment takes none.
+        ConfigError: they are not keyword arguments, or this environment takes none.
     """
     kwargs = convert("env_kwargs", env_kwargs, Keywords)
     if kwargs and (is_atari(env) or not isinstance(env, str)):
-        why = "is made by its protocol: leave them out" if is_atari(env) else "is a function: let it bring its own"
+        why = "is made by its protocol: leave them out" if is_atari(env) else "is a function: set them in it"
         raise ConfigError(f"env_kwargs = {kwargs}: {name_of(env)} {why}")
     return tuple(kwargs.items())

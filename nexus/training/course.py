@@ -24,17 +24,17 @@ class Course:
     owed: int | None = None  # the step of an evaluation that is due but not completed
     metrics: dict[str, float] = field(default_factory=dict)  # of the last update, as numbers
 
-    update: Outcome | None = None  # the last one in this process; from here on nothing is saved
-    sound: bool = True  # a checkpoint saved now would continue exactly
+    update: Outcome | None = None  # the last one in this process; from here down, nothing is saved
+    sound: bool = True  # a checkpoint saved now would resume exactly
     checkpoint_due: bool = False
     said_endless: bool = False  # notices that are given once
     said_lost: bool = False
-    divergence: str | None = None  # what ended the run, if that did
+    divergence: str | None = None  # the divergence that ended the run, if any
 
     def note(self, progress: Progress, config: TrainConfig) -> None:
-        """Take note of a vector step: the weights have no score yet, and an evaluation or a checkpoint may be due.
+        """Record a vector step: the weights have no score yet, and an evaluation or a checkpoint may be due.
 
-        Before anything else sees the step: should that fail, a checkpoint still knows what is due.
+        Runs before the observers: if one of them fails, a checkpoint still knows what is due.
         """
         self.evaluation = None
         self.update = self.update if progress.update is None else progress.update

@@ -36,7 +36,7 @@ __all__ = [
 
 EPISODE_COLUMNS = ("step", "episode", "return", "length", "seconds")
 SCORE, SPREAD = "eval/mean_reward", "eval/std_reward"  # names of an evaluation's scores in metrics.jsonl
-GRID = 300  # points of a mean curve: more than a picture usually resolves
+GRID = 300  # points of a mean curve: more than a plot usually resolves
 NORMAL = 1.96  # standard errors on either side of a mean, for 95 %
 
 Axis: TypeAlias = Literal["steps", "episodes", "seconds"]
@@ -106,7 +106,7 @@ class ScoredRun:
 
 
 class NothingToDraw(RunError):
-    """A run has no episode and no evaluation yet."""
+    """A run has neither an episode nor an evaluation yet."""
 
 
 def read_runs(
@@ -115,10 +115,10 @@ def read_runs(
     """Read runs; a folder named twice counts once.
 
     Args:
-        folders: the runs' folders. Among several, as a shell expands `runs/*`, those that are not runs or have nothing
-            to draw yet are left out.
-        same_env: whether functions with the same name made the same environment; two lambdas share a name.
-        notice: called with what is left out, and with other warnings.
+        folders: the runs' folders. Of several, as from a shell's `runs/*`, those that are not runs or have nothing
+            to draw yet are skipped.
+        same_env: whether functions with the same name make the same environment; two lambdas share a name.
+        notice: called with skipped folders and other warnings.
 
     Raises:
         RunError: a folder does not exist, a run's files are missing or damaged, or there is nothing to draw.
@@ -129,14 +129,14 @@ def read_runs(
     for folder in unique.values():
         others = len(unique) > 1
         if others and folder.exists() and not (folder / RUN_FILE).exists():
-            notice(f"{folder} is left out: it is not a run, it has no {RUN_FILE}")
+            notice(f"{folder} is skipped: it is not a run, since it has no {RUN_FILE}")
             continue
         try:
             runs.append(read_one(folder, same_env=same_env, notice=notice))
         except NothingToDraw as error:
             if not others:
                 raise
-            notice(f"{error}: it is left out")
+            notice(f"{error}: skipped")
     if not runs:
         raise RunError("nothing to draw: none of these is a run with an episode or an evaluation")
     for env in dict.fromkeys(run.env for run in runs):
@@ -176,9 +176,9 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
     config = config if isinstance(config, dict) else {}
     # A setting that did not exist yet gets its default, so that older and newer runs can be compared.
     settings = {**TrainConfig().to_mapping(), "algorithm": about.get("algorithm"), **named_now(config)}
-    del settings["rollout_steps" if settings["trace_lambda"] is None else "replay_capacity"]  # it has no use for that
+    del settings["rollout_steps" if settings["trace_lambda"] is None else "replay_capacity"]  # the run does not use it
     if settings["update_every"] is None:
-        settings["update_every"] = str(EVERY_4_STEPS)  # which is what older runs say
+        settings["update_every"] = str(EVERY_4_STEPS)  # as older runs store it
     seed, kwargs, wrappers = config.get("seed"), settings.pop("env_kwargs"), settings.pop("wrappers")
     del settings["seed"]
     own = settings.pop("algorithm_settings")
@@ -198,7 +198,7 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
     if final is not None and finished:
         scores[end.get("step", max(scores, default=0.0))] = interval_of(final, folder / EVALUATION_FILE)
     if not (scores or episodes["step"].size):
-        raise NothingToDraw(f"{folder} has nothing to draw yet: no episode has ended, and it was not evaluated")
+        raise NothingToDraw(f"{folder} has nothing to draw yet: no episode has ended, and there was no evaluation")
     return ScoredRun(
         folder,
         env,
@@ -214,7 +214,7 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
 
 
 def end_of(about: Mapping[str, Any]) -> dict[str, float]:
-    """Return how far a run got according to its `run.json`, or nothing if it does not say."""
+    """Return how far a run got according to its `run.json`; empty if unknown."""
     progress = about.get("progress")
     progress = progress if isinstance(progress, dict) else {}
     end = {"step": progress.get("steps"), "episode": progress.get("episodes"), "seconds": about.get("seconds")}
@@ -223,10 +223,10 @@ def end_of(about: Mapping[str, Any]) -> dict[str, float]:
 
 
 def read_evaluation(folder: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what `evaluation.json` says, None if there is none.
+    """Return the contents of `evaluation.json`, None if there is none.
 
     Raises:
-        RunError: it can't be read, or is of other weights than `run.json` says that the run has.
+        RunError: it can't be read, or scores other weights than those named in `run.json`.
     """
     if not (folder / EVALUATION_FILE).exists():
         return None
@@ -240,12 +240,12 @@ def protocol_in(evaluation: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the rules and the ε of an evaluation.
 
     Raises:
-        RunError: it does not say how it was played.
+        RunError: the evaluation does not say how it was played.
     """
     protocol = evaluation.get("protocol")
     rules = protocol.get("rules") if isinstance(protocol, dict) else None
     if not isinstance(protocol, dict) or not isinstance(rules, dict | None) or "epsilon" not in protocol:
-        raise RunError(f"{path} does not say under which protocol it was made")
+        raise RunError(f"{path} does not name its protocol")
     return {**(rules or {}), "epsilon": protocol["epsilon"]}
 
 
@@ -262,7 +262,7 @@ def interval_of(evaluation: Mapping[str, Any], path: Path) -> tuple[float, float
 
 
 def read_scores(folder: Path, episodes: Any) -> Scores:
-    """Read the evaluations in `metrics.jsonl`; of two at one step the last counts, on different episodes.
+    """Read the evaluations in `metrics.jsonl`; of two at one step the last counts, played on different episodes.
 
     Args:
         folder: the run's folder.
@@ -365,10 +365,10 @@ def same_settings(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
 
 
 def different_seeds(runs: Iterable[ScoredRun]) -> tuple[list[ScoredRun], list[str]]:
-    """Leave out runs with another run's seed and settings, since they are not independent; keep the longer one.
+    """Skip runs with another run's seed and settings, since they are not independent; keep the longer one.
 
     Returns:
-        The remaining runs, and a line for each one left out.
+        The remaining runs, and a line for each one skipped.
     """
     same: dict[str, list[ScoredRun]] = {}
     for run in runs:
@@ -376,7 +376,7 @@ def different_seeds(runs: Iterable[ScoredRun]) -> tuple[list[ScoredRun], list[st
         same.setdefault(repr((run.env, sorted(run.settings.items()), which)), []).append(run)
     kept = [max(group, key=lambda run: run.end.get("step", 0.0)) for group in same.values()]
     said = [
-        f"{run.folder} is left out: it has the seed {run.seed} and the settings of {first.folder}"
+        f"{run.folder} is skipped: it has the same seed {run.seed} and settings as {first.folder}"
         for first, group in zip(kept, same.values(), strict=True)
         for run in group
         if run is not first
@@ -401,7 +401,7 @@ def points_of(curves: Sequence[Curve]) -> Floats:
 
 
 def shared_range(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Return the first and last point that all curves cover; the range is empty if the last comes first."""
+    """Return the first and last point that all curves cover; the range is empty if the last is before the first."""
     return max(curve.x[0] for curve in curves), min(curve.x[-1] for curve in curves)
 
 

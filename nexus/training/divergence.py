@@ -1,4 +1,4 @@
-"""Noticing that training diverged before anything is built on it."""
+"""Detecting divergence before its weights are saved or evaluated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from nexus.training.loop import Counters, LearnerProtocol
 __all__ = ["BATCH_FILE", "WatchedLearner", "require_finite_state"]
 
 BATCH_FILE = "diverged.safetensors"
-WINDOW = 16  # updates between two looks, where each look waits for a device
+WINDOW = 16  # updates between two checks where each check waits for a device
 
 
 @dataclass(frozen=True, slots=True)
 class UncheckedUpdate:
-    """An update that was not looked at yet, and the batch that it came from."""
+    """An update not checked yet, and its batch."""
 
     steps: int
     updates: int
@@ -32,20 +32,20 @@ class UncheckedUpdate:
 
 
 class WatchedLearner:
-    """A learner for the loop whose updates are looked at: a loss or gradient that is not finite ends the training.
+    """A learner that checks its updates: a loss or gradient that is not finite ends the training.
 
-    Where numbers are at hand, on the CPU, each update is looked at before the next. On a device that would make every
-    update wait, so they are looked at `WINDOW` at a time, and before anything is saved or evaluated, by `settle`.
+    On the CPU, each update is checked before the next. On a device that would make every
+    update wait, so they are checked `WINDOW` at a time, and by `settle` before anything is saved or evaluated.
 
     Args:
         learner: takes the updates.
-        counters: of the run; its updates so far.
-        folder: where the batch is saved that the training diverged on.
-        at_once: whether numbers are at hand after each update.
+        counters: the run's counters.
+        folder: where to save the batch that caused the divergence.
+        at_once: whether to check after each update.
         learn: another way to take an update from a batch; None for the learner's.
 
     Raises:
-        DivergenceError: (`learn`, `settle`) names step, update and batch. The weights are lost by then.
+        DivergenceError: (`learn`, `settle`) with step, update and batch; the weights are already spoiled by then.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class WatchedLearner:
         self.counters = counters
         self.folder = folder
         self.window = 1 if at_once else WINDOW
-        self._counted = self._since = 0  # updates that the counters told of last, and how many were taken since
+        self._counted = self._since = 0  # the counters' last number of updates, and those taken since
         self._pending: list[UncheckedUpdate] = []
 
     def observe(self, states: Array, rewards: Array, begins: Array, valid: Array) -> None:
@@ -71,9 +71,9 @@ class WatchedLearner:
         self.learner.observe(states, rewards, begins, valid)
 
     def learn(self, batch: Batch) -> Outcome:
-        """Take one optimizer step, and look at what came of it."""
+        """Take one optimizer step and check its result."""
         update = self._learn(batch)
-        # A thread that learns on its own is counted only when it meets the rest.
+        # The counters see a learning thread's updates only when it synchronises.
         self._since = self._since + 1 if self.counters.updates == self._counted else 1
         self._counted = self.counters.updates
         loss, norm = update.loss, update.metrics["grad_norm"]
@@ -89,11 +89,11 @@ class WatchedLearner:
         self.learner.update_target_network()
 
     def settle(self) -> None:
-        """Look at every update since the last look."""
+        """Check every update since the last check."""
         pending, self._pending = self._pending, []
         if not pending:
             return
-        numbers = stack([number for each in pending for number in (each.loss, each.norm)]).tolist()  # one wait for all
+        numbers = stack([number for each in pending for number in (each.loss, each.norm)]).tolist()  # a single wait
         for each, loss, norm in zip(pending, numbers[::2], numbers[1::2], strict=True):
             if not (isfinite(loss) and isfinite(norm)):
                 raise DivergenceError(
@@ -106,12 +106,12 @@ class WatchedLearner:
         try:
             write_tensors(path, {name: value.numpy(force=True) for name, value in batch.items()})
         except RunError as error:
-            return f"its batch is lost ({error})"
-        return f"its batch is in {path}"
+            return f"its batch could not be saved ({error})"
+        return f"its batch was saved in {path}"
 
 
 def require_finite_state(state: State, steps: int) -> None:
-    """Raise `DivergenceError` if an agent's state holds NaN or infinity, which no checkpoint may."""
+    """Raise `DivergenceError` if an agent's state contains NaN or infinity; checkpoints never may."""
     for name, value in state.items():
         if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise DivergenceError(f"diverged by step {steps}: {name} holds NaN or infinity")
+            raise DivergenceError(f"diverged by step {steps}: {name} contains NaN or infinity")

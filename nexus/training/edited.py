@@ -21,7 +21,7 @@ from nexus.training.run_folder import EVALUATION_FILE, FORMAT, RUN_FILE, read_ru
 __all__ = ["named_now", "read_run_or_copy", "read_unedited_run"]
 
 COPIED_SINCE = 3  # the first format whose checkpoints contain the settings
-NAMED = 3  # changes that are listed
+NAMED = 3  # number of changes listed
 OF_NETWORK = {"algorithm", "noisy", "atoms", "quantiles", *(field.name for field in fields(NetworkSettings))}
 LONGEST_VALUE = 60  # characters of a listed value
 
@@ -43,8 +43,8 @@ def read_run_or_copy(folder: str | os.PathLike[str], notice: Callable[[str], obj
         if found is None:
             raise
     path, where = Path(folder) / RUN_FILE, f"checkpoint {found.steps}"
-    how = f"was changed by hand: {changes_text(changes)}" if changes else "differs from its checksum, in no setting"
-    notice(f"{path} {how}; the run is read from {where}")
+    how = f"was changed by hand: {changes_text(changes)}" if changes else "differs from its checksum, but in no setting"
+    notice(f"{path} {how}; reading the run from {where}")
     return as_run(found)
 
 
@@ -67,15 +67,15 @@ def read_unedited_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
     command = nexus_command("train", "--from" if fits else "--config", folder, *flags)
     what = "start another run with its weights" if fits else "train again"
     raise RunError(
-        f"{Path(folder) / RUN_FILE} was changed by hand: {changes_text(changes)}. A run continues with its original "
-        f"settings: undo that, or {what}: {command}"
+        f"{Path(folder) / RUN_FILE} was changed by hand: {changes_text(changes)}. A run resumes with its original "
+        f"settings: undo the change, or {what}: {command}"
     )
 
 
 def edits_of(folder: Path) -> tuple[Checkpoint | None, dict[str, tuple[Any, Any]]]:
     """Return the newest checkpoint with the settings of a run, and how a damaged `run.json` differs.
 
-    It is None unless `run.json` is JSON, of a format with such checkpoints.
+    The checkpoint is None unless `run.json` is JSON in a format with such checkpoints.
     """
     said, usual = readable(folder), TrainConfig().to_mapping()
     if said is None:
@@ -88,7 +88,7 @@ def edits_of(folder: Path) -> tuple[Checkpoint | None, dict[str, tuple[Any, Any]
         if isinstance(checkpoint.about.get("config"), dict):
             ours, theirs = settings_by_name(checkpoint.about), settings_by_name(said)
             names = [name for name in ours if name not in theirs or theirs[name] != ours[name]]
-            # A setting that there was not yet when the checkpoint was written had its default.
+            # A setting that did not exist when the checkpoint was written had its default.
             names += [name for name in theirs if name not in ours and theirs[name] != usual.get(name, MISSING)]
             return checkpoint, {name: (theirs.get(name, MISSING), ours.get(name, MISSING)) for name in names}
     return None, {}
@@ -121,7 +121,7 @@ def readable(folder: Path) -> dict[str, Any] | None:
 
 
 def settings_by_name(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return environment and settings by name; settings of the agent alone as `agent.NAME`."""
+    """Return environment and settings by name; those only of the agent as `agent.NAME`."""
     config, agent = about.get("config"), about.get("agent")
     settings = {"env": about.get("env"), **(named_now(config) if isinstance(config, dict) else {})}
     own = {name: value for name, value in agent.items() if name not in settings} if isinstance(agent, dict) else {}
@@ -129,7 +129,7 @@ def settings_by_name(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def named_now(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings under the names that they have now; as they are where one is there twice."""
+    """Return settings under their current names; unchanged if one would occur twice."""
     try:
         return current_names(config)
     except ConfigError:
@@ -137,9 +137,9 @@ def named_now(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """Return text on which settings differ."""
+    """Return text on the settings that differ."""
     said = [
-        f"{name} is {short_value(value)} there, the run has {short_value(own)}"
+        f"{name} is {short_value(value)} in the file, {short_value(own)} in the run"
         for name, (value, own) in changes.items()
     ]
     more = f", and {len(said) - NAMED} more" if len(said) > NAMED else ""
@@ -163,7 +163,7 @@ def setting_arguments(name: str, value: Any) -> list[str]:
 
 
 def as_run(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return `run.json` as it would be at a checkpoint; the status is finished if the run was evaluated there."""
+    """Return `run.json` as it was at a checkpoint; the status is finished if the run was evaluated there."""
     values = checkpoint.values
     progress = {name: values.get(f"counters.{name}") for name in ("steps", "episodes", "updates")}
     try:

@@ -138,14 +138,14 @@ def evaluate_policy(
         epsilon: probability of a random action; None for 0, the greedy policy, or the protocol's ε.
         seed: seed of the episodes; never the one used in training.
         max_episode_steps: an episode of this many steps is cut off and counts with its return so far.
-        num_envs: most sub-environments; no more than there are episodes.
+        num_envs: most sub-environments; at most one per episode is made.
         vectorization: how they are stepped, as in `make_vector_env`.
         step_timeout: seconds for a step or reset of all together, if they run in processes.
         watch: called after each vector step with the steps so far and the number of finished episodes; an exception
             from it ends the evaluation.
         vector_env: an existing environment to play in; its episodes in progress are lost, and it stays open.
         notice: called with notices for the user about the environment.
-        statistics: running statistics by which wrappers such as `NormalizeObservation` scale; None lets them gather
+        statistics: running statistics by which wrappers such as `NormalizeObservation` scale; None makes them gather
             their own during the evaluation.
 
     Raises:
@@ -197,10 +197,10 @@ def evaluate_policy(
 
 
 def said_of_gathering(env: str, wrapper: str) -> str:
-    """Say that a wrapper scales observations in an evaluation by what it gathers there."""
+    """Return a notice that a wrapper scales observations by statistics of this evaluation only."""
     return (
-        f"{env}: {wrapper} scales observations by what it sees in this evaluation alone, since the agent comes with no "
-        "statistics for it: scores are of other inputs than the training's"
+        f"{env}: {wrapper} scales observations by statistics of this evaluation alone, since the agent has none "
+        "for it, so scores are for inputs scaled differently than in training"
     )
 
 
@@ -219,7 +219,7 @@ def evaluation_envs(
 def long_evaluation(
     env: EnvSpec, steps: int, ended: int, episodes: int, max_episode_steps: int, setting: str = "eval_max_steps"
 ) -> str | None:
-    """Return the notice, shown once, for an evaluation that takes long although no protocol makes it long.
+    """Return the notice, shown once, for an evaluation that takes long although no protocol requires it.
 
     Args:
         env: the environment.
@@ -278,7 +278,7 @@ def coin_of(seed: int, number: int) -> np.random.Generator:
 def explored(
     actions: Array, epsilon: float, numbers: Array, coins: list[np.random.Generator], stream: TransitionStream
 ) -> Array:
-    """Return the actions `[E]`, replaced by random ones where the episode's coin says so."""
+    """Return the actions `[E]`, replaced by random ones where the episode's coin decides so."""
     chosen = actions.copy()
     for index in np.flatnonzero(numbers < len(coins)):
         masks = None if stream.action_masks is None else stream.action_masks[index, None]

@@ -151,9 +151,9 @@ class RunLog:
 
     Args:
         folder: the run's folder.
-        kept: what `marks` returned at the checkpoint that the run goes on from; None begins anew.
-        seconds: that the run has taken so far.
-        told: called with each line of scalars, too.
+        kept: what `marks` returned at the checkpoint the run resumes from; None starts new files.
+        seconds: duration of the run so far.
+        told: called with each line of scalars.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class RunLog:
         seconds: float = 0.0,
         told: Callable[[int, Mapping[str, float]], None] | None = None,
     ) -> None:
-        from tensorboard.summary import Writer  # costs a third of a second, so only who logs pays
+        from tensorboard.summary import Writer  # takes a third of a second, so only imported for logging
 
         kept = LogMarks({}, {}) if kept is None else kept
         nothing = Mark(0, "")
@@ -216,7 +216,7 @@ class RunLog:
             self._told(step, values)
 
     def marks(self) -> LogMarks:
-        """Return what a checkpoint needs to cut the files back to this point: marks, and sizes for TensorBoard."""
+        """Return what a checkpoint needs to truncate the files to this point: marks, and sizes for TensorBoard."""
         with wants_disk(self._boards):
             self._board.flush()
         sizes = {path.name: path.stat().st_size for path in self._boards.glob("events.*")}

@@ -34,21 +34,21 @@ __all__ = [
 
 
 class PolicyProtocol(Protocol):
-    """What the loop needs of a policy."""
+    """The interface of a policy that the loop needs."""
 
     epsilon: float
     temperature: float
 
     def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
-        """Return actions `[E]` for states `[E, *obs]`, legal ones where masks `[E, A]` tell which they are."""
+        """Return actions `[E]` for states `[E, *obs]`, legal ones if masks `[E, A]` are given."""
 
 
 class LearnerProtocol(Protocol):
-    """What the loop needs of a learner."""
+    """The interface of a learner that the loop needs."""
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """The loop sets its learning rate."""
+        """The optimizer whose learning rate the loop sets."""
 
     def observe(self, states: Array, rewards: Array, begins: Array, valid: Array) -> None:
         """See a vector step before it is learned from: states `[E, *obs]`, rewards, which began, which acted `[E]`."""
@@ -61,12 +61,12 @@ class LearnerProtocol(Protocol):
 
 
 class ReplayProtocol(Protocol):
-    """What the loop needs of a replay."""
+    """The interface of a replay that the loop needs."""
 
     def __len__(self) -> int: ...
 
     def remember(self, states: Array, next_states: Array, begins: Array, valid: Array) -> tuple[Array, Array]:
-        """Return states and next states `[E, *obs]`, or numbers `[E]` that stand for them on their way."""
+        """Return states and next states `[E, *obs]`, or numbers `[E]` that stand for them until they are stored."""
 
     def add(self, transitions: Transitions) -> None:
         """Store."""
@@ -75,15 +75,15 @@ class ReplayProtocol(Protocol):
         """Draw a batch with its weights and indices."""
 
     def update_priorities(self, indices: Tensor, priorities: Tensor) -> None:
-        """Tell how surprising each sampled transition was."""
+        """Set the new priorities of sampled transitions."""
 
     def anneal(self, fraction: float) -> None:
-        """Tell how far the training has come, from 0 to 1."""
+        """Update schedules to the progress of the training, from 0 to 1."""
 
 
 @dataclass
 class Counters:
-    """How far a run has come."""
+    """How far a run has got."""
 
     steps: int = 0
     episodes: int = 0
@@ -95,18 +95,18 @@ StepSpan = tuple[Counters, Counters]  # before and after a vector step
 
 @dataclass
 class UnderWay:
-    """What was begun and is not finished yet between two vector steps; with it a training goes on exactly."""
+    """Unfinished work between two vector steps; needed to resume a training exactly."""
 
     accumulator: NStepAccumulator
-    next_states: Array | None = None  # [E, ...], what the replay took for the states of the stream
-    actions: Array | None = None  # [E], chosen, and not taken yet: an environment failed
+    next_states: Array | None = None  # [E, ...], the replay's form of the stream's states
+    actions: Array | None = None  # [E], chosen but not taken, because an environment failed
     to_learn: list[StepSpan] = field(
         default_factory=list
-    )  # stored, and not learned from: of acting and learning at once
+    )  # stored but not learned from, in concurrent acting and learning
 
 
 class Taken(NamedTuple):
-    """An update: what was learned from, and what came of it."""
+    """An update: its batch and its outcome."""
 
     batch: Batch
     outcome: Outcome
@@ -116,22 +116,22 @@ class Taken(NamedTuple):
 class Progress:
     """What the loop yields after each vector step."""
 
-    counters: Counters  # the loop's own: it moves on
-    before: Counters  # as they were before this step
+    counters: Counters  # the loop's own counters, which keep changing
+    before: Counters  # a snapshot before this step
     step: Step
     epsilon: float
     temperature: float
-    last: Taken | None  # update since the loop began
-    sound: bool = True  # what is saved now continues exactly
+    last: Taken | None  # last update since the loop began
+    sound: bool = True  # a run saved now resumes exactly
 
     @property
     def update(self) -> Outcome | None:
-        """What came of the last update; None before the first."""
+        """The outcome of the last update; None before the first."""
         return None if self.last is None else self.last.outcome
 
     @property
     def batch(self) -> Batch | None:
-        """What the last update learned from; None before the first."""
+        """The batch of the last update; None before the first."""
         return None if self.last is None else self.last.batch
 
     def due(self, period: Period | None) -> bool:
@@ -150,8 +150,8 @@ def train(
 ) -> Iterator[Progress]:
     """Train for `config.total_steps` steps; yields once per vector step.
 
-    Evaluating, logging and saving belong to whoever iterates. Closing the generator stops the training.
-    With a stream, counters and what was under way as they were saved, it goes on as if nothing had happened.
+    Evaluating, logging and saving are left to the caller. Closing the generator stops the training.
+    Given the saved stream, counters and unfinished work, it continues as if never interrupted.
     """
     under_way = begun(stream, config, under_way)
     last = None
@@ -165,7 +165,7 @@ def train(
 
 
 def begun(stream: TransitionStream, config: TrainConfig, under_way: UnderWay | None) -> UnderWay:
-    """Begin the first episodes, unless some are under way; return what is."""
+    """Begin the first episodes unless some are in progress; return the unfinished work."""
     if not stream.begun:
         stream.reset(seed_of(config.seed, "environments"))
     return under_way or UnderWay(NStepAccumulator(stream.num_envs, config.n_step, config.gamma))
@@ -191,7 +191,7 @@ def store(
 ) -> None:
     """Show a step to the learner, fold it into n-step transitions and store them.
 
-    A replay of frames keeps the frames and lets numbers go on in their place.
+    A replay of frames stores the frames and passes on numbers in their place.
     """
     rewards = clip(step.rewards, config.reward_clip)
     learner.observe(step.states, rewards, step.begins, step.valid)
@@ -214,7 +214,7 @@ def store(
 def learn(
     learner: LearnerProtocol, replay: ReplayProtocol, config: TrainConfig, before: Counters, counters: Counters
 ) -> Taken | None:
-    """Take the updates that are due between two moments, and let the target network follow; return the last update."""
+    """Take the updates that are due between two moments, and update the target network; return the last update."""
     last = None
     for _ in range(updates_due(config, before, counters) if len(replay) else 0):
         set_learning_rate(learner.optimizer, config.learning_rate_at(counters.steps, counters.updates))
@@ -223,11 +223,11 @@ def learn(
         replay.update_priorities(batch["indices"], outcome.priorities)
         last = Taken(batch, outcome)
         counters.updates += 1
-        # A target network that counts updates follows in between.
+        # A target network with a period in updates follows in between.
         if config.target_update_every.unit == "updates" and counters.updates % config.target_update_every.count == 0:
             learner.update_target_network()
 
-    # One that counts steps or episodes follows here, as often as its period ended: a step of many environments is many.
+    # One with a period in steps or episodes follows here, possibly several times: a vector step counts as many steps.
     if config.target_update_every.unit != "updates":
         for _ in range(crossings(config.target_update_every, before, counters)):
             learner.update_target_network()
@@ -235,12 +235,12 @@ def learn(
 
 
 def crossings(period: Period, before: Counters, after: Counters) -> int:
-    """How many multiples of the period lie between two moments, in its own unit."""
+    """Return how many multiples of the period lie between two moments, in the period's unit."""
     return period.crossings(getattr(before, period.unit), getattr(after, period.unit))
 
 
 def updates_due(config: TrainConfig, before: Counters, after: Counters) -> int:
-    """How many updates this step brings: none until `learning_starts`."""
+    """Return the number of updates due in this step: none until `learning_starts`."""
     if after.steps <= config.learning_starts:
         return 0
     return crossings(config.update_period, before, after) * config.gradient_steps

@@ -1,4 +1,4 @@
-"""States in checkpoints of an older version, which kept one-hot vectors in eight bytes a number; now they take one."""
+"""States in older checkpoints, which stored one-hot vectors in eight bytes per number; now one byte is used."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,17 +19,17 @@ STATES = ("states", "next_states")  # the last parts of their names
 
 
 def times_as_wide(dtype: DTypeLike) -> int:
-    """Return how many times its present bytes a state of this dtype may have in an older checkpoint."""
+    """Return how many times larger a state of this dtype can be in an older checkpoint."""
     return THEN.itemsize if np.dtype(dtype) == NOW else 1
 
 
 def narrowed(values: Mapping[str, Any], shape: tuple[int, ...], dtype: DTypeLike) -> State:
-    """Return what a checkpoint holds, with its states in the present dtype if that changes no number.
+    """Return a checkpoint's values, with its states cast to the current dtype if that changes no number.
 
     Args:
-        values: by name; those that are no states are returned as they are.
-        shape: of a state.
-        dtype: of a state, at present.
+        values: by name; other values than states are returned unchanged.
+        shape: shape of a state.
+        dtype: current dtype of a state.
     """
     if np.dtype(dtype) != NOW:
         return dict(values)
@@ -37,28 +37,28 @@ def narrowed(values: Mapping[str, Any], shape: tuple[int, ...], dtype: DTypeLike
 
 
 def narrowed_series(series: tuple[Series, ...], state: State, shape: tuple[int, ...], dtype: DTypeLike) -> list[Series]:
-    """Return series that take on an older checkpoint's chunks, too.
+    """Return series that also accept an older checkpoint's chunks.
 
     Args:
-        series: of the replay.
-        state: of the checkpoint, as it was read.
-        shape: of a state.
-        dtype: of a state, at present.
+        series: the replay's series.
+        state: the checkpoint's state as read.
+        shape: shape of a state.
+        dtype: current dtype of a state.
 
     Raises:
-        RunError: the checkpoint has frames of eight bytes a number, which lie packed in its chunks.
+        RunError: the checkpoint's chunks have packed frames of eight bytes per number.
     """
     were_wide = np.dtype(dtype) == NOW and is_wide("stream.states", state.get("stream.states"), shape)
     if were_wide and any(own.name == FRAMES for own in series):
         raise RunError(
-            "its frames have eight bytes a number, as older versions stored them, so it can't go on; it can still be "
-            "loaded, evaluated and watched"
+            "its frames have eight bytes per number, as older versions stored them, so it can't be resumed; it can "
+            "still be loaded, evaluated and watched"
         )
     return [narrowed_one(own, shape, dtype) for own in series]
 
 
 def narrowed_one(series: Series, shape: tuple[int, ...], dtype: DTypeLike) -> Series:
-    """Return a series that takes on chunks with wide states."""
+    """Return a series that accepts chunks with wide states."""
 
     def put(first: int, last: int, wanted: int, columns: Mapping[str, Array]) -> None:
         series.put(first, last, wanted, narrowed(columns, shape, dtype))

@@ -204,7 +204,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     # Without a replay a step costs a tenth of an update or less, so there can be ten times as many. Longer returns than
-    # the paper's: a point in Pong comes some 25 steps after the stroke that won it.
+    # the paper's: a point in Pong comes some 25 steps after the hit that won it.
     "fast": {
         ATARI: {
             "pqn": {
@@ -217,7 +217,7 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
                 "dueling": False,
                 "trace_lambda": 0.9,
                 "gradient_steps": 48,  # three passes
-                "learning_rate_end": 0.00001,  # what is worth what after a slip is told apart late
+                "learning_rate_end": 0.00001,  # values after a mistake become accurate late
                 "epsilon_min": 0.05,  # as in the evaluation: returns are those of the policy that acts
                 "epsilon_steps": 100_000,
                 "log_every": "50000 steps",
@@ -340,7 +340,7 @@ def resolve_preset(name: str | None, env: str) -> tuple[str | None, dict[str, An
 
 
 def settled(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return settings adjusted to the user's, and a line for each one that was dropped for that.
+    """Return settings adjusted to the user's, and a line for each one dropped for that.
 
     Args:
         values: the settings from a preset, an algorithm or a file.
@@ -354,13 +354,13 @@ def settled(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str
             changed["eval_every"] = None
         if changed.get("target_return") is not None and "target_return" not in own:
             said.append(
-                f"{name} {text}: nothing is evaluated before the end, so no target return of "
-                f"{changed['target_return']:g} ends the run"
+                f"{name} {text}: without evaluations before the end, the target return of "
+                f"{changed['target_return']:g} can't end the run"
             )
             changed["target_return"] = None
     each_rollout = changed.get("target_update_every") == f"{changed.get('rollout_steps')} steps"
     if each_rollout and "rollout_steps" in own:
-        changed["target_update_every"] = f"{own['rollout_steps']} steps"  # the target network goes on following each
+        changed["target_update_every"] = f"{own['rollout_steps']} steps"  # the target network still follows each
     known = {"epsilon_schedule": TrainConfig.epsilon_schedule, **changed, **own}
     if "total_steps" in known and "epsilon_steps" not in known and known["epsilon_schedule"] == "linear":
         total, starts = (whole_number(str(known.get(name, usual))) for name, usual in USUAL_STEPS.items())

@@ -1,4 +1,4 @@
-"""Which replay a config asks for, and what it takes."""
+"""Choosing the replay for a config, and its memory use."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -28,7 +28,7 @@ __all__ = ["SAMPLERS", "STORAGES", "AnyReplay", "replay_for", "replay_memory", "
 
 Store = Literal["full", "raw", "compressed", "device"]
 AnyReplay = Replay | RolloutBuffer
-GPU_SHARE = 0.8  # of what is free on a GPU: networks and batches want some too
+GPU_SHARE = 0.8  # of the free memory of a GPU: networks and batches need some too
 
 
 def frames(kind: Kind, config: TrainConfig, like: Array, device: torch.device) -> Storage:
@@ -59,15 +59,15 @@ SAMPLERS: Mapping[str, Callable[[TrainConfig, np.random.Generator, torch.device]
     "prioritized": priorities,
     "prioritized on a device": device_priorities,
 }
-"""Makes a sampler that draws by a generator, for a storage that gathers batches on a device."""
+"""Makes a sampler that draws with a generator, for a storage that gathers batches on a device."""
 
 
 def store_for(
     config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike, device: torch.device = CPU
 ) -> Store:
-    """Return how states are stored; `auto` keeps stacked images of bytes on a GPU that has room, else compressed.
+    """Return how states are stored; `auto` keeps stacked byte images on the GPU if they fit, else compressed.
 
-    Whoever resumes may find less room there: compressed frames and those of a device are the same in a checkpoint.
+    A resumed run may find less free memory: compressed frames and those on a device look the same in a checkpoint.
     """
     if config.trace_lambda is not None:
         return "full"
@@ -85,10 +85,10 @@ def store_for(
 def replay_memory(
     config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike, device: torch.device = CPU
 ) -> int:
-    """Return the bytes of the full replay; of compressed frames an estimate.
+    """Return the bytes of the full replay; for compressed frames an estimate.
 
     Raises:
-        ConfigError: it can't fit; says what would.
+        ConfigError: it can't fit; the message says what would.
     """
     store, capacity = store_for(config, state_shape, state_dtype, device), config.kept_transitions
     if store == "full":
@@ -101,7 +101,7 @@ def replay_memory(
 def saved_bytes(
     config: TrainConfig, state_shape: tuple[int, ...], state_dtype: DTypeLike, device: torch.device = CPU
 ) -> int:
-    """Return about what a full replay takes in checkpoints; what lies on a device is packed there."""
+    """Return the approximate bytes of a full replay in checkpoints, where frames on a device are packed."""
     store = store_for(config, state_shape, state_dtype, device)
     if store == "full":
         return replay_bytes(config.kept_transitions, state_shape, state_dtype)
@@ -117,10 +117,9 @@ def replay_for(
     values: Values | None = None,
     unit: Callable[[], float] = lambda: 1.0,
 ) -> AnyReplay:
-    """Return the empty replay that the config asks for, for states of this shape and dtype, and an agent there.
+    """Return the config's replay, empty, for states of this shape and dtype and an agent on this device.
 
-    Where the config has a trace λ it is a rollout: `values` says what its next states are worth, `unit` in multiples of
-    which reward.
+    With a trace λ it is a rollout: `values` returns the values of its next states, and `unit` the reward they count in.
     """
     rng = generator(config.seed, "replay")
     if config.trace_lambda is not None:

@@ -61,11 +61,11 @@ __all__ = [
 
 AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
 METRICS_FILE, EPISODES_FILE, EVALUATION_FILE = "metrics.jsonl", "episodes.csv", "evaluation.json"
-STATISTICS_ENTRY = "statistics"  # beside the networks in files with weights
-STATISTICS_BYTES = 64  # of each number of a state: two moments of eight bytes, and some more layers
+STATISTICS_ENTRY = "statistics"  # stored with the networks in files with weights
+STATISTICS_BYTES = 64  # per number of a state: two moments of eight bytes, times several layers
 LOCK_FILE, PROBE_FILE = ".lock", ".probe"
-# Of run.json and checkpoints. Since 2 every file has a checksum, since 3 episodes continue across checkpoints, since 4
-# `agent` has only what is not in `config`, and some settings have other names (`core/names.py`).
+# The format of run.json and checkpoints. Since 2 every file has a checksum, since 3 episodes continue across
+# checkpoints, since 4 `agent` has only what is not in `config`, and some settings are renamed (`core/names.py`).
 FORMAT = 4
 PACKAGES = {"nexus": DISTRIBUTION, **{name: name for name in ("torch", "numpy", "gymnasium", "ale-py", "safetensors")}}
 
@@ -108,12 +108,12 @@ def made_below_runs(env: str, seed: int) -> Path:
 
 
 def require_empty(folder: Path) -> None:
-    """Raise `RunError` unless a folder is empty, or contains only the remains of a run killed at its start."""
+    """Raise `RunError` unless a folder is empty, or contains only what a run killed at its start left."""
     names = {entry.name for entry in folder.iterdir()}
     if names - {LOCK_FILE, PROBE_FILE, RUN_FILE, f"{RUN_FILE}.tmp", f"{AGENT_FILE}.tmp"}:
-        raise RunError(f"run folder {folder} is not empty: name a new one, or leave --run-dir out")
+        raise RunError(f"run folder {folder} is not empty: name a new one, or omit --run-dir")
     if RUN_FILE in names and read_run(folder).get("status") != "running":
-        raise RunError(f"run folder {folder} has a {RUN_FILE}: name a new one, or leave --run-dir out")
+        raise RunError(f"run folder {folder} has a {RUN_FILE}: name a new one, or omit --run-dir")
 
 
 def read_run(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def require_no_links_out(folder: Path) -> None:
 
 
 def known_runs(folder: Path) -> str:
-    """Return text that names the newest runs near a wrong path, newest first."""
+    """Return text that lists runs near a wrong path, newest first."""
     places = [place for place in (folder, folder.parent, Path("runs")) if place.is_dir()]
     found = {run.parent for place in places for run in place.glob(f"*/{RUN_FILE}")}
     newest = sorted(found, key=lambda run: run.stat().st_mtime, reverse=True)[:3]
@@ -189,15 +189,15 @@ def save_weights(folder: Path, arrays: Mapping[str, Array]) -> Mark:
 
 
 def with_statistics(networks: Mapping[str, nn.Module], statistics: Statistics) -> dict[str, Array]:
-    """Return copies of the parameters of some networks, and the running statistics by which what they see is scaled."""
+    """Return copies of some networks' parameters, and the running statistics that scale their inputs."""
     return {**arrays_of(weights_of(networks)), **below(STATISTICS_ENTRY, statistics)}
 
 
 def fill_with_statistics(networks: Mapping[str, nn.Module], tensors: Mapping[str, Array], path: Path) -> Statistics:
-    """Fill networks with what `with_statistics` gave, and return the statistics; `path` is where they are from.
+    """Load `with_statistics`' output into networks, and return the statistics; `path` names the source.
 
     Raises:
-        RunError: the names and shapes are not those of the networks, or a number is not what it can be.
+        RunError: names or shapes don't match the networks, or a number is invalid.
     """
     weights = {name: values for name, values in tensors.items() if not name.startswith(f"{STATISTICS_ENTRY}.")}
     fill_networks(networks, weights, path)
@@ -205,7 +205,7 @@ def fill_with_statistics(networks: Mapping[str, nn.Module], tensors: Mapping[str
 
 
 def most_bytes(networks: Mapping[str, nn.Module], state_shape: tuple[int, ...]) -> int:
-    """Return the bytes that weights can rightly take, with running statistics of each number of a state."""
+    """Return the most bytes that valid weights can take, with running statistics for each number of a state."""
     own = sum(value.nbytes for value in weights_of(networks).values())
     return own + STATISTICS_BYTES * math.prod(state_shape)
 
@@ -218,17 +218,17 @@ def load_weights(
     *,
     must_carry: bool = True,
 ) -> Statistics:
-    """Fill networks from `agent.safetensors`; return the running statistics that stand beside them.
+    """Fill networks from `agent.safetensors`; return the running statistics stored with them.
 
     Args:
-        folder: the run's.
-        networks: by name.
+        folder: the run's folder.
+        networks: networks by name.
         state_shape: shape of one state.
-        mark: what `run.json` says of the file, if it does.
-        must_carry: whether a file without a checksum, of the first format, is refused.
+        mark: the file's mark in `run.json`, if any.
+        must_carry: whether to refuse a file without a checksum, as in format 1.
 
     Raises:
-        RunError: the file is missing, damaged or not the one that was written, its names and shapes are not those of
+        RunError: the file is missing, damaged or not the one that was written, its names or shapes don't match
             the networks, or a weight is not finite.
     """
     path = file_in(folder, AGENT_FILE)
@@ -245,7 +245,7 @@ def fill_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Array
     wanted = weights_of(networks)
     if wanted.keys() != tensors.keys():
         odd = sorted(wanted.keys() ^ tensors.keys())
-        raise RunError(f"{path} does not fit the network of {RUN_FILE}: {', '.join(odd[:3])} only on one side")
+        raise RunError(f"{path} does not fit the network of {RUN_FILE}: {', '.join(odd[:3])} in only one of them")
     try:
         checked = {name: array_from(dict(tensors), name, value.cpu().numpy()) for name, value in wanted.items()}
     except RunError as error:

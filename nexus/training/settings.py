@@ -1,6 +1,6 @@
 """The settings of a training run: how long it is, when it learns, and what it saves and evaluates.
 
-Those of the agent are in `core/settings.py`, of the environment in `envs/settings.py`, of the replay in
+The agent's are in `core/settings.py`, the environment's in `envs/settings.py`, the replay's in
 `data/settings.py`.
 """
 
@@ -29,10 +29,10 @@ EVERY_500_UPDATES = Period(500, "updates")
 
 @dataclass(frozen=True)
 class RunSettings(CheckedConfig):
-    """How long a run is, and how often it says how it goes."""
+    """How long a run is, and how often it logs."""
 
     total_steps: int = 100_000
-    """Steps to train for; the last step of all environments together may go a few beyond."""
+    """Steps to train for; the last vector step may overshoot by a few."""
     log_every: Period = EVERY_1000_STEPS
     """How often a line is logged."""
 
@@ -43,7 +43,7 @@ class RunSettings(CheckedConfig):
 
 @dataclass(frozen=True)
 class UpdateSettings(CheckedConfig):
-    """When and from how much to learn."""
+    """When to learn, and from how many transitions."""
 
     learning_starts: int = 1_000
     """Steps before the first update; ε-greedy schedules by steps start here too."""
@@ -56,9 +56,9 @@ class UpdateSettings(CheckedConfig):
     n_step: int = 1
     """Rewards folded into one transition before the bootstrap."""
     target_update_every: Period = EVERY_500_UPDATES
-    """How often the target network follows, in steps, updates or episodes."""
+    """How often the target network is updated, in steps, updates or episodes."""
     actor_sync_every: Period | None = None
-    """Learn in a second thread while a copy of the network plays, which follows so often, in steps; none: in turns."""
+    """Learn in a second thread while a copy of the network plays, updated this often, in steps; none: take turns."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
@@ -73,7 +73,7 @@ class UpdateSettings(CheckedConfig):
 
 @dataclass(frozen=True)
 class ScheduleSettings(CheckedConfig):
-    """How exploration falls."""
+    """How exploration decays."""
 
     epsilon_schedule: Literal["linear", "per_step", "per_episode", "constant"] | ImportName = "linear"
     """linear over epsilon_steps, or multiplied by epsilon_decay per step or episode; boltzmann's temperature too. Your
@@ -88,13 +88,13 @@ class ScheduleSettings(CheckedConfig):
 
 @dataclass(frozen=True)
 class LearningRateSettings(CheckedConfig):
-    """How the learning rate falls."""
+    """How the learning rate decays."""
 
     learning_rate_schedule: Literal["constant", "step", "linear", "cosine"] | ImportName = "constant"
     """step multiplies by learning_rate_factor; linear and cosine reach learning_rate_end with the last step. Your own:
     a function from the progress of the run, 0 to 1, to a factor for learning_rate."""
     learning_rate_end: float = 0.0
-    """Where a linear or cosine schedule ends."""
+    """Final learning rate of a linear or cosine schedule."""
     learning_rate_step: int = 100_000
     """Updates between two cuts of a step schedule."""
     learning_rate_factor: float = 0.5
@@ -114,9 +114,9 @@ class EvaluationSettings(CheckedConfig):
     eval_every: Period | None = None
     """How often to evaluate while training; none for only at the end."""
     eval_episodes: int = 100
-    """Episodes of an evaluation; 0 for none, at the end neither."""
+    """Episodes of an evaluation; 0 for none, not even at the end."""
     eval_max_steps: int = LONGEST_EPISODE
-    """Steps after which an episode of an evaluation is cut off, where nothing else ends it."""
+    """Steps after which an episode of an evaluation is cut off if nothing else ends it."""
     target_return: float | None = None
     """Stop once an evaluation's mean return reaches this; needs eval_every."""
 
@@ -133,12 +133,12 @@ class EvaluationSettings(CheckedConfig):
 
 @dataclass(frozen=True)
 class CheckpointSettings(CheckedConfig):
-    """Checkpoints, and what becomes of a run that diverges."""
+    """Checkpoints, and what happens to a run that diverges."""
 
     checkpoint_every: Period | None = EVERY_10000_STEPS
-    """How often to save all that `nexus resume` needs, in steps. None for never."""
+    """How often to save what `nexus resume` needs, in steps. None for never."""
     keep_checkpoints: int = 2
-    """How many of the newest checkpoints to keep; the best by evaluation is kept beside them."""
+    """How many of the newest checkpoints to keep; the best by evaluation is kept too."""
     on_divergence: Literal["stop", "rollback"] = "stop"
     """When a loss or gradient is not finite: stop, or go back to the last checkpoint with half the learning rate."""
 

@@ -28,7 +28,7 @@ def state_of(under_way: UnderWay) -> State:
 
 
 def restore_under_way(under_way: UnderWay, state: State) -> None:
-    """Fill it with what `state_of` returned.
+    """Restore what `state_of` returned.
 
     Raises:
         RunError: something is missing or does not fit.

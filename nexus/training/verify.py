@@ -1,4 +1,4 @@
-"""Checking every file of a run against its checksum, and which checkpoints can be resumed."""
+"""Checking every file of a run against its checksum, and finding the checkpoints that can be resumed."""
 
 import os
 from collections.abc import Callable

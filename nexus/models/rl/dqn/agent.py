@@ -1,6 +1,6 @@
-"""The agent: a policy and a learner behind one door.
+"""The agent: a policy and a learner behind one interface.
 
-Acting is in `policy.py`, learning in `learner.py`; what is learned is in `dqn.py` and the variants beside it.
+Acting is in `policy.py`, learning in `learner.py`; the losses are in `dqn.py` and the variants next to it.
 """
 
 from collections.abc import Mapping
@@ -31,17 +31,17 @@ class DQNAgent(NexusModule):
     """Acts on `q_network`, ε-greedily by default, and trains it towards targets from `target_network`.
 
     Args:
-        config: `state_dim` (a number or a shape) and `action_dim`, any field of `AgentConfig`, and perhaps
-            `state_bounds`: the lowest and the highest values of a state, which the network maps to [-1, 1];
-            `state_scale`: two numbers, the lowest and the highest of all values, which it maps to [0, 1];
-            `discrete_start`: the first of the whole numbers that the environment observes, where states are one-hot;
+        config: `state_dim` (a number or a shape) and `action_dim`, any field of `AgentConfig`, and optionally
+            `state_bounds`: the lowest and highest value of each component, which the network maps to [-1, 1];
+            `state_scale`: the lowest and highest of all values, which it maps to [0, 1];
+            `discrete_start`: the first of the environment's whole numbers, for one-hot states;
             `state_normalized`: whether the numbers of a state are normalised by running statistics, and
             `normalize_rewards`: whether rewards are divided by the running deviation of returns;
-            and `state_parts`: of packed states, what each part is (`docs/observations.md`).
-        network: another network, already made; its copy becomes the target network.
-        loss: another loss object.
-        next_action: another choice of the next action.
-        exploration: another way to act while learning.
+            and `state_parts`: a description of each part of packed states (`docs/observations.md`).
+        network: a custom network; its copy becomes the target network.
+        loss: a custom loss object.
+        next_action: a custom choice of the next action.
+        exploration: a custom way to act while learning.
 
     Raises:
         ConfigError: a key is missing, unknown or impossible.
@@ -77,7 +77,7 @@ class DQNAgent(NexusModule):
             raise ConfigError("state_normalized: the given network has no Normalizer in front of its layers")
         observed = ObservationStatistics(self.states.numbers, numbers) if numbers else None
         returns = ReturnStatistics(settings.gamma, device) if rewards_normalized else None
-        # Before the policy: a deep copy goes through them in this order, and the policy's weights are the learner's.
+        # Before the policy: a deep copy follows this order, and the policy's weights are the learner's.
         networks = self.q_network, self.target_network
         self.learner = Learner(settings, *networks, loss, next_action, noise, average, observed, returns)
         rng, at_rest = generator(settings.seed, "exploration"), None if average is None else average.network
@@ -93,7 +93,7 @@ class DQNAgent(NexusModule):
 
     @property
     def gamma(self) -> float:
-        """Discount of transitions that come with `dones`; all others bring their own."""
+        """Discount of transitions that come with `dones`; all others have their own."""
         return self.learner.gamma
 
     @gamma.setter
@@ -120,20 +120,20 @@ class DQNAgent(NexusModule):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """The learner's."""
+        """The learner's optimizer."""
         return self.learner.optimizer
 
     def select_action(self, state: Any, training: bool = True, action_masks: Any = None) -> int:
         """Return one action for one state `[*obs]`: explored while training, else greedy.
 
         Args:
-            state: `[*obs]`, or what the environment observes: whole numbers, a Dict, a Tuple.
-            training: explore.
-            action_masks: `[A]`, 1 where legal, as in Gymnasium's `info["action_mask"]`; None for all, or for those that
-                a Dict observation has.
+            state: `[*obs]`, or the environment's observation: whole numbers, a Dict, a Tuple.
+            training: whether to explore.
+            action_masks: `[A]`, 1 where legal, as in Gymnasium's `info["action_mask"]`; None for all, or for the mask
+                in a Dict observation.
 
         Raises:
-            ConfigError: this is not one state, or not finite; no action is legal, or there is not one entry per action.
+            ConfigError: this is not one state, or not finite; no action is legal, or a mask lacks one entry per action.
         """
         action_masks = self.states.masks(state) if action_masks is None else action_masks
         masks = None if action_masks is None else self._usable(np.asarray(action_masks)[None])
@@ -155,15 +155,15 @@ class DQNAgent(NexusModule):
         """Return `(action, None)` for one observation, or `(actions, None)` for many, as other libraries do.
 
         Args:
-            observation: `[*obs]` or `[E, *obs]`, or what the environment observes: whole numbers, a Dict, a Tuple, for
-                many with a first axis of E in each part.
+            observation: `[*obs]` or `[E, *obs]`, or environment observations: whole numbers, a Dict, a Tuple, for
+                many with a leading axis E in each part.
             state: not used.
             episode_start: not used.
-            deterministic: greedy; else with the agent's exploration.
-            action_masks: `[A]` or `[E, A]`, 1 where legal; None for all, or for those that a Dict observation has.
+            deterministic: act greedily; otherwise explore like the agent in training.
+            action_masks: `[A]` or `[E, A]`, 1 where legal; None for all, or for the mask in a Dict observation.
 
         Raises:
-            ConfigError: the observation has another shape or is not finite; no action is legal, or there is not one
+            ConfigError: the observation has another shape or is not finite; no action is legal, or a mask lacks one
                 entry per action.
         """
         action_masks = self.states.masks(observation) if action_masks is None else action_masks
@@ -175,7 +175,7 @@ class DQNAgent(NexusModule):
         return (actions[0] if one else actions), None
 
     def _usable(self, action_masks: Array) -> Array:
-        """Return masks `[E, A]` as bool, each with something to choose, or raise `ConfigError`."""
+        """Return masks `[E, A]` as bool, each with a legal action, or raise `ConfigError`."""
         masks = action_masks.astype(bool)
         if masks.ndim != 2 or masks.shape[1] != self.action_dim or not masks.any(1).all():
             raise ConfigError(f"action_masks {masks.tolist()}: needs {self.action_dim} entries, at least one of them 1")
@@ -192,7 +192,7 @@ class DQNAgent(NexusModule):
         return outcome
 
     def learn(self, batch: Batch) -> Outcome:
-        """Take one optimizer step on a batch; ε stays as it is."""
+        """Take one optimizer step on a batch; ε is unchanged."""
         return self.learner.learn(batch)
 
     def update_target_network(self) -> None:
@@ -214,7 +214,7 @@ class DQNAgent(NexusModule):
         }
 
     def set_state(self, state: State) -> None:
-        """Take back what `get_state` gave.
+        """Restore the result of `get_state`.
 
         Raises:
             RunError: something is missing, does not fit, or is not finite.

@@ -183,7 +183,7 @@ def squared(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 ERRORS = {"huber": huber, "squared": squared}
-"""By the name that the setting `loss` has for it."""
+"""The losses by their names in the setting `loss`."""
 
 
 class Loss(Protocol):

@@ -1,6 +1,6 @@
-"""The learner: from a batch to a gradient, from there to weights, and the target network after them.
+"""The learner: from a batch to a gradient, to the weights, and to the target network.
 
-Mnih et al. 2015, https://doi.org/10.1038/nature14236. What is learned is the loss, in `dqn.py` and the variants.
+Mnih et al. 2015, https://doi.org/10.1038/nature14236. The losses are in `dqn.py` and the variants.
 """
 
 from collections.abc import Callable
@@ -31,16 +31,16 @@ TakeStep = Callable[[Batch, float], Outcome]
 
 
 class Learner:
-    """Moves θ towards less loss, and lets θ⁻ follow.
+    """Minimises the loss over θ, and updates θ⁻.
 
     Args:
         settings: step size, clipping, γ, τ and the like.
         q_network: θ.
         target_network: θ⁻.
         loss: from a batch to one loss per item.
-        next_action: who picks a'.
+        next_action: chooses a'.
         noise: source of the noise in noisy layers.
-        average: what follows θ after each update, if anything.
+        average: a running mean of θ, if any.
         observed: the statistics that the networks normalise observations by, if they do.
         returns: the statistics that rewards are divided by, if they are.
     """
@@ -58,7 +58,7 @@ class Learner:
         returns: ReturnStatistics | None = None,
     ) -> None:
         self.settings = settings
-        self.gamma = settings.gamma  # of batches with `dones`
+        self.gamma = settings.gamma  # for batches with `dones`
         self.q_network, self.target_network = q_network, target_network
         self.loss, self.next_action = loss, next_action
         self.noise = noise
@@ -77,7 +77,7 @@ class Learner:
         self._recorded_by: Callable[[Learner], TakeStep] | None = None
 
     def record_by(self, recorded: "Callable[[Learner], TakeStep]") -> None:
-        """Take steps by what this makes of the learner; of a copy it is made anew."""
+        """Take steps with the function that `recorded` makes for this learner, or again for a copy of it."""
         self._recorded_by, self.take_step = recorded, recorded(self)
 
     def observe(self, states: Array, rewards: Array, begins: Array, valid: Array) -> None:
@@ -95,14 +95,14 @@ class Learner:
             self.returns.follow(rewards, begins, valid)
 
     def learn(self, batch: Batch) -> Outcome:
-        """Take one optimizer step on a batch as a replay gives it."""
+        """Take one optimizer step on a batch from a replay."""
         return self.take_step(self.prepared(batch), self.optimizer.param_groups[0]["lr"])
 
     def step(self, batch: Batch, learning_rate: float | Tensor) -> Outcome:
         """Take one optimizer step on a batch that is on the device: fresh noise, the gradient, the step.
 
-        It changes what `learner_state.changes` names and draws from `learner_state.generators`, and no more, so that a
-        CUDA graph can hold it; there the learning rate is a tensor `[]`.
+        It changes only what `learner_state.changes` names and draws only from `learner_state.generators`, so that a
+        CUDA graph can record it; there the learning rate is a tensor `[]`.
         """
         with awake(self._noisy, self.noise):
             self.theta.grad, outcome = self._gradient(batch)
@@ -113,14 +113,14 @@ class Learner:
         return outcome
 
     def gradient(self, batch: Batch) -> tuple[Tensor, Outcome]:
-        """Return ∇θ `[P]` of the weighted mean loss, clipped, and what the loss says; it changes nothing."""
+        """Return ∇θ `[P]` of the weighted mean loss, clipped, and the loss's output; change nothing."""
         out = self.loss(self.q_network, self.target_network, self.next_action, self.scaled(batch))
         loss = (batch["weights"] * out.loss).mean()  # the one place that weights and reduces
         gradients = torch.autograd.grad(loss, self._parameters)
         gradient = torch.cat([part.reshape(-1) for part in gradients])
         norm = torch.linalg.vector_norm(gradient)
         if self.settings.max_grad_norm is not None:
-            gradient.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # its own: fresh from cat
+            gradient.mul_((self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # in place: fresh from cat
         return gradient, Outcome(loss.detach(), out.priorities, {**out.metrics, "grad_norm": norm})
 
     def scaled(self, batch: Batch) -> Batch:
@@ -132,7 +132,7 @@ class Learner:
         return 1.0 if self.returns is None else self.returns.deviation
 
     def prepared(self, batch: Batch) -> dict[str, Tensor]:
-        """Move a batch to the device; here, and nowhere else, the seed's `dones` become discounts."""
+        """Move a batch to the device; the only place where the original `dones` become discounts."""
         ready = {key: value for key, value in batch.items() if key not in ("dones", "indices", *MASK_COLUMNS)}
         if "dones" in batch:
             ready["discounts"] = self.gamma * (1.0 - batch["dones"])
@@ -150,14 +150,14 @@ class Learner:
             soft_update(self.theta_target, self.theta, self.settings.tau)
 
     def state_values(self, states: Array, action_masks: Array | None = None) -> Array:
-        """Return max_a Q(s, a; θ⁻) `[K]` of `[K, *obs]`, over all actions or those that masks `[K, A]` call legal."""
+        """Return max_a Q(s, a; θ⁻) `[K]` for `[K, *obs]`, over all actions or those legal under masks `[K, A]`."""
         legal = None if action_masks is None else torch.as_tensor(action_masks, device=self.theta.device).bool()
         with awake(noisy_layers(self.target_network), self.noise), torch.inference_mode():
             values: Array = only_legal(self.target_network(states), legal).amax(1).cpu().numpy()
         return values
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Learner":
-        """Return one of its own that learns on exactly as this one would."""
+        """Return an independent copy that keeps learning exactly as this one would."""
         copy = Learner(
             self.settings,
             deepcopy(self.q_network, memo),

@@ -94,7 +94,7 @@ class OwnParts:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors a checkpoint needs, by name: networks, and the moments of those that learn."""
+        """The tensors a checkpoint needs, by name: networks, and the optimizers' moments."""
         fixed = {
             key: value for name, part in self.fixed.items() for key, value in below(name, part.state_dict()).items()
         }

@@ -1,4 +1,4 @@
-"""The policy: acts on a network's Q-values, and explores. It can play anywhere; an agent's learner need not be near.
+"""The policy: acts on a network's Q-values, and explores. It works without the agent's learner.
 
 Mnih et al. 2015, https://doi.org/10.1038/nature14236.
 """
@@ -23,7 +23,7 @@ __all__ = ["Exploration", "Follower", "Policy", "by_epsilon"]
 class Exploration(Protocol):
     """How to act while learning: from Q-values `[E, A]`, -inf where illegal, to actions `[E]`.
 
-    A part looks at ε or at the temperature; the masks `[E, A]` are None where every action is legal.
+    A part uses ε or the temperature; masks `[E, A]` are None if every action is legal.
     """
 
     def __call__(
@@ -39,7 +39,7 @@ class Exploration(Protocol):
 def by_epsilon(
     q_values: Tensor, epsilon: float, temperature: float, rng: np.random.Generator, action_masks: Array | None
 ) -> Array:
-    """Act at random with probability ε, else greedily; the temperature is not looked at."""
+    """Act at random with probability ε, else greedily; the temperature is not used."""
     greedy_actions: Array = q_values.argmax(1).cpu().numpy()
     if epsilon == 0.0:
         return greedy_actions
@@ -47,18 +47,18 @@ def by_epsilon(
 
 
 class Policy:
-    """Chooses actions by what a network says.
+    """Chooses actions by a network's Q-values.
 
     Args:
-        network: Q.
+        network: the Q-network.
         theta: its parameters `[P]`, flat.
         exploration: how to act while learning.
         rng: source of the coins.
         noise: source of the noise in noisy layers, on the network's device.
-        at_rest: the network that acts outside of training, if that is another one.
+        at_rest: the network that acts outside training, if different.
     """
 
-    epsilon = 0.0  # probability of a random action; this and the temperature are for whoever asks for actions
+    epsilon = 0.0  # probability of a random action; set by the caller, like the temperature
     temperature = 1.0  # of Boltzmann exploration
 
     def __init__(
@@ -81,11 +81,11 @@ class Policy:
         self._read = [theta, *(tensor for pair in statistics for tensor in pair)]
 
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
-        """Return an action for each of `[E, *obs]`: while training by `exploration`, else ε-greedily.
+        """Return an action for each of `[E, *obs]`: in training by `exploration`, else ε-greedily.
 
-        While training, noisy layers act with a fresh draw of their noise; else with their mean weights. Outside of
-        training nothing is changed, and nothing is drawn but the coins of ε, where that is not 0. Where masks `[E, A]`
-        are given, only legal actions are taken; a row without any (a terminal state) counts as all legal.
+        In training, noisy layers use a fresh draw of their noise, otherwise their mean weights. Outside
+        training nothing changes, and random numbers are drawn only for ε above 0. With masks `[E, A]`
+        only legal actions are taken; a row without any (a terminal state) counts as all legal.
         """
         network = self.network if training else self.at_rest
         legal = None if action_masks is None else torch.as_tensor(action_masks, device=self.theta.device).bool()
@@ -93,20 +93,20 @@ class Policy:
         with mode, torch.inference_mode():
             q_values = only_legal(network(states), legal)  # [E, A]
         masks = None if action_masks is None else np.asarray(action_masks, bool)
-        choose = self.exploration if training else by_epsilon  # an evaluation with ε means just that
+        choose = self.exploration if training else by_epsilon  # an evaluation's ε means ε-greedy
         return choose(q_values, epsilon, self.temperature, self.rng, masks)
 
     def follower(self) -> "Follower":
-        """Return a policy that acts on a copy of the weights, so that a learner may change these meanwhile."""
+        """Return a policy that acts on a copy of the weights, so that a learner can change them meanwhile."""
         return Follower(self)
 
     def get_weights(self) -> Array:
-        """Return a copy of all parameters `[P]`, to be sent anywhere; behind them what a `Normalizer` reads."""
+        """Return a copy of all parameters `[P]`, followed by the statistics that a `Normalizer` reads."""
         weights: Array = torch.cat([tensor.detach() for tensor in self._read]).cpu().numpy()
         return weights
 
     def set_weights(self, weights: Array | Tensor) -> None:
-        """Take on what `get_weights` returned."""
+        """Set all what `get_weights` returned."""
         given = torch.split(torch.as_tensor(weights), [len(tensor) for tensor in self._read])
         with torch.no_grad():
             for own, part in zip(self._read, given, strict=True):
@@ -119,13 +119,13 @@ class Policy:
                 own.copy_(part)
 
     def copy(self) -> "Policy":
-        """Return a policy that acts alike on a network and with noise of its own; its coins are those of this one."""
+        """Return a policy on a copy of the network with separate noise; both share the generator of ε coins."""
         network = deepcopy(self.network).requires_grad_(False)
         noise = torch.Generator(self.theta.device)
         return self._like(Policy(network, flatten_parameters(network), self.exploration, self.rng, noise))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Policy":
-        """Return one of its own; where its learner was copied before, on the weights of that copy."""
+        """Return an independent copy; if its learner was copied first, on that copy's weights."""
         network = deepcopy(self.network, memo)
         copy = Policy(
             network,
@@ -138,19 +138,19 @@ class Policy:
         return self._like(copy)
 
     def _like(self, other: "Policy") -> "Policy":
-        """Let another policy explore as much as this one, and return it."""
+        """Set another policy's exploration to this one's, and return it."""
         other.epsilon, other.temperature = self.epsilon, self.temperature
         return other
 
 
 class Follower:
-    """Acts as a policy would have when it last followed it, whatever that has learned since.
+    """Acts as a policy did at the last `follow`, whatever it has learned since.
 
-    Between two calls of `follow` it shares nothing with learning. Its coins are the policy's, which nothing else tosses
-    meanwhile; the noise of its layers is its own, and is seeded from the policy's with each `follow`.
+    Between two calls of `follow` it shares nothing with learning. It uses the policy's coins, which nothing else uses
+    meanwhile; its layers' noise is separate, and seeded from the policy's at each `follow`.
 
     Args:
-        source: whom it follows.
+        source: the policy it follows.
     """
 
     def __init__(self, source: Policy) -> None:
@@ -158,11 +158,11 @@ class Follower:
         self.policy = source.copy()
         self.epsilon, self.temperature = source.epsilon, source.temperature
         device = source.theta.device
-        # On a GPU in a queue of its own, or each action would wait behind all updates that are in the learner's.
+        # On a GPU in a separate stream; otherwise each action would wait for all of the learner's queued updates.
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def follow(self) -> None:
-        """Take on the source's weights as they are; they must not change meanwhile."""
+        """Copy the source's current weights; they must not change meanwhile."""
         self.policy.follow(self.source)
         if self.policy._noisy:
             noise = self.source.noise
