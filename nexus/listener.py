@@ -58,7 +58,7 @@ class LiveRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is about to do."""
+    """The plan of a run: its settings, its parts and where it starts."""
 
     env: str
     preset: str | None

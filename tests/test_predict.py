@@ -176,8 +176,8 @@ def test_select_action_takes_one_state() -> None:
 def test_what_is_not_finite_is_refused(given: float, says: str) -> None:
     agent = agent_of(4)
     for states in (np.array([0.0, given, 0.0, 0.0]), np.array([[0.0] * 4, [given] * 4]), [0, 0, 0, given]):
-        assert refused(agent.predict, states) == f"observation holds {says}: needs finite numbers"
-    assert refused(agent.select_action, [0, given, 0, 0]) == f"observation holds {says}: needs finite numbers"
+        assert refused(agent.predict, states) == f"observation contains {says}: needs finite numbers"
+    assert refused(agent.select_action, [0, given, 0, 0]) == f"observation contains {says}: needs finite numbers"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,9 @@ def test_what_reset_and_step_return_is_refused_with_the_part_to_pass() -> None:
         "observation is the whole result of env.reset(): pass env.reset()[0]"
     )
     assert refused(agent.select_action, env.reset(seed=0)).endswith("pass env.reset()[0]")
-    assert refused(agent.predict, env.step(0)) == "observation is the whole result of env.step(): pass its first part"
+    assert (
+        refused(agent.predict, env.step(0)) == "observation is the whole result of env.step(): pass its first element"
+    )
     env.close()
 
 

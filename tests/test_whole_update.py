@@ -182,7 +182,7 @@ def test_what_diverged_is_saved_as_it_was_drawn(tmp_path: Path) -> None:
             return update
 
     watched = learning.watched(tmp_path, Spoiled)
-    with pytest.raises(DivergenceError, match=r"update 41: loss nan, gradient norm nan; its batch is in"):
+    with pytest.raises(DivergenceError, match=r"update 41: loss nan, gradient norm nan; its batch was saved in"):
         learning.run(watched)
     saved = read_tensors(tmp_path / BATCH_FILE, 1 << 20)
     (batch,) = seen

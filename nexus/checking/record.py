@@ -20,7 +20,7 @@ class Record:
 
     Args:
         num_envs: environments `E` that are stepped together.
-        sight: what nexus sees of them.
+        sight: the environments as nexus sees them.
     """
 
     def __init__(self, num_envs: int, sight: Sight) -> None:

@@ -98,7 +98,7 @@ class LearningRateSettings(CheckedConfig):
     learning_rate_step: int = 100_000
     """Updates between two cuts of a step schedule."""
     learning_rate_factor: float = 0.5
-    """What a step schedule multiplies by."""
+    """Factor of each cut of a step schedule."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
