@@ -389,7 +389,7 @@ def test_every_setting_that_can_have_a_name_to_import_is_looked_at() -> None:
 
 
 class Asymmetry(nexus.Settings):
-    """Of the expectile loss."""
+    """Of the lopsided loss."""
 
     asymmetry: float = 0.9
     """Weight of errors above 0."""
@@ -404,7 +404,7 @@ class Asymmetry(nexus.Settings):
         self.require(0 < self.asymmetry < 1, "asymmetry", "a fraction between 0 and 1")
 
 
-def expectile(parts: BuilderInput) -> Any:
+def lopsided(parts: BuilderInput) -> Any:
     """Build a loss that weighs errors above 0 more."""
 
     def error(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -415,7 +415,7 @@ def expectile(parts: BuilderInput) -> Any:
     return parts.network(), DQNLoss(error, parts.bootstrap)
 
 
-nexus.register_algorithm("expectile", expectile, own=Asymmetry, settings={"double": True, "gamma": 0.9})
+nexus.register_algorithm("lopsided", lopsided, own=Asymmetry, settings={"double": True, "gamma": 0.9})
 PLAIN = Algorithm("nothing", "no paper", "here.py", lambda parts: (parts.network(), DQNLoss()))
 
 
@@ -471,20 +471,20 @@ def test_an_algorithm_that_can_not_learn_is_one_line(name: str, says: str) -> No
 
 def test_its_settings_are_keywords_and_travel_with_the_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result = nexus.train(probes.MatchReward, run_dir=run, algorithm="expectile", asymmetry=0.7, **TINY)
+    result = nexus.train(probes.MatchReward, run_dir=run, algorithm="lopsided", asymmetry=0.7, **TINY)
     about = json.loads((run / "run.json").read_text())["config"]
-    assert about["algorithm"] == f"{HERE}:expectile"
+    assert about["algorithm"] == f"{HERE}:lopsided"
     assert about["algorithm_settings"] == {"asymmetry": 0.7, "power": 2, "scale": None, "centred": False}
     assert (about["double"], about["gamma"]) == (True, 0.9)  # as it was registered
-    same = nexus.train(probes.MatchReward, run_dir=tmp_path / "b", algorithm=f"{HERE}:expectile", asymmetry=0.7, **TINY)
-    other = nexus.train(probes.MatchReward, run_dir=tmp_path / "c", algorithm="expectile", **TINY)
+    same = nexus.train(probes.MatchReward, run_dir=tmp_path / "b", algorithm=f"{HERE}:lopsided", asymmetry=0.7, **TINY)
+    other = nexus.train(probes.MatchReward, run_dir=tmp_path / "c", algorithm="lopsided", **TINY)
     assert torch.equal(weights(result.agent.q_network), weights(same.agent.q_network))
     assert not torch.equal(weights(result.agent.q_network), weights(other.agent.q_network))
     assert torch.equal(weights(nexus.load_agent(run).q_network), weights(result.agent.q_network))
 
 
 def test_the_loss_is_the_users() -> None:
-    agent = make_agent("expectile", state_dim=1, action_dim=1, asymmetry=0.75, power=1)
+    agent = make_agent("lopsided", state_dim=1, action_dim=1, asymmetry=0.75, power=1)
     batch = {
         "states": torch.zeros(2, 1),
         "actions": torch.zeros(2, dtype=torch.int64),
@@ -511,22 +511,25 @@ def test_an_algorithm_that_is_an_attribute_is_found_too() -> None:
         ({"power": 3}, "^power = 3: needs one of 1, 2$"),
         ({"asymetry": 0.5}, r"^unknown setting 'asymetry'; did you mean asymmetry\?$"),
         (
-            {"algorithm": "expectil"},
-            r"^no algorithm 'expectil'; did you mean expectile\?; there are dqn, .* as module:",
+            {"algorithm": "lopside"},
+            r"^no algorithm 'lopside'; did you mean lopsided\?; there are dqn, .* as module:",
         ),
         (
-            {"algorithm": f"{HERE}:expectil"},
-            rf"^no algorithm 'expectil' in {HERE}; did you mean expectile\?; there are",
+            {"algorithm": f"{HERE}:lopside"},
+            rf"^no algorithm 'lopside' in {HERE}; did you mean lopsided\?; there are",
         ),
         ({"algorithm": "math:pi"}, "^no algorithm 'pi' in math; nothing calls nexus.register_algorithm there$"),
         ({"algorithm": "nosuch:x"}, "^algorithm 'nosuch:x': can't import module 'nosuch': No module named 'nosuch'$"),
         ({"algorithm": "dqn", "asymmetry": 0.5}, "^unknown setting 'asymmetry'$"),
-        ({"algorithm": "dqn", "algorithm_settings": {"a": 1}}, "^algorithm_settings = {'a': 1}: this algorithm has no"),
+        (
+            {"algorithm": "dqn", "algorithm_settings": {"a": 1}},
+            "^algorithm_settings = {'a': 1}: this algorithm adds no",
+        ),
     ],
 )
 def test_a_setting_or_a_name_that_is_wrong_is_one_line(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        make_config("CartPole-v1", **{"algorithm": "expectile", **settings})
+        make_config("CartPole-v1", **{"algorithm": "lopsided", **settings})
 
 
 class Nameless(nexus.Settings):
@@ -570,14 +573,14 @@ def test_what_can_not_be_registered_is_one_line(
     monkeypatch.setitem(REGISTERED, "taken", "elsewhere:taken")
     before = dict(OWN)
     with pytest.raises(ConfigError, match=says):
-        nexus.register_algorithm(name, expectile, own=own)
+        nexus.register_algorithm(name, lopsided, own=own)
     assert before == OWN
 
 
 def test_what_it_refuses_is_refused_with_the_reason_and_must_be_a_setting() -> None:
-    with pytest.raises(ConfigError, match="refuses 'doubel', which is no setting of an agent; did you mean double"):
-        nexus.register_algorithm("picky", expectile, refuses={"doubel": "no reason"})
-    nexus.register_algorithm("picky", expectile, own=Asymmetry, refuses={"double": "it is simple"})
+    with pytest.raises(ConfigError, match="refuses 'doubel', which is not a setting of an agent; did you mean double"):
+        nexus.register_algorithm("picky", lopsided, refuses={"doubel": "no reason"})
+    nexus.register_algorithm("picky", lopsided, own=Asymmetry, refuses={"double": "it is simple"})
     try:
         with pytest.raises(ConfigError, match=f"^{HERE}:picky can't take double: it is simple; set double to false$"):
             make_agent("picky", state_dim=2, action_dim=2, double=True)
@@ -586,7 +589,7 @@ def test_what_it_refuses_is_refused_with_the_reason_and_must_be_a_setting() -> N
 
 
 def test_a_setting_of_a_run_is_refused_when_it_is_used() -> None:
-    nexus.register_algorithm("trains", expectile, own=Trains)
+    nexus.register_algorithm("trains", lopsided, own=Trains)
     try:
         with pytest.raises(ConfigError, match=r"^own setting total_steps of Trains: nexus has one of that name"):
             make_config("CartPole-v1", algorithm="trains")
@@ -597,7 +600,7 @@ def test_a_setting_of_a_run_is_refused_when_it_is_used() -> None:
 def test_another_algorithm_drops_the_settings_of_that_in_a_file(tmp_path: Path) -> None:
     from nexus.resolver import resolve
 
-    file = make_config("CartPole-v1", algorithm="expectile", asymmetry=0.7).to_mapping()
+    file = make_config("CartPole-v1", algorithm="lopsided", asymmetry=0.7).to_mapping()
     assert resolve("CartPole-v1", {}, file=file).config.algorithm_settings["asymmetry"] == 0.7
     assert resolve("CartPole-v1", {"asymmetry": 0.6}, file=file).config.algorithm_settings["asymmetry"] == 0.6
     assert resolve("CartPole-v1", {"algorithm": "dqn"}, file=file).config.algorithm_settings == {}
@@ -692,7 +695,7 @@ def test_settings_of_built_in_schedules_are_refused_with_them() -> None:
 
 
 def test_an_update_of_own_parts_is_recorded_as_a_whole() -> None:
-    settings = {"torso": f"{HERE}:pixels", "algorithm": f"{HERE}:expectile", "prioritized": True}
+    settings = {"torso": f"{HERE}:pixels", "algorithm": f"{HERE}:lopsided", "prioritized": True}
     parts, whole = Learning(False, **settings).run(), Learning(True, **settings).run()
     assert parts.counters.updates == whole.counters.updates == whole.recorder.replayed == 80
     for name, tensor in tensors(parts.agent.learner).items():
@@ -702,7 +705,7 @@ def test_an_update_of_own_parts_is_recorded_as_a_whole() -> None:
 @pytest.mark.filterwarnings(IMPORT, TOO_BUSY)
 def test_own_parts_can_be_compiled() -> None:
     plain, compiled = (
-        make_agent("expectile", state_dim=3, action_dim=2, torso=Torso, compile=each, device="cpu")
+        make_agent("lopsided", state_dim=3, action_dim=2, torso=Torso, compile=each, device="cpu")
         for each in (False, True)
     )
     batch = {
@@ -741,7 +744,7 @@ class Own(nexus.Settings):
     """Whether errors are clipped."""
 
 
-def expectile(parts):
+def lopsided(parts):
     def error(predictions, targets):
         errors = targets - predictions
         errors = errors.clamp(-1, 1) if parts.own.clip else errors
@@ -749,7 +752,7 @@ def expectile(parts):
     return parts.network(), nexus.DQNLoss(error, parts.bootstrap)
 
 
-nexus.register_algorithm("tilted", expectile, own=Own)
+nexus.register_algorithm("tilted", lopsided, own=Own)
 
 
 def my_epsilon(progress):

@@ -20,7 +20,7 @@ def look_here(
         env: an id; None for that of the run.
         run: a run's folder.
         wrappers: names as in `module:Wrapper`; None for those of the run.
-        parts: other names as in `module:Name`, beside those of the run.
+        parts: other names as in `module:Name`, in addition to those of the run.
     """
     from nexus.core.errors import RunError
     from nexus.core.importable import names_in

@@ -28,7 +28,7 @@ EXAMPLE = "gymnasium.wrappers:NormalizeReward"
 
 
 class ImportName(str):
-    """A name as in `my_nets:MyTorso`; a type of its own, so that a setting can be declared by it."""
+    """A name as in `my_nets:MyTorso`; a separate type, so that a setting can be declared by it."""
 
     __slots__ = ()
 

@@ -101,7 +101,7 @@ def make_own_torso(name: str, prepare: Preparation, state_dims: int) -> tuple[Ow
         state_dims: axes of a state.
 
     Raises:
-        ConfigError: it can't be imported or made, is no module, fails on such states, does not return one row of
+        ConfigError: it can't be imported or made, is not a module, fails on such states, does not return one row of
             features per state, or can't be learned with or resumed; says why.
     """
     make = import_object(name, "torso")

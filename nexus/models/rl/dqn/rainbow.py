@@ -157,7 +157,7 @@ class Algorithm:
         own: the settings that only it has, a subclass of `nexus.Settings`.
 
     Raises:
-        ConfigError: a setting of its own can't be one.
+        ConfigError: a field of `own` can't be a setting.
     """
 
     changes: str
@@ -324,7 +324,7 @@ def register_algorithm(
         paper: its paper.
 
     Raises:
-        ConfigError: the name is taken or no name, or a setting of its own can't be one.
+        ConfigError: the name is taken or not a name, or a field of `own` can't be a setting.
     """
     caller = sys._getframe(1).f_globals
     module = str(caller.get("__name__", "__main__"))
@@ -340,7 +340,7 @@ def register_algorithm(
     for setting in refuses:
         if setting not in annotations_of(AgentConfig):
             known = nearest(str(setting), annotations_of(AgentConfig))
-            raise ConfigError(f"algorithm {name!r} refuses {setting!r}, which is no setting of an agent{known}")
+            raise ConfigError(f"algorithm {name!r} refuses {setting!r}, which is not a setting of an agent{known}")
     algorithm = Algorithm(changes, paper, Path(str(caller.get("__file__", ""))).name, family, settings, refuses, own)
     OWN[reference], REGISTERED[name] = algorithm, reference
     return algorithm
@@ -404,7 +404,7 @@ def with_own_settings(algorithm: Algorithm, values: Mapping[str, Any]) -> dict[s
     given = convert("algorithm_settings", values.get("algorithm_settings", {}), Keywords)
     if algorithm.own is None:
         if given:
-            raise ConfigError(f"algorithm_settings = {given}: this algorithm has no settings of its own")
+            raise ConfigError(f"algorithm_settings = {given}: this algorithm adds no settings")
         return dict(values)
     names = annotations_of(algorithm.own).keys()
     flat = {name: value for name, value in values.items() if name in names}
