@@ -4,7 +4,7 @@
     python -m benchmarks.against ../before
 
 Each figure is the other checkout's seconds divided by this one's, so 1 means as fast and 1.1 means 10 % faster; medians
-of the rounds. Runs count processor time, in one thread, without start-up. Needs the `box2d` and `atari` extras.
+of the rounds. Runs count processor time, in one thread, without start-up. Needs the `atari` extra.
 """
 
 import argparse

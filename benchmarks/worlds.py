@@ -186,7 +186,7 @@ def limited(name: str, steps: int | None = None) -> Callable[[], Any]:
 
 WORLDS: dict[str, Callable[[], Any]] = {
     "FrozenLake": limited("FrozenLake-v1"),
-    "Taxi": limited("Taxi-v3"),
+    "Taxi": limited("Taxi-v4"),
     "CliffWalking": limited("CliffWalking-v1", 200),
     "Blackjack": limited("Blackjack-v1"),
     "MiniGrid Empty 5x5": minigrid("MiniGrid-Empty-Random-5x5-v0"),
