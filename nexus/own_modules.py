@@ -95,6 +95,4 @@ def require_foreign_module(name: str, run: Path, setting: str = "env") -> None:
         spec = None
     places = [] if spec is None else [*(spec.submodule_search_locations or []), spec.origin or ""]
     if any(Path(place, *rest).resolve().is_relative_to(run.resolve()) for place in places if place):
-        raise RunError(
-            f"{run} asks for code from its own folder, {module}: it is not imported; pass another {setting}="
-        )
+        raise RunError(f"{run} names a module in its folder, {module}, which is not imported: pass another {setting}=")

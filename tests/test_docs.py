@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 
 import nexus
+from benchmarks import settings_page
 from nexus.cli.algorithms import AlgorithmsCommand
 from nexus.cli.check import CheckCommand
 from nexus.cli.evaluate import EvaluateCommand
@@ -344,3 +345,14 @@ def test_what_installs_names_what_there_is(command: str) -> None:
     extra = re.fullmatch(r"\.(?:\[(\w+)\])?", words[words.index("-e") + 1])
     assert extra is not None
     assert extra[1] is None or f"\n{extra[1]} = [" in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+def test_the_page_of_settings_is_the_one_that_its_script_writes() -> None:
+    assert settings_page.PAGE.read_text("utf-8") == settings_page.page()
+    assert "| `learning_rate` | `0.001` | " in settings_page.page()
+
+
+def test_the_index_has_every_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert {name for name in pages if f"]({name})" not in index} == set()

@@ -610,8 +610,8 @@ def pole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        (f"{LAYER}.mean", [np.nan, 0, 0, 0], "mean holds NaN or infinity"),
-        (f"{LAYER}.deviation", [1, 1, np.inf, 1], "deviation holds NaN or infinity"),
+        (f"{LAYER}.mean", [np.nan, 0, 0, 0], "mean contains NaN or infinity"),
+        (f"{LAYER}.deviation", [1, 1, np.inf, 1], "deviation contains NaN or infinity"),
         (f"{LAYER}.deviation", [1, 1, 0, 1], "a deviation of observations is 0: needs a number above 0"),
         (f"{LAYER}.deviation", [1, 1, -2, 1], "a deviation of observations is -2: needs a number above 0"),
         (f"{LAYER}.mean", [0, 0, 0], "needs float32 of shape"),
@@ -636,13 +636,13 @@ def test_what_can_be_no_statistics_is_refused(name: str, value: Any, says: str, 
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("observations.mean", np.array([0, 0, np.nan, 0]), "mean holds NaN or infinity"),
+        ("observations.mean", np.array([0, 0, np.nan, 0]), "mean contains NaN or infinity"),
         ("observations.var", np.array([0, 0, -1.0, 0]), "var = -1: a variance is 0 or more"),
         ("observations.samples", float("inf"), "no finite number 'samples'"),
         ("observations.samples", -1.0, "samples = -1"),
         ("observations.mean", np.zeros(3), "mean is float64 of shape"),
-        ("returns.var", np.array([np.inf]), "var holds NaN or infinity"),
-        ("returns.carried", np.array([np.nan, 0]), "carried holds NaN or infinity"),
+        ("returns.var", np.array([np.inf]), "var contains NaN or infinity"),
+        ("returns.carried", np.array([np.nan, 0]), "carried contains NaN or infinity"),
         ("returns.carried", np.zeros((2, 2)), "carried is float64 of shape"),
         ("returns.carried", None, "no ndarray 'carried'"),
     ],

@@ -867,8 +867,11 @@ def test_the_help_has_a_box_for_its_settings(here: Path, capsys: pytest.CaptureF
     ("more", "says"),
     [
         ("--asymetry 0.5", "unknown option --asymetry; did you mean --asymmetry?; see nexus train --help"),
-        ("--asymmetry high", "--asymmetry: 'high' is no number; needs one as in 0.001 or 1e-3; see nexus train --help"),
-        ("--clip yes", "--clip takes no value, got 'yes': --clip switches it on, --no-clip off; see nexus train"),
+        (
+            "--asymmetry high",
+            "--asymmetry: 'high' is not a number; needs one as in 0.001 or 1e-3; see nexus train --help",
+        ),
+        ("--clip yes", "--clip takes no value, got 'yes': --clip turns it on, --no-clip off; see nexus train"),
         ("--hidden-dim 8", "hidden_dim = 8: torso mine_of_this_test:Net makes all layers itself; leave hidden_dim out"),
         ("--epsilon 0.5", "epsilon = 0.5: epsilon_schedule mine_of_this_test:my_epsilon sets the value at every step"),
         ("--torso mine_of_this_test:Nett", "there is no 'Nett' in 'mine_of_this_test'; did you mean Net"),

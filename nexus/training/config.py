@@ -42,7 +42,7 @@ from nexus.training.settings import (
 
 __all__ = ["GROUPS", "TrainConfig", "kwargs_for"]
 
-MOST_COPIES = 100  # for an evaluation in this process
+MOST_EVAL_ENVS = 100  # for an evaluation in this process
 STILL_EXPLORING = 0.1  # fraction of ε's planned decay left at the end of the run that deserves a notice
 
 GROUPS: Mapping[str, tuple[type[CheckedConfig], ...]] = {
@@ -162,7 +162,7 @@ class TrainConfig(
     @property
     def eval_envs(self) -> int:
         """Sub-environments in an evaluation: as many as in training if each has a process."""
-        return min(self.eval_episodes, self.num_envs if self.vectorization == "async" else MOST_COPIES)
+        return min(self.eval_episodes, self.num_envs if self.vectorization == "async" else MOST_EVAL_ENVS)
 
     def epsilon_at(self, steps: int, episodes: int) -> float:
         """Return ε after this many steps and finished episodes.
