@@ -241,7 +241,7 @@ def test_a_command_works_as_printed(command: str, stopped: Path, empty: Path) ->
     own = {word for word in words if word.startswith("--")} - {"--total-steps"}  # of which the last one counts
     short = [word for word in shlex.split(SHORT[first]) if word.partition("=")[0] not in own]
     if "--help" in words:
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             main(words)
     else:
         assert main([*words, *short]) == 0

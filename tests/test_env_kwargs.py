@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 
 import nexus
 from nexus.api import env_of_run, load_agent
@@ -14,6 +16,7 @@ from nexus.cli.main import main
 from nexus.cli.parsing import read_keyword
 from nexus.cli.train import read_command
 from nexus.core.errors import ConfigError, RunError
+from nexus.envs.factory import make_env
 from nexus.listener import Listener
 from nexus.training import curves
 from nexus.training.config import TrainConfig, kwargs_for
@@ -88,13 +91,33 @@ def make() -> Any:
     """Never called."""
 
 
-def test_an_unknown_one_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    spec = TrainConfig(env_kwargs={"is_slipery": False}).spec_of("FrozenLake-v1")
-    assert spec.kwargs == (("is_slipery", False),)
-    from nexus.envs.factory import make_env
-
-    with pytest.raises(ConfigError, match=r"^environment 'FrozenLake-v1' can't be made: .*'is_slipery'"):
+@pytest.mark.parametrize(
+    ("env", "word", "says"),
+    [
+        ("FrozenLake-v1", "is_slipery", "it has no argument 'is_slipery'; did you mean is_slippery?"),
+        ("CartPole-v1", "zzz", "it has no argument 'zzz'; it has sutton_barto_reward, render_mode"),
+        ("tests.test_env_kwargs:Open-v0", "zzz", "Open takes no 'zzz'"),  # it would take any name
+        ("FrozenLake-v1", "map_name", "3x3"),  # a wrong value
+    ],
+)
+def test_an_unknown_one_is_named_with_the_nearest(env: str, word: str, says: str) -> None:
+    spec = TrainConfig(env_kwargs={word: "3x3"}).spec_of(env)
+    with pytest.raises(ConfigError) as refused:
         make_env(spec)
+    assert str(refused.value).startswith(f"environment {env!r} can't be made: {says}")
+
+
+class Open(CartPoleEnv):
+    """Takes any argument, and then not."""
+
+    def __init__(self, **given: Any) -> None:
+        unknown = given.keys() - {"render_mode"}
+        if unknown:
+            raise TypeError(f"Open takes no {unknown.pop()!r}")
+        super().__init__(**given)
+
+
+gym.register("Open-v0", entry_point="tests.test_env_kwargs:Open", max_episode_steps=20)
 
 
 @pytest.fixture(scope="module")

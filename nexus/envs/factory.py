@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from inspect import Parameter, signature
 from math import prod
 from typing import Any, Literal, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
@@ -431,7 +433,26 @@ def attempt(make: Callable[[], Env], spec: EnvSpec) -> Env:
     try:
         return make()
     except Exception as error:
-        raise ConfigError(f"environment {name_of(spec.source)!r} can't be made: {one_line(error)}") from error
+        why = (unknown_argument(spec) if isinstance(error, TypeError) else None) or one_line(error)
+        raise ConfigError(f"environment {name_of(spec.source)!r} can't be made: {why}") from error
+
+
+def unknown_argument(spec: EnvSpec) -> str | None:
+    """Return text on the first of the `env_kwargs` that a registered environment does not take, with the nearest."""
+    if not isinstance(spec.source, str) or not spec.kwargs:
+        return None
+    entry = registered_id(spec.source).entry_point
+    try:
+        maker = load_env_creator(entry) if isinstance(entry, str) else entry
+        taken = signature(maker).parameters if maker is not None else {}
+    except Exception:  # foreign code, and not every callable has a signature
+        return None
+    if not taken or any(one.kind is Parameter.VAR_KEYWORD for one in taken.values()):
+        return None
+    for word, _ in spec.kwargs:
+        if word not in taken and word not in signature(gym.make).parameters:
+            return f"it has no argument {word!r}{nearest(word, taken) or '; it has ' + ', '.join(taken)}"
+    return None
 
 
 def describe_spaces(
