@@ -97,7 +97,7 @@ def make() -> Any:
         ("FrozenLake-v1", "is_slipery", "it has no argument 'is_slipery'; did you mean is_slippery?"),
         ("CartPole-v1", "zzz", "it has no argument 'zzz'; it has sutton_barto_reward, render_mode"),
         ("tests.test_env_kwargs:Open-v0", "zzz", "Open takes no 'zzz'"),  # it would take any name
-        ("FrozenLake-v1", "map_name", "3x3"),  # a wrong value
+        ("FrozenLake-v1", "map_name", "'3x3'"),  # a wrong value
     ],
 )
 def test_an_unknown_one_is_named_with_the_nearest(env: str, word: str, says: str) -> None:
