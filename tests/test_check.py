@@ -1062,7 +1062,7 @@ def test_kwargs_reach_the_environment(capsys: pytest.CaptureFixture[str]) -> Non
         (["CartPol-v1"], "no environment 'CartPol-v1'; did you mean CartPole-v1"),
         (["CartPole-v1", "--wrappers", "gymnasium.wrappers:TimLimit"], "did you mean TimeLimit"),
         (["nowhere:Env-v0"], "can't import module 'nowhere'"),
-        (["Chatty-v0", "--env-kwargs", "siez=3"], "unexpected keyword argument 'siez'"),
+        (["Chatty-v0", "--env-kwargs", "siez=3"], "it has no argument 'siez'"),
         (["CartPole-v1", "--second", "3"], "unknown option --second; did you mean --seconds"),
         (["CartPole-v1", "--seconds", "0"], "seconds = 0: needs a number of seconds above 0"),
         (["CartPole-v1", "--gamma", "2"], "gamma = 2.0: needs"),
