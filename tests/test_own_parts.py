@@ -769,9 +769,9 @@ class Stop(nexus.Listener):
             raise KeyboardInterrupt
 '''
 PARTS = [
-    *("--torso", "parts_of_this_test:Net", "--algo", "parts_of_this_test:tilted", "--asymmetry", "0.7", "--clip"),
-    *("--epsilon-schedule", "parts_of_this_test:my_epsilon"),
-    *("--learning-rate-schedule", "parts_of_this_test:warmup"),
+    *("--torso", "own_of_this_test:Net", "--algo", "own_of_this_test:tilted", "--asymmetry", "0.7", "--clip"),
+    *("--epsilon-schedule", "own_of_this_test:my_epsilon"),
+    *("--learning-rate-schedule", "own_of_this_test:warmup"),
 ]
 QUICK = [
     *("--total-steps", "600", "--num-envs", "2", "--learning-starts", "50", "--eval-episodes", "2"),
@@ -783,15 +783,15 @@ QUICK = [
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder but for a module, and the current one."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "parts_of_this_test.py").write_text(MINE)
+    (tmp_path / "own_of_this_test.py").write_text(MINE)
     yield tmp_path
     forget()
 
 
 def forget() -> None:
     """As a new process begins."""
-    sys.modules.pop("parts_of_this_test", None)
-    OWN.pop("parts_of_this_test:tilted", None)
+    sys.modules.pop("own_of_this_test", None)
+    OWN.pop("own_of_this_test:tilted", None)
     REGISTERED.pop("tilted", None)
 
 
@@ -805,7 +805,7 @@ def test_a_run_of_own_parts_is_stopped_resumed_to_the_bit_and_evaluated_in_a_new
 ) -> None:
     whole = ["train", "CartPole-v1", *QUICK, *PARTS]
     assert main([*whole, "--run-dir", "whole"]) == 0
-    assert main([*whole, "--run-dir", "broken", "--listener", "parts_of_this_test:Stop"]) == 130
+    assert main([*whole, "--run-dir", "broken", "--listener", "own_of_this_test:Stop"]) == 130
     forget()
     done = in_a_new_process("resume", "broken", cwd=here)
     assert done.returncode == 0, done.stderr
@@ -837,14 +837,14 @@ def test_every_command_finds_them(here: Path, capsys: pytest.CaptureFixture[str]
         assert main(words_) == 0, words_
         forget()
     said = capsys.readouterr().out
-    assert "parts_of_this_test:tilted, asymmetry=0.7, clip=True" in said
-    assert "ε by parts_of_this_test:my_epsilon" in said
+    assert "own_of_this_test:tilted, asymmetry=0.7, clip=True" in said
+    assert "ε by own_of_this_test:my_epsilon" in said
     about = json.loads((here / "second" / "run.json").read_text())["config"]
     assert about["algorithm_settings"] == {"asymmetry": 0.8, "clip": False}
 
 
 def test_a_file_of_settings_names_them_too(here: Path) -> None:
-    own = {"algo": "parts_of_this_test:tilted", "torso": "parts_of_this_test:Net", "asymmetry": 0.6}
+    own = {"algo": "own_of_this_test:tilted", "torso": "own_of_this_test:Net", "asymmetry": 0.6}
     (here / "mine.json").write_text(json.dumps({"env": "CartPole-v1", **TINY, **own}))
     assert main(["train", "--config", "mine.json", "--run-dir", "run", "--clip"]) == 0
     about = json.loads((here / "run" / "run.json").read_text())["config"]
@@ -853,7 +853,7 @@ def test_a_file_of_settings_names_them_too(here: Path) -> None:
 
 def test_the_help_has_a_box_for_its_settings(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["train", "CartPole-v1", "--algo", "parts_of_this_test:tilted", "--asymmetry", "0.6", "--help"])
+        main(["train", "CartPole-v1", "--algo", "own_of_this_test:tilted", "--asymmetry", "0.6", "--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "tilted options" in said
     assert "--asymmetry FLOAT Weight of errors above 0. (default: 0.6)" in said
@@ -874,14 +874,14 @@ def test_the_help_has_a_box_for_its_settings(here: Path, capsys: pytest.CaptureF
         ("--clip yes", "--clip takes no value, got 'yes': --clip turns it on, --no-clip off; see nexus train"),
         (
             "--hidden-dim 8",
-            "hidden_dim = 8: torso parts_of_this_test:Net makes all layers itself; leave hidden_dim out",
+            "hidden_dim = 8: torso own_of_this_test:Net makes all layers itself; leave hidden_dim out",
         ),
-        ("--epsilon 0.5", "epsilon = 0.5: epsilon_schedule parts_of_this_test:my_epsilon sets the value at every step"),
-        ("--torso parts_of_this_test:Nett", "there is no 'Nett' in 'parts_of_this_test'; did you mean Net"),
+        ("--epsilon 0.5", "epsilon = 0.5: epsilon_schedule own_of_this_test:my_epsilon sets the value at every step"),
+        ("--torso own_of_this_test:Nett", "there is no 'Nett' in 'own_of_this_test'; did you mean Net"),
         ("--torso mine_of_this_tset:Net", "torso 'mine_of_this_tset:Net': can't import module 'mine_of_this_tset'"),
         ("--torso mlpp", "--torso: 'mlpp': needs one of auto, mlp, "),
-        ("--algo parts_of_this_test:titled", "no algorithm 'titled' in parts_of_this_test; did you mean tilted?"),
-        ("--algo parts_of_this_test:Own", "no algorithm 'Own' in parts_of_this_test; there are tilted"),
+        ("--algo own_of_this_test:titled", "no algorithm 'titled' in own_of_this_test; did you mean tilted?"),
+        ("--algo own_of_this_test:Own", "no algorithm 'Own' in own_of_this_test; there are tilted"),
         ("--algo nosuch:x", "algorithm 'nosuch:x': can't import module 'nosuch': No module named 'nosuch'"),
         ("--algo", "--algorithm"),
     ],
@@ -907,14 +907,14 @@ def test_a_module_that_is_gone_is_named_with_where_it_is(
         assert done.returncode == 2
         if verb == ["evaluate"]:
             assert done.stderr == (
-                f"nexus: error: {here}/runs/first was trained with algorithm parts_of_this_test:tilted, and there is "
-                f"no module 'parts_of_this_test' here; it is in {here}: run this there, or add that folder to PYTHONPATH\n"
+                f"nexus: error: {here}/runs/first was trained with algorithm own_of_this_test:tilted, and there is "
+                f"no module 'own_of_this_test' here; it is in {here}: run this there, or add that folder to PYTHONPATH\n"
             )
     assert in_a_new_process("verify", str(here / "runs" / "first"), cwd=elsewhere).returncode == 0  # needs no code
-    (here / "parts_of_this_test.py").unlink()
+    (here / "own_of_this_test.py").unlink()
     capsys.readouterr()
     assert main(["evaluate", "runs/first"]) == 2
-    assert "run this in the folder that has parts_of_this_test.py, or add that to PYTHONPATH" in capsys.readouterr().err
+    assert "run this in the folder that has own_of_this_test.py, or add that to PYTHONPATH" in capsys.readouterr().err
 
 
 SCRIPT = """
@@ -954,12 +954,12 @@ def test_parts_of_a_script_are_found_by_the_script_alone_and_that_is_said(
 def test_a_run_is_played_without_its_schedules(here: Path) -> None:
     assert main(["train", "CartPole-v1", *QUICK, *PARTS[-4:], "--run-dir", "first"]) == 0
     forget()
-    (here / "parts_of_this_test.py").unlink()
+    (here / "own_of_this_test.py").unlink()
     with pytest.warns(
         RuntimeWarning, match="its exploration at the end of the training is not known: epsilon_schedule"
     ):
         assert len(nexus.evaluate("first", episodes=2).returns) == 2
-    with pytest.raises(RunError, match="was trained with epsilon_schedule parts_of_this_test:my_epsilon"):
+    with pytest.raises(RunError, match="was trained with epsilon_schedule own_of_this_test:my_epsilon"):
         nexus.resume("first", total_steps=700)
 
 
