@@ -908,7 +908,8 @@ def test_a_module_that_is_gone_is_named_with_where_it_is(
         if verb == ["evaluate"]:
             assert done.stderr == (
                 f"nexus: error: {here}/runs/first was trained with algorithm own_of_this_test:tilted, and there is "
-                f"no module 'own_of_this_test' here; it is in {here}: run this there, or add that folder to PYTHONPATH\n"
+                f"no module 'own_of_this_test' here; it is in {here}: run this there, or add that folder to "
+                "PYTHONPATH\n"
             )
     assert in_a_new_process("verify", str(here / "runs" / "first"), cwd=elsewhere).returncode == 0  # needs no code
     (here / "own_of_this_test.py").unlink()
