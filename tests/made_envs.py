@@ -758,7 +758,7 @@ FAULTS: dict[str, Fault] = {
     "reward text": Fault("got reward '1': needs a number", answering(1, "1"), place="step"),
     "reward of two": Fault("needs a number", answering(1, np.ones(2)), place="step"),
     "reward complex": Fault("got reward 1j: needs a number", answering(1, 1j), place="step"),
-    "reward too large": Fault("got reward 1e+39: float32", answering(1, 1e39), place="step"),
+    "reward too large": Fault("got reward 1e+39: agents compute in float32", answering(1, 1e39), place="step"),
     "reward too long": Fault("got reward of type int: needs a number", answering(1, 10**400), place="step"),
     # ends
     "end none": Fault("got terminated None: needs True or False", answering(2, None), place="step"),
