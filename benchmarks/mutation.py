@@ -20,16 +20,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 240  # seconds for the tests of one mutant
-LOOP = "loop concurrent_loop n_step episodes straight_line q_star action_masks resume pqn"
-STREAM = "stream episodes action_masks env_checks env_faults envs statistics edge one_environment evaluation"
-REPLAY = "replay_buffer replay_parts prioritized_replay n_step own_sampler state seed_api resume"
-FRAMES = "frame_replay frame_resume image_speed replay_parts devices"
+LOOP = "loop n_step concurrent_loop straight_line episodes q_star action_masks pqn"
+STREAM = "stream action_masks env_checks episodes statistics edge one_environment env_faults evaluation"
+REPLAY = "replay_buffer prioritized_replay replay_parts n_step own_sampler state"
+FRAMES = "frame_replay frame_resume"
 TESTS = {
     "nexus/ops": (
         "ops n_step munchausen distributional iqn bootstrap optimizers double_dueling pqn q_star boltzmann acting "
         "action_masks noisy"
     ),
-    "nexus/data": f"{REPLAY} {FRAMES} pqn whole_update",
+    "nexus/data": f"{REPLAY} pqn {FRAMES} whole_update",
     "nexus/training/loop.py": LOOP,
     "nexus/envs/stream.py": STREAM,
 }
