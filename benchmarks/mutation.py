@@ -27,7 +27,7 @@ FRAMES = "frame_replay frame_resume"
 TESTS = {
     "nexus/ops": (
         "ops n_step munchausen distributional iqn bootstrap optimizers double_dueling pqn q_star boltzmann acting "
-        "action_masks noisy"
+        "action_masks noisy normalization"
     ),
     "nexus/data": f"{REPLAY} pqn {FRAMES} whole_update",
     "nexus/training/loop.py": LOOP,

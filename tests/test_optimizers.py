@@ -90,6 +90,24 @@ def test_rmsprop_by_hand_has_its_epsilon_inside_the_root() -> None:
     torch.testing.assert_close(theta, torch.tensor([0.8 + 0.4 / 4.609375**0.5, -2.0]))
 
 
+@pytest.mark.parametrize("make", [Adam, CentredRMSProp])
+def test_a_step_size_in_a_tensor_is_one_in_a_number(make: type[Adam] | type[CentredRMSProp]) -> None:
+    """A CUDA graph reads it from a tensor."""
+    number, tensor = torch.tensor([0.1, -0.2]), torch.tensor([0.1, -0.2])
+    with_number, with_tensor = make(number), make(tensor)
+    for step in range(3):
+        number.grad = tensor.grad = torch.tensor([0.5, -1.0 - step])
+        with_number.step(learning_rate=0.01)
+        with_tensor.step(learning_rate=torch.tensor(0.01))
+    torch.testing.assert_close(tensor, number)
+    assert (number - torch.tensor([0.1, -0.2])).abs().min() > 0.01
+
+
+def test_the_defaults_of_rmsprop_are_those_of_the_nature_paper() -> None:
+    group = CentredRMSProp(torch.zeros(2)).param_groups[0]
+    assert (group["lr"], group["decay"], group["eps"]) == (2.5e-4, 0.95, 0.01 / 1024)
+
+
 def test_rmsprop_is_the_one_of_torch_but_for_epsilon() -> None:
     start = torch.randn(50, generator=torch.Generator().manual_seed(1))
     mine, theirs = start.clone(), start.clone()
