@@ -103,6 +103,12 @@ def test_a_step_size_in_a_tensor_is_one_in_a_number(make: type[Adam] | type[Cent
     assert (number - torch.tensor([0.1, -0.2])).abs().min() > 0.01
 
 
+def test_the_defaults_of_adam_are_those_of_torch() -> None:
+    ours, theirs = Adam(torch.zeros(2)).param_groups[0], torch.optim.AdamW([torch.zeros(2)]).param_groups[0]
+    assert all(ours[name] == theirs[name] for name in ("lr", "betas", "eps"))
+    assert ours["weight_decay"] == 0.0
+
+
 def test_the_defaults_of_rmsprop_are_those_of_the_nature_paper() -> None:
     group = CentredRMSProp(torch.zeros(2)).param_groups[0]
     assert (group["lr"], group["decay"], group["eps"]) == (2.5e-4, 0.95, 0.01 / 1024)

@@ -386,6 +386,25 @@ def test_an_environment_that_does_not_repeat_itself_keeps_them(tmp_path: Path) -
     assert stream.statistics()[COUNT] == pytest.approx([10.0001] * 2)  # and what another episode begins with
 
 
+def test_where_only_rewards_do_not_repeat_another_episode_begins() -> None:
+    class Generous(Corridor):
+        def step(self, action: Any) -> Any:
+            seen, _, *rest = super().step(action)
+            return seen, np.random.default_rng().uniform(), *rest
+
+    def make() -> Any:
+        return NormalizeReward(Generous())
+
+    stream = TransitionStream(make_vector_env(EnvSpec(make), 2, "sync"), "Generous")
+    stream.reset(3)
+    for _ in range(2):
+        stream.step(np.zeros(2, np.int64))
+    state, states = stream.get_state(), stream.states.copy()
+    again = TransitionStream(make_vector_env(EnvSpec(make), 2, "sync"), "Generous")
+    assert again.set_state(state).tolist() == [True, True]
+    assert not np.array_equal(again.states, states)
+
+
 # --- in another process, and where it is seen ---
 
 NORMALIZED = "gymnasium.wrappers:NormalizeObservation"
