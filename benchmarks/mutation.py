@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 240  # seconds for the tests of one mutant
 LOOP = "loop n_step concurrent_loop straight_line episodes q_star action_masks pqn"
-STREAM = "stream action_masks env_checks episodes statistics edge one_environment env_faults evaluation"
+STREAM = "stream notices action_masks env_checks episodes statistics edge one_environment env_faults evaluation"
 REPLAY = "replay_buffer prioritized_replay replay_parts n_step own_sampler state"
 FRAMES = "frame_replay frame_resume"
 TESTS = {

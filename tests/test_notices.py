@@ -15,6 +15,8 @@ from nexus.cli.progress import TrainView
 from nexus.cli.train import read_command
 from nexus.core.errors import ConfigError
 from nexus.core.types import Array
+from nexus.envs.factory import EnvSpec, make_vector_env
+from nexus.envs.stream import TransitionStream
 from nexus.listener import Listener
 from nexus.training.config import TrainConfig
 from nexus.training.presets import PRESETS, settled
@@ -230,3 +232,21 @@ def test_nothing_is_given_up_that_nobody_has() -> None:
         {"target_return": 3.0, "eval_every": "5 steps"},
         [],
     )
+
+
+def test_what_a_step_shows_is_said_at_that_step() -> None:
+    """Not at the next reset: an episode can be long."""
+
+    class Leaving(Arms):
+        observation_space = spaces.Box(0, 1, (1,), np.float32)
+
+    stream = TransitionStream(make_vector_env(EnvSpec(Leaving), 2, "sync"), "Leaving")
+    stream.reset(0)
+    stream.step(np.zeros(2, np.int64))
+    assert stream.pop_notices() == []
+    stream.step(np.zeros(2, np.int64))
+    (said,) = stream.pop_notices()
+    assert "2" in said
+    assert "Leaving" in said
+    stream.step(np.zeros(2, np.int64))
+    assert stream.pop_notices() == []
