@@ -34,6 +34,7 @@ from nexus.models.rl.dqn.rainbow import network_bytes
 from nexus.models.setup import resolve_device
 from nexus.models.torsos import channels_before
 from nexus.own_modules import require_foreign_module, require_present, said_of_programs
+from nexus.parts import require_shapes_of
 from nexus.resolver import resolve, whole_or_resolved
 from nexus.runner import Run, agent_for, agent_from, replay_for
 from nexus.training.best import BEST, BestWeights
@@ -775,12 +776,7 @@ def require_fitting_env(agent: DQNAgent, env: gym.Env[Any, Any]) -> None:
     """Raise `ConfigError` unless the environment has the agent's states and actions."""
     name = type(env.unwrapped).__name__ if env.spec is None else env.spec.id
     _, _, action_dim = describe_spaces(env.observation_space, env.action_space, name)
-    states = composition(env.observation_space)
-    if (states, action_dim) != (agent.states.composition, agent.action_dim):
-        raise ConfigError(
-            f"{name} has states of shape {states} and {action_dim} actions: "
-            f"the agent was made for {agent.states.composition} and {agent.action_dim}"
-        )
+    require_shapes_of(agent, composition(env.observation_space), action_dim, name, "the agent was made for")
 
 
 @dataclass(frozen=True)

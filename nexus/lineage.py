@@ -16,7 +16,7 @@ from nexus.core.state import State, part, restore_tensors
 from nexus.envs.statistics import Statistics
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.learner_state import tensors
-from nexus.parts import Parts
+from nexus.parts import Parts, require_shapes_of
 from nexus.training.checkpoint import Checkpoint
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
@@ -119,15 +119,12 @@ class Origin:
 
     def _hand_over_weights(self, parts: Parts) -> None:
         ours, theirs = parts.agent, self.agent
-        if (ours.states.composition, ours.action_dim) != (theirs.states.composition, theirs.action_dim):
-            raise ConfigError(
-                f"{parts.name} has states of shape {ours.states.composition} and {ours.action_dim} actions: "
-                f"{self.run} was trained on {theirs.states.composition} and {theirs.action_dim}"
-            )
+        require_shapes_of(theirs, ours.states.composition, ours.action_dim, parts.name, f"{self.run} was trained on")
         there = theirs.networks
         networks = {name: there.get(name, there.get(FOLLOWS.get(name, ""))) for name in ours.networks}
         given = weights_of({name: network for name, network in networks.items() if network is not None})
-        for name, value in weights_of(ours.networks).items():
+        wanted = weights_of(ours.networks)
+        for name, value in wanted.items():
             if name not in given or given[name].shape != value.shape:
                 what = "there is none" if name not in given else f"it is {list(given[name].shape)}"
                 raise ConfigError(
@@ -136,10 +133,10 @@ class Origin:
                 )
             with torch.no_grad():
                 value.copy_(given[name])
-        if len(given) != len(weights_of(ours.networks)):
-            odd = next(name for name in given if name not in weights_of(ours.networks))
+        odd = [name for name in given if name not in wanted]
+        if odd:
             raise ConfigError(
-                f"{self.run} has another network: {odd} is only there; use its settings "
+                f"{self.run} has another network: {odd[0]} is only there; use its settings "
                 f"({self._differing(parts.config)})"
             )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from contextlib import suppress
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def require_present(config: Any, run: Path, settings: Collection[str] = NAMING) 
             if top == "__main__":
                 require_in_program(setting, name, run)
                 continue
-            if found(top):
+            if found(top) is not None:
                 continue
             near = [folder for folder in list(run.resolve().parents)[:NEAR] if is_module(folder, top)]
             where = (
@@ -64,12 +65,12 @@ def said_of_programs(config: Any) -> list[str]:
     ]
 
 
-def found(top: str) -> bool:
-    """True if a module that is not inside a package can be imported; it is not."""
+def found(top: str) -> ModuleSpec | None:
+    """Return where a module that is not inside a package would be imported from, None if nowhere; it is not."""
     try:
-        return find_spec(top) is not None
+        return find_spec(top)
     except (ImportError, ValueError):
-        return False
+        return None
 
 
 def is_module(folder: Path, top: str) -> bool:
@@ -89,10 +90,7 @@ def require_foreign_module(name: str, run: Path, setting: str = "env") -> None:
     if not colon:
         return
     top, *rest = module.split(".")
-    try:
-        spec = find_spec(top)  # searches without importing
-    except (ImportError, ValueError):
-        spec = None
+    spec = found(top)
     places = [] if spec is None else [*(spec.submodule_search_locations or []), spec.origin or ""]
     if any(Path(place, *rest).resolve().is_relative_to(run.resolve()) for place in places if place):
         raise RunError(f"{run} names a module in its folder, {module}, which is not imported: pass another {setting}=")

@@ -40,7 +40,7 @@ from nexus.training.replays import AnyReplay, replay_for, replay_memory
 from nexus.training.under_way import fresh_under_way, restore_under_way, state_of
 from nexus.whole_update import WholeUpdate
 
-__all__ = ["Parts", "agent_for", "agent_from"]
+__all__ = ["Parts", "agent_for", "agent_from", "require_shapes_of"]
 
 
 class SettlingLearner(loop.LearnerProtocol, Protocol):
@@ -76,11 +76,7 @@ class Parts:
         self.replay_bytes = replay_memory(config, shape, self.state_dtype, device)
         seen = seen_by_agent(space, self.name, config.scale_observations, config.normalize_observations)
         self.agent = agent_for(shape, action_dim, config, seen) if agent is None else agent
-        if (self.agent.states.composition, self.agent.action_dim) != (composition(space), action_dim):
-            raise ConfigError(
-                f"{self.name} has states of shape {composition(space)} and {action_dim} actions: "
-                f"the run was trained on {self.agent.states.composition} and {self.agent.action_dim}"
-            )
+        require_shapes_of(self.agent, composition(space), action_dim, self.name, "the run was trained on")
         learner = self.agent.learner
         self.replay: AnyReplay = replay_for(
             config, shape, self.state_dtype, device, learner.state_values, learner.unit_of_rewards
@@ -213,6 +209,23 @@ def require_no_wrapper_alike(statistics: Statistics, config: TrainConfig) -> Non
             raise ConfigError(
                 f"{name}: a wrapper of the environment normalises them already, by its {found[0]}; leave one out"
             )
+
+
+def require_shapes_of(agent: DQNAgent, states: Any, action_dim: int, name: str, whose: str) -> None:
+    """Raise `ConfigError` unless an environment has the states and actions of an agent.
+
+    Args:
+        agent: the agent.
+        states: `composition` of the environment's observations.
+        action_dim: its number of actions.
+        name: of the environment.
+        whose: what the agent's shapes are those of, such as "the run was trained on".
+    """
+    if (states, action_dim) != (agent.states.composition, agent.action_dim):
+        raise ConfigError(
+            f"{name} has states of shape {states} and {action_dim} actions: "
+            f"{whose} {agent.states.composition} and {agent.action_dim}"
+        )
 
 
 def with_channels(config: TrainConfig, state_shape: tuple[int, ...] | None) -> TrainConfig:
