@@ -20,6 +20,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "check",
+    "diagnose",
     "evaluate",
     "load_agent",
     "make_agent",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from nexus.checking import check
     from nexus.core.checked import Settings
     from nexus.data.replay_buffer import ReplayBuffer
+    from nexus.doctor.afterwards import diagnose
     from nexus.envs.flat_actions import FlatActions
     from nexus.listener import Listener, Listeners, TrainResult
     from nexus.models.rl.dqn import DQNAgent, DQNNetwork
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 HOMES = {
     "check": "nexus.checking",
+    "diagnose": "nexus.doctor.afterwards",
     "evaluate": "nexus.api",
     "load_agent": "nexus.api",
     "make_agent": "nexus.models.rl.dqn.rainbow",

@@ -11,9 +11,10 @@ from typing import Any
 from nexus.core.errors import ConfigError, DivergenceError, EnvError, NexusError, RunError, Terminated
 from nexus.core.seeding import seed_of
 from nexus.core.state import State, below, part
+from nexus.doctor.doctor import Doctor
 from nexus.envs.atari import canonical
 from nexus.envs.factory import EnvSource
-from nexus.listener import Listener, LiveRun, Observer, Plan, TrainResult, observe
+from nexus.listener import Listener, Listeners, LiveRun, Observer, Plan, TrainResult, observe
 from nexus.models.rl.dqn import DQNAgent
 from nexus.observers import (
     EpisodeLog,
@@ -70,6 +71,7 @@ class Run:
         fill: Callable[[Parts], None] | None = None,
     ) -> None:
         self.listener = listener
+        self.doctor = Doctor() if config.doctor == "on" else Listener()
         self.course = Course()
         self.stop = StopRequest()
         self.from_checkpoint: Checkpoint | None = None
@@ -106,6 +108,7 @@ class Run:
         self.files.go_back_to(self.from_checkpoint)
         self.files.save("running", self.course)
         self.listener.on_start(self.plan)
+        self.doctor.on_start(self.plan)
         evaluation, stopped_by = None, None
         try:
             with stop_requests() as self.stop:
@@ -118,10 +121,12 @@ class Run:
             with suppress(RunError):  # on a full disk, report the first error
                 self.files.save(status, self.course)
             with suppress(Exception):
+                self.doctor.on_end(status)
                 self.listener.on_end(status)
             raise
         status = "finished" if stopped_by is None else "interrupted"
         self.files.save(status, self.course, evaluation)
+        self.doctor.on_end(status)
         self.listener.on_end(status)
         return TrainResult(
             self.parts.agent,
@@ -209,13 +214,15 @@ class Run:
             EpisodeLog(self.parts, self.course, self.listener, log),
             ScalarLog(self.parts, self.course, self.config.slowed(self.course.rollbacks), log),
             ListenerCall(self.listener, self.live, self.stop, log),
+            ListenerCall(self.doctor, self.live, self.stop, log),
             evaluations,
             PeriodicCheckpoint(self.course, partial(self.checkpoint, log)),
         ]
 
     def evaluations(self, log: RunLog) -> Evaluations:
         """Return the observer that plays evaluations."""
-        return Evaluations(self.parts, self.files, self.course, self.listener, self.stop, log)
+        told = Listeners(self.listener, self.doctor)
+        return Evaluations(self.parts, self.files, self.course, told, self.stop, log)
 
     def steps(self) -> Iterator[loop.Progress]:
         """Yield the loop's progress, and record whether the run is between two steps."""
@@ -274,6 +281,7 @@ class Run:
             **self.parts.get_state(),
             **self.course.get_state(),
             **below("listeners", self.listener.get_state()),
+            **below("doctor", self.doctor.get_state()),
         }
 
     def restore(self) -> None:
@@ -336,4 +344,5 @@ class Run:
                 "uninterrupted run"
             )
         self.listener.set_state(part(state, "listeners"))
+        self.doctor.set_state(part(state, "doctor"))
         return checkpoint

@@ -20,6 +20,7 @@ VERBS = {
     "check": ("nexus.cli.check", "check an environment:  nexus check my_envs:MyEnv-v0"),
     "plan": ("nexus.cli.plan", "estimate a run:        nexus plan CartPole-v1"),
     "resume": ("nexus.cli.resume", "continue a run:        nexus resume runs/NAME"),
+    "doctor": ("nexus.cli.doctor", "diagnose a run:        nexus doctor runs/NAME"),
     "verify": ("nexus.cli.verify", "check a run's files:   nexus verify runs/NAME"),
     "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),
     "watch": ("nexus.cli.watch", "watch a run play:      nexus watch runs/NAME --video out.mp4"),
@@ -33,7 +34,8 @@ USAGE = "usage: nexus VERB ...\n\n" + "\n".join(f"  {verb:<10} {text}" for verb,
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0; 1 if `check` found a fault; 2 for errors a user can fix; 3 if training diverged; 130 for Ctrl-C; 143 for SIGTERM.
+    0; 1 if `check` found a fault or `doctor` raised an alarm; 2 for errors a user can fix; 3 if training diverged; 130
+    for Ctrl-C; 143 for SIGTERM.
     """
     try:
         with printable(), path_kept():

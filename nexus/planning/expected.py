@@ -43,6 +43,7 @@ IGNORED = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "on_divergence",
+        "doctor",
     }
 )
 

@@ -16,7 +16,7 @@ __all__ = ["has_final_weights", "mark_of_weights", "require_same_run", "require_
 
 WEIGHTS = "weights"  # in `run.json` and `evaluation.json`: the mark of `agent.safetensors`
 SHAPES = ("state_dim", "action_dim")  # shapes of an agent
-CHANGED_BY_RESUME = {"total_steps", "on_divergence", "device", "target_return"}
+CHANGED_BY_RESUME = {"total_steps", "on_divergence", "device", "target_return", "doctor"}
 
 
 def require_same_run(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> None:

@@ -35,6 +35,8 @@ class RunSettings(CheckedConfig):
     """Steps to train for; the last vector step may overshoot by a few."""
     log_every: Period = EVERY_1000_STEPS
     """How often a line is logged."""
+    doctor: Literal["on", "off"] = "on"
+    """Examine the run fifty times, and report what keeps it from learning."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""

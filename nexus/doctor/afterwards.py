@@ -1,0 +1,109 @@
+"""The diagnosis of a run from the files that it left: finished, killed, diverged, or of an older version."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from nexus.api import config_of
+from nexus.core.errors import RunError
+from nexus.doctor.chart import Chart, Floats
+from nexus.doctor.diagnosis import Diagnosis, diagnosis_of
+from nexus.doctor.doctor import MOST_RANDOM, RANDOM, examined_every
+from nexus.doctor.symptom import critical
+from nexus.listener import TrainResult
+from nexus.training.config import TrainConfig
+from nexus.training.curves import read_episodes, whole_lines
+from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE, read_run
+
+__all__ = ["diagnose"]
+
+LAST = 20  # episodes that count as the last ones
+EPSILON = "rollout/exploration_rate"
+
+
+def diagnose(run: str | os.PathLike[str] | TrainResult) -> Diagnosis:
+    """Say what kept a run from learning, from its logs alone.
+
+    Works on runs that were killed or diverged. Of a run without a doctor, or of an older version, fewer checks can
+    judge.
+
+    Args:
+        run: a run's folder, or the result of `nexus.train`.
+
+    Raises:
+        RunError: the folder is not a run, was written by a newer version, or has damaged logs.
+    """
+    folder = run.run_dir if isinstance(run, TrainResult) else Path(run)
+    about = read_run(folder)
+    chart = chart_of(folder, config_of(about, folder))
+    found = diagnosis_of(chart)
+    if not isinstance(about.get("divergence"), str):
+        return found
+    burst = critical(
+        str(about["divergence"]),
+        "finite losses and gradients",
+        "the numbers grew beyond what a float holds",
+        "a smaller --learning-rate, --reward-clip 1",
+    )
+    return replace(found, symptoms=(*found.symptoms, replace(burst, check="diverged", step=chart.step)))
+
+
+def chart_of(folder: Path, config: TrainConfig) -> Chart:
+    """Return everything that a run logged.
+
+    Raises:
+        RunError: a log is damaged.
+    """
+    chart, path = Chart(config), folder / METRICS_FILE
+    for number, line in enumerate(whole_lines(path) if path.exists() else [], 1):
+        step, values = read_line(path, number, line)
+        chart.add(step, values)
+    if not chart.holds("doctor/recent_return") and (folder / EPISODES_FILE).exists():
+        add_returns(chart, read_episodes(folder))
+    for measure, logged in (("q_abs_max", "train/q_max"), ("reward_abs_max", "replay/reward_max")):
+        if not chart.holds(f"doctor/{measure}"):
+            copy_series(chart, logged, f"doctor/{measure}")
+    return chart
+
+
+def read_line(path: Path, number: int, line: str) -> tuple[int, Mapping[str, float]]:
+    """Return step and numbers of one line."""
+    try:
+        values: Any = json.loads(line)
+    except ValueError:
+        values = None
+    if isinstance(values, dict) and isinstance(values.get("step"), int):
+        numbers = {str(name): value for name, value in values.items() if name != "step"}
+        if all(isinstance(value, int | float) for value in numbers.values()):
+            return values["step"], numbers
+    raise RunError(f"{path} is damaged: line {number} needs a step and numbers, got {line[:60]!r}")
+
+
+def copy_series(chart: Chart, name: str, to: str) -> None:
+    """Enter the absolute values of a number under another name."""
+    for step, value in zip(chart.steps(name), chart.series(name), strict=True):
+        chart.add(int(step), {to: abs(float(value))})
+
+
+def add_returns(chart: Chart, episodes: Mapping[str, Floats]) -> None:
+    """Enter the returns of random play and of the last episodes at fifty points, as the doctor of a run would."""
+    steps, returns = episodes["step"], episodes["return"]
+    every = examined_every(chart.config.total_steps).count
+    random = returns[steps <= random_until(chart)][:MOST_RANDOM]
+    for point in range(every, int(steps[-1]) + every if steps.size else 0, every):
+        values = {}
+        for name, part in (("random", random), ("recent", returns[steps <= point][-LAST:])):
+            if len(part) >= 2:
+                values[f"doctor/{name}_return"] = float(part.mean())
+                values[f"doctor/{name}_error"] = float(part.std(ddof=1) / sqrt(len(part)))
+        chart.add(min(point, int(steps[-1])), values)
+
+
+def random_until(chart: Chart) -> float:
+    """Return the step up to which a run played at random: until it learned, or ε had fallen."""
+    fallen = chart.steps(EPSILON)[chart.series(EPSILON) < RANDOM]
+    return float(max(chart.config.learning_starts, fallen[0] if fallen.size else 0))

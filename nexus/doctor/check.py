@@ -1,0 +1,30 @@
+"""A check: one formula, one threshold with its source, and what it can't see."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nexus.doctor.chart import Chart
+from nexus.doctor.symptom import Verdict
+
+__all__ = ["Check"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a run.
+
+    Args:
+        name: a short name with hyphens.
+        judge: reads the numbers of the run and returns a symptom, `Unjudged`, or None if all is well.
+        formula: what is computed.
+        threshold: when it counts as a symptom.
+        source: where the threshold is from.
+        blind: what it does not see.
+    """
+
+    name: str
+    judge: Callable[[Chart], Verdict]
+    formula: str
+    threshold: str
+    source: str
+    blind: str

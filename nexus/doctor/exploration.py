@@ -1,0 +1,96 @@
+"""Exploration: ε, the actions that are taken, and how many different states they lead to."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from nexus.doctor.chart import Chart
+from nexus.doctor.check import Check
+from nexus.doctor.exam import Exam
+from nexus.doctor.symptom import Unjudged, Verdict, slight, warning
+
+__all__ = ["EXPLORATION_CHECKS", "exploration_measures"]
+
+EPSILON = "rollout/exploration_rate"
+
+
+def exploration_measures(exam: Exam) -> Mapping[str, float]:
+    """Return the numbers on actions and states."""
+    if not exam.newest:
+        return {}
+    actions = exam.newest["actions"].cpu().numpy()
+    states = exam.newest["states"].cpu().numpy().reshape(len(actions), -1)
+    return {
+        "action_share": float(np.bincount(actions).max() / len(actions)),
+        "distinct_states": len({row.tobytes() for row in states}) / len(states),
+    }
+
+
+def epsilon(chart: Chart) -> Verdict:
+    """Whether ε begins high enough, falls, and ends low."""
+    config, values = chart.config, chart.series(EPSILON)
+    if config.exploration != "epsilon_greedy" or config.noisy or len(values) < 2:
+        return Unjudged("ε is not what explores, or it has not been logged yet")
+    first, last, progress = float(values[0]), float(values[-1]), chart.progress
+    if first <= 0.05 and values.max() <= 0.1:
+        return warning(
+            f"ε is {first:.2g} from the start",
+            "above 0.05 at the start, or noisy nets",
+            "hardly any action is tried, so what is better is never seen",
+            "--epsilon 1.0 --epsilon-min 0.01",
+            epsilon=first,
+        )
+    if len(values) >= 5 and last > first + 0.1 and np.diff(values).min() >= 0:
+        return warning(
+            f"ε has grown from {first:.2g} to {last:.2g}",
+            "ε falls",
+            "the schedule runs backwards, so the policy that is learned is hardly ever played",
+            "--epsilon-schedule linear --epsilon 1.0 --epsilon-min 0.01",
+            first=first,
+            last=last,
+        )
+    if progress >= 0.7 and last >= 0.3:
+        return warning(
+            f"ε is still {last:.2g} after {progress:.0%} of the run",
+            "below 0.3 after 70 % of the run",
+            "exploration does not end, so the policy that is learned is hardly ever played",
+            f"--epsilon-min 0.01 --epsilon-steps {max(1, config.total_steps // 3)}",
+            epsilon=last,
+        )
+    return None
+
+
+def one_action(chart: Chart) -> Verdict:
+    """Whether one action is nearly always taken although others are tried as well."""
+    shares, greedy = chart.tail("doctor/action_share", 3), chart.tail("doctor/greedy_share", 3)
+    if chart.progress < 0.3 or len(shares) < 3:
+        return Unjudged("too early")
+    if shares.min() <= 0.97 or greedy.min() <= 0.99:
+        return None
+    return slight(
+        f"{shares.mean():.0%} of the last actions, and the best action in every probe state, are the same one",
+        "97 % of the actions and 99 % of the probe states, three times in a row",
+        "the policy has collapsed to one action",
+        "more exploration: --epsilon-steps, --epsilon-min; or a smaller --learning-rate",
+        action_share=float(shares.mean()),
+    )
+
+
+EXPLORATION_CHECKS = (
+    Check(
+        "exploration",
+        epsilon,
+        "ε as logged",
+        "at most 0.05 at the start, or growing, or at least 0.3 after 70 % of the run: warning",
+        "faults of real programs in DRLinter and RLExplorer; 0.3 chosen on tuning seeds",
+        "a schedule that is only somewhat too fast; own exploration",
+    ),
+    Check(
+        "one-action",
+        one_action,
+        "the largest share of one action among the newest rows, and among the greedy actions of the probe states",
+        "above 97 % and 99 % on three examinations after 30 % of the run: note",
+        "RLExplorer uses 80 %, which healthy runs exceed where one action is usually right",
+        "a policy that alternates between two useless actions",
+    ),
+)

@@ -1,0 +1,127 @@
+"""Returns: against random play, against the best so far, and greedy against training."""
+
+from collections.abc import Mapping
+from math import sqrt
+
+import numpy as np
+
+from nexus.doctor.chart import Chart
+from nexus.doctor.check import Check
+from nexus.doctor.exam import Exam
+from nexus.doctor.symptom import Unjudged, Verdict, warning
+
+__all__ = ["RETURN_CHECKS", "return_measures"]
+
+RANDOM, RECENT = "doctor/random_return", "doctor/recent_return"
+ERRORS = 2.5  # standard errors that count as a difference
+CURES = "`nexus check` on the environment, another --preset, or the symptoms above"
+
+
+def return_measures(exam: Exam) -> Mapping[str, float]:
+    """Return the returns of random play and of the last episodes."""
+    values: dict[str, float] = {}
+    for name, returns in (("random", exam.tally.at_random), ("recent", exam.tally.recent)):
+        if len(returns) >= 2:
+            values[f"{name}_return"] = float(np.mean(returns))
+            values[f"{name}_error"] = float(np.std(returns, ddof=1) / sqrt(len(returns)))
+    return values
+
+
+def against_random(chart: Chart) -> Verdict:
+    """The last episodes against the first ones, which were played at random, in standard errors."""
+    if chart.progress < 0.5 or not (chart.holds(RANDOM) and chart.holds(RECENT, 3)):
+        return Unjudged("too early, or no episodes of random play at the start")
+    random, now = chart.last(RANDOM), chart.tail(RECENT, 3)
+    error = sqrt(chart.last("doctor/random_error") ** 2 + chart.last("doctor/recent_error") ** 2)
+    evidence = {"random_return": random, "recent_return": float(now[-1]), "standard_error": error}
+    if now.max() < random - ERRORS * error - 1e-9:
+        return warning(
+            f"the last episodes return {now[-1]:.3g}, random play returned {random:.3g}",
+            f"{ERRORS} standard errors below, three times in a row after half of the run",
+            "what was learned is worse than nothing",
+            CURES,
+            **evidence,
+        )
+    if chart.progress >= 0.75 and now.max() <= random + ERRORS * error and worst(chart) <= random + ERRORS * error:
+        return warning(
+            f"the last episodes return {now[-1]:.3g}, no more than random play, {random:.3g}",
+            f"{ERRORS} standard errors above after three quarters of the run",
+            "nothing was learned",
+            CURES,
+            **evidence,
+        )
+    return None
+
+
+def worst(chart: Chart) -> float:
+    """Return the last evaluation's mean, or -inf if there are none."""
+    return chart.last("eval/mean_reward", -np.inf)
+
+
+def forgetting(chart: Chart) -> Verdict:
+    """The last episodes against the best time of the run, in terms of what had been gained over random play."""
+    now, random = chart.series(RECENT), chart.last(RANDOM)
+    if len(now) < 8 or not np.isfinite(random):
+        return Unjudged("too few examinations")
+    smooth = np.convolve(now, np.ones(3) / 3, "valid")
+    best, last = float(smooth.max()), float(now[-2:].max())
+    gained = best - random
+    error = sqrt(chart.last("doctor/random_error") ** 2 + chart.last("doctor/recent_error") ** 2)
+    if gained <= 8 * error or last >= best - 0.5 * gained:
+        return None
+    return warning(
+        f"the last episodes return {last:.3g}, the best time of the run {best:.3g}, random play {random:.3g}",
+        "half of what had been gained, on two examinations",
+        "it has forgotten what it could do",
+        "--learning-rate-schedule linear, --layer-norm, a larger --replay-capacity; the best weights are in best/",
+        best=best,
+        last=last,
+        random=random,
+    )
+
+
+def evaluation_gap(chart: Chart) -> Verdict:
+    """Greedy evaluations against the training episodes at the same time."""
+    greedy, training, random = chart.tail("eval/mean_reward", 2), chart.last(RECENT), chart.last(RANDOM)
+    epsilon = chart.last("rollout/exploration_rate", 0.0)
+    if not greedy.size or not np.isfinite([training, random]).all() or epsilon > 0.2 or chart.progress < 0.3:
+        return Unjudged("no evaluation while ε is small")
+    error, gained = chart.last("doctor/recent_error"), training - random
+    if gained <= 8 * error or greedy.max() >= training - 0.5 * gained:
+        return None
+    return warning(
+        f"greedy evaluations return {greedy[-1]:.3g}, training episodes {training:.3g}",
+        "half of what was gained over random play",
+        "the greedy policy fails where a random action now and then helps, or the evaluation differs from the training",
+        "--layer-norm --double --n-step 3, and the same wrappers in evaluation",
+        greedy=float(greedy[-1]),
+        training=training,
+    )
+
+
+RETURN_CHECKS = (
+    Check(
+        "forgetting",
+        forgetting,
+        "(best - now) ÷ (best - random), returns of the last 20 episodes, best smoothed over three examinations",
+        "above one half on two examinations, if the gain was beyond 8 standard errors: warning",
+        "proposed in the literature as interference; one half chosen on tuning seeds",
+        "slow losses, and runs without episodes of random play at the start",
+    ),
+    Check(
+        "evaluation-gap",
+        evaluation_gap,
+        "greedy evaluations against the last 20 training episodes",
+        "more than half of the gain lost, with ε ≤ 0.2: warning",
+        "chosen on tuning seeds",
+        "runs without evaluations",
+    ),
+    Check(
+        "worse-than-random",
+        against_random,
+        "mean of the last 20 episodes against that of the first ones, played at random, in standard errors",
+        f"{ERRORS} below after half of the run, or not that much above after three quarters: warning",
+        "two samples' standard error; RLMutation's healthy seeds span 95 to 500, so a return alone diagnoses nothing",
+        "runs that learn something, but far from everything",
+    ),
+)

@@ -1,0 +1,183 @@
+"""What is learned from: whether batches are what was stored, and rows what was played; how much the replay holds."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nexus.core.types import Array
+from nexus.data.replay import Replay
+from nexus.doctor.chart import Chart
+from nexus.doctor.check import Check
+from nexus.doctor.exam import Exam
+from nexus.doctor.symptom import Unjudged, Verdict, critical, slight, warning
+
+__all__ = ["STORAGE_CHECKS", "storage_measures"]
+
+COLUMNS = ("states", "actions", "rewards", "discounts", "next_states")
+
+
+def storage_measures(exam: Exam) -> Mapping[str, float]:
+    """Return the numbers that describe replay and batches."""
+    values: dict[str, float] = {}
+    if exam.newest:
+        states, following = (flat(exam.newest[name]) for name in ("states", "next_states"))
+        values["unchanged"] = float((states == following).all(1).mean())
+        values["chained"] = chained(states, following, exam)
+    if exam.taken is not None and "indices" in exam.taken.batch and isinstance(exam.replay, Replay):
+        batch = exam.taken.batch
+        drawn = batch["indices"].cpu().numpy()
+        values["most_drawn"] = float(np.bincount(drawn).max() / len(drawn))
+        weights = batch["weights"].float()
+        values["weights_used"] = float(weights.sum() ** 2 / (len(weights) * weights.square().sum() + 1e-12))
+        values["altered_rows"] = altered(exam)
+    return values
+
+
+def flat(states: Tensor) -> Array:
+    """`[K, *obs]` to `[K, D]` in main memory."""
+    values: Array = states.cpu().numpy().reshape(len(states), -1)
+    return values
+
+
+def chained(states: Array, following: Array, exam: Exam) -> float:
+    """Return the share of newest rows whose next state is a state of a newer row, of those that could be."""
+    config = exam.config
+    first = len(states) - config.num_envs * config.n_step * 2  # the next states of the last ones are not stored yet
+    goes_on = (exam.newest["discounts"] != 0).cpu().numpy()[: max(first, 0)]
+    if goes_on.sum() < 16:
+        return float("nan")
+    known = {row.tobytes() for row in states}
+    found = [row.tobytes() in known for row in following[: len(goes_on)][goes_on]]
+    return float(np.mean(found))
+
+
+def altered(exam: Exam) -> float:
+    """Return the share of the last batch's rows that are not what the replay holds in their place."""
+    assert exam.taken is not None
+    assert isinstance(exam.replay, Replay)
+    batch = exam.taken.batch
+    held = exam.replay.gather(batch["indices"], batch["weights"])
+    differs = torch.zeros(len(batch["indices"]), dtype=torch.bool)
+    for name in COLUMNS:
+        if name in batch and name in held and batch[name].shape == held[name].shape:
+            differs |= (
+                (batch[name].cpu() != held[name].cpu())
+                .flatten(1 if batch[name].ndim > 1 else 0)
+                .reshape(len(differs), -1)
+                .any(1)
+            )
+    return float(differs.float().mean())
+
+
+def as_stored(chart: Chart) -> Verdict:
+    """The last batches against the rows of the replay."""
+    shares = chart.tail("doctor/altered_rows", 3)
+    if len(shares) < 3:
+        return Unjudged("no replay, or too few updates")
+    if shares.min() <= 0.2:
+        return None
+    return critical(
+        f"{shares.mean():.0%} of the rows of the last batches are not what the replay holds in their place",
+        "20 %, three times in a row",
+        "batches are mixed up between the replay and the loss",
+        "checking what happens to a batch after it is sampled",
+        altered_rows=float(shares.mean()),
+    )
+
+
+def as_played(chart: Chart) -> Verdict:
+    """Whether each next state is where a later row goes on, and whether steps change the state at all."""
+    links, same = chart.tail("doctor/chained", 3), chart.tail("doctor/unchanged", 3)
+    if len(same) < 3:
+        return Unjudged("no replay, or too few examinations")
+    if same.min() > 0.95:
+        return critical(
+            f"{same.mean():.0%} of the transitions have the same state before and after the step",
+            "95 %, three times in a row",
+            "the state is not advanced: the old observation is stored again, or the environment does not react",
+            "`nexus check` on the environment; an observation must be a new array after each step",
+            unchanged=float(same.mean()),
+        )
+    if len(links) == 3 and links.max() < 0.5:
+        return critical(
+            f"only {links.mean():.0%} of the stored next states are states from which a later row goes on",
+            "half of them, on one of three examinations",
+            "next states do not belong to their states",
+            "checking the observations that the environment and its wrappers return",
+            chained=float(links.mean()),
+        )
+    return None
+
+
+def room(chart: Chart) -> Verdict:
+    """How many episodes the replay holds."""
+    config, length = chart.config, chart.last("rollout/ep_len_mean")
+    if config.trace_lambda is not None or not np.isfinite(length) or not chart.holds("rollout/ep_len_mean", 3):
+        return Unjudged("no replay, or no finished episodes")
+    episodes = config.replay_capacity / max(length, 1.0)
+    if config.replay_capacity >= chart.step or episodes >= 10:
+        return None
+    say = warning if episodes < 5 else slight
+    return say(
+        f"the replay holds {config.replay_capacity:,} transitions, {episodes:.1f} episodes of {length:.0f} steps",
+        "10 episodes: note; 5: warning",
+        "batches are correlated, and what was learned early is forgotten",
+        f"--replay-capacity {max(100_000, int(50 * length)):,}".replace(",", "_"),
+        episodes=episodes,
+        ep_len_mean=length,
+    )
+
+
+def priorities(chart: Chart) -> Verdict:
+    """Whether prioritized batches draw the same row again and again."""
+    drawn, used = chart.tail("doctor/most_drawn", 3), chart.tail("doctor/weights_used", 3)
+    if not chart.config.prioritized or len(drawn) < 3:
+        return Unjudged("no prioritized replay")
+    if drawn.min() <= 0.25 and used.max() >= 0.1:
+        return None
+    return warning(
+        f"one transition makes up {drawn.mean():.0%} of a batch, and the weights count like {used.mean():.0%} of it",
+        "25 % and 10 %, three times in a row",
+        "a few priorities outweigh all others",
+        "--priority-exponent 0.4, or --reward-clip 1",
+        most_drawn=float(drawn.mean()),
+        weights_used=float(used.mean()),
+    )
+
+
+STORAGE_CHECKS = (
+    Check(
+        "batch",
+        as_stored,
+        "share of the last batch's rows that differ from the replay's rows with the same indices",
+        "above 20 % three times in a row: critical",
+        "there is no reason to differ; rows that a device overwrites at that moment may",
+        "rows that were wrong when they were stored",
+    ),
+    Check(
+        "transitions",
+        as_played,
+        "share of the newest rows with equal states before and after, and whose next state is a later row's state",
+        "above 95 %, or below 50 %, three times in a row: critical",
+        "RLMutation: shuffled or repeated observations end at 9 to 145 on CartPole instead of 414",
+        "wrong rewards; rows that are mixed up within one environment's future",
+    ),
+    Check(
+        "replay-size",
+        room,
+        "replay capacity ÷ mean episode length, once the replay is full",
+        "below 10 episodes: note; below 5: warning",
+        "chosen on tuning seeds; RL Zoo's settings hold 50 and more",
+        "a replay that is too large",
+    ),
+    Check(
+        "priorities",
+        priorities,
+        "largest share of one row in the last batch, and (Σw)² ÷ (B Σw²)",
+        "above 25 %, or below 10 %, three times in a row: warning",
+        "chosen here",
+        "priorities that are stale",
+    ),
+)

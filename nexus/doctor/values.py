@@ -1,0 +1,157 @@
+"""The Q-values: their size, their spread, whether they fit their targets and the returns."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from nexus.doctor.chart import Chart
+from nexus.doctor.check import Check
+from nexus.doctor.exam import Exam
+from nexus.doctor.symptom import Unjudged, Verdict, critical, warning
+
+__all__ = ["VALUE_CHECKS", "value_measures"]
+
+
+def value_measures(exam: Exam) -> Mapping[str, float]:
+    """Return the numbers that describe the Q-values at the probes."""
+    q, unit = exam.q, exam.learner.unit_of_rewards()
+    ordered = np.sort(q, axis=1)
+    best = ordered[:, -1]
+    greedy = q.argmax(1)
+    values = {
+        "q_abs_max": float(np.abs(q).max()),
+        "q_mean": float(best.mean()),
+        "q_spread": float(best.std()),
+        "greedy_share": float(np.bincount(greedy).max() / len(greedy)),
+    }
+    if q.shape[1] > 1:
+        values["action_gap"] = float((best - ordered[:, -2]).mean())
+    if "greedy" in exam.before and len(exam.before["greedy"]) == len(greedy):
+        values["churn"] = float((exam.before["greedy"] != greedy).mean())
+    rewards = exam.replay.reward_summary()
+    if rewards:
+        values["reward_abs_max"] = max(abs(rewards["min"]), abs(rewards["max"])) / unit
+        values["reward_range"] = (rewards["max"] - rewards["min"]) / unit
+    return values
+
+
+def bound_of(chart: Chart) -> float:
+    """Return the largest |Q| that the rewards allow: R / (1 - γⁿ), R the largest folded reward ever stored."""
+    largest, discount = chart.series("doctor/reward_abs_max"), chart.config.gamma**chart.config.n_step
+    if not largest.size:
+        return float("nan")
+    longest = np.nanmax([chart.last("doctor/longest_episode"), 1.0]) / chart.config.n_step
+    steps = min(1 / (1 - discount), 1e9) if discount < 1 else longest
+    return float(largest.max()) * steps
+
+
+def divergence(chart: Chart) -> Verdict:
+    """|Q| above what any policy can earn (van Hasselt et al. 2018)."""
+    if chart.config.munchausen:
+        return Unjudged("a Munchausen reward has no bound that the rewards give")
+    bound, largest = bound_of(chart), chart.tail("doctor/q_abs_max", 2)
+    if not np.isfinite(bound) or bound == 0 or len(largest) < 2:
+        return Unjudged("there are no rewards or too few examinations to compare |Q| with")
+    ratio = float(largest.min() / bound)
+    if ratio <= 1.5:
+        return None
+    say = critical if ratio > 5 else warning
+    return say(
+        f"|Q| is {largest[-1]:.3g}, {ratio:.1f} times the most that any policy can earn, {bound:.3g}",
+        "1.5 times R / (1 - γⁿ), twice in a row",
+        "the values diverge",
+        "--layer-norm --double --target-update-every '2000 updates', or a smaller --learning-rate",
+        q_abs_max=float(largest[-1]),
+        bound=bound,
+    )
+
+
+def fit(chart: Chart) -> Verdict:
+    """The share of the targets' variance that the network explains, after a fifth of the run."""
+    values = chart.tail("doctor/explained_variance", 3)
+    if chart.progress < 0.2 or len(values) < 3:
+        return Unjudged("too early, or no targets to compare with")
+    if float(np.nanmax(chart.tail("doctor/target_std", 3))) < 1e-6:
+        return Unjudged("all targets are equal")
+    if np.median(values) >= 0.1:
+        return None
+    return warning(
+        f"the network explains {np.median(values):.0%} of the variance of its targets",
+        "10 %, median of three examinations after a fifth of the run",
+        "it does not fit its targets",
+        "another --learning-rate, --optimizer adam, or --normalize-observations",
+        explained_variance=float(np.median(values)),
+    )
+
+
+def overestimation(chart: Chart) -> Verdict:
+    """Predicted values against the discounted returns that the same states got, where episodes end by themselves."""
+    predicted, realised = chart.tail("doctor/predicted_start", 3), chart.tail("doctor/realised_start", 3)
+    if len(realised) < 3:
+        return Unjudged("too few finished episodes with known discounted returns")
+    scale = np.abs(realised).mean() + 1e-6
+    excess = float((predicted - realised).mean() / scale)
+    if excess <= 1.0:
+        return None
+    return warning(
+        f"the value of first states is {predicted[-1]:.3g} where the episodes then earn {realised[-1]:.3g}",
+        "twice the discounted return, on three examinations",
+        "values are overestimated",
+        "--double, --n-step 3",
+        predicted=float(predicted[-1]),
+        realised=float(realised[-1]),
+    )
+
+
+def gap(chart: Chart) -> Verdict:
+    """The difference between the best two actions against the error of the values."""
+    gaps, errors = chart.tail("doctor/action_gap", 3), chart.tail("doctor/value_error", 3)
+    if chart.progress < 0.3 or len(gaps) < 3 or len(errors) < 3:
+        return Unjudged("too early to compare actions")
+    ratio = float(np.median(gaps / np.maximum(errors, 1e-9)))
+    if ratio >= 0.05 or float(np.median(errors)) < 1e-4:
+        return None
+    return warning(
+        f"the best two actions differ by {np.median(gaps):.2g}, the values are off by {np.median(errors):.2g}",
+        "a twentieth of the error, median of three examinations",
+        "the choice of the action drowns in the error of the values",
+        "--layer-norm --double --n-step 3",
+        action_gap=float(np.median(gaps)),
+        value_error=float(np.median(errors)),
+    )
+
+
+VALUE_CHECKS = (
+    Check(
+        "divergence",
+        divergence,
+        "max |Q(s, a)| over the probe states ÷ R / (1 - γⁿ), R the largest folded reward in the replay so far",
+        "above 1.5 on two examinations in a row: warning; above 5: critical",
+        "van Hasselt et al. 2018 call a value above the bound soft divergence; 1.5 chosen on tuning seeds",
+        "values that diverge below the bound; Munchausen and intrinsic rewards",
+    ),
+    Check(
+        "fit",
+        fit,
+        "1 - Var(y - Q(s, a)) / Var(y) on random rows of the replay, y from the settings",
+        "median of three examinations below 0.1 after a fifth of the run: warning",
+        "chosen on tuning seeds; the loss itself is no measure, since it rises with the values",
+        "a network that fits wrong targets well",
+    ),
+    Check(
+        "overestimation",
+        overestimation,
+        "Q(s₀, a₀) against the discounted return of the same episode, over the last episodes that ended by themselves",
+        "twice the return on three examinations with ε ≤ 0.1: warning",
+        "van Hasselt et al. 2016 compare the same two numbers; the factor chosen on tuning seeds",
+        "episodes cut off by a limit before γ has forgotten the rest",
+    ),
+    Check(
+        "action-gap",
+        gap,
+        "mean difference between the best two actions at the probe states ÷ root mean squared TD error",
+        "median of three examinations below 0.05 after 30 % of the run: warning",
+        "seen in MiniGrid's smallest room with plain settings, where it ends at a return of 0; chosen on tuning seeds",
+        "states where the actions really are equal, if most are",
+    ),
+)
