@@ -15,7 +15,7 @@ from nexus.doctor.symptom import Symptom
 
 __all__ = ["run"]
 
-STYLES = {"note": "yellow", "warning": "bold yellow", "critical": "bold red"}
+STYLES_OF_SEVERITIES = {"note": "yellow", "warning": "bold yellow", "critical": "bold red"}
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ def show(found: Diagnosis, run: str) -> None:
         console.print(f"Nothing keeps this run from learning, as of step {found.step:,}.")
     else:
         for line in lines_of(root):
-            console.print(line, soft_wrap=True, style=STYLES[root.severity])
+            console.print(line, soft_wrap=True, style=STYLES_OF_SEVERITIES[root.severity])
         for symptom in found.alarms[1:]:
             console.print(f"  and so, probably: {symptom.check}: {symptom.text}", soft_wrap=True, markup=False)
     for symptom in found.symptoms:
         if not symptom.alarms:
-            console.print(f"{symptom}", soft_wrap=True, markup=False, style=STYLES["note"])
+            console.print(f"{symptom}", soft_wrap=True, markup=False, style=STYLES_OF_SEVERITIES["note"])
     console.print(f"fine: {', '.join(found.fine) or 'nothing'}", soft_wrap=True)
     if found.unjudged:
         console.print(f"not judged: {', '.join(found.unjudged)}", soft_wrap=True)

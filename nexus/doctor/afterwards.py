@@ -10,9 +10,11 @@ from typing import Any
 
 from nexus.api import config_of
 from nexus.core.errors import RunError
-from nexus.doctor.chart import Chart, Floats
+from nexus.core.types import Floats
+from nexus.doctor.chart import Chart
 from nexus.doctor.diagnosis import Diagnosis, diagnosis_of
-from nexus.doctor.doctor import MOST_RANDOM, RANDOM, examined_every
+from nexus.doctor.doctor import examined_every
+from nexus.doctor.examiner import LAST_EPISODES, MOST_RANDOM, RANDOM_EPSILON
 from nexus.doctor.symptom import critical
 from nexus.listener import TrainResult
 from nexus.training.config import TrainConfig
@@ -21,8 +23,7 @@ from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE, read_run
 
 __all__ = ["diagnose"]
 
-LAST = 20  # episodes that count as the last ones
-EPSILON = "rollout/exploration_rate"
+LOGGED_EPSILON = "rollout/exploration_rate"
 
 
 def diagnose(run: str | os.PathLike[str] | TrainResult) -> Diagnosis:
@@ -96,7 +97,7 @@ def add_returns(chart: Chart, episodes: Mapping[str, Floats]) -> None:
     random = returns[steps <= random_until(chart)][:MOST_RANDOM]
     for point in range(every, int(steps[-1]) + every if steps.size else 0, every):
         values = {}
-        for name, part in (("random", random), ("recent", returns[steps <= point][-LAST:])):
+        for name, part in (("random", random), ("recent", returns[steps <= point][-LAST_EPISODES:])):
             if len(part) >= 2:
                 values[f"doctor/{name}_return"] = float(part.mean())
                 values[f"doctor/{name}_error"] = float(part.std(ddof=1) / sqrt(len(part)))
@@ -105,5 +106,5 @@ def add_returns(chart: Chart, episodes: Mapping[str, Floats]) -> None:
 
 def random_until(chart: Chart) -> float:
     """Return the step up to which a run played at random: until it learned, or ε had fallen."""
-    fallen = chart.steps(EPSILON)[chart.series(EPSILON) < RANDOM]
+    fallen = chart.steps(LOGGED_EPSILON)[chart.series(LOGGED_EPSILON) < RANDOM_EPSILON]
     return float(max(chart.config.learning_starts, fallen[0] if fallen.size else 0))

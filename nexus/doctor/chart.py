@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nexus.core.types import Floats
 from nexus.training.config import TrainConfig
 
-__all__ = ["Chart", "Floats"]
-
-Floats = NDArray[np.float64]
+__all__ = ["Chart"]
 
 
 @dataclass

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nexus.doctor.chart import Chart
-from nexus.doctor.symptom import Verdict
+from nexus.doctor.symptom import Judgement
 
 __all__ = ["Check"]
 
@@ -23,7 +23,7 @@ class Check:
     """
 
     name: str
-    judge: Callable[[Chart], Verdict]
+    judge: Callable[[Chart], Judgement]
     formula: str
     threshold: str
     source: str

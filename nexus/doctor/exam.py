@@ -22,8 +22,8 @@ from nexus.training.replays import AnyReplay
 
 __all__ = ["Exam", "Networks", "Tally", "read_rows"]
 
-ROWS = 256  # random rows of the replay that an examination reads
-NEWEST = 512  # rows of the newest block, in the order in which they were stored
+RANDOM_ROWS = 256  # random rows of the replay that an examination reads
+NEWEST_ROWS = 512  # rows of the newest block, in the order in which they were stored
 MOST_BYTES = 2_000_000  # of states in either; fewer rows of large images
 
 
@@ -155,8 +155,8 @@ def read_rows(learner: Learner, replay: AnyReplay, seed: int) -> tuple[Mapping[s
     if not held or not isinstance(replay, Replay):
         return {}, {}
     most = most_rows(replay)
-    chosen = np.random.default_rng(seed).integers(held, size=min(ROWS, most))
-    count = min(NEWEST, 2 * most, held)
+    chosen = np.random.default_rng(seed).integers(held, size=min(RANDOM_ROWS, most))
+    count = min(NEWEST_ROWS, 2 * most, held)
     last = np.arange(replay.added - count, replay.added) % replay.capacity
     return ready(learner, replay, chosen), ready(learner, replay, last)
 

@@ -7,11 +7,9 @@ import numpy as np
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
-from nexus.doctor.symptom import Unjudged, Verdict, slight, warning
+from nexus.doctor.symptom import Judgement, Unjudged, slight, warning
 
 __all__ = ["EXPLORATION_CHECKS", "exploration_measures"]
-
-EPSILON = "rollout/exploration_rate"
 
 
 def exploration_measures(exam: Exam) -> Mapping[str, float]:
@@ -26,9 +24,9 @@ def exploration_measures(exam: Exam) -> Mapping[str, float]:
     }
 
 
-def epsilon(chart: Chart) -> Verdict:
+def epsilon(chart: Chart) -> Judgement:
     """Whether ε begins high enough, falls, and ends low."""
-    config, values = chart.config, chart.series(EPSILON)
+    config, values = chart.config, chart.series("rollout/exploration_rate")
     if config.exploration != "epsilon_greedy" or config.noisy or len(values) < 2:
         return Unjudged("ε is not what explores, or it has not been logged yet")
     first, last, progress = float(values[0]), float(values[-1]), chart.progress
@@ -60,7 +58,7 @@ def epsilon(chart: Chart) -> Verdict:
     return None
 
 
-def one_action(chart: Chart) -> Verdict:
+def one_action(chart: Chart) -> Judgement:
     """Whether one action is nearly always taken although others are tried as well."""
     shares, greedy = chart.tail("doctor/action_share", 3), chart.tail("doctor/greedy_share", 3)
     if chart.progress < 0.3 or len(shares) < 3:

@@ -9,7 +9,7 @@ from torch import Tensor
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
-from nexus.doctor.symptom import Unjudged, Verdict, critical, slight, warning
+from nexus.doctor.symptom import Judgement, Unjudged, critical, slight, warning
 from nexus.models.layers import noisy_layers
 
 __all__ = ["NETWORK_CHECKS", "network_measures"]
@@ -49,7 +49,7 @@ def rank(features: Tensor) -> float:
     return float((sizes < 0.99 * sizes[-1]).sum()) + 1
 
 
-def dead_units(chart: Chart) -> Verdict:
+def dead_units(chart: Chart) -> Judgement:
     """Units that hardly react to any probe state."""
     shares = chart.tail("doctor/dormant_units", 3)
     if len(shares) < 3:
@@ -67,7 +67,7 @@ def dead_units(chart: Chart) -> Verdict:
     )
 
 
-def standstill(chart: Chart) -> Verdict:
+def standstill(chart: Chart) -> Judgement:
     """Weights that hardly move although the values do not fit."""
     changes, updates = chart.series("doctor/weight_change"), chart.last("train/n_updates", 0.0)
     if chart.progress < 0.2 or len(changes) < 4 or updates < 500:
@@ -85,7 +85,7 @@ def standstill(chart: Chart) -> Verdict:
     )
 
 
-def leaps(chart: Chart) -> Verdict:
+def leaps(chart: Chart) -> Judgement:
     """Weights that move too far in one stretch, late in the run."""
     changes = chart.tail("doctor/weight_change", 4)
     if chart.progress < 0.3 or len(changes) < 4:
@@ -102,7 +102,7 @@ def leaps(chart: Chart) -> Verdict:
     )
 
 
-def noise(chart: Chart) -> Verdict:
+def noise(chart: Chart) -> Judgement:
     """The noise of noisy nets, relative to what they began with."""
     sizes, config = chart.series("doctor/noise"), chart.config
     if not config.noisy or not sizes.size:
@@ -122,7 +122,7 @@ def noise(chart: Chart) -> Verdict:
     )
 
 
-def edges(chart: Chart) -> Verdict:
+def edges(chart: Chart) -> Judgement:
     """The probability on the first and last atom."""
     masses = chart.tail("doctor/edge_mass", 3)
     if len(masses) < 3:

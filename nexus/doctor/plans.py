@@ -2,7 +2,7 @@
 
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
-from nexus.doctor.symptom import Unjudged, Verdict, slight, warning
+from nexus.doctor.symptom import Judgement, Unjudged, slight, warning
 from nexus.training.config import TrainConfig
 
 __all__ = ["PLAN_CHECKS"]
@@ -24,7 +24,7 @@ def target_updates_in(config: TrainConfig) -> float:
     return total / period.count
 
 
-def start(chart: Chart) -> Verdict:
+def start(chart: Chart) -> Judgement:
     """How much of the run is left when learning starts."""
     config = chart.config
     waited = config.learning_starts / config.total_steps
@@ -40,7 +40,7 @@ def start(chart: Chart) -> Verdict:
     )
 
 
-def target_period(chart: Chart) -> Verdict:
+def target_period(chart: Chart) -> Judgement:
     """How often the target network follows during the run."""
     config, count = chart.config, target_updates_in(chart.config)
     if config.trace_lambda is not None or count != count:
@@ -59,7 +59,7 @@ def target_period(chart: Chart) -> Verdict:
     )
 
 
-def horizon(chart: Chart) -> Verdict:
+def horizon(chart: Chart) -> Judgement:
     """How far γ looks ahead, against the length of the episodes."""
     gamma, length = chart.config.gamma, chart.last("rollout/ep_len_mean")
     ahead = 1 / (1 - gamma) if gamma < 1 else NO_HORIZON
@@ -78,7 +78,7 @@ def horizon(chart: Chart) -> Verdict:
     )
 
 
-def exploration_plan(chart: Chart) -> Verdict:
+def exploration_plan(chart: Chart) -> Judgement:
     """Whether ε reaches its end within the run, and not at once."""
     config = chart.config
     if config.exploration != "epsilon_greedy" or config.noisy:
@@ -102,7 +102,7 @@ def exploration_plan(chart: Chart) -> Verdict:
     return None
 
 
-def step_size(chart: Chart) -> Verdict:
+def step_size(chart: Chart) -> Judgement:
     """The learning rate against the range that is known to work."""
     rate = chart.config.learning_rate
     high, low = rate > 0.01, rate < 3e-6
@@ -117,7 +117,7 @@ def step_size(chart: Chart) -> Verdict:
     )
 
 
-def reuse(chart: Chart) -> Verdict:
+def reuse(chart: Chart) -> Judgement:
     """How often each step is learned from on average."""
     config = chart.config
     if config.update_period.unit != "steps" or config.trace_lambda is not None:
@@ -134,7 +134,7 @@ def reuse(chart: Chart) -> Verdict:
     )
 
 
-def capacity(chart: Chart) -> Verdict:
+def capacity(chart: Chart) -> Judgement:
     """The replay against a batch."""
     config = chart.config
     batches = config.replay_capacity / config.batch_size

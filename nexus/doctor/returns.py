@@ -8,13 +8,13 @@ import numpy as np
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
-from nexus.doctor.symptom import Unjudged, Verdict, warning
+from nexus.doctor.symptom import Judgement, Unjudged, warning
 
 __all__ = ["RETURN_CHECKS", "return_measures"]
 
-RANDOM, RECENT = "doctor/random_return", "doctor/recent_return"
-ERRORS = 2.5  # standard errors that count as a difference
-CURES = "`nexus check` on the environment, another --preset, or the symptoms above"
+AT_RANDOM, RECENTLY = "doctor/random_return", "doctor/recent_return"
+STANDARD_ERRORS = 2.5  # standard errors that count as a difference
+AFTER_THE_OTHERS = "`nexus check` on the environment, another --preset, or the symptoms above"
 
 
 def return_measures(exam: Exam) -> Mapping[str, float]:
@@ -27,27 +27,31 @@ def return_measures(exam: Exam) -> Mapping[str, float]:
     return values
 
 
-def against_random(chart: Chart) -> Verdict:
+def against_random(chart: Chart) -> Judgement:
     """The last episodes against the first ones, which were played at random, in standard errors."""
-    if chart.progress < 0.5 or not (chart.holds(RANDOM) and chart.holds(RECENT, 3)):
+    if chart.progress < 0.5 or not (chart.holds(AT_RANDOM) and chart.holds(RECENTLY, 3)):
         return Unjudged("too early, or no episodes of random play at the start")
-    random, now = chart.last(RANDOM), chart.tail(RECENT, 3)
+    random, now = chart.last(AT_RANDOM), chart.tail(RECENTLY, 3)
     error = sqrt(chart.last("doctor/random_error") ** 2 + chart.last("doctor/recent_error") ** 2)
     evidence = {"random_return": random, "recent_return": float(now[-1]), "standard_error": error}
-    if now.max() < random - ERRORS * error - 1e-9:
+    if now.max() < random - STANDARD_ERRORS * error - 1e-9:
         return warning(
             f"the last episodes return {now[-1]:.3g}, random play returned {random:.3g}",
-            f"{ERRORS} standard errors below, three times in a row after half of the run",
+            f"{STANDARD_ERRORS} standard errors below, three times in a row after half of the run",
             "what was learned is worse than nothing",
-            CURES,
+            AFTER_THE_OTHERS,
             **evidence,
         )
-    if chart.progress >= 0.75 and now.max() <= random + ERRORS * error and worst(chart) <= random + ERRORS * error:
+    if (
+        chart.progress >= 0.75
+        and now.max() <= random + STANDARD_ERRORS * error
+        and worst(chart) <= random + STANDARD_ERRORS * error
+    ):
         return warning(
             f"the last episodes return {now[-1]:.3g}, no more than random play, {random:.3g}",
-            f"{ERRORS} standard errors above after three quarters of the run",
+            f"{STANDARD_ERRORS} standard errors above after three quarters of the run",
             "nothing was learned",
-            CURES,
+            AFTER_THE_OTHERS,
             **evidence,
         )
     return None
@@ -58,9 +62,9 @@ def worst(chart: Chart) -> float:
     return chart.last("eval/mean_reward", -np.inf)
 
 
-def forgetting(chart: Chart) -> Verdict:
+def forgetting(chart: Chart) -> Judgement:
     """The last episodes against the best time of the run, in terms of what had been gained over random play."""
-    now, random = chart.series(RECENT), chart.last(RANDOM)
+    now, random = chart.series(RECENTLY), chart.last(AT_RANDOM)
     if len(now) < 8 or not np.isfinite(random):
         return Unjudged("too few examinations")
     smooth = np.convolve(now, np.ones(3) / 3, "valid")
@@ -80,9 +84,9 @@ def forgetting(chart: Chart) -> Verdict:
     )
 
 
-def evaluation_gap(chart: Chart) -> Verdict:
+def evaluation_gap(chart: Chart) -> Judgement:
     """Greedy evaluations against the training episodes at the same time."""
-    greedy, training, random = chart.tail("eval/mean_reward", 2), chart.last(RECENT), chart.last(RANDOM)
+    greedy, training, random = chart.tail("eval/mean_reward", 2), chart.last(RECENTLY), chart.last(AT_RANDOM)
     epsilon = chart.last("rollout/exploration_rate", 0.0)
     if not greedy.size or not np.isfinite([training, random]).all() or epsilon > 0.2 or chart.progress < 0.3:
         return Unjudged("no evaluation while ε is small")
@@ -120,7 +124,7 @@ RETURN_CHECKS = (
         "worse-than-random",
         against_random,
         "mean of the last 20 episodes against that of the first ones, played at random, in standard errors",
-        f"{ERRORS} below after half of the run, or not that much above after three quarters: warning",
+        f"{STANDARD_ERRORS} below after half of the run, or not that much above after three quarters: warning",
         "two samples' standard error; RLMutation's healthy seeds span 95 to 500, so a return alone diagnoses nothing",
         "runs that learn something, but far from everything",
     ),

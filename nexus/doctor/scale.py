@@ -7,7 +7,7 @@ import numpy as np
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
-from nexus.doctor.symptom import Unjudged, Verdict, slight, warning
+from nexus.doctor.symptom import Judgement, Unjudged, slight, warning
 
 __all__ = ["SCALE_CHECKS", "scale_measures"]
 
@@ -28,7 +28,7 @@ def scale_measures(exam: Exam) -> Mapping[str, float]:
     return values
 
 
-def observations(chart: Chart) -> Verdict:
+def observation_scale(chart: Chart) -> Judgement:
     """The spread of the numbers of a state, as the network gets them."""
     spreads, largest = chart.tail("doctor/observation_spread", 3), chart.tail("doctor/observation_max", 3)
     if len(spreads) < 3 or chart.config.scale_observations:
@@ -46,7 +46,7 @@ def observations(chart: Chart) -> Verdict:
     return None
 
 
-def targets(chart: Chart) -> Verdict:
+def targets(chart: Chart) -> Judgement:
     """The size of the targets."""
     sizes = chart.tail("doctor/target_abs_p99", 3)
     rewards = chart.last("doctor/reward_abs_max", 0.0)
@@ -73,7 +73,7 @@ def targets(chart: Chart) -> Verdict:
     return None
 
 
-def gradients(chart: Chart) -> Verdict:
+def gradients(chart: Chart) -> Judgement:
     """How often the gradient is clipped."""
     clipped = chart.tail("doctor/gradient_clipped", 20)
     if chart.progress < 0.2 or len(clipped) < 8:
@@ -89,7 +89,7 @@ def gradients(chart: Chart) -> Verdict:
     )
 
 
-def signal(chart: Chart) -> Verdict:
+def signal(chart: Chart) -> Judgement:
     """Whether any reward differs from the others, or an episode ends by itself."""
     ranges, ended = chart.series("doctor/reward_range"), chart.last("doctor/terminated", np.nan)
     if chart.progress < 0.2 or not ranges.size or not np.isfinite(ended):
@@ -109,7 +109,7 @@ def signal(chart: Chart) -> Verdict:
 SCALE_CHECKS = (
     Check(
         "observations",
-        observations,
+        observation_scale,
         "largest standard deviation of a number of a state, over random rows of the replay",
         "below 0.001, or above 50 with numbers above 200, three times in a row: warning",
         "RLExplorer alarms at ±10, which healthy Acrobot and LunarLander exceed; chosen on tuning seeds",

@@ -11,7 +11,7 @@ from nexus.data.replay import Replay
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
-from nexus.doctor.symptom import Unjudged, Verdict, critical, slight, warning
+from nexus.doctor.symptom import Judgement, Unjudged, critical, slight, warning
 
 __all__ = ["STORAGE_CHECKS", "storage_measures"]
 
@@ -22,7 +22,7 @@ def storage_measures(exam: Exam) -> Mapping[str, float]:
     """Return the numbers that describe replay and batches."""
     values: dict[str, float] = {}
     if exam.newest:
-        states, following = (flat(exam.newest[name]) for name in ("states", "next_states"))
+        states, following = (as_vectors(exam.newest[name]) for name in ("states", "next_states"))
         values["unchanged"] = float((states == following).all(1).mean())
         values["chained"] = chained(states, following, exam)
     if exam.taken is not None and "indices" in exam.taken.batch and isinstance(exam.replay, Replay):
@@ -35,7 +35,7 @@ def storage_measures(exam: Exam) -> Mapping[str, float]:
     return values
 
 
-def flat(states: Tensor) -> Array:
+def as_vectors(states: Tensor) -> Array:
     """`[K, *obs]` to `[K, D]` in main memory."""
     values: Array = states.cpu().numpy().reshape(len(states), -1)
     return values
@@ -71,7 +71,7 @@ def altered(exam: Exam) -> float:
     return float(differs.float().mean())
 
 
-def as_stored(chart: Chart) -> Verdict:
+def as_stored(chart: Chart) -> Judgement:
     """The last batches against the rows of the replay."""
     shares = chart.tail("doctor/altered_rows", 3)
     if len(shares) < 3:
@@ -87,7 +87,7 @@ def as_stored(chart: Chart) -> Verdict:
     )
 
 
-def as_played(chart: Chart) -> Verdict:
+def as_played(chart: Chart) -> Judgement:
     """Whether each next state is where a later row goes on, and whether steps change the state at all."""
     links, same = chart.tail("doctor/chained", 3), chart.tail("doctor/unchanged", 3)
     if len(same) < 3:
@@ -111,7 +111,7 @@ def as_played(chart: Chart) -> Verdict:
     return None
 
 
-def room(chart: Chart) -> Verdict:
+def episodes_held(chart: Chart) -> Judgement:
     """How many episodes the replay holds."""
     config, length = chart.config, chart.last("rollout/ep_len_mean")
     if config.trace_lambda is not None or not np.isfinite(length) or not chart.holds("rollout/ep_len_mean", 3):
@@ -130,7 +130,7 @@ def room(chart: Chart) -> Verdict:
     )
 
 
-def priorities(chart: Chart) -> Verdict:
+def priority_use(chart: Chart) -> Judgement:
     """Whether prioritized batches draw the same row again and again."""
     drawn, used = chart.tail("doctor/most_drawn", 3), chart.tail("doctor/weights_used", 3)
     if not chart.config.prioritized or len(drawn) < 3:
@@ -166,7 +166,7 @@ STORAGE_CHECKS = (
     ),
     Check(
         "replay-size",
-        room,
+        episodes_held,
         "replay capacity ÷ mean episode length, once the replay is full",
         "below 10 episodes: note; below 5: warning",
         "chosen on tuning seeds; RL Zoo's settings hold 50 and more",
@@ -174,7 +174,7 @@ STORAGE_CHECKS = (
     ),
     Check(
         "priorities",
-        priorities,
+        priority_use,
         "largest share of one row in the last batch, and (Σw)² ÷ (B Σw²)",
         "above 25 %, or below 10 %, three times in a row: warning",
         "chosen here",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Gravity", "Symptom", "Unjudged", "Verdict", "critical", "slight", "warning"]
+__all__ = ["Gravity", "Judgement", "Symptom", "Unjudged", "critical", "slight", "warning"]
 
 Gravity: TypeAlias = Literal["note", "warning", "critical"]
 
@@ -42,7 +42,7 @@ class Unjudged:
     why: str
 
 
-Verdict: TypeAlias = Symptom | Unjudged | None
+Judgement: TypeAlias = Symptom | Unjudged | None
 """Of a check: something is wrong, it can't judge, or (None) all is well."""
 
 

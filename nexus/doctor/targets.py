@@ -8,7 +8,7 @@ import torch
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
-from nexus.doctor.symptom import Unjudged, Verdict, critical, warning
+from nexus.doctor.symptom import Judgement, Unjudged, critical, warning
 
 __all__ = ["TARGET_CHECKS", "target_measures"]
 
@@ -76,7 +76,7 @@ def audit(exam: Exam) -> float:
     return error / (float(expected.abs().median()) + 1e-6)
 
 
-def as_defined(chart: Chart) -> Verdict:
+def as_defined(chart: Chart) -> Judgement:
     """The targets that were learned from against those that the settings define."""
     errors = chart.tail("doctor/target_error", 3)
     if len(errors) < 3:
@@ -92,7 +92,7 @@ def as_defined(chart: Chart) -> Verdict:
     )
 
 
-def network(chart: Chart) -> Verdict:
+def network(chart: Chart) -> Judgement:
     """Whether the target network ever follows, and whether it follows at once."""
     config = chart.config
     if config.trace_lambda is not None:
@@ -119,7 +119,7 @@ def network(chart: Chart) -> Verdict:
     return None
 
 
-def terminals(chart: Chart) -> Verdict:
+def terminals(chart: Chart) -> Judgement:
     """The share of stored transitions without bootstrap against the episodes that ended by themselves."""
     held, ended, cut = (chart.last(f"doctor/{name}") for name in ("terminal_rows", "terminated", "truncated"))
     steps = chart.last("doctor/tallied_steps")

@@ -7,7 +7,7 @@ import numpy as np
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
-from nexus.doctor.symptom import Unjudged, Verdict, critical, warning
+from nexus.doctor.symptom import Judgement, Unjudged, critical, warning
 
 __all__ = ["VALUE_CHECKS", "value_measures"]
 
@@ -45,7 +45,7 @@ def bound_of(chart: Chart) -> float:
     return float(largest.max()) * steps
 
 
-def divergence(chart: Chart) -> Verdict:
+def divergence(chart: Chart) -> Judgement:
     """|Q| above what any policy can earn (van Hasselt et al. 2018)."""
     if chart.config.munchausen:
         return Unjudged("a Munchausen reward has no bound that the rewards give")
@@ -66,7 +66,7 @@ def divergence(chart: Chart) -> Verdict:
     )
 
 
-def fit(chart: Chart) -> Verdict:
+def fit(chart: Chart) -> Judgement:
     """The share of the targets' variance that the network explains, after a fifth of the run."""
     values = chart.tail("doctor/explained_variance", 3)
     if chart.progress < 0.2 or len(values) < 3:
@@ -84,7 +84,7 @@ def fit(chart: Chart) -> Verdict:
     )
 
 
-def overestimation(chart: Chart) -> Verdict:
+def overestimation(chart: Chart) -> Judgement:
     """Predicted values against the discounted returns that the same states got, where episodes end by themselves."""
     predicted, realised = chart.tail("doctor/predicted_start", 3), chart.tail("doctor/realised_start", 3)
     if len(realised) < 3:
@@ -103,7 +103,7 @@ def overestimation(chart: Chart) -> Verdict:
     )
 
 
-def gap(chart: Chart) -> Verdict:
+def gap(chart: Chart) -> Judgement:
     """The difference between the best two actions against the error of the values."""
     gaps, errors = chart.tail("doctor/action_gap", 3), chart.tail("doctor/value_error", 3)
     if chart.progress < 0.3 or len(gaps) < 3 or len(errors) < 3:

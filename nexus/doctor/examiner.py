@@ -1,0 +1,139 @@
+"""Measuring a run in progress: what it counts at every step, and what it computes at an examination."""
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nexus.core.state import State, below, part, value_from
+from nexus.core.types import Array
+from nexus.doctor.exam import Exam, Networks, Tally, read_rows
+from nexus.doctor.exploration import exploration_measures
+from nexus.doctor.network import network_measures
+from nexus.doctor.returns import return_measures
+from nexus.doctor.scale import scale_measures
+from nexus.doctor.starts import EpisodeStarts
+from nexus.doctor.storage import storage_measures
+from nexus.doctor.targets import target_measures
+from nexus.doctor.values import value_measures
+from nexus.listener import LiveRun
+from nexus.models.rl.dqn.learner import Learner
+from nexus.ops.action_values import values_of_actions
+from nexus.training import loop
+from nexus.training.config import TrainConfig
+from nexus.training.logs import EpisodeTracker
+
+__all__ = ["LAST_EPISODES", "MOST_RANDOM", "RANDOM_EPSILON", "Examiner"]
+
+MEASURES = (
+    value_measures,
+    target_measures,
+    storage_measures,
+    scale_measures,
+    exploration_measures,
+    network_measures,
+    return_measures,
+)
+LAST_EPISODES = 20  # episodes whose returns count as those of now
+MOST_RANDOM = 100  # first episodes that stand for random play
+RANDOM_EPSILON = 0.9  # ε from which on an episode counts as random
+FEWEST_PROBES = 16
+
+
+class Examiner:
+    """Measures a run.
+
+    Args:
+        config: the run's settings.
+        live: the run.
+    """
+
+    def __init__(self, config: TrainConfig, live: LiveRun) -> None:
+        self.config = config
+        self.live = live
+        self.networks = Networks(live.agent.learner)
+        self.starts = EpisodeStarts(config.gamma)
+        self.tally = Tally()
+        self.recent: deque[float] = deque(maxlen=LAST_EPISODES)
+        self.probes: Tensor | None = None  # [P, *obs]
+        self.before: dict[str, Array] = {}  # what the next examination compares with
+
+    def count(self, progress: loop.Progress, episodes: EpisodeTracker) -> None:
+        """Follow a vector step: its rewards, and the ends of episodes."""
+        step, ended = progress.step, progress.counters.episodes - progress.before.episodes
+        self.starts.follow(step, loop.clip(step.rewards, self.config.reward_clip), ended > 0)
+        if not ended:
+            return
+        tally = self.tally
+        tally.terminated += int(step.terminal.sum())
+        tally.truncated += int((step.truncated & ~step.terminated).sum())
+        returns = list(episodes.returns)[-ended:]
+        self.recent.extend(returns)
+        explores = self.config.exploration == "epsilon_greedy" and progress.epsilon >= RANDOM_EPSILON
+        if (explores or progress.counters.updates == 0) and len(tally.at_random) < MOST_RANDOM:
+            tally.at_random = (*tally.at_random, *returns)
+
+    def examine(self, progress: loop.Progress, episodes: EpisodeTracker) -> Mapping[str, float]:
+        """Return everything measured now, by name; nothing before there are states to look at."""
+        learner, replay, steps = self.live.agent.learner, self.live.replay, progress.counters.steps
+        rows, newest = read_rows(learner, replay, self.config.seed + steps)
+        if self.probes is None:
+            self.probes = first_probes(learner, rows, progress)
+        if self.probes is None:
+            return {}
+        self.networks.follow()
+        self.tally.recent = tuple(self.recent)
+        about, material = (self.config, learner, self.networks), (self.probes, rows, newest)
+        with torch.no_grad():
+            exam = Exam(*about, *material, replay, progress.last, self.tally, self.before)
+            values = {name: float(value) for measure in MEASURES for name, value in measure(exam).items()}
+            values |= self.start_values(exam)
+        self.before = {"greedy": exam.q.argmax(1), "q_target": exam.q_target.copy(), "theta": exam.theta}
+        values |= {"tallied_steps": steps, "longest_episode": max(episodes.lengths, default=0)}
+        return {name: value for name, value in values.items() if np.isfinite(value)}
+
+    def start_values(self, exam: Exam) -> Mapping[str, float]:
+        """Return the mean value predicted for the last episodes' first states, and the mean discounted return."""
+        starts = self.starts
+        if len(starts.returns) < 5 or self.config.trace_lambda is not None:
+            return {}
+        states = torch.as_tensor(np.stack(starts.states), device=exam.probes.device)
+        actions = torch.tensor(list(starts.actions), device=exam.probes.device)
+        predicted = values_of_actions(exam.networks.online(states), actions)
+        unit = exam.learner.unit_of_rewards()
+        return {"predicted_start": float(predicted.mean()) * unit, "realised_start": float(np.mean(starts.returns))}
+
+    def get_state(self) -> State:
+        """Return everything that an exact resume needs."""
+        return {
+            "terminated": self.tally.terminated,
+            "truncated": self.tally.truncated,
+            "at_random": list(self.tally.at_random),
+            "recent": list(self.recent),
+            **below("before", dict(self.before)),
+            **below("starts", self.starts.get_state()),
+            **({} if self.probes is None else {"probes": self.probes.cpu().numpy()}),
+        }
+
+    def set_state(self, state: State) -> None:
+        """Restore what `get_state` returned.
+
+        Raises:
+            RunError: something is missing or of another type.
+        """
+        counts = value_from(state, "terminated", int), value_from(state, "truncated", int)
+        self.tally = Tally(*counts, tuple(value_from(state, "at_random", list)))
+        self.recent = deque(value_from(state, "recent", list), LAST_EPISODES)
+        self.before = part(state, "before")
+        self.starts.set_state(part(state, "starts"))
+        self.probes = torch.from_numpy(state["probes"]).to(self.live.agent.device) if "probes" in state else None
+
+
+def first_probes(learner: Learner, rows: Mapping[str, Tensor], progress: loop.Progress) -> Tensor | None:
+    """Return the states that every examination looks at: random ones of the first examination, if there are enough."""
+    if rows:
+        return rows["states"] if len(rows["states"]) >= FEWEST_PROBES else None
+    batch = progress.batch
+    return None if batch is None or "states" not in batch else learner.prepared(batch)["states"].clone()
