@@ -35,12 +35,12 @@ ALL_CHECKS: Mapping[str, Check] = {
 
 CAUSES_FIRST = (
     # A fault in what is learned from explains everything below it,
-    *("batch", "transitions", "target", "terminals", "target-network", "target-period"),
+    *("batch", "transitions", "target", "terminals", "target-network", "target-period", "acting"),
     # then settings that no learning survives, then those that slow it,
     *("learning-rate", "exploration", "exploration-plan", "learning-start", "horizon", "replay-batches", "replay-size"),
     *("observations", "reward-scale", "range", "noise", "priorities", "signal"),
     # then the state of the network, of its values, and at last the returns, which everything affects.
-    *("dead-units", "standstill", "leaps", "divergence", "fit", "overestimation", "action-gap", "one-action"),
+    *("dead-units", "output", "standstill", "leaps", "divergence", "fit", "overestimation", "action-gap", "one-action"),
     *("forgetting", "evaluation-gap", "worse-than-random", "gradient-clipping", "reuse"),
 )
 """Names of the checks: of several symptoms the first is taken for the cause of the others."""

@@ -7,9 +7,12 @@ import numpy as np
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
-from nexus.doctor.symptom import Judgement, Unjudged, slight, warning
+from nexus.doctor.symptom import Judgement, Unjudged, critical, slight, warning
+from nexus.ops.action_values import only_legal
 
 __all__ = ["EXPLORATION_CHECKS", "exploration_measures"]
+
+LAST_ACTIONS = 128
 
 
 def exploration_measures(exam: Exam) -> Mapping[str, float]:
@@ -18,10 +21,34 @@ def exploration_measures(exam: Exam) -> Mapping[str, float]:
         return {}
     actions = exam.newest["actions"].cpu().numpy()
     states = exam.newest["states"].cpu().numpy().reshape(len(actions), -1)
-    return {
+    values = {
         "action_share": float(np.bincount(actions).max() / len(actions)),
         "distinct_states": len({row.tobytes() for row in states}) / len(states),
     }
+    if exam.config.exploration == "epsilon_greedy" and not exam.config.noisy:
+        masks = exam.newest.get("action_masks")
+        q = exam.networks.online(exam.newest["states"][-LAST_ACTIONS:])
+        greedy = only_legal(q, None if masks is None else masks[-LAST_ACTIONS:]).argmax(1).cpu().numpy()
+        values["greedy_actions"] = float((greedy == actions[-LAST_ACTIONS:]).mean())
+    return values
+
+
+def acting(chart: Chart) -> Judgement:
+    """Whether the actions taken are those of the highest values, as often as ε allows."""
+    agreed, epsilon_now = chart.tail("doctor/greedy_actions", 3), chart.last("rollout/exploration_rate", 1.0)
+    if len(agreed) < 3 or epsilon_now > 0.5:
+        return Unjudged("ε is large or not what explores, or there is no replay")
+    expected = 1 - epsilon_now
+    if agreed.max() >= 0.5 * expected:
+        return None
+    return critical(
+        f"{agreed.mean():.0%} of the last actions are those of the highest value, with ε = {epsilon_now:.2g}",
+        f"half of {expected:.0%}, on one of three examinations",
+        "the policy does not act by the values that it learns",
+        "checking how the action is chosen: argmax over actions, of the online network",
+        greedy_actions=float(agreed.mean()),
+        epsilon=epsilon_now,
+    )
 
 
 def epsilon(chart: Chart) -> Judgement:
@@ -75,6 +102,14 @@ def one_action(chart: Chart) -> Judgement:
 
 
 EXPLORATION_CHECKS = (
+    Check(
+        "acting",
+        acting,
+        "share of the newest 128 actions that are greedy by the values of now, against 1 - ε",
+        "below half of 1 - ε three times in a row: critical",
+        "policy churn (Schaul et al. 2022) is about 10 % per update, far from half; chosen on tuning seeds",
+        "noisy nets, Boltzmann and own exploration",
+    ),
     Check(
         "exploration",
         epsilon,

@@ -24,6 +24,16 @@ def target_updates_in(config: TrainConfig) -> float:
     return total / period.count
 
 
+def updates_between(config: TrainConfig) -> float:
+    """Return how many updates use the same target network; NaN if it depends on the episodes."""
+    period, learning = config.target_update_every, config.update_period
+    if period.unit == "updates":
+        return period.count
+    if period.unit == "episodes" or learning.unit != "steps":
+        return float("nan")
+    return config.gradient_steps * max(1.0, period.count / learning.count)
+
+
 def start(chart: Chart) -> Judgement:
     """How much of the run is left when learning starts."""
     config = chart.config
@@ -41,10 +51,18 @@ def start(chart: Chart) -> Judgement:
 
 
 def target_period(chart: Chart) -> Judgement:
-    """How often the target network follows during the run."""
+    """How often the target network follows during the run, and whether it is one at all."""
     config, count = chart.config, target_updates_in(chart.config)
     if config.trace_lambda is not None or count != count:
         return Unjudged("no target network, or its period depends on the episodes")
+    if config.tau > 0.5 and updates_between(config) <= 2 and not config.layer_norm:
+        return warning(
+            f"the target network is copied after every {updates_between(config):.0f} update(s)",
+            "three updates, τ of at most 0.5, or layer norm",
+            "each target moves with the update that it causes",
+            "--target-update-every '500 updates', or --tau 0.005 with '1 updates'",
+            updates_between=updates_between(config),
+        )
     followed = count * config.tau
     if followed >= 10:
         return None
@@ -161,8 +179,8 @@ PLAN_CHECKS = (
     Check(
         "target-period",
         target_period,
-        "τ · number of target updates in the run",
-        "below 10: note; below 4: warning",
+        "τ · number of target updates in the run, and the number of updates between two of them",
+        "below 10: note; below 4: warning; a copy at least every two updates without layer norm: warning",
         "muPRL's mutants update after up to 30 % of the run; chosen on tuning seeds",
         "a period in episodes",
     ),

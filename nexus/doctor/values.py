@@ -28,6 +28,7 @@ def value_measures(exam: Exam) -> Mapping[str, float]:
         values["action_gap"] = float((best - ordered[:, -2]).mean())
     if "greedy" in exam.before and len(exam.before["greedy"]) == len(greedy):
         values["churn"] = float((exam.before["greedy"] != greedy).mean())
+    values["zero_values"] = float((q == 0).mean())
     rewards = exam.replay.reward_summary()
     if rewards:
         values["reward_abs_max"] = max(abs(rewards["min"]), abs(rewards["max"])) / unit
@@ -84,6 +85,30 @@ def fit(chart: Chart) -> Judgement:
     )
 
 
+def output(chart: Chart) -> Judgement:
+    """Whether the network's values can reach their targets."""
+    biases, zeros = chart.tail("doctor/target_bias", 3), chart.tail("doctor/zero_values", 3)
+    if chart.progress < 0.2 or len(biases) < 3:
+        return Unjudged("too early, or no targets to compare with")
+    if zeros.min() > 0.1:
+        return critical(
+            f"{zeros.mean():.0%} of the values at the probe states are exactly 0",
+            "10 %, three times in a row",
+            "the output is cut off at 0, as by a ReLU: an action below it gets no gradient",
+            "a network whose last layer is linear",
+            zero_values=float(zeros.mean()),
+        )
+    if abs(biases).min() <= 0.5:
+        return None
+    return critical(
+        f"targets are {'above' if biases[-1] > 0 else 'below'} the values by {abs(biases).mean():.0%} of their size",
+        "50 % of the mean size of the targets, three times in a row",
+        "the values can't reach their targets, as behind a sigmoid or softmax, or are far behind them",
+        "a network whose last layer is linear; else a larger --learning-rate",
+        target_bias=float(biases.mean()),
+    )
+
+
 def overestimation(chart: Chart) -> Judgement:
     """Predicted values against the discounted returns that the same states got, where episodes end by themselves."""
     predicted, realised = chart.tail("doctor/predicted_start", 3), chart.tail("doctor/realised_start", 3)
@@ -137,6 +162,14 @@ VALUE_CHECKS = (
         "median of three examinations below 0.1 after a fifth of the run: warning",
         "chosen on tuning seeds; the loss itself is no measure, since it rises with the values",
         "a network that fits wrong targets well",
+    ),
+    Check(
+        "output",
+        output,
+        "mean (y - Q(s, a)) ÷ mean |y| on random rows, and the share of values that are exactly 0",
+        "beyond ±0.5, or above 10 %, three times in a row after a fifth of the run: critical",
+        "DRLinter's and RLMutation's mutants end the network with ReLU, softmax or sigmoid; chosen on tuning seeds",
+        "an output whose range happens to hold the returns",
     ),
     Check(
         "overestimation",

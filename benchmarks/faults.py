@@ -1,0 +1,431 @@
+"""The fault zoo: whether the doctor finds faults put into runs on purpose, names them, and leaves sound runs be.
+
+    python -m benchmarks.faults                                      all faults and sound runs, five seeds each
+    python -m benchmarks.faults --only no_discount --seeds 1000      a trial; thresholds are chosen on such seeds
+
+A fault counts as found if any warning or worse is about its area, and as named if the first one is. Rows are written
+after each run, and a run that is there already is not repeated.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+import nexus
+from benchmarks.record import record, rows_of
+from nexus.core.types import Transitions
+from nexus.data.replay import Replay
+from nexus.models.rl.dqn import dqn
+from nexus.models.rl.dqn.learner import Learner
+from nexus.models.rl.dqn.policy import Policy
+from nexus.models.rl.dqn.rainbow import make_agent
+from nexus.ops import optimizers
+from nexus.training.presets import PRESETS
+
+__all__ = ["FAULTS", "SOUND"]
+
+NAME = "faults"
+LENGTHS = {"CartPole-v1": 30_000, "Acrobot-v1": 40_000}
+BASE: Mapping[str, Any] = {"eval_every": "10000 steps", "eval_episodes": 5, "threads": 1, "target_return": None}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One kind of fault.
+
+    Args:
+        checks: the checks that are about its area.
+        settings: that make it, for a run of a number of steps.
+        wrapper: around the environment.
+        patched: replaces a part of nexus while the run lasts.
+        seen: where real programs had it.
+    """
+
+    checks: tuple[str, ...]
+    seen: str
+    settings: Callable[[int], Mapping[str, Any]] = lambda steps: {}
+    wrapper: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] | None = None
+    patched: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+def given(**settings: Any) -> Callable[[int], Mapping[str, Any]]:
+    """Return settings that do not depend on the length of a run."""
+    return lambda steps: settings
+
+
+class Returned(gym.Wrapper[Any, Any, Any, Any]):
+    """Changes what a step returns."""
+
+    def __init__(self, env: gym.Env[Any, Any], change: Callable[..., tuple[Any, ...]]) -> None:
+        super().__init__(env)
+        self.change = change
+        self.last: Any = None
+
+    def reset(self, **kwargs: Any) -> Any:
+        """Remember the first observation."""
+        self.last, info = super().reset(**kwargs)
+        return self.last, info
+
+    def step(self, action: Any) -> Any:
+        """Step and change."""
+        return self.change(self.last, *super().step(action))
+
+
+def rewards_times(factor: float) -> Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]:
+    """Return a wrapper that multiplies rewards."""
+    return lambda env: gym.wrappers.TransformReward(env, lambda reward: reward * factor)
+
+
+def observations_times(factor: float) -> Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]:
+    """Return a wrapper that multiplies observations."""
+
+    def wrap(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        space = gym.spaces.Box(-np.inf, np.inf, env.observation_space.shape or (), np.float32)
+        return gym.wrappers.TransformObservation(env, lambda seen: (seen * factor).astype(np.float32), space)
+
+    return wrap
+
+
+def frozen(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Return the first observation of an episode again and again."""
+    return Returned(env, lambda last, seen, *others: (last, *others))
+
+
+def without_reward(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Pay nothing, and never end but by the limit."""
+    return Returned(env, lambda last, seen, reward, ended, cut, info: (seen, 0.0, False, ended or cut, info))
+
+
+def limit_as_end(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """End after 25 steps, which is reported as an end and not as a limit."""
+    limited = gym.wrappers.TimeLimit(env, 25)
+    return Returned(limited, lambda last, seen, reward, ended, cut, info: (seen, reward, ended or cut, False, info))
+
+
+@contextmanager
+def targets(change: Callable[[Any, Any, Any], Any]) -> Iterator[None]:
+    """Replace y = r + d · Q in the losses."""
+    with patch.object(dqn, "td_target", change):
+        yield
+
+
+@contextmanager
+def batches(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
+    """Change each batch between replay and loss."""
+    before = Replay.sample
+
+    def sample(self: Replay, batch_size: int) -> Any:
+        return change(dict(before(self, batch_size)))
+
+    with patch.object(Replay, "sample", sample):
+        yield
+
+
+@contextmanager
+def stored(change: Callable[[Transitions], Transitions]) -> Iterator[None]:
+    """Change transitions before they are stored."""
+    before = Replay.add
+    with patch.object(Replay, "add", lambda self, rows: before(self, change(rows))):
+        yield
+
+
+def with_next(rows: Transitions, next_states: Any) -> Transitions:
+    """Return transitions with other next states."""
+    return replace(rows, next_states=next_states)
+
+
+def bootstrapping(rows: Transitions) -> Transitions:
+    """Return transitions that never end."""
+    return replace(rows, discounts=np.full_like(rows.discounts, rows.discounts.max(initial=0.95) or 0.95))
+
+
+def mixed(batch: dict[str, Any]) -> dict[str, Any]:
+    """Shuffle next states and rewards against states and actions."""
+    order = torch.arange(len(batch["actions"])).roll(1)
+    return {**batch, "next_states": batch["next_states"][order], "rewards": batch["rewards"][order]}
+
+
+@contextmanager
+def networks(change: Callable[[Any], None]) -> Iterator[None]:
+    """Change each new agent's networks."""
+    import nexus.parts as parts
+
+    def made(*words: Any, **settings: Any) -> Any:
+        agent = make_agent(*words, **settings)
+        for network in (agent.q_network, agent.target_network):
+            change(network)
+        return agent
+
+    with patch.object(parts, "make_agent", made):
+        yield
+
+
+def ending_with(function: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Return a change that puts a function behind the head."""
+
+    def change(network: Any) -> None:
+        readout = network.readout
+        network.readout = lambda out: readout(function(out))
+
+    return change
+
+
+def dead(network: Any) -> None:
+    """Give the first hidden layer a bias that no input outweighs, behind a normalisation or not."""
+    layers = [module for module in network.torso.modules() if isinstance(module, torch.nn.LayerNorm | torch.nn.Linear)]
+    norms = [module for module in layers if isinstance(module, torch.nn.LayerNorm)]
+    with torch.no_grad():
+        (norms or layers)[0].bias.fill_(-50.0)
+
+
+@contextmanager
+def acting(change: Callable[[Any], Any]) -> Iterator[None]:
+    """Change the actions of a policy."""
+    before = Policy.act
+
+    def act(self: Policy, states: Any, epsilon: float, training: bool = True, action_masks: Any = None) -> Any:
+        chosen = before(self, states, epsilon, training, action_masks)
+        return change(chosen) if training and epsilon < 1 else chosen
+
+    with patch.object(Policy, "act", act):
+        yield
+
+
+class PlainSteps(optimizers.Adam):
+    """Stochastic gradient descent in the place of Adam."""
+
+    def step(self, closure: Any = None, *, learning_rate: Any = None) -> None:  # type: ignore[override]
+        """θ ← θ - α g."""
+        theta = self.param_groups[0]["params"][0]
+        with torch.no_grad():
+            theta -= learning_rate * theta.grad
+
+
+def backwards(self: Learner) -> None:
+    """Copy the target network to the online network."""
+    with torch.no_grad():
+        self.theta.copy_(self.theta_target)
+
+
+def rising(progress: float) -> float:
+    """ε that grows with the progress of a run."""
+    return progress
+
+
+FAULTS: Mapping[str, Fault] = {
+    "no_exploration": Fault(("exploration",), "DRLinter", given(epsilon=0.0, epsilon_min=0.0)),
+    "epsilon_never_falls": Fault(("exploration",), "DRLinter", given(epsilon_schedule="constant")),
+    "epsilon_grows": Fault(("exploration",), "DRLinter", given(epsilon_schedule="benchmarks.faults:rising")),
+    "final_epsilon": Fault(("exploration", "exploration-plan"), "muPRL", given(epsilon_min=0.7)),
+    "target_never": Fault(
+        ("target-network", "target-period"), "DRLinter", given(target_update_every="900000 updates", tau=1.0)
+    ),
+    "target_rare": Fault(
+        ("target-period",), "muPRL", lambda steps: {"target_update_every": f"{steps * 3 // 10} steps", "tau": 1.0}
+    ),
+    "target_at_once": Fault(
+        ("target-period",), "DRLinter", given(target_update_every="1 updates", tau=1.0, layer_norm=False)
+    ),
+    "tau_tiny": Fault(("target-period", "target-network"), "muPRL", given(target_update_every="1 updates", tau=1e-6)),
+    "target_backwards": Fault(
+        ("target-network",),
+        "DRLinter",
+        given(target_update_every="500 updates", tau=1.0),
+        patched=lambda: patch.object(Learner, "update_target_network", backwards),
+    ),
+    "gamma": Fault(("horizon",), "Stack Overflow 51425688", given(gamma=0.3)),
+    "late_start": Fault(("learning-start",), "muPRL", lambda steps: {"learning_starts": steps // 2}),
+    "learning_rate_large": Fault(("learning-rate", "leaps", "divergence"), "issue trackers", given(learning_rate=0.03)),
+    "learning_rate_small": Fault(("learning-rate", "standstill"), "muPRL", given(learning_rate=1e-6)),
+    "replay_small": Fault(
+        ("replay-size", "replay-batches"), "Stack Exchange 56053", given(replay_capacity=500, batch_size=64)
+    ),
+    "replay_of_a_batch": Fault(("replay-batches",), "issue trackers", given(replay_capacity=64, batch_size=64)),
+    "narrow_range": Fault(("range",), "issue trackers", given(algorithm="c51", v_min=-1.0, v_max=1.0)),
+    "noise_gone": Fault(
+        ("noise",), "issue trackers", given(algorithm="noisy", noisy_sigma=0.0, epsilon=0.0, epsilon_min=0.0)
+    ),
+    "rewards_x1000": Fault(("reward-scale",), "RLMutation", wrapper=rewards_times(1000.0)),
+    "rewards_x0.001": Fault(("reward-scale",), "RLMutation", wrapper=rewards_times(0.001)),
+    "observations_x1000": Fault(("observations",), "RLExplorer", wrapper=observations_times(1000.0)),
+    "observations_x0.00001": Fault(("observations",), "RLExplorer", wrapper=observations_times(0.00001)),
+    "state_not_advanced": Fault(("transitions",), "RLMutation", wrapper=frozen),
+    "no_reward": Fault(("signal",), "issue trackers", wrapper=without_reward),
+    "limit_as_end": Fault(("terminals",), "issue trackers", wrapper=limit_as_end),
+    "sign": Fault(("target",), "RLMutation", patched=lambda: targets(lambda r, d, q: r - d * q)),
+    "no_discount": Fault(("target",), "RLMutation", patched=lambda: targets(lambda r, d, q: r + (d != 0) * q)),
+    "terminal_ignored": Fault(
+        ("target", "terminals"), "DRLinter", patched=lambda: targets(lambda r, d, q: r + d.max() * q)
+    ),
+    "terminal_not_stored": Fault(
+        ("terminals",),
+        "RLMutation",
+        patched=lambda: stored(bootstrapping),
+    ),
+    "shuffled_batch": Fault(("batch",), "RLMutation", patched=lambda: batches(mixed)),
+    "repeated_state": Fault(
+        ("transitions",), "RLMutation", patched=lambda: stored(lambda rows: with_next(rows, rows.states))
+    ),
+    "unrelated_state": Fault(
+        ("transitions",),
+        "RLMutation",
+        patched=lambda: stored(lambda rows: with_next(rows, np.random.default_rng(0).permuted(rows.next_states))),
+    ),
+    "wrong_action": Fault(("acting",), "DRLinter", patched=lambda: acting(lambda chosen: np.zeros_like(chosen))),
+    "relu_output": Fault(("output",), "DRLinter", patched=lambda: networks(ending_with(torch.relu))),
+    "softmax_output": Fault(("output",), "DRLinter", patched=lambda: networks(ending_with(lambda q: q.softmax(1)))),
+    "sigmoid_output": Fault(("output",), "RLMutation", patched=lambda: networks(ending_with(torch.sigmoid))),
+    "plain_steps": Fault(
+        ("standstill", "fit", "output"), "RLMutation", patched=lambda: patch.object(optimizers, "Adam", PlainSteps)
+    ),
+    "dead_layer": Fault(("dead-units",), "RLExplorer", patched=lambda: networks(dead)),
+}
+
+
+ZOO: Mapping[str, Mapping[str, Any]] = {
+    # RL Baselines3 Zoo, hyperparams/dqn.yml.
+    "CartPole-v1": {
+        "total_steps": 50_000,
+        "learning_rate": 0.0023,
+        "learning_starts": 1_000,
+        "update_every": "256 steps",
+        "gradient_steps": 128,
+        "target_update_every": "10 steps",
+        "epsilon_steps": 8_000,
+        "epsilon_min": 0.04,
+    },
+    "Acrobot-v1": {
+        "total_steps": 50_000,
+        "learning_rate": 0.00063,
+        "learning_starts": 128,
+        "update_every": "4 steps",
+        "gradient_steps": 4,
+        "batch_size": 128,
+        "replay_capacity": 50_000,
+        "target_update_every": "250 steps",
+        "epsilon_steps": 6_000,
+        "epsilon_min": 0.1,
+    },
+    "MountainCar-v0": {
+        "total_steps": 120_000,
+        "learning_rate": 0.004,
+        "learning_starts": 1_000,
+        "update_every": "16 steps",
+        "gradient_steps": 8,
+        "batch_size": 128,
+        "replay_capacity": 10_000,
+        "gamma": 0.98,
+        "target_update_every": "600 steps",
+        "epsilon_steps": 24_000,
+        "epsilon_min": 0.07,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Settings that are known to be good."""
+
+    env: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+SOUND: Mapping[str, Sound] = {
+    "tuned CartPole": Sound("CartPole-v1", {"total_steps": 50_000}),
+    "tuned Acrobot": Sound("Acrobot-v1"),
+    "tuned MountainCar": Sound("MountainCar-v0"),
+    **{
+        f"zoo {env}": Sound(env, {"preset": "plain", "num_envs": 1, "hidden_dim": 256, **own})
+        for env, own in ZOO.items()
+    },
+    "general FrozenLake": Sound("FrozenLake-v1", {"total_steps": 50_000}),
+    "general Taxi": Sound("Taxi-v4", {"total_steps": 50_000}),
+    **{
+        f"{name} CartPole": Sound("CartPole-v1", {"algorithm": name, "total_steps": 30_000})
+        for name in ("c51", "qr-dqn", "iqn", "rainbow", "munchausen", "noisy", "prioritized", "pqn")
+    },
+}
+
+
+def train(env: Any, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Train, and return the diagnosis, read afterwards from the run's files."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        error = None
+        try:
+            result = nexus.train(env, run_dir=run, seed=seed, verbose=False, **{**BASE, **settings})
+            score = None if result.evaluation is None else result.evaluation.mean
+        except nexus.core.errors.NexusError as fault:
+            error, score = str(fault), None
+        found = nexus.diagnose(run)
+        live = json.loads((run / "findings.json").read_text())
+    return {
+        "score": score,
+        "alarms": [symptom.check for symptom in found.alarms],
+        "live": [finding["check"] for finding in live["findings"] if finding["severity"] != "note"],
+        "notes": [symptom.check for symptom in found.symptoms if not symptom.alarms],
+        "texts": [symptom.text for symptom in found.alarms],
+        "s": round(time.perf_counter() - started, 1),
+    } | ({} if error is None else {"error": error})
+
+
+def with_fault(name: str, env: str, seed: int) -> dict[str, Any]:
+    """Return the row of a run with a fault."""
+    fault, steps = FAULTS[name], LENGTHS[env]
+    source: Any = env
+    if fault.wrapper is not None:
+        wrapper = fault.wrapper
+
+        def source() -> gym.Env[Any, Any]:
+            return wrapper(gym.make(env))
+
+    tuned = {**PRESETS["tuned"][env], **BASE, "total_steps": steps}
+    own = {"preset": "plain", **tuned, **fault.settings(steps)}
+    with fault.patched():
+        row = train(source, seed, own)
+    found, named = (any(check in fault.checks for check in part) for part in (row["alarms"], row["alarms"][:1]))
+    return {"kind": "fault", "name": name, "env": env, "seed": seed, "found": found, "named": named, **row}
+
+
+def without_fault(name: str, seed: int) -> dict[str, Any]:
+    """Return the row of a sound run."""
+    sound = SOUND[name]
+    row = train(sound.env, seed, {**sound.settings})
+    return {"kind": "sound", "name": name, "env": sound.env, "seed": seed, **row}
+
+
+def main() -> None:
+    """Run what is missing, and print and record every row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--envs", nargs="*", default=list(LENGTHS), choices=list(LENGTHS))
+    parser.add_argument("--only", nargs="*", default=[*FAULTS, *SOUND], choices=[*FAULTS, *SOUND])
+    parser.add_argument("--name", default=NAME, help="of the record; one of trials is not committed")
+    words = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = rows_of(words.name)
+    known = {(row["name"], row["env"], row["seed"]) for row in rows}
+    for seed in words.seeds:
+        for name in words.only:
+            for env in words.envs if name in FAULTS else [SOUND[name].env]:
+                if (name, env, seed) in known:
+                    continue
+                rows.append(with_fault(name, env, seed) if name in FAULTS else without_fault(name, seed))
+                record(words.name, rows, settings=dict(BASE), lengths=LENGTHS)
+                print(json.dumps(rows[-1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
