@@ -110,7 +110,7 @@ def train(
 
     Args:
         env: a Gymnasium id, a `module:Id`, or a function that makes an environment; with `from_run`, None for its own.
-        preset: named settings; None for those tuned for `env`, if any, or for those of `from_run`.
+        preset: named settings; None for those tuned for `env`, if any, else `general`, or for those of `from_run`.
         config: all settings at once, instead of `preset` and `settings`.
         run_dir: a new or empty folder for the run; None makes one below `runs/`.
         from_run: another run, by its folder or its result, to start with the weights of. Its settings are taken

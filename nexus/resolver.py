@@ -56,7 +56,7 @@ def resolve(
     Args:
         env: an id or a function.
         own: the user's settings, under any of their names.
-        preset: named settings; None takes those tuned for `env` if there are any.
+        preset: named settings; None takes those tuned for `env` if there are any, else `general`.
         file: the settings of a config file.
 
     Raises:

@@ -106,7 +106,7 @@ def test_other_names_stand_beside_their_flag(verb: str, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("words", "title", "shown"),
     [
-        ("CartPole-v1", "", "Named settings: .* if any. (default: tuned)"),
+        ("CartPole-v1", "", "Named settings: .* or general. (default: tuned)"),
         ("CartPole-v1 --algo c51", "C51 and Rainbow ", "--v-max FLOAT .* none exceeds 100. (default: 500.0)"),
         ("--lr 0.5 --env-id CartPole-v1 --algorithm PQN", "learning ", "--gradient-steps INT .* (default: 64)"),
         ("pong", "Atari ", "--frame-size INT|none Pixels on a side of a frame; none for 84. (default: 44)"),

@@ -15,6 +15,7 @@ from tests import probes
 
 GAMMA = 0.9
 QUICK: dict[str, Any] = {
+    "preset": "plain",
     "total_steps": 3_000,
     "num_envs": 4,
     "learning_starts": 100,

@@ -62,7 +62,7 @@ gym.register("Lighter-v0", entry_point="tests.test_lineage:Longer", max_episode_
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; tests only read it."""
     folder = tmp_path_factory.mktemp("first") / "run"
-    nexus.train("Pole-v0", run_dir=folder, listener=Silent(), **SETTINGS)
+    nexus.train("Pole-v0", preset="plain", run_dir=folder, listener=Silent(), **SETTINGS)
     return folder
 
 

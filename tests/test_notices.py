@@ -146,9 +146,42 @@ def test_what_was_noticed_of_a_run_that_did_not_start_is_said_too(capsys: pytest
     ],
 )
 def test_a_short_run_explores_in_half_of_it(settings: dict[str, Any], steps: int) -> None:
-    assert make_config("Unknown-v0", **settings).epsilon_steps == steps
+    config = make_config("Unknown-v0", "plain", **settings)
+    assert config.epsilon_steps == steps
     flags = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    assert read_command(["Unknown-v0", *flags]).config == make_config("Unknown-v0", **settings)
+    assert read_command(["Unknown-v0", "--preset", "plain", *flags]).config == config
+
+
+@pytest.mark.parametrize(
+    ("total", "starts", "steps"),
+    [
+        (100_000, 2_000, 40_000),
+        (8_000, 160, 3_200),
+        (1_000, 64, 400),
+        (50, 25, 20),  # half of the run at most
+        (1, 1, 1),
+        (10_000_000, 10_000, 4_000_000),
+    ],
+)
+def test_the_general_preset_scales_with_the_run(total: int, starts: int, steps: int) -> None:
+    values, _ = settled(PRESETS["general"]["any environment"], {"total_steps": total})
+    assert (values["learning_starts"], values["epsilon_steps"]) == (starts, steps)
+    if total > 1:
+        config = make_config("Unknown-v0", total_steps=total)
+        assert (config.learning_starts, config.epsilon_steps) == (starts, steps)
+        assert read_command(["Unknown-v0", "-n", str(total)]).config == config
+    assert make_config("Unknown-v0", total_steps=100_000, learning_starts=7).learning_starts == 7
+
+
+def test_the_general_preset_is_for_what_nothing_was_tuned_for() -> None:
+    """`plain` is what the settings themselves have as defaults."""
+    assert make_config("Unknown-v0", "plain") == TrainConfig()
+    general = make_config("Unknown-v0")
+    assert general == make_config(Arms) == make_config("Unknown-v0", "general")
+    assert (general.double, general.layer_norm, general.n_step) == (True, True, 3)
+    assert (general.learning_rate_schedule, general.learning_rate_end) == ("linear", 0.0001)
+    assert make_config("CartPole-v1") == make_config("CartPole-v1", "tuned") != make_config("CartPole-v1", "general")
+    assert make_config("Unknown-v0", algorithm="pqn").n_step == 1  # an algorithm's settings count more
 
 
 def test_the_settings_of_a_preset_or_a_run_stay(tmp_path: Path) -> None:
@@ -193,7 +226,7 @@ def test_it_is_said_in_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (said,) = said_in(tmp_path, Arms, epsilon_steps=5_000)
     assert said.startswith("ε is still 0.74")
     words = ["-n", "1500", "--epsilon-steps", "5000", "--eval-episodes", "2", "--run-dir", str(tmp_path / "b")]
-    assert main(["train", "FrozenLake-v1", *words]) == 0
+    assert main(["train", "FrozenLake-v1", "--preset", "plain", *words]) == 0
     assert "\nNote: ε is still 0.9 at the end of the run" in capsys.readouterr().out
     assert said_in(tmp_path / "c", Arms) == []
 

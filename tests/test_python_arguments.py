@@ -74,7 +74,9 @@ def test_settings_that_are_no_config_and_presets_that_are_no_names() -> None:
             ConfigError, match="config is a dict: needs a TrainConfig; pass single settings as keywords"
         ):
             begin("CartPole-v1", config={"gamma": 0.9})  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match="preset = 5: needs one of seed, nature, fast, paper, tuned, or none"):
+        with pytest.raises(
+            ConfigError, match="preset = 5: needs one of general, plain, seed, nature, fast, paper, tuned, or none"
+        ):
             begin("CartPole-v1", preset=5)  # type: ignore[arg-type]
 
 

@@ -41,7 +41,7 @@ QUICK: dict[str, Any] = {
 
 def short_run(env: EnvSource, folder: Path, **settings: Any) -> nexus.TrainResult:
     """What a short run of a small network leaves that learned something; settings are fields of `TrainConfig`."""
-    own: dict[str, Any] = {"learning_starts": 100, "hidden_dim": 16, "threads": 1}
+    own: dict[str, Any] = {"preset": "plain", "learning_starts": 100, "hidden_dim": 16, "threads": 1}
     result = nexus.train(env, run_dir=folder / "run", listener=Silent(), **own | settings)
     assert result.counters.updates > 0
     return result

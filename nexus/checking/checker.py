@@ -49,7 +49,7 @@ def check(
 
     Args:
         env: a Gymnasium id, a `module:Id`, or a function that makes an environment.
-        preset: named settings; None for those tuned for `env`, if any.
+        preset: named settings; None for those tuned for `env`, if any, else `general`.
         config: all settings at once, instead of `preset` and `settings`.
         seconds: time for the check, without start-up; a call that takes half of it is abandoned.
         settings: any field of `TrainConfig`, such as `env_kwargs` or `frame_skip`.

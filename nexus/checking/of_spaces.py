@@ -120,7 +120,7 @@ def settings(sight: Sight) -> Iterator[Finding]:
     network, torsos = agent.q_network, [name for name in agent.states.torsos(config) if name != "mlp"]
     widths = [layer.out_features for layer in network.torso.modules() if isinstance(layer, nn.Linear)]
     layers = "-".join(map(str, [agent.states, *torsos, *widths, sight.action_dim]))
-    given = f"the preset {sight.preset}" if sight.preset else "general defaults, since it has no preset"
+    given = f"the preset {sight.preset}" if sight.preset else "settings as given"
     yield ok(
         f"{given}: {config.algorithm}, {layers} with {network.num_parameters:,} parameters, "
         f"{config.num_envs} in parallel, {config.total_steps:,} steps",

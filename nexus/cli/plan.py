@@ -52,7 +52,7 @@ def table(forecast: Forecast) -> Table:
         rows["protocol"] = str(forecast.rules)
     rows |= {
         "algorithm": f"{algorithm_line(config)}, {forecast.parameters:,} parameters",
-        "settings": f"preset {forecast.preset}" if forecast.preset else "general",
+        "settings": f"preset {forecast.preset}" if forecast.preset else "as given",
         "training": f"{config.total_steps:,} steps (decisions, all environments together)",
         "memory": memory_line(forecast),
         "disk": disk_line(forecast),

@@ -35,6 +35,7 @@ SECONDS_BETWEEN_LINES = 30.0  # seconds between lines during an evaluation witho
 PROGRESS_LINES = 10  # progress lines of a whole run without a terminal
 STALE = 0.2  # fraction of a run after which a return is marked as old
 BAR = 16  # characters
+UNTUNED = "No settings were tuned for {}: the preset general is used. --preset plain is DQN as published."
 
 
 class TrainView(Listener):
@@ -79,8 +80,8 @@ class TrainView(Listener):
         self.console.print(plan_table(plan))
         if plan.first_step:
             self.console.print(f"Continuing from step {plan.first_step:,}, {plan.seconds:.1f} s into the run.")
-        if plan.preset is None and plan.lineage is None:
-            self.console.print(f"No settings were tuned for {plan.env}: these are general defaults.", markup=False)
+        if plan.preset == "general" and not plan.first_step:
+            self.console.print(UNTUNED.format(plan.env), markup=False)
         self.started = True
         self.say_notices()
         self.config, self.total = plan.config, plan.config.total_steps
@@ -309,7 +310,7 @@ def plan_table(plan: Plan) -> Table:
         "environment": f"{environment(plan.env, config)}, {plan.agent.action_dim} actions",
         "algorithm": algorithm_line(plan.config),
         **({} if start is None else {"starts with": start}),
-        "settings": f"preset {plan.preset}" if plan.preset else "general" if start is None else "of that run",
+        "settings": f"preset {plan.preset}" if plan.preset else "as given" if start is None else "of that run",
         "training": f"{config.total_steps:,} steps (decisions, all environments together)",
         "network": f"{'-'.join(map(str, layers))}, {network.num_parameters:,} parameters"
         + (", states scaled by their bounds" if config.scale_observations else "")

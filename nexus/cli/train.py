@@ -30,7 +30,8 @@ class TrainCommand:
     env: str = ""
     """A Gymnasium id or module:Id; can be given as the first word, without the flag. Also: --env-id."""
     preset: str | None = None
-    """Named settings: seed, nature, fast, paper, tuned. None takes those for the environment, if any."""
+    """Named settings: general, plain, seed, nature, fast, paper, tuned. None takes those tuned for the environment, or
+    general."""
     config_file: str | None = None
     """Settings from a JSON file, for example a run's run.json. Also: --config."""
     run_dir: str | None = None

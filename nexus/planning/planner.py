@@ -43,7 +43,7 @@ def plan(
 
     Args:
         env: a Gymnasium id, a `module:Id`, or a function that makes an environment.
-        preset: named settings; None for those tuned for `env`, if any.
+        preset: named settings; None for those tuned for `env`, if any, else `general`.
         config: all settings at once, instead of `preset` and `settings`.
         run_dir: the folder of the run; nothing is written there.
         probe_seconds: duration of the probe, excluding start-up.

@@ -5,6 +5,7 @@ environment, the algorithm's settings, the preset's settings for that algorithm 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nexus.core.errors import ConfigError, nearest
@@ -18,6 +19,7 @@ __all__ = [
     "ATARI",
     "PRESETS",
     "RETURN_RANGES",
+    "Share",
     "algorithm_preset",
     "resolve_preset",
     "settled",
@@ -25,6 +27,21 @@ __all__ = [
 
 ANY = "any environment"
 ATARI = "any Atari game"
+
+
+@dataclass(frozen=True)
+class Share:
+    """A setting in steps that is a fraction of the run's, from `least` to `most`, and at most half of them."""
+
+    fraction: float
+    least: int = 1
+    most: int | None = None
+
+    def of(self, steps: int) -> int:
+        """Return the number for a run of this many steps."""
+        wanted = max(self.least, int(self.fraction * steps))
+        return max(1, min(wanted, wanted if self.most is None else self.most, steps // 2))
+
 
 # Shared by all Atari presets: Mnih et al. 2015, doi.org/10.1038/nature14236, extended data table 1, in steps of
 # four frames. `docs/atari.md` explains the units, and where the paper and its released code disagree.
@@ -67,6 +84,21 @@ RETURN_RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    # For an environment that none of the others was tuned on, unless the user names another. Chosen on seeds 1000 and
+    # 1001 of the twelve environments of `benchmarks/worlds.py`; docs/results.md reports other seeds.
+    "general": {
+        ANY: {
+            "layer_norm": True,
+            "double": True,
+            "n_step": 3,
+            "learning_rate_schedule": "linear",
+            "learning_rate_end": 0.0001,
+            "learning_starts": Share(0.02, least=64, most=10_000),
+            "epsilon_steps": Share(0.4),
+        },
+    },
+    # The defaults of the settings themselves: DQN as published, without any of the later improvements.
+    "plain": {ANY: {}},
     # The original specification's "For simpler environments" table. One environment, one update per step.
     "seed": {
         ANY: {
@@ -315,19 +347,16 @@ ALGORITHM_PRESETS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] =
 }
 
 
-def resolve_preset(name: str | None, env: str) -> tuple[str | None, dict[str, Any]]:
+def resolve_preset(name: str | None, env: str) -> tuple[str, dict[str, Any]]:
     """Return the preset's name and its settings for an environment, including the range of its returns if known.
 
-    Without a name, a tuned environment gets `tuned`, an Atari game `fast`, any other None and the plain
-    defaults.
+    Without a name, a tuned environment gets `tuned`, an Atari game `fast`, any other `general`.
 
     Raises:
         ConfigError: there is no such preset, or it has no settings for this environment.
     """
     if name is None:
-        if env not in PRESETS["tuned"] and not is_atari(env):
-            return None, range_of_returns(env)
-        name = "tuned" if env in PRESETS["tuned"] else "fast"
+        name = "tuned" if env in PRESETS["tuned"] else "fast" if is_atari(env) else "general"
     if not isinstance(name, str):
         raise ConfigError(f"preset = {name!r}: needs one of {', '.join(PRESETS)}, or none")
     if name not in PRESETS:
@@ -361,12 +390,20 @@ def settled(values: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str
     each_rollout = changed.get("target_update_every") == f"{changed.get('rollout_steps')} steps"
     if each_rollout and "rollout_steps" in own:
         changed["target_update_every"] = f"{own['rollout_steps']} steps"  # the target network still follows each
+    changed = in_steps(changed, own)
     known = {"epsilon_schedule": TrainConfig.epsilon_schedule, **changed, **own}
     if "total_steps" in known and "epsilon_steps" not in known and known["epsilon_schedule"] == "linear":
         total, starts = (whole_number(str(known.get(name, usual))) for name, usual in USUAL_STEPS.items())
         if total is not None and starts is not None:  # otherwise parsing reports the error
             changed["epsilon_steps"] = max(1, min(TrainConfig.epsilon_steps, int(EXPLORING * (total - starts))))
     return changed, said
+
+
+def in_steps(values: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with every `Share` replaced by its number of steps."""
+    total = whole_number(str({**USUAL_STEPS, **values, **own}["total_steps"]))
+    steps = USUAL_STEPS["total_steps"] if total is None else total  # parsing reports what is no number
+    return {name: value.of(steps) if isinstance(value, Share) else value for name, value in values.items()}
 
 
 def range_of_returns(env: str) -> dict[str, Any]:
