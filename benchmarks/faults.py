@@ -84,7 +84,7 @@ class Returned(gym.Wrapper[Any, Any, Any, Any]):
 
 def rewards_times(factor: float) -> Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]:
     """Return a wrapper that multiplies rewards."""
-    return lambda env: gym.wrappers.TransformReward(env, lambda reward: reward * factor)
+    return lambda env: gym.wrappers.TransformReward(env, lambda reward: float(reward) * factor)
 
 
 def observations_times(factor: float) -> Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]:
