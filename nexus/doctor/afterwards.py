@@ -23,8 +23,6 @@ from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE, read_run
 
 __all__ = ["diagnose"]
 
-LOGGED_EPSILON = "rollout/exploration_rate"
-
 
 def diagnose(run: str | os.PathLike[str] | TrainResult) -> Diagnosis:
     """Say what kept a run from learning, from its logs alone.
@@ -94,7 +92,7 @@ def add_returns(chart: Chart, episodes: Mapping[str, Floats]) -> None:
     """Enter the returns of random play and of the last episodes at fifty points, as the doctor of a run would."""
     steps, returns = episodes["step"], episodes["return"]
     every = examined_every(chart.config.total_steps).count
-    random = returns[steps <= random_until(chart)][:MOST_RANDOM]
+    random = returns[: played_at_random(chart.config, steps, episodes["episode"])]
     for point in range(every, int(steps[-1]) + every if steps.size else 0, every):
         values = {}
         for name, part in (("random", random), ("recent", returns[steps <= point][-LAST_EPISODES:])):
@@ -104,7 +102,11 @@ def add_returns(chart: Chart, episodes: Mapping[str, Floats]) -> None:
         chart.add(min(point, int(steps[-1])), values)
 
 
-def random_until(chart: Chart) -> float:
-    """Return the step up to which a run played at random: until it learned, or ε had fallen."""
-    fallen = chart.steps(LOGGED_EPSILON)[chart.series(LOGGED_EPSILON) < RANDOM_EPSILON]
-    return float(max(chart.config.learning_starts, fallen[0] if fallen.size else 0))
+def played_at_random(config: TrainConfig, steps: Floats, numbers: Floats) -> int:
+    """Return how many of the first episodes, which ended at these steps, were played at random."""
+    for count, (step, number) in enumerate(zip(steps[:MOST_RANDOM], numbers, strict=False)):
+        explores = config.exploration == "epsilon_greedy"
+        epsilon = config.epsilon_at(int(step), int(number)) if explores else 0.0
+        if step > config.learning_starts and epsilon < RANDOM_EPSILON:
+            return count
+    return min(len(steps), MOST_RANDOM)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any, Literal, TypeAlias
 
 __all__ = ["Gravity", "Judgement", "Symptom", "Unjudged", "critical", "slight", "warning"]
@@ -46,16 +47,21 @@ Judgement: TypeAlias = Symptom | Unjudged | None
 """Of a check: something is wrong, it can't judge, or (None) all is well."""
 
 
+def known(evidence: Mapping[str, float]) -> dict[str, float]:
+    """Return the numbers that have been measured."""
+    return {name: value for name, value in evidence.items() if isfinite(value)}
+
+
 def slight(text: str, threshold: str, cause: str, cure: str, **evidence: float) -> Symptom:
     """Return a note."""
-    return Symptom("note", text, threshold, cause, cure, evidence)
+    return Symptom("note", text, threshold, cause, cure, known(evidence))
 
 
 def warning(text: str, threshold: str, cause: str, cure: str, **evidence: float) -> Symptom:
     """Return a warning."""
-    return Symptom("warning", text, threshold, cause, cure, evidence)
+    return Symptom("warning", text, threshold, cause, cure, known(evidence))
 
 
 def critical(text: str, threshold: str, cause: str, cure: str, **evidence: float) -> Symptom:
     """Return a symptom of a run that can't learn like this."""
-    return Symptom("critical", text, threshold, cause, cure, evidence)
+    return Symptom("critical", text, threshold, cause, cure, known(evidence))
