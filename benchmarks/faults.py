@@ -49,6 +49,7 @@ class Fault:
         settings: that make it, for a run of a number of steps.
         wrapper: around the environment.
         patched: replaces a part of nexus while the run lasts.
+        without: settings that the fault makes useless.
         seen: where real programs had it.
     """
 
@@ -57,6 +58,7 @@ class Fault:
     settings: Callable[[int], Mapping[str, Any]] = lambda steps: {}
     wrapper: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] | None = None
     patched: Callable[[], AbstractContextManager[Any]] = nullcontext
+    without: tuple[str, ...] = ()
 
 
 def given(**settings: Any) -> Callable[[int], Mapping[str, Any]]:
@@ -226,7 +228,12 @@ def rising(progress: float) -> float:
 FAULTS: Mapping[str, Fault] = {
     "no_exploration": Fault(("exploration",), "DRLinter", given(epsilon=0.0, epsilon_min=0.0)),
     "epsilon_never_falls": Fault(("exploration",), "DRLinter", given(epsilon_schedule="constant")),
-    "epsilon_grows": Fault(("exploration",), "DRLinter", given(epsilon_schedule="benchmarks.faults:rising")),
+    "epsilon_grows": Fault(
+        ("exploration",),
+        "DRLinter",
+        given(epsilon_schedule="benchmarks.faults:rising"),
+        without=("epsilon_min", "epsilon_steps"),
+    ),
     "final_epsilon": Fault(("exploration", "exploration-plan"), "muPRL", given(epsilon_min=0.7)),
     "target_never": Fault(
         ("target-network", "target-period"), "DRLinter", given(target_update_every="900000 updates", tau=1.0)
@@ -392,7 +399,8 @@ def with_fault(name: str, env: str, seed: int) -> dict[str, Any]:
             return wrapper(gym.make(env))
 
     tuned = {**PRESETS["tuned"][env], **BASE, "total_steps": steps}
-    own = {"preset": "plain", **tuned, **fault.settings(steps)}
+    own = {name: value for name, value in tuned.items() if name not in fault.without}
+    own = {"preset": "plain", **own, **fault.settings(steps)}
     with fault.patched():
         row = train(source, seed, own)
     found, named = (any(check in fault.checks for check in part) for part in (row["alarms"], row["alarms"][:1]))
