@@ -19,7 +19,9 @@ are written with their unit, as in `"500 updates"`, `"1000 steps"` or `"10 episo
 
 The defaults below hold where nothing else sets a value. Values are taken, later ones over earlier ones, from the range
 of returns known for the environment, the preset for the environment, the algorithm, the preset for that algorithm, and
-you. `nexus train ENV --help` shows the values for an environment, and every run keeps its own in `run.json`.
+you. An environment that nothing was tuned for gets the preset `general` (double, layer norm, 3-step returns, a learning rate
+that falls to a tenth, and schedules that scale with the length of the run); with `--preset plain` the defaults below hold for
+any environment. `nexus train ENV --help` shows the values for an environment, and every run keeps its own in `run.json`.
 
 *This page is written by `python -m benchmarks.settings_page`.*
 """
