@@ -14,14 +14,15 @@ PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 INTRODUCTION = """# Settings
 
 Every setting is a flag of `nexus train` and a keyword of `nexus.train`: `--learning-rate 0.0005` is
-`learning_rate=0.0005`. A switch has a second flag that turns it off: `--no-double`. `none` is Python's `None`. Periods
-are written with their unit, as in `"500 updates"`, `"1000 steps"` or `"10 episodes"`.
+`learning_rate=0.0005`. A switch has a second flag that turns it off: `--no-double`. `none` is Python's `None`.
+Periods are written with their unit, as in `"500 updates"`, `"1000 steps"` or `"10 episodes"`.
 
-The defaults below hold where nothing else sets a value. Values are taken, later ones over earlier ones, from the range
-of returns known for the environment, the preset for the environment, the algorithm, the preset for that algorithm, and
-you. An environment that nothing was tuned for gets the preset `general` (double, layer norm, 3-step returns, a learning rate
-that falls to a tenth, and schedules that scale with the length of the run); with `--preset plain` the defaults below hold for
-any environment. `nexus train ENV --help` shows the values for an environment, and every run keeps its own in `run.json`.
+The defaults below hold where nothing else sets a value. Values are taken, later ones over earlier ones, from the
+range of returns known for the environment, the preset for the environment, the algorithm, the preset for that
+algorithm, and you. An environment that nothing was tuned for gets the preset `general` (double, layer norm, 3-step
+returns, a learning rate that falls to a tenth, and schedules that scale with the length of the run); with `--preset
+plain` the defaults below hold for any environment. `nexus train ENV --help` shows the values for an environment,
+and every run keeps its own in `run.json`.
 
 *This page is written by `python -m benchmarks.settings_page`.*
 """
