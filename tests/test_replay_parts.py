@@ -234,7 +234,18 @@ def test_extra_columns_count_where_memory_is_asked_for(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     "entry",
-    [[], ["object"], ["float32", -1], ["float32", True], ["float32", "9"], ["float32", 2**31], "float32", 3, None],
+    [
+        [],
+        ["object"],
+        ["float32", -1],
+        ["float32", True],
+        ["float32", "9"],
+        ["float32", 2**31],
+        ["float32", *[1] * 32],  # with the rows one dimension more than all of NumPy has
+        "float32",
+        3,
+        None,
+    ],
 )
 def test_an_extra_column_that_can_not_be_is_no_state(entry: Any) -> None:
     replay = ReplayBuffer(4)
