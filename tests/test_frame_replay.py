@@ -1,6 +1,7 @@
 """Replay of frames: every store against a replay that keeps every stack whole."""
 
 import json
+import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -292,6 +293,73 @@ def test_a_group_that_opens_to_far_more_than_eight_frames_is_not_opened(with_siz
     finally:
         tracemalloc.stop()
     assert peak < 1 << 20
+
+
+def test_a_packed_group_has_the_size_of_zstandards_bound_at_most() -> None:
+    store = CompressedFrames(84 * 84)  # 8 · 7,056 bytes a group, and a 128th and 512 bytes more
+    assert store.most_bytes == 56_448 + 441 + 512
+    noise = np.random.default_rng(0).integers(0, 256, (8, 7_056), dtype=np.uint8)
+    store.write(np.arange(8), noise)
+    packed = store.get(0, 1)
+    assert 56_448 < packed["sizes"][0] <= 57_401
+    for size in (0, 57_402):
+        wrong = {"packed": np.zeros(size, np.uint8), "sizes": np.array([size])}
+        with pytest.raises(RunError, match="impossible sizes"):
+            CompressedFrames(84 * 84).put(0, 1, 0, wrong)
+
+
+def test_groups_under_way_count_whole_and_full_ones_packed() -> None:
+    store, frames = CompressedFrames(7), np.full((9, 7), 5, np.uint8)
+    store.write(np.arange(3), frames[:3])
+    assert store.nbytes == 8 * 7
+    store.write(np.array([8]), frames[3:4])  # of another environment
+    assert store.nbytes == 2 * 8 * 7
+    store.write(np.arange(3, 8), frames[4:])
+    packed = store.nbytes - 8 * 7
+    assert len(store._packed[0]) < packed == sys.getsizeof(store._packed[0])
+    store.release(0, 1)
+    assert store.nbytes == 8 * 7
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_groups_of_a_file_are_eight_frames_that_follow_older_groups(kind: Kind) -> None:
+    """Three environments of two frames a state: 3 groups, sealed, and then one of each that follows none."""
+    like = np.zeros((3, 2, 5), np.uint8)
+    replay, fresh = frames_of(kind, 9, like=like), frames_of(kind, 9, like=like)
+    rng, yes = np.random.default_rng(0), np.ones(3, bool)
+    states = rng.integers(1, 256, (3, 2, 5), dtype=np.uint8)
+    for t in range(9):
+        next_states = np.concatenate([states[:, 1:], rng.integers(1, 256, (3, 1, 5), dtype=np.uint8)], 1)
+        kept, following = replay.remember(states, next_states, yes & (t == 0), yes)
+        replay.add(Transitions(kept, np.arange(3), np.ones(3), np.ones(3), following))
+        states = next_states
+    replay.seal()
+    fresh.set_state(replay.get_state())
+    (stored, _), (series, _) = (each.series((2, 5), np.uint8, 2) for each in (replay, fresh))
+    columns = stored.get(0, 6)
+    assert columns["ages"].shape == (6, 8)
+    assert columns["ages"][0].tolist() == [0, 1, 1, 1, 1, 1, 1, 1]
+    assert columns["ages"][3].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert columns["previous"].tolist() == [-1, -1, -1, 0, 1, 2]
+    previous, ages = columns["previous"].copy(), columns["ages"].copy()
+    for wrong in (3, 4, -2):  # itself, a later one, and none at all
+        previous[3] = wrong
+        with pytest.raises(RunError, match="follow impossible ones"):
+            series.put(0, 6, 0, {**columns, "previous": previous})
+    ages[3, 2] = 2
+    with pytest.raises(RunError, match="follow impossible ones"):
+        series.put(0, 6, 0, {**columns, "ages": ages})
+    series.put(0, 6, 0, columns)
+
+
+def test_more_groups_than_rows_and_windows_can_need_are_no_state() -> None:
+    """A replay of 4 reserves (1 + 2 + 16) · 3 // 8 + 2 = 9 groups for windows: at most 3 · (4 + 9) in all."""
+    replay = frames_of("compressed", 4, like=np.zeros((1, 2, 5), np.uint8))
+    state = replay.get_state() | {"frames.opened": 50, "frames.released": 11}
+    replay.set_state(state)
+    assert film_of(replay).index.opened == 50
+    with pytest.raises(RunError, match="has 40 groups of frames: needs at most 39"):
+        replay.set_state(state | {"frames.released": 10})
 
 
 @pytest.mark.parametrize("kind", STORES)
