@@ -341,6 +341,8 @@ def test_groups_of_a_file_are_eight_frames_that_follow_older_groups(kind: Kind) 
     assert columns["ages"][0].tolist() == [0, 1, 1, 1, 1, 1, 1, 1]
     assert columns["ages"][3].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
     assert columns["previous"].tolist() == [-1, -1, -1, 0, 1, 2]
+    rest = film_of(replay).store.read(np.arange(8 * 3 + 3, 8 * 4))
+    assert rest.tolist() == [[0] * 5] * 5  # closed with zeros
     previous, ages = columns["previous"].copy(), columns["ages"].copy()
     for wrong in (3, 4, -2):  # itself, a later one, and none at all
         previous[3] = wrong
@@ -350,6 +352,28 @@ def test_groups_of_a_file_are_eight_frames_that_follow_older_groups(kind: Kind) 
     with pytest.raises(RunError, match="follow impossible ones"):
         series.put(0, 6, 0, {**columns, "ages": ages})
     series.put(0, 6, 0, columns)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_replay_of_frames_that_holds_none_comes_back(kind: Kind) -> None:
+    replay, fresh = frames_of(kind, 9), frames_of(kind, 9, seed=1)
+    replay.seal()
+    state = replay.get_state()
+    assert {name: state[name] for name in state if name != "rng"} == {
+        "added": 0,
+        "holds_dones": None,
+        "frames.opened": 0,
+        "frames.released": 0,
+        "frames.lag": 0,
+    }
+    fresh.set_state(state)
+    assert [(each.name, each.first, each.last) for each in fresh.series((4, 16, 16), np.uint8, 2)] == [
+        ("frames", 0, 0),
+        ("rows", 0, 0),
+    ]
+    play(fresh, 20, frame=(16, 16))
+    play(replay, 20, frame=(16, 16))
+    assert torch.equal(fresh.sample(8)["states"], replay.sample(8)["states"])
 
 
 def test_more_groups_than_rows_and_windows_can_need_are_no_state() -> None:

@@ -115,6 +115,7 @@ def test_a_million_numbers_take_three_levels_and_little_more_than_their_own_byte
     assert 8_000_000 <= tree.nbytes < 8_300_000
     arrays = [*tree._levels, tree._top, tree._running]
     assert tree.nbytes == sum(array.nbytes for array in arrays)
+    assert [len(SumTree(width)._levels) + 1 for width in (1, 1_024, 1_025, 32_768, 32_769)] == [1, 1, 2, 2, 3]
 
 
 def test_after_millions_of_changes_every_sum_is_that_of_a_new_tree() -> None:

@@ -211,10 +211,6 @@ def test_a_generator_in_place_of_a_seed_is_used_as_it_is() -> None:
     assert replay.sample(8)["indices"].tolist() == expected.tolist()
 
 
-def test_a_sampler_without_a_seed_draws_as_with_seed_0() -> None:
-    assert Uniform().draw(8, 50).tolist() == np.random.default_rng(0).integers(50, size=8).tolist()
-
-
 def test_rows_and_weights_are_on_the_device_that_gathers_the_batch() -> None:
     replay, draws = Rows(4), np.array([3, 0, 1])
     picked, weights, _ = Uniform(0).pick(draws, replay)
