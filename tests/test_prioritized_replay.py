@@ -422,4 +422,4 @@ def test_priorities_that_do_not_fit_into_memory_are_refused(monkeypatch: pytest.
     monkeypatch.setattr(memory, "available_memory", lambda: 8 * 10**6)
     with pytest.raises(ConfigError, match=r"replay_capacity = 2000000 needs 16 MB for priorities, 8 MB are free"):
         PrioritizedReplayBuffer(2_000_000)
-    assert PrioritizedReplayBuffer(1_000).nbytes > 0
+    assert PrioritizedReplayBuffer(1_000_000).nbytes > 8 * 10**6  # with its sums a little more than is asked for
