@@ -376,6 +376,50 @@ def test_a_replay_of_frames_that_holds_none_comes_back(kind: Kind) -> None:
     assert torch.equal(fresh.sample(8)["states"], replay.sample(8)["states"])
 
 
+@pytest.mark.parametrize("kind", STORES)
+def test_rows_of_a_file_refer_to_frames_that_are_there(kind: Kind) -> None:
+    like = np.zeros((1, 4, 16, 16), np.uint8)
+    replay, fresh, empty = (frames_of(kind, 9, like=like) for _ in range(3))
+    play(replay, 9, num_envs=1, frame=(16, 16))
+    replay.seal()
+    shelf, state = Shelf((4, 16, 16)), replay.get_state()
+    frames, stored = shelf.series(replay)
+    with pytest.raises(ConfigError, match="only if it was made with like="):
+        frames_of(kind, 9).set_state(state)
+    rows = stored.get(0, 9)
+    assert rows["states"].tolist() == list(range(9))  # and the last next state is number 9, of 16
+    with pytest.raises(RunError, match="its states are not numbers of stored frames"):
+        shelf.series(empty)[1].put(0, 9, 0, rows)
+    fresh.set_state(state)
+    new_frames, series = shelf.series(fresh)
+    new_frames.put(0, 2, 0, frames.get(0, 2))
+    unknown = rows["next_states"].copy()
+    unknown[4] = 16
+    for name, wrong in (
+        ("states", rows["states"].astype(np.int32)),
+        ("states", rows["states"][:, None]),
+        ("states", rows["states"][:8]),
+        ("next_states", unknown),
+        ("next_states", -rows["next_states"]),
+    ):
+        with pytest.raises(RunError, match=f"its {name} are not numbers of stored frames"):
+            series.put(0, 9, 0, {**rows, name: wrong})
+    series.put(0, 9, 0, rows)
+    assert torch.equal(fresh.sample(8)["next_states"], replay.sample(8)["next_states"])
+
+
+def test_what_a_replay_on_a_device_takes_is_its_frames_its_records_and_its_rows() -> None:
+    replay = frames_of("device", 100)
+    frames, yes, ones = np.arange(1, 55, dtype=np.uint8).reshape(3, 3, 6), np.ones(3, bool), np.ones(3, np.float32)
+    kept, following = replay.remember(frames[:, :2], frames[:, 1:], yes, yes)
+    replay.add(Transitions(kept, np.arange(3), ones, ones, following, extras={"bonus": ones}))
+    # Of a row two numbers of 8 bytes, action 8, reward 4, discount 4 and its bonus 4; and its record on the device:
+    # 2 · 2 places, action, reward and discount of 4 bytes each, and the bonus again.
+    host, device = 100 * (2 * 8 + 8 + 4 + 4 + 4), 100 * (7 * 4 + 4)
+    # Each environment has begun a group of 8 frames of 6 bytes.
+    assert replay.nbytes == host + device + 3 * 8 * 6 + film_of(replay).index.nbytes
+
+
 def test_stacks_are_found_after_the_index_has_grown() -> None:
     """It begins with room for 16 groups, and doubles twice once none are dropped any more."""
     index, episodes, seen = FrameIndex(num_envs=2, stack=3, groups=1), [list[int](), list[int]()], {}
