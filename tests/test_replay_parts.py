@@ -159,6 +159,33 @@ def test_a_sampler_that_was_used_forgets_its_rows_for_those_of_a_state(
     assert priorities_in(used) == [16, 1, 16, round(-PRIORITY_OFFSET, 9)]  # row 3 can't be drawn
 
 
+@pytest.mark.parametrize("kind", PRIORITIZED)
+def test_priorities_of_a_file_are_numbers_that_can_be_summed_up(kind: type[Priorities | DevicePriorities]) -> None:
+    sampler, most = kind(4), 1.7976931348623157e308 / 8
+    sampler.enter(0, 2)
+    state = sampler.get_state(2)
+    for name, wrong, says in (
+        ("leaves", np.array([1.0, -1e-9]), r"a priority below 0 or above 2e\+307"),
+        ("leaves", np.array([1.0, most * 1.01]), r"a priority below 0 or above 2e\+307"),
+        ("leaves", np.array([1.0, np.nan]), "leaves contains NaN"),
+        ("leaves", np.ones(3), r"leaves is float64 of shape \(3,\): needs float64 of shape \(2,\)"),
+        ("highest_priority", -0.5, r"highest_priority = -0.5: needs 0 to 2.24712e\+307"),
+        ("highest_priority", most * 1.01, "highest_priority = 2.26.*: needs 0 to"),
+        ("importance_exponent", -0.1, "importance_exponent = -0.1: needs 0 to 1"),
+        ("importance_exponent", 1.1, "importance_exponent = 1.1: needs 0 to 1"),
+        ("rng", None, "has no dict 'rng'"),
+    ):
+        with pytest.raises(RunError, match=says):
+            kind(4).set_state(state | {name: wrong}, 2)
+    for edge in (0.0, 1.0):
+        at_the_edge = state | {"leaves": np.array([most, 1.0]), "highest_priority": most, "importance_exponent": edge}
+        again = kind(4)
+        again.set_state(at_the_edge, 2)
+        saved = again.get_state(2)
+        assert saved["leaves"].tolist() == [most, 1.0]
+        assert (saved["highest_priority"], saved["importance_exponent"]) == (most, edge)
+
+
 # --- extra columns ---
 
 
