@@ -251,6 +251,8 @@ def wide(count: int, **extras: Array) -> Transitions:
 def test_an_extra_column_may_be_wider_than_all_the_others(tmp_path: Path) -> None:
     replay, goals = ReplayBuffer(9), np.random.default_rng(0).normal(size=(9, 5, 300))
     replay.add(wide(9, goals=goals))
+    (series,) = replay.series((2,), np.float32, 2)
+    assert series.most_bytes == 2 * (2 * 8 + 16 + 2 * 2 + 5 * 300 * 8)  # states, numbers, two masks, goals; twice that
     state = saved(replay, tmp_path, (2,), np.float32)
     twin = restored(ReplayBuffer(9), tmp_path, state, (2,), np.float32)
     np.testing.assert_array_equal(twin.storage.columns["goals"], goals, strict=True)
