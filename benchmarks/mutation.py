@@ -29,7 +29,7 @@ TESTS = {
         "ops n_step munchausen distributional iqn bootstrap optimizers double_dueling pqn q_star boltzmann acting "
         "action_masks noisy normalization"
     ),
-    "nexus/data": f"{REPLAY} pqn {FRAMES} whole_update",
+    "nexus/data": f"{REPLAY} core pqn {FRAMES} whole_update",
     "nexus/training/loop.py": LOOP,
     "nexus/envs/stream.py": STREAM,
 }

@@ -137,6 +137,10 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ("n_step", 0),
     ("replay_capacity", 0),
     ("rollout_steps", 0),
+    ("priority_exponent", -0.1),
+    ("priority_exponent", 1.1),
+    ("importance_exponent", -0.1),
+    ("importance_exponent", 1.1),
     ("batch_size", 0),
     ("gradient_steps", 0),
     ("epsilon_steps", 0),
@@ -201,6 +205,16 @@ def test_values_at_the_edge_are_possible() -> None:
     TrainConfig(gamma=1.0, tau=1.0, epsilon=0.0, epsilon_min=0.0, epsilon_decay=1.0, seed=0, learning_starts=0)
     TrainConfig(gamma=0.0, batch_size=100, replay_capacity=100, learning_starts=99, total_steps=100)
     TrainConfig(target_return=475.0, eval_every=Period(1_000, "steps"))
+    TrainConfig(batch_size=1, replay_capacity=1, rollout_steps=1, learning_starts=0)
+    for edge in (0.0, 1.0):
+        TrainConfig(prioritized=True, priority_exponent=edge, importance_exponent=edge)
+
+
+def test_the_defaults_of_the_replay() -> None:
+    replay = TrainConfig()
+    assert (replay.replay_capacity, replay.replay_store) == (100_000, "auto")
+    assert (replay.prioritized, replay.priority_exponent, replay.importance_exponent) == (False, 0.5, 0.4)
+    assert (replay.rollout_steps, replay.trace_lambda) == (1024, None)
 
 
 @pytest.mark.parametrize("kind", [AgentConfig, TrainConfig])

@@ -1,6 +1,7 @@
 """Replay of frames: every store against a replay that keeps every stack whole."""
 
 import json
+import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from nexus.core.types import Array, Transitions
 from nexus.data import frame_memory
 from nexus.data.device_priorities import DevicePriorities
 from nexus.data.film import Film
-from nexus.data.frame_index import GROUP
+from nexus.data.frame_index import GROUP, FrameIndex
 from nexus.data.frame_memory import frame_replay_bytes, require_memory_for_frames
 from nexus.data.frame_store import CompressedFrames, Kind
 from nexus.data.frames import Frames
@@ -294,6 +295,183 @@ def test_a_group_that_opens_to_far_more_than_eight_frames_is_not_opened(with_siz
     assert peak < 1 << 20
 
 
+def test_a_packed_group_has_the_size_of_zstandards_bound_at_most() -> None:
+    store = CompressedFrames(84 * 84)  # 8 · 7,056 bytes a group, and a 128th and 512 bytes more
+    assert store.most_bytes == 56_448 + 441 + 512
+    noise = np.random.default_rng(0).integers(0, 256, (8, 7_056), dtype=np.uint8)
+    store.write(np.arange(8), noise)
+    packed = store.get(0, 1)
+    assert 56_448 < packed["sizes"][0] <= 57_401
+    for size in (0, 57_402):
+        wrong = {"packed": np.zeros(size, np.uint8), "sizes": np.array([size])}
+        with pytest.raises(RunError, match="impossible sizes"):
+            CompressedFrames(84 * 84).put(0, 1, 0, wrong)
+
+
+def test_groups_under_way_count_whole_and_full_ones_packed() -> None:
+    store, frames = CompressedFrames(7), np.full((9, 7), 5, np.uint8)
+    store.write(np.arange(3), frames[:3])
+    assert store.nbytes == 8 * 7
+    store.write(np.array([8]), frames[3:4])  # of another environment
+    assert store.nbytes == 2 * 8 * 7
+    store.write(np.arange(3, 8), frames[4:])
+    packed = store.nbytes - 8 * 7
+    assert len(store._packed[0]) < packed == sys.getsizeof(store._packed[0])
+    store.release(0, 1)
+    assert store.nbytes == 8 * 7
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_groups_of_a_file_are_eight_frames_that_follow_older_groups(kind: Kind) -> None:
+    """Three environments of two frames a state: 3 groups, sealed, and then one of each that follows none."""
+    like = np.zeros((3, 2, 5), np.uint8)
+    replay, fresh = frames_of(kind, 9, like=like), frames_of(kind, 9, like=like)
+    rng, yes = np.random.default_rng(0), np.ones(3, bool)
+    states = rng.integers(1, 256, (3, 2, 5), dtype=np.uint8)
+    for t in range(9):
+        next_states = np.concatenate([states[:, 1:], rng.integers(1, 256, (3, 1, 5), dtype=np.uint8)], 1)
+        kept, following = replay.remember(states, next_states, yes & (t == 0), yes)
+        replay.add(Transitions(kept, np.arange(3), np.ones(3), np.ones(3), following))
+        states = next_states
+    replay.seal()
+    fresh.set_state(replay.get_state())
+    (stored, _), (series, _) = (each.series((2, 5), np.uint8, 2) for each in (replay, fresh))
+    columns = stored.get(0, 6)
+    assert columns["ages"].shape == (6, 8)
+    assert columns["ages"][0].tolist() == [0, 1, 1, 1, 1, 1, 1, 1]
+    assert columns["ages"][3].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert columns["previous"].tolist() == [-1, -1, -1, 0, 1, 2]
+    rest = film_of(replay).store.read(np.arange(8 * 3 + 3, 8 * 4))
+    assert rest.tolist() == [[0] * 5] * 5  # closed with zeros
+    previous, ages = columns["previous"].copy(), columns["ages"].copy()
+    for wrong in (3, 4, -2):  # itself, a later one, and none at all
+        previous[3] = wrong
+        with pytest.raises(RunError, match="follow impossible ones"):
+            series.put(0, 6, 0, {**columns, "previous": previous})
+    ages[3, 2] = 2
+    with pytest.raises(RunError, match="follow impossible ones"):
+        series.put(0, 6, 0, {**columns, "ages": ages})
+    series.put(0, 6, 0, columns)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_replay_of_frames_that_holds_none_comes_back(kind: Kind) -> None:
+    replay, fresh = frames_of(kind, 9), frames_of(kind, 9, seed=1)
+    replay.seal()
+    state = replay.get_state()
+    assert {name: state[name] for name in state if name != "rng"} == {
+        "added": 0,
+        "holds_dones": None,
+        "frames.opened": 0,
+        "frames.released": 0,
+        "frames.lag": 0,
+    }
+    fresh.set_state(state)
+    assert [(each.name, each.first, each.last) for each in fresh.series((4, 16, 16), np.uint8, 2)] == [
+        ("frames", 0, 0),
+        ("rows", 0, 0),
+    ]
+    play(fresh, 20, frame=(16, 16))
+    play(replay, 20, frame=(16, 16))
+    assert torch.equal(fresh.sample(8)["states"], replay.sample(8)["states"])
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_rows_of_a_file_refer_to_frames_that_are_there(kind: Kind) -> None:
+    like = np.zeros((1, 4, 16, 16), np.uint8)
+    replay, fresh, empty = (frames_of(kind, 9, like=like) for _ in range(3))
+    play(replay, 9, num_envs=1, frame=(16, 16))
+    replay.seal()
+    shelf, state = Shelf((4, 16, 16)), replay.get_state()
+    frames, stored = shelf.series(replay)
+    with pytest.raises(ConfigError, match="only if it was made with like="):
+        frames_of(kind, 9).set_state(state)
+    rows = stored.get(0, 9)
+    assert rows["states"].tolist() == list(range(9))  # and the last next state is number 9, of 16
+    with pytest.raises(RunError, match="its states are not numbers of stored frames"):
+        shelf.series(empty)[1].put(0, 9, 0, rows)
+    fresh.set_state(state)
+    new_frames, series = shelf.series(fresh)
+    new_frames.put(0, 2, 0, frames.get(0, 2))
+    unknown = rows["next_states"].copy()
+    unknown[4] = 16
+    for name, wrong in (
+        ("states", rows["states"].astype(np.int32)),
+        ("states", rows["states"][:, None]),
+        ("states", rows["states"][:8]),
+        ("next_states", unknown),
+        ("next_states", -rows["next_states"]),
+    ):
+        with pytest.raises(RunError, match=f"its {name} are not numbers of stored frames"):
+            series.put(0, 9, 0, {**rows, name: wrong})
+    series.put(0, 9, 0, rows)
+    assert torch.equal(fresh.sample(8)["next_states"], replay.sample(8)["next_states"])
+
+
+def test_what_a_replay_on_a_device_takes_is_its_frames_its_records_and_its_rows() -> None:
+    replay = frames_of("device", 100)
+    frames, yes, ones = np.arange(1, 55, dtype=np.uint8).reshape(3, 3, 6), np.ones(3, bool), np.ones(3, np.float32)
+    kept, following = replay.remember(frames[:, :2], frames[:, 1:], yes, yes)
+    replay.add(Transitions(kept, np.arange(3), ones, ones, following, extras={"bonus": ones}))
+    # Of a row two numbers of 8 bytes, action 8, reward 4, discount 4 and its bonus 4; and its record on the device:
+    # 2 · 2 places, action, reward and discount of 4 bytes each, and the bonus again.
+    host, device = 100 * (2 * 8 + 8 + 4 + 4 + 4), 100 * (7 * 4 + 4)
+    # Each environment has begun a group of 8 frames of 6 bytes.
+    assert replay.nbytes == host + device + 3 * 8 * 6 + film_of(replay).index.nbytes
+
+
+def test_stacks_are_found_after_the_index_has_grown() -> None:
+    """It begins with room for 16 groups, and doubles twice once none are dropped any more."""
+    index, episodes, seen = FrameIndex(num_envs=2, stack=3, groups=1), [list[int](), list[int]()], {}
+    for t in range(8 * 30):
+        if t < 8 * 15:
+            index.release(index.opened - 10)
+        for env in range(2):
+            begins = t % (11 + 6 * env) == 0
+            (number,) = index.append(np.array([env]), begins).tolist()
+            episodes[env] = [*([] if begins else episodes[env]), number]
+            seen[number] = episodes[env][-3:]
+    assert (index.opened, index.released) == (60, 20)
+    kept = [number for number in seen if min(seen[number]) >= 8 * 20]
+    assert len(kept) > 8 * 39
+    stacks, missing = index.stacks(np.array(kept))
+    for stack, absent, number in zip(stacks, missing, kept, strict=True):
+        assert stack[~absent].tolist() == seen[number]
+    assert index.nbytes == 64 * (8 + 8)
+    assert index.holds(np.array(kept))
+    assert [index.holds(np.array([number])) for number in seen if number not in kept] == [False] * (
+        len(seen) - len(kept)
+    )
+
+
+def test_a_number_is_held_if_its_whole_stack_is() -> None:
+    index = FrameIndex(num_envs=1, stack=3, groups=4)
+    for number in range(24):
+        index.append(np.array([0]), begins=number in (0, 16))
+    assert index.holds(np.arange(24))
+    assert not index.holds(np.array([-1]))
+    assert not index.holds(np.array([24]))
+    index.release(1)  # numbers 0 to 7: the first whole stack after it is 8, 9, 10
+    assert [index.holds(np.array([number])) for number in (7, 8, 9, 10, 23)] == [False, False, False, True, True]
+    many = np.full(65_538, 10)
+    assert index.holds(many)
+    many[65_536] = 9
+    assert not index.holds(many)
+    index.release(2)  # at 16 an episode begins
+    assert index.holds(np.arange(16, 24))
+    assert not index.holds(np.array([15]))
+
+
+def test_more_groups_than_rows_and_windows_can_need_are_no_state() -> None:
+    """A replay of 4 reserves (1 + 2 + 16) · 3 // 8 + 2 = 9 groups for windows: at most 3 · (4 + 9) in all."""
+    replay = frames_of("compressed", 4, like=np.zeros((1, 2, 5), np.uint8))
+    state = replay.get_state() | {"frames.opened": 50, "frames.released": 11}
+    replay.set_state(state)
+    assert film_of(replay).index.opened == 50
+    with pytest.raises(RunError, match="has 40 groups of frames: needs at most 39"):
+        replay.set_state(state | {"frames.released": 10})
+
+
 @pytest.mark.parametrize("kind", STORES)
 def test_what_is_written_costs_what_is_new(kind: Kind) -> None:
     """Groups are written once, and never change."""
@@ -393,7 +571,8 @@ def test_the_process_takes_what_the_replay_says(kind: Kind) -> None:
 
 def test_a_million_raw_transitions_take_less_than_7_2_gb() -> None:
     assert 7_056_000_000 < frame_replay_bytes(1_000_000, (4, 84, 84), np.uint8, "raw") < 7_200_000_000
-    assert frame_replay_bytes(1_000_000, (4, 84, 84), np.uint8, "compressed") < 500_000_000
+    # Of 7,056 bytes 3 % and 16 remain, with 3 of the index, 1.01 frames a row; and 32 bytes of the row.
+    assert frame_replay_bytes(1_000_000, (4, 84, 84), np.uint8, "compressed") == 1_010_000 * (211 + 16 + 3) + 32_000_000
 
 
 def test_what_is_said_in_advance_is_what_raw_frames_take() -> None:
@@ -440,6 +619,15 @@ def test_too_little_memory_is_said_before_anything_is_allocated(monkeypatch: pyt
         ConfigError, match=r"needs 7,162 MB for raw frames .* at most 279267 transitions fit, or .*compr"
     ):
         replay.remember(states, states, yes, yes)
+
+
+def test_frames_that_just_fit_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = 10_100 * (64 + 3) + 32 * 10_000  # 10,000 rows of frames of 8 x 8
+    monkeypatch.setattr(frame_memory, "memory_on", lambda device: needed)
+    require_memory_for_frames(10_000, (4, 8, 8), np.uint8, "raw")
+    monkeypatch.setattr(frame_memory, "memory_on", lambda device: needed - 1)
+    with pytest.raises(ConfigError, match="at most 9999 transitions fit"):
+        require_memory_for_frames(10_000, (4, 8, 8), np.uint8, "raw")
 
 
 def test_episodes_too_short_for_raw_are_refused_and_fit_compressed() -> None:

@@ -197,6 +197,8 @@ def test_rows_that_do_not_fill_a_minibatch_wait_for_another_order() -> None:
     sizes = [len(buffer.sample(24)["states"]) for _ in range(10)]
     assert sizes == [24] * 10
     assert len(gathered(rows=8).sample(24)["states"]) == 8
+    buffer = gathered(rows=8)
+    assert sorted(buffer.sample(1)["states"].item() for _ in range(8)) == list(range(8))
 
 
 def test_a_short_rollout_waits_and_a_learned_one_is_not_learned_again() -> None:
@@ -231,6 +233,41 @@ def test_what_is_under_way_comes_back_and_what_does_not_fit_is_refused() -> None
             other.set_state({**state, **damage})
     with pytest.raises(RunError, match="the open rollout does not fit"):
         other.set_state({name: value for name, value in state.items() if name != "next_values"})
+
+
+def test_rewards_count_in_the_unit_that_holds_when_the_rollout_is_closed() -> None:
+    units = iter([4.0])
+    buffer = RolloutBuffer(2, 1, 1.0, 0, lambda states, masks: np.full(len(states), 10.0, np.float32), units.__next__)
+    fill(buffer, 2, num_envs=1)  # two rewards of 1, a discount of 0.9
+    batch = buffer.sample(2)
+    order = batch["states"][:, 0].argsort()
+    # 1/4 + 0.9 · 10 = 9.25; 1/4 + 0.9 · 9.25 = 8.575
+    np.testing.assert_allclose(batch["returns"][order], [8.575, 9.25], rtol=1e-6)
+
+
+def test_a_rollout_that_was_used_forgets_its_rows_for_those_of_a_state() -> None:
+    new, used, resets = gathered(rows=0, of=8), gathered(rows=8), gathered(rows=0, of=8)
+    used.sample(4)
+    fill(used, 4)
+    no, yes = np.zeros(4, bool), np.ones(4, bool)
+    resets.remember(np.zeros((4, 1)), np.zeros((4, 1)), yes, no)  # a step in which every environment only reset
+    for state in (new.get_state(), resets.get_state()):
+        used.set_state(state)
+        with pytest.raises(ConfigError, match="rollout of 0: needs 8"):
+            used.sample(4)
+        fill(used, 8)
+        assert sorted(used.sample(8)["states"][:, 0].tolist()) == list(range(8))
+
+
+@pytest.mark.parametrize("name", ["valid", "begins"])
+def test_flags_of_a_rollout_are_of_yes_and_no(name: str) -> None:
+    buffer = gathered(rows=8, of=16)
+    state = buffer.get_state()
+    for wrong in (state[name].astype(np.uint8), state[name][:, :3], None):
+        damaged = {key: value for key, value in {**state, name: wrong}.items() if value is not None}
+        with pytest.raises(RunError, match="the open rollout does not fit"):
+            buffer.set_state(damaged)
+    buffer.set_state(state)
 
 
 def test_what_is_legal_in_a_next_state_is_told_to_whoever_values_it() -> None:

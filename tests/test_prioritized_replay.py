@@ -115,6 +115,7 @@ def test_a_million_numbers_take_three_levels_and_little_more_than_their_own_byte
     assert 8_000_000 <= tree.nbytes < 8_300_000
     arrays = [*tree._levels, tree._top, tree._running]
     assert tree.nbytes == sum(array.nbytes for array in arrays)
+    assert [len(SumTree(width)._levels) + 1 for width in (1, 1_024, 1_025, 32_768, 32_769)] == [1, 1, 2, 2, 3]
 
 
 def test_after_millions_of_changes_every_sum_is_that_of_a_new_tree() -> None:
@@ -366,15 +367,33 @@ def test_an_exponent_outside_0_to_1_is_refused(name: str, value: float) -> None:
         PrioritizedReplayBuffer(4, **exponent)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf, -math.inf, 1e308])
-def test_a_priority_that_no_sum_can_hold_is_refused_and_nothing_is_changed(bad: float) -> None:
+def test_a_priority_that_no_sum_can_hold_is_refused_and_nothing_is_changed(bad: float, dtype: torch.dtype) -> None:
     replay = filled(4)
+    bad = torch.tensor(bad, dtype=dtype).item()  # 1e308 is infinite in float32
     before = in_tree(replay)
     with pytest.raises(ConfigError, match=rf"finite number from 0 .* got {bad} for row 3".replace("+", r"\+")):
-        replay.update_priorities(torch.tensor([0, 3, 1]), torch.tensor([5.0, bad, 6.0], dtype=torch.float64))
+        replay.update_priorities(torch.tensor([0, 3, 1]), torch.tensor([5.0, bad, 6.0], dtype=dtype))
     np.testing.assert_array_equal(in_tree(replay), before)
     replay.add(rows(4, 1))
     np.testing.assert_array_equal(in_tree(replay), before)
+
+
+def test_of_several_priorities_the_one_that_is_wrong_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"got -0\.5 for row 1$"):
+        filled(4).update_priorities(torch.tensor([2, 3, 1, 0]), torch.tensor([0.0, 7.0, -0.5, -9.0]))
+
+
+def test_the_largest_priority_is_half_of_what_the_sum_of_all_could_hold() -> None:
+    replay = filled(4, priority_exponent=1.0)
+    most = 1.7976931348623157e308 / 8
+    replay.update_priorities(torch.arange(4), torch.full((4,), most, dtype=torch.float64))
+    assert replay.priorities._tree.total == 4 * most
+    assert set(replay.sample(4)["weights"].tolist()) == {1.0}
+    more = math.nextafter(most, math.inf)
+    with pytest.raises(ConfigError, match=r"from 0 to 2e\+307, got 2\.24711641857789\d*e\+307 for row 2$"):
+        replay.update_priorities(torch.tensor([2]), torch.tensor([more], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("row", [-1, 3, 4, 10**9])
@@ -403,4 +422,4 @@ def test_priorities_that_do_not_fit_into_memory_are_refused(monkeypatch: pytest.
     monkeypatch.setattr(memory, "available_memory", lambda: 8 * 10**6)
     with pytest.raises(ConfigError, match=r"replay_capacity = 2000000 needs 16 MB for priorities, 8 MB are free"):
         PrioritizedReplayBuffer(2_000_000)
-    assert PrioritizedReplayBuffer(1_000).nbytes > 0
+    assert PrioritizedReplayBuffer(1_000_000).nbytes > 8 * 10**6  # with its sums a little more than is asked for

@@ -1,5 +1,8 @@
 """The uniform replay: the seed's interface, the ring against a plain list, sampling, and what it refuses."""
 
+import io
+import os
+import re
 from typing import Any, NoReturn
 
 import numpy as np
@@ -10,8 +13,10 @@ from hypothesis import strategies as st
 
 from nexus.core import ConfigError, Transitions
 from nexus.data import memory
-from nexus.data.memory import available_memory, replay_bytes
+from nexus.data.memory import available_memory, memory_on, replay_bytes
 from nexus.data.replay_buffer import ReplayBuffer
+from nexus.data.rows import Rows
+from nexus.data.uniform import Uniform
 
 
 def rows(first: int, count: int) -> Transitions:
@@ -206,6 +211,17 @@ def test_a_generator_in_place_of_a_seed_is_used_as_it_is() -> None:
     assert replay.sample(8)["indices"].tolist() == expected.tolist()
 
 
+def test_rows_and_weights_are_on_the_device_that_gathers_the_batch() -> None:
+    replay, draws = Rows(4), np.array([3, 0, 1])
+    picked, weights, _ = Uniform(0).pick(draws, replay)
+    assert picked is draws  # main memory: not even a copy
+    assert weights.tolist() == [1.0, 1.0, 1.0]
+    elsewhere = torch.device("meta")  # a device without numbers, which every machine has
+    picked, weights, _ = Uniform(0, elsewhere).pick(torch.from_numpy(draws), replay)
+    assert isinstance(picked, torch.Tensor)
+    assert (picked.device, picked.shape, weights.device, weights.shape) == (elsewhere, (3,), elsewhere, (3,))
+
+
 def test_new_priorities_change_nothing() -> None:
     replay, untouched = filled_by_add(50, 50), filled_by_add(50, 50)
     replay.update_priorities(torch.arange(50), torch.arange(50.0) * 1e6)
@@ -257,6 +273,31 @@ def test_the_free_memory_is_some_number_of_bytes() -> None:
     assert free is None or 1e6 < free < 1e15
 
 
+def test_the_free_memory_is_what_the_system_says_in_kibibytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "MemTotal:       9000 kB\nMemFree:        5 kB\nMemAvailable:       2048 kB\n"
+    monkeypatch.setattr(memory, "open", lambda *_, **__: io.StringIO(said), raising=False)
+    assert available_memory() == memory_on(torch.device("cpu")) == 2_097_152
+
+
+def test_without_that_file_the_free_memory_is_that_of_the_machine_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any, **__: Any) -> NoReturn:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(memory, "open", missing, raising=False)
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 1_000, "SC_PAGE_SIZE": 4_096}.__getitem__)
+    assert available_memory() == 4_096_000
+    monkeypatch.delattr(os, "sysconf")  # as on Windows
+    assert available_memory() is None
+
+
+def test_the_free_memory_of_a_gpu_is_asked_of_it_and_that_of_other_devices_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3_000, 8_000))  # free and total
+    assert memory_on(torch.device("cuda")) == 3_000
+    assert memory_on(torch.device("mps")) is None
+
+
 # --- what is refused ---
 
 
@@ -291,7 +332,7 @@ def test_a_state_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", [(3,), (1,), ()])  # (1,) and () would broadcast in silence
 def test_a_next_state_of_another_shape_than_the_state_is_refused(shape: tuple[int, ...], stored: int) -> None:
     replay = filled_by_push(stored, 5)
-    with pytest.raises(ConfigError, match="shape"):
+    with pytest.raises(ConfigError, match=re.escape(f"needs the shape of its state, (2,), got {shape}")):
         replay.push(np.zeros(2, np.float32), 0, 0.0, np.zeros(shape, np.float32), False)
     assert len(replay) == stored
 

@@ -18,7 +18,7 @@ from nexus.data import memory
 from nexus.data.device_priorities import DevicePriorities
 from nexus.data.frames import Frames
 from nexus.data.n_step import NStepAccumulator
-from nexus.data.prioritized_replay_buffer import Priorities, PrioritizedReplayBuffer
+from nexus.data.prioritized_replay_buffer import PRIORITY_OFFSET, Priorities, PrioritizedReplayBuffer
 from nexus.data.protocols import Sampler, Storage
 from nexus.data.replay import Replay
 from nexus.data.replay_buffer import ReplayBuffer
@@ -108,6 +108,84 @@ def test_the_three_steps_are_a_sample(storage: str, sampler: str) -> None:
     require_same(replay.gather(*replay.pick(draws)), twin.sample(8))
 
 
+def test_without_a_seed_every_sampler_draws_as_with_seed_0() -> None:
+    assert Uniform().draw(8, 50).tolist() == np.random.default_rng(0).integers(50, size=8).tolist()
+    segments = np.random.default_rng(0).random(8) + np.arange(8)
+    assert Priorities(50).draw(8, 50).tolist() == DevicePriorities(50).draw(8, 50).tolist() == segments.tolist()
+
+
+PRIORITIZED: list[type[Priorities | DevicePriorities]] = [Priorities, DevicePriorities]
+
+
+def priorities_in(sampler: Sampler, size: int = 4) -> list[float]:
+    """The priorities of the first rows, from their square roots."""
+    return [round(float(root) ** 2 - PRIORITY_OFFSET, 9) for root in sampler.get_state(size)["leaves"]]
+
+
+@pytest.mark.parametrize("kind", PRIORITIZED)
+def test_new_rows_enter_at_the_highest_priority_that_ever_was_and_wrap_around(
+    kind: type[Priorities | DevicePriorities],
+) -> None:
+    sampler = kind(4, priority_exponent=0.5)
+    sampler.enter(0, 2)
+    assert priorities_in(sampler, 2) == [1, 1]
+    sampler.update(torch.tensor([0, 1]), torch.tensor([0.25, 9.0]))
+    sampler.update(torch.tensor([1]), torch.tensor([4.0]))
+    sampler.enter(2, 1)
+    assert priorities_in(sampler, 3) == [0.25, 4, 9]
+    sampler.update(torch.tensor([2]), torch.tensor([2.0]))
+    sampler.enter(3, 2)
+    assert priorities_in(sampler) == [9, 4, 2, 9]
+    sampler.enter(1, 7)  # more than there are rows
+    assert priorities_in(sampler) == [9, 9, 9, 9]
+    assert sampler.get_state(4)["highest_priority"] == 9
+
+
+@pytest.mark.parametrize(("saved_by", "kind"), [*product(PRIORITIZED, PRIORITIZED)])
+def test_a_sampler_that_was_used_forgets_its_rows_for_those_of_a_state(
+    saved_by: type[Priorities | DevicePriorities], kind: type[Priorities | DevicePriorities]
+) -> None:
+    small, used, storage = saved_by(4, 1, importance_exponent=0.5), kind(4, 2), Rows(4)
+    small.enter(0, 2)
+    small.update(torch.tensor([0, 1]), torch.tensor([16.0, 1.0]))
+    used.enter(0, 4)
+    used.set_state(small.get_state(2), 2)
+    (rows, weights, _), (ours, theirs, _) = (each.pick(each.draw(60, 2), storage) for each in (small, used))
+    assert set(np.asarray(ours).tolist()) == {0, 1}
+    assert np.array_equal(rows, ours)
+    assert torch.equal(weights, theirs)
+    assert np.unique(weights).tolist() == pytest.approx([0.5, 1], rel=1e-5)  # (4 / 1) ** -0.5 and 1
+    used.enter(2, 1)
+    assert priorities_in(used) == [16, 1, 16, round(-PRIORITY_OFFSET, 9)]  # row 3 can't be drawn
+
+
+@pytest.mark.parametrize("kind", PRIORITIZED)
+def test_priorities_of_a_file_are_numbers_that_can_be_summed_up(kind: type[Priorities | DevicePriorities]) -> None:
+    sampler, most = kind(4), 1.7976931348623157e308 / 8
+    sampler.enter(0, 2)
+    state = sampler.get_state(2)
+    for name, wrong, says in (
+        ("leaves", np.array([1.0, -1e-9]), r"a priority below 0 or above 2e\+307"),
+        ("leaves", np.array([1.0, most * 1.01]), r"a priority below 0 or above 2e\+307"),
+        ("leaves", np.array([1.0, np.nan]), "leaves contains NaN"),
+        ("leaves", np.ones(3), r"leaves is float64 of shape \(3,\): needs float64 of shape \(2,\)"),
+        ("highest_priority", -0.5, r"highest_priority = -0.5: needs 0 to 2.24712e\+307"),
+        ("highest_priority", most * 1.01, "highest_priority = 2.26.*: needs 0 to"),
+        ("importance_exponent", -0.1, "importance_exponent = -0.1: needs 0 to 1"),
+        ("importance_exponent", 1.1, "importance_exponent = 1.1: needs 0 to 1"),
+        ("rng", None, "has no dict 'rng'"),
+    ):
+        with pytest.raises(RunError, match=says):
+            kind(4).set_state(state | {name: wrong}, 2)
+    for edge in (0.0, 1.0):
+        at_the_edge = state | {"leaves": np.array([most, 1.0]), "highest_priority": most, "importance_exponent": edge}
+        again = kind(4)
+        again.set_state(at_the_edge, 2)
+        saved = again.get_state(2)
+        assert saved["leaves"].tolist() == [most, 1.0]
+        assert (saved["highest_priority"], saved["importance_exponent"]) == (most, edge)
+
+
 # --- extra columns ---
 
 
@@ -173,6 +251,8 @@ def wide(count: int, **extras: Array) -> Transitions:
 def test_an_extra_column_may_be_wider_than_all_the_others(tmp_path: Path) -> None:
     replay, goals = ReplayBuffer(9), np.random.default_rng(0).normal(size=(9, 5, 300))
     replay.add(wide(9, goals=goals))
+    (series,) = replay.series((2,), np.float32, 2)
+    assert series.most_bytes == 2 * (2 * 8 + 16 + 2 * 2 + 5 * 300 * 8)  # states, numbers, two masks, goals; twice that
     state = saved(replay, tmp_path, (2,), np.float32)
     twin = restored(ReplayBuffer(9), tmp_path, state, (2,), np.float32)
     np.testing.assert_array_equal(twin.storage.columns["goals"], goals, strict=True)
@@ -234,7 +314,18 @@ def test_extra_columns_count_where_memory_is_asked_for(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     "entry",
-    [[], ["object"], ["float32", -1], ["float32", True], ["float32", "9"], ["float32", 2**31], "float32", 3, None],
+    [
+        [],
+        ["object"],
+        ["float32", -1],
+        ["float32", True],
+        ["float32", "9"],
+        ["float32", 2**31],
+        ["float32", *[1] * 32],  # with the rows one dimension more than all of NumPy has
+        "float32",
+        3,
+        None,
+    ],
 )
 def test_an_extra_column_that_can_not_be_is_no_state(entry: Any) -> None:
     replay = ReplayBuffer(4)

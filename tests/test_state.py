@@ -124,6 +124,36 @@ def test_rows_that_do_not_fit_are_refused(change: Any, needs: str) -> None:
         replay.set_rows(0, change(replay.rows(0, 4)))
 
 
+def test_as_many_rows_as_the_capacity_come_back_at_once_and_more_are_refused() -> None:
+    large, twin = ReplayBuffer(5), ReplayBuffer(4)
+    large.add(rows(5))
+    with pytest.raises(RunError, match="do not fit"):
+        twin.set_rows(0, large.rows(0, 5))
+    twin.set_rows(0, large.rows(1, 5))
+    assert twin.columns["rewards"].tolist() == large.columns["rewards"][1:].tolist()
+
+
+def test_masks_of_legal_actions_come_back_with_their_rows() -> None:
+    replay, twin = ReplayBuffer(4), ReplayBuffer(4)
+    for at in range(3):
+        state, mask = np.full(3, at, np.float32), [at == 0, True]
+        replay.push(state, 1, 0.0, state, False, action_masks=mask, next_action_masks=mask[::-1])
+    twin.set_state(through_json(replay.get_state()))
+    stored = replay.rows(0, 3)
+    for name in ("action_masks", "next_action_masks"):
+        with pytest.raises(RunError, match=f"{name} does not fit: bool of shape"):
+            twin.set_rows(0, stored | {name: stored[name][:, 0]})
+    twin.set_rows(0, stored)
+    assert twin.columns["action_masks"][:3].tolist() == [[True, True], [False, True], [False, True]]
+    assert twin.columns["next_action_masks"][:3].tolist() == [[True, True], [True, False], [True, False]]
+
+
+def test_fewer_rows_than_none_are_no_state() -> None:
+    state = ReplayBuffer(4).get_state()
+    with pytest.raises(RunError, match="added = -1: needs 0 to"):
+        ReplayBuffer(4).set_state(state | {"added": -1})
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40_000), st.integers(0, 2**32 - 1))
 def test_the_sums_of_a_tree_follow_from_its_leaves_bit_for_bit(capacity: int, seed: int) -> None:

@@ -101,7 +101,8 @@ class Priorities:
         rows, given = indices.long().numpy(force=True), priorities.numpy(force=True)
         highest = float(np.maximum.reduce(given))
         if not (np.minimum.reduce(given) >= 0 and highest <= self._limit):  # false for NaN too
-            at = int(np.flatnonzero(~((given >= 0) & (given <= self._limit)))[0])
+            wide = given.astype(np.float64)  # in float32 the limit would be infinite
+            at = int(np.flatnonzero(~((wide >= 0) & (wide <= self._limit)))[0])
             raise ConfigError(
                 f"a priority must be a finite number from 0 to {self._limit:.0e}, got {given[at]} for row {rows[at]}"
             )
