@@ -142,6 +142,7 @@ def test_a_run_writes_all_its_files_and_has_learned(trained: Path) -> None:
         "metrics.jsonl",
         "episodes.csv",
         "evaluation.json",
+        "findings.json",
         "tensorboard",
         "checkpoints",
         "replay",

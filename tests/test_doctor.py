@@ -435,13 +435,15 @@ def test_a_fault_of_the_doctor_ends_no_run(tmp_path: Path, monkeypatch: pytest.M
     assert said == ["the doctor can't examine this run and stops: no such number; --doctor off hides this"]
 
 
-def test_an_alarm_is_said_once_and_at_the_start_notes_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("steps", "times"), [(5_000, 1), (4_999, 0)])
+def test_an_alarm_is_said_once_and_at_the_start_notes_are(steps: int, times: int, tmp_path: Path) -> None:
+    """But not of a run that is too short to learn anything."""
     told = Silent()
-    config = TrainConfig.from_mapping({**SHORT, "learning_rate": 0.5, "epsilon_steps": 9_000})
+    config = TrainConfig.from_mapping({**SHORT, "total_steps": steps, "learning_rate": 0.5, "epsilon_steps": 9_000})
     nexus.train(match_reward, config=config, run_dir=tmp_path / "run", listener=told)
     rates = [text for text in told.notices if text.startswith("warning: learning-rate: the learning rate is 0.5")]
-    assert len(rates) == 1
-    assert any(text.startswith("note: exploration-plan: ε is still") for text in told.notices)
+    assert len(rates) == times
+    assert sum(text.startswith("note: exploration-plan: ε is still") for text in told.notices) == times
     findings = json.loads((tmp_path / "run" / "findings.json").read_text())
     assert findings["root"] == "learning-rate"
     assert findings["findings"][0]["evidence"] == {"learning_rate": 0.5}

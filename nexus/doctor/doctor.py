@@ -20,6 +20,7 @@ from nexus.training.logs import EpisodeTracker
 __all__ = ["FINDINGS_FILE", "Doctor", "examined_every"]
 
 FINDINGS_FILE = "findings.json"
+TRIAL = 5_000  # steps; a shorter run is a trial of which nobody expects that it learns
 RANKS: tuple[Gravity | None, ...] = (None, "note", "warning", "critical")
 OWN_FAULTS = (NexusError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
@@ -33,7 +34,8 @@ class Doctor(Listener):
     """Examines a run fifty times: measures, checks, and reports.
 
     It reads copies of the networks and rows of the replay; nothing that it does changes what is learned. It writes
-    `findings.json` into the run's folder, logs its numbers as `doctor/...`, and says each alarm once.
+    `findings.json` into the run's folder, logs its numbers as `doctor/...`, and says each alarm once, except in a run
+    that is too short to learn anything.
     """
 
     def __init__(self) -> None:
@@ -56,7 +58,7 @@ class Doctor(Listener):
 
     def on_step(self, progress: loop.Progress, episodes: EpisodeTracker) -> None:
         """Follow a step; examine the agent if it is time. A fault of the doctor's own never ends a run."""
-        if self.gave_up:
+        if self.gave_up or self.plan is None:
             return
         try:
             self.examiner.count(progress, episodes)
@@ -105,7 +107,7 @@ class Doctor(Listener):
         names, said = {symptom.check for symptom in diagnosis.symptoms}, self.said
         worse = [new for new in diagnosis.symptoms if RANKS.index(new.severity) > RANKS.index(said.get(new.check))]
         said.update({symptom.check: symptom.severity for symptom in worse})
-        for symptom in worse:
+        for symptom in worse if self.plan.config.total_steps >= TRIAL else ():
             if symptom.alarms or diagnosis.step == 0:
                 self.live.notice(str(symptom))
         if ended or (diagnosis.step and (worse or names != self.written)):

@@ -200,6 +200,7 @@ def probed(config: TrainConfig) -> TrainConfig:
         learning_starts=min(config.learning_starts, config.batch_size),
         eval_every=None,
         target_return=None,
+        doctor="off",  # at most 2 % of a run
         checkpoint_every=None if config.checkpoint_every is None else NEVER,  # it decides how frames are stored
     )
 

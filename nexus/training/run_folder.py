@@ -5,6 +5,7 @@ agent.safetensors  the weights of all networks
 metrics.jsonl      one line of scalars per `log_every`
 episodes.csv       one line per finished training episode
 evaluation.json    the final evaluation with its protocol and every return
+findings.json      what the doctor found
 tensorboard/       the scalars of metrics.jsonl for TensorBoard
 best/              the weights with the best evaluation
 checkpoints/       what `nexus resume` needs, a folder each
