@@ -216,7 +216,7 @@ def test_every_check_has_a_symptom_and_a_sound_case_and_a_place_among_the_causes
 def test_the_first_alarm_is_the_cause_of_the_others() -> None:
     made = chart(
         0.8,
-        {"target_update_every": "100 updates"},
+        {"target_update_every": "100 updates", "epsilon_steps": 5_000},
         target_error=[0.1] * 3,
         explained_variance=[-1.0] * 3,
         target_std=[1.0] * 3,
