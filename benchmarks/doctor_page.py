@@ -10,7 +10,7 @@ from nexus.doctor.diagnosis import ALL_CHECKS, CAUSES_FIRST
 PAGE = Path(__file__).parent.parent / "docs" / "doctor.md"
 INTRODUCTION = """# The doctor
 
-A run that does not learn should say why. Every training is examined about fifty times: the doctor looks at the
+A run that does not learn should say why. Every training is examined about thirty times: the doctor looks at the
 Q-values of the same 256 states, at random and at the newest rows of the replay, at the last update and at the
 returns. It puts the numbers to {checks} checks and says each alarm once, with its evidence, the likely cause and a
 cure. Before the first step it says what the settings alone show.

@@ -89,7 +89,7 @@ def copy_series(chart: Chart, name: str, to: str) -> None:
 
 
 def add_returns(chart: Chart, episodes: Mapping[str, Floats]) -> None:
-    """Enter the returns of random play and of the last episodes at fifty points, as the doctor of a run would."""
+    """Enter the returns of random play and of the last episodes at thirty points, as the doctor of a run would."""
     steps, returns = episodes["step"], episodes["return"]
     every = examined_every(chart.config.total_steps).count
     random = returns[: played_at_random(chart.config, steps, episodes["episode"])]

@@ -26,12 +26,12 @@ OWN_FAULTS = (NexusError, RuntimeError, ValueError, TypeError, LookupError, Attr
 
 
 def examined_every(total_steps: int) -> Period:
-    """Return how often a run is examined: fifty times, but every 100,000 steps at least and every 1,000 at most."""
-    return Period(min(max(total_steps // 50, 1_000), 100_000), "steps")
+    """Return how often a run is examined: thirty times, but every 100,000 steps at least and every 1,000 at most."""
+    return Period(min(max(total_steps // 30, 1_000), 100_000), "steps")
 
 
 class Doctor(Listener):
-    """Examines a run fifty times: measures, checks, and reports.
+    """Examines a run thirty times: measures, checks, and reports.
 
     It reads copies of the networks and rows of the replay; nothing that it does changes what is learned. It writes
     `findings.json` into the run's folder, logs its numbers as `doctor/...`, and says each alarm once, except in a run

@@ -54,7 +54,7 @@ class Examiner:
         self.config = config
         self.live = live
         self.networks = Networks(live.agent.learner)
-        self.starts = EpisodeStarts(config.gamma)
+        self.starts = EpisodeStarts(config.gamma, config.reward_clip)
         self.tally = Tally()
         self.recent: deque[float] = deque(maxlen=LAST_EPISODES)
         self.probes: Tensor | None = None  # [P, *obs]
@@ -63,13 +63,13 @@ class Examiner:
     def count(self, progress: loop.Progress, episodes: EpisodeTracker) -> None:
         """Follow a vector step: its rewards, and the ends of episodes."""
         step, ended = progress.step, progress.counters.episodes - progress.before.episodes
-        self.starts.follow(step, loop.clip(step.rewards, self.config.reward_clip), ended > 0)
+        self.starts.follow(step)
         if not ended:
             return
         tally = self.tally
         tally.terminated += int(step.terminal.sum())
         tally.truncated += int((step.truncated & ~step.terminated).sum())
-        returns = list(episodes.returns)[-ended:]
+        returns = [episodes.returns[place] for place in range(-min(ended, len(episodes.returns)), 0)]
         self.recent.extend(returns)
         explores = self.config.exploration == "epsilon_greedy" and progress.epsilon >= RANDOM_EPSILON
         if (explores or progress.counters.updates == 0) and len(tally.at_random) < MOST_RANDOM:

@@ -1,6 +1,7 @@
 """The network: units that never react, the rank of its features, weights that hardly move, noise, edges of a range."""
 
 from collections.abc import Mapping
+from statistics import median
 
 import numpy as np
 import torch
@@ -90,14 +91,14 @@ def leaps(chart: Chart) -> Judgement:
     changes = chart.tail("doctor/weight_change", 4)
     if chart.progress < 0.3 or len(changes) < 4:
         return Unjudged("too early")
-    if float(np.median(changes)) <= 0.8:
+    if float(median(changes)) <= 0.8:
         return None
     return warning(
-        f"the weights change by {np.median(changes):.0%} of their size between two examinations",
+        f"the weights change by {median(changes):.0%} of their size between two examinations",
         "80 %, median of four after 30 % of the run",
         "the learning rate is too large",
         "--learning-rate 0.0003, or --learning-rate-schedule linear",
-        weight_change=float(np.median(changes)),
+        weight_change=float(median(changes)),
         learning_rate=chart.last("train/learning_rate"),
     )
 

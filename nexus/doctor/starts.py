@@ -4,87 +4,71 @@ from collections import deque
 
 import numpy as np
 
-from nexus.core.state import State, count_from, value_from
+from nexus.core.state import State, number_from, value_from
 from nexus.core.types import Array
 from nexus.envs.stream import Step
 
 __all__ = ["EpisodeStarts"]
 
 KEPT = 20  # last episodes that ended by themselves
-RESETS = 2  # vector steps after an end within which its environment begins again, in every autoreset mode
 
 
 class EpisodeStarts:
-    """Follows the discounted return of each episode from its first state and action.
+    """Follows the discounted return of each episode of the first sub-environment, from its first state and action.
 
-    An episode counts if it ended by itself: the rest of a truncated one is unknown.
+    One of them is enough for a mean, and cheap at every step. An episode counts if it ended by itself: the rest of a
+    truncated one is unknown.
 
     Args:
         gamma: γ.
+        clip: the size that rewards are clipped to; None for no clipping.
     """
 
-    def __init__(self, gamma: float) -> None:
+    def __init__(self, gamma: float, clip: float | None = None) -> None:
         self.gamma = gamma
+        self.clip = clip
         self.states: deque[Array] = deque(maxlen=KEPT)  # [*obs] each
         self.actions: deque[int] = deque(maxlen=KEPT)
         self.returns: deque[float] = deque(maxlen=KEPT)
-        self._open: dict[str, Array] = {}  # of the episodes in progress: first states, first actions, gains, factors
-        self._look = RESETS
+        self._first: Array | None = None  # the first state of the episode in progress; None before one has begun
+        self._action, self._gain, self._factor = 0, 0.0, 1.0
 
-    def follow(self, step: Step, rewards: Array, ended: bool) -> None:
-        """Add a vector step.
-
-        Args:
-            step: the step.
-            rewards: `[E]`, as they are learned from.
-            ended: whether any episode ended with it.
-        """
-        if not self._open:
-            count = len(step.actions)
-            self._open = {
-                "states": np.zeros_like(step.states),
-                "actions": np.zeros(count, np.int64),
-                "gains": np.zeros(count),
-                "factors": np.zeros(count),
-            }
-        begun = self._open
-        if self._look and step.begins.any():
-            which = step.begins
-            begun["states"][which], begun["actions"][which] = step.states[which], step.actions[which]
-            begun["gains"][which], begun["factors"][which] = 0.0, 1.0
-        self._look -= self._look > 0
-        begun["gains"] += begun["factors"] * rewards
-        begun["factors"] *= self.gamma
-        if not ended:
-            return
-        self._look = RESETS
-        for place in np.flatnonzero(step.terminated & (begun["factors"] > 0)):
-            self.states.append(begun["states"][place].copy())
-            self.actions.append(int(begun["actions"][place]))
-            self.returns.append(float(begun["gains"][place]))
+    def follow(self, step: Step) -> None:
+        """Add a vector step."""
+        if step.begins[0]:
+            self._first, self._action = step.states[0].copy(), int(step.actions[0])
+            self._gain, self._factor = 0.0, 1.0
+        reward = float(step.rewards[0])
+        if self.clip is not None:
+            reward = min(max(reward, -self.clip), self.clip)
+        self._gain += self._factor * reward
+        self._factor *= self.gamma
+        if step.terminated[0] and self._first is not None:
+            self.states.append(self._first)
+            self.actions.append(self._action)
+            self.returns.append(self._gain)
+            self._first = None
 
     def get_state(self) -> State:
-        """Return everything, as arrays."""
-        kept = {} if not self.states else {"kept_states": np.stack(self.states)}
+        """Return everything, as plain values and arrays."""
         return {
-            **kept,
-            **{f"open_{name}": values.copy() for name, values in self._open.items()},
+            **({} if not self.states else {"states": np.stack(self.states)}),
+            **({} if self._first is None else {"first": self._first.copy()}),
             "actions": list(self.actions),
             "returns": list(self.returns),
-            "look": self._look,
+            "action": self._action,
+            "gain": self._gain,
+            "factor": self._factor,
         }
 
     def set_state(self, state: State) -> None:
-        """Restore what `get_state` returned; an empty state leaves everything as it is.
+        """Restore what `get_state` returned.
 
         Raises:
             RunError: something is missing.
         """
-        if not state:
-            return
-        self.actions.extend(value_from(state, "actions", list))
-        self.returns.extend(value_from(state, "returns", list))
-        self.states.extend(state.get("kept_states", ()))
-        self._look = count_from(state, "look")
-        names = ("states", "actions", "gains", "factors")
-        self._open = {name: state[f"open_{name}"].copy() for name in names if f"open_{name}" in state}
+        self.states = deque(state.get("states", ()), KEPT)
+        self.actions = deque(value_from(state, "actions", list), KEPT)
+        self.returns = deque(value_from(state, "returns", list), KEPT)
+        self._first, self._action = state.get("first"), value_from(state, "action", int)
+        self._gain, self._factor = number_from(state, "gain"), number_from(state, "factor")

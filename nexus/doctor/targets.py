@@ -1,6 +1,7 @@
 """The targets: whether they are what the settings say, and whether the target network follows as it should."""
 
 from collections.abc import Mapping
+from statistics import median
 
 import numpy as np
 import torch
@@ -84,11 +85,11 @@ def as_defined(chart: Chart) -> Judgement:
     if errors.min() <= OFF:
         return None
     return critical(
-        f"the targets learned from differ from r + γⁿ max Q(s', a'; θ⁻) by {np.median(errors):.1%}",
+        f"the targets learned from differ from r + γⁿ max Q(s', a'; θ⁻) by {median(errors):.1%}",
         f"{OFF:.1%}, three times in a row",
         "the target, the terminal mask or γ of the loss is not what the settings say",
         "checking the loss: its target, its sign, its discount and what it does at a terminal state",
-        target_error=float(np.median(errors)),
+        target_error=float(median(errors)),
     )
 
 
@@ -127,14 +128,14 @@ def terminals(chart: Chart) -> Judgement:
             terminal_rows=float(shares.max()),
             expected=of_ended,
         )
-    if of_cut > 0.01 and of_ended < 0.1 * of_cut and np.median(shares) > 0.3 * of_cut:
+    if of_cut > 0.01 and of_ended < 0.1 * of_cut and median(shares) > 0.3 * of_cut:
         return warning(
-            f"{cut:,.0f} episodes were cut off by a limit and {ended:,.0f} ended, yet {np.median(shares):.1%} of the "
+            f"{cut:,.0f} episodes were cut off by a limit and {ended:,.0f} ended, yet {median(shares):.1%} of the "
             "rows are terminal",
             "rows of truncated episodes bootstrap",
             "a limit is stored as an end",
             "returning truncated=True, terminated=False from the environment at its limit",
-            terminal_rows=float(np.median(shares)),
+            terminal_rows=float(median(shares)),
             expected=of_ended,
         )
     return None

@@ -1,6 +1,7 @@
 """The Q-values: their size, their spread, whether they fit their targets and the returns."""
 
 from collections.abc import Mapping
+from statistics import median
 
 import numpy as np
 
@@ -74,14 +75,14 @@ def fit(chart: Chart) -> Judgement:
         return Unjudged("too early, or no targets to compare with")
     if float(np.nanmax(chart.tail("doctor/target_std", 3))) < 1e-6:
         return Unjudged("all targets are equal")
-    if np.median(values) >= 0.1:
+    if median(values) >= 0.1:
         return None
     return warning(
-        f"the network explains {np.median(values):.0%} of the variance of its targets",
+        f"the network explains {median(values):.0%} of the variance of its targets",
         "10 %, median of three examinations after a fifth of the run",
         "it does not fit its targets",
         "another --learning-rate, --optimizer adam, or --normalize-observations",
-        explained_variance=float(np.median(values)),
+        explained_variance=float(median(values)),
     )
 
 
@@ -133,16 +134,16 @@ def gap(chart: Chart) -> Judgement:
     gaps, errors = chart.tail("doctor/action_gap", 3), chart.tail("doctor/value_error", 3)
     if chart.progress < 0.3 or len(gaps) < 3 or len(errors) < 3:
         return Unjudged("too early to compare actions")
-    ratio = float(np.median(gaps / np.maximum(errors, 1e-9)))
-    if ratio >= 0.05 or float(np.median(errors)) < 1e-4:
+    ratio = float(median(gaps / np.maximum(errors, 1e-9)))
+    if ratio >= 0.05 or float(median(errors)) < 1e-4:
         return None
     return warning(
-        f"the best two actions differ by {np.median(gaps):.2g}, the values are off by {np.median(errors):.2g}",
+        f"the best two actions differ by {median(gaps):.2g}, the values are off by {median(errors):.2g}",
         "a twentieth of the error, median of three examinations",
         "the choice of the action drowns in the error of the values",
         "--layer-norm --double --n-step 3",
-        action_gap=float(np.median(gaps)),
-        value_error=float(np.median(errors)),
+        action_gap=float(median(gaps)),
+        value_error=float(median(errors)),
     )
 
 

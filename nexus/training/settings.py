@@ -36,7 +36,7 @@ class RunSettings(CheckedConfig):
     log_every: Period = EVERY_1000_STEPS
     """How often a line is logged."""
     doctor: Literal["on", "off"] = "on"
-    """Examine the run fifty times, and report what keeps it from learning."""
+    """Examine the run thirty times, and report what keeps it from learning."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
