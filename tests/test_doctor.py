@@ -74,6 +74,7 @@ CASES: list[tuple[str, Chart, str]] = [
     ("batch", chart(altered_rows=[0.5, 0.1, 0.5]), "fine"),
     ("batch", chart(altered_rows=[0.5, 0.5]), "unjudged"),
     ("transitions", chart(unchanged=[0.96] * 3), "critical"),
+    ("transitions", chart(unchanged=[1.0] * 3, distinct_states=[0.002] * 3), "note"),  # a bandit
     ("transitions", chart(unchanged=[0.9] * 3), "fine"),  # walls
     ("transitions", chart(unchanged=[0.0] * 3, chained=[0.4, 0.1, 0.2]), "critical"),
     ("transitions", chart(unchanged=[0.0] * 3, chained=[0.4, 0.6, 0.2]), "fine"),
@@ -132,6 +133,7 @@ CASES: list[tuple[str, Chart, str]] = [
     ("replay-size", chart(config={"replay_capacity": 20_000}, **{LENGTH: [5_000.0] * 3}), "fine"),  # holds the run
     ("observations", chart(observation_spread=[400.0] * 3, observation_max=[900.0] * 3), "warning"),
     ("observations", chart(observation_spread=[1e-4] * 3, observation_max=[1e-3] * 3), "warning"),
+    ("observations", chart(observation_spread=[0.0] * 3, observation_max=[1.0] * 3), "unjudged"),  # a bandit
     ("observations", chart(observation_spread=[3.0] * 3, observation_max=[28.0] * 3), "fine"),  # Acrobot
     ("reward-scale", chart(target_abs_p99=[9e4] * 3, reward_abs_max=1e3), "warning"),
     ("reward-scale", chart(target_abs_p99=[0.1] * 3, reward_abs_max=0.005), "warning"),
@@ -172,6 +174,7 @@ CASES: list[tuple[str, Chart, str]] = [
     ("fit", chart(0.3, explained_variance=[-0.2, 0.5, 0.6], target_std=[1.0] * 3), "fine"),
     ("fit", chart(0.1, explained_variance=[-0.2] * 3, target_std=[1.0] * 3), "unjudged"),
     ("overestimation", chart(predicted_start=[50.0] * 3, realised_start=[20.0] * 3), "warning"),
+    ("overestimation", chart(predicted_start=[50.0] * 3, realised_start=[20.0] * 3, **{EPSILON: 0.3}), "unjudged"),
     ("overestimation", chart(predicted_start=[30.0] * 3, realised_start=[20.0] * 3), "fine"),
     ("action-gap", chart(0.5, action_gap=[0.001] * 3, value_error=[0.1] * 3), "warning"),
     ("action-gap", chart(0.5, action_gap=[0.01] * 3, value_error=[0.1] * 3), "fine"),

@@ -31,7 +31,7 @@ RUN: dict[str, Any] = {
 class Walk(gym.Env[Any, Any]):
     """A random walk of 13 steps that the seed decides; pays where it is. `alive` counts those that are."""
 
-    observation_space = spaces.Box(-20, 20, (2,), np.float32)
+    observation_space = spaces.Box(-60, 60, (2,), np.float32)
     action_space = spaces.Discrete(3)
     alive = most = 0
     limit = 10**6

@@ -320,6 +320,7 @@ def test_what_does_not_move_learning_does_not_hide_a_band(name: str) -> None:
         "checkpoint_every": None,
         "keep_checkpoints": 7,
         "on_divergence": "rollback",
+        "doctor": "off",
     }
     settings: dict[str, Any] = {name: other[name]}
     settings |= {"vectorization": "async"} if name == "step_timeout" else {}
@@ -561,7 +562,7 @@ def test_the_probe_keeps_every_setting_but_a_few() -> None:
     changes = {
         field.name for field in fields(config) if getattr(config, field.name) != getattr(probed(config), field.name)
     }
-    assert changes == {"learning_starts", "eval_every", "target_return", "checkpoint_every"}
+    assert changes == {"learning_starts", "eval_every", "target_return", "checkpoint_every", "doctor"}
     assert probed(config).learning_starts == config.batch_size
     assert probed(but(config, checkpoint_every=None)).checkpoint_every is None
 

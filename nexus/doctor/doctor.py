@@ -16,10 +16,10 @@ from nexus.training import loop
 from nexus.training.evaluation import Evaluation
 from nexus.training.files import write_json
 from nexus.training.logs import EpisodeTracker
+from nexus.training.run_folder import FINDINGS_FILE
 
-__all__ = ["FINDINGS_FILE", "Doctor", "examined_every"]
+__all__ = ["Doctor", "examined_every"]
 
-FINDINGS_FILE = "findings.json"
 TRIAL = 5_000  # steps; a shorter run is a trial of which nobody expects that it learns
 RANKS: tuple[Gravity | None, ...] = (None, "note", "warning", "critical")
 OWN_FAULTS = (NexusError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)

@@ -5,6 +5,7 @@ Nothing here changes the run: the networks are copies, rows are read without the
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,11 +46,10 @@ class Networks:
     """
 
     def __init__(self, learner: Learner) -> None:
-        from copy import deepcopy
-
         self.learner = learner
         self.online, self.target = (
-            deepcopy(network).requires_grad_(False).eval() for network in (learner.q_network, learner.target_network)
+            deepcopy(network).requires_grad_(False).train(False)
+            for network in (learner.q_network, learner.target_network)
         )
         self.activations: list[Tensor] = []  # [P, ...] of each ReLU in the last watched pass
         self.is_watched = False

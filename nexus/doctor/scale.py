@@ -33,6 +33,8 @@ def observation_scale(chart: Chart) -> Judgement:
     spreads, largest = chart.tail("doctor/observation_spread", 3), chart.tail("doctor/observation_max", 3)
     if len(spreads) < 3 or chart.config.scale_observations:
         return Unjudged("images, normalised or scaled states, or no replay")
+    if spreads.max() == 0:
+        return Unjudged("all states are the same one")
     if spreads.max() < 1e-3 or (spreads.min() > 50 and largest.min() > 200):
         kind = "hardly differ" if spreads.max() < 1e-3 else "are large"
         return warning(

@@ -15,6 +15,7 @@ from nexus.doctor.symptom import Judgement, Unjudged, critical, slight, warning
 
 __all__ = ["STORAGE_CHECKS", "storage_measures"]
 
+ONE_STATE = 0.01  # share of different states below which an environment counts as one of a single state
 COLUMNS = ("states", "actions", "rewards", "discounts", "next_states")
 
 
@@ -92,6 +93,14 @@ def as_played(chart: Chart) -> Judgement:
     links, same = chart.tail("doctor/chained", 3), chart.tail("doctor/unchanged", 3)
     if len(same) < 3:
         return Unjudged("no replay, or too few examinations")
+    if same.min() > 0.95 and chart.last("doctor/distinct_states", 1.0) < ONE_STATE:
+        return slight(
+            "the environment has hardly more than one state",
+            f"{ONE_STATE:.1%} different states among the newest rows",
+            "it is a bandit, or its observation never changes",
+            "nothing, if that is meant; else `nexus check` on the environment",
+            unchanged=float(same.mean()),
+        )
     if same.min() > 0.95:
         return critical(
             f"{same.mean():.0%} of the transitions have the same state before and after the step",

@@ -113,8 +113,8 @@ def output(chart: Chart) -> Judgement:
 def overestimation(chart: Chart) -> Judgement:
     """Predicted values against the discounted returns that the same states got, where episodes end by themselves."""
     predicted, realised = chart.tail("doctor/predicted_start", 3), chart.tail("doctor/realised_start", 3)
-    if len(realised) < 3:
-        return Unjudged("too few finished episodes with known discounted returns")
+    if len(realised) < 3 or chart.last("rollout/exploration_rate", 0.0) > 0.1 or chart.progress < 0.3:
+        return Unjudged("too early, ε above 0.1, or too few episodes that ended by themselves")
     scale = np.abs(realised).mean() + 1e-6
     excess = float((predicted - realised).mean() / scale)
     if excess <= 1.0:

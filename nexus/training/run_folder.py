@@ -41,6 +41,7 @@ __all__ = [
     "AGENT_FILE",
     "EPISODES_FILE",
     "EVALUATION_FILE",
+    "FINDINGS_FILE",
     "FORMAT",
     "METRICS_FILE",
     "RUN_FILE",
@@ -62,6 +63,7 @@ __all__ = [
 
 AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
 METRICS_FILE, EPISODES_FILE, EVALUATION_FILE = "metrics.jsonl", "episodes.csv", "evaluation.json"
+FINDINGS_FILE = "findings.json"
 STATISTICS_ENTRY = "statistics"  # stored with the networks in files with weights
 STATISTICS_BYTES = 64  # per number of a state: two moments of eight bytes, times several layers
 LOCK_FILE, PROBE_FILE = ".lock", ".probe"

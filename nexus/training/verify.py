@@ -12,7 +12,7 @@ from nexus.training.checkpoint import log_damage, read_checkpoint
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.divergence import BATCH_FILE
 from nexus.training.files import file_in, read_json, read_tensors
-from nexus.training.run_folder import AGENT_FILE, EVALUATION_FILE, read_run, require_no_links_out
+from nexus.training.run_folder import AGENT_FILE, EVALUATION_FILE, FINDINGS_FILE, read_run, require_no_links_out
 from nexus.training.same_run import has_final_weights, mark_of_weights, require_same_run, require_score_of_weights
 
 __all__ = ["Verdict", "verify"]
@@ -66,6 +66,8 @@ def verify(run: str | os.PathLike[str]) -> Verdict:
     check(AGENT_FILE, read_weights)
     if (folder / EVALUATION_FILE).exists():
         check(EVALUATION_FILE, read_evaluation)
+    if (folder / FINDINGS_FILE).exists():
+        check(FINDINGS_FILE, lambda: read_json(file_in(folder, FINDINGS_FILE), must_carry=True))
     if (folder / BATCH_FILE).exists():
         check(BATCH_FILE, lambda: read_tensors(file_in(folder, BATCH_FILE), (folder / BATCH_FILE).stat().st_size))
     usable, best = [], BestWeights(folder, about)
