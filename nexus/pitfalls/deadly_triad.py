@@ -13,7 +13,7 @@ from nexus.core.types import Floats
 from nexus.pitfalls.arms import measured_at
 from nexus.pitfalls.pitfall import Pitfall, Trace
 
-__all__ = ["DEADLY_TRIAD", "StarArm", "star_features"]
+__all__ = ["DEADLY_TRIAD", "StarArm", "star_features", "td_gradient"]
 
 TIPS, CENTRE = 6, 6  # six states at the tips of the star; the seventh, number 6, is its centre
 STEP_SIZE, DISCOUNT = 0.01, 0.99
@@ -26,6 +26,11 @@ def star_features() -> Floats:
     features[:TIPS, -1] = 1
     features[CENTRE, -2:] = 1, 2
     return features
+
+
+def td_gradient(weights: Floats, features: Floats, next_features: Floats) -> Floats:
+    """Return (γ v(s') - v(s)) ∇v(s), `[8]`, for a step from s to s' without reward."""
+    return np.asarray((DISCOUNT * next_features @ weights - features @ weights) * features)
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,7 @@ class StarArm:
             is_solid = rng.random() < self.solid
             next_state = CENTRE if is_solid else int(rng.integers(TIPS))
             ratio = 1 / self.solid if is_solid else 0.0
-            td_error = DISCOUNT * features[next_state] @ weights - features[state] @ weights  # all rewards are 0
-            weights += STEP_SIZE * ratio * td_error * features[state]
+            weights += STEP_SIZE * ratio * td_gradient(weights, features[state], features[next_state])
             largest[step], state = np.abs(weights).max(), next_state
         at = measured_at(steps)
         return Trace(at, largest[at - 1])

@@ -84,7 +84,7 @@ OVERESTIMATION = Pitfall(
     broken=DQNArm(NoisyChain, CHAIN_SETTINGS, value_of_left),
     cured=DQNArm(NoisyChain, {**CHAIN_SETTINGS, "double": True}, value_of_left),
     steps=6_000,
-    measure="Q(A, left)",
+    measure="value of going left",
     better="lower",
     reference=Reference(MEAN, "the true value"),
 )
