@@ -331,8 +331,8 @@ def test_the_end_is_the_last_quarter() -> None:
 def test_what_was_seen_in_three_sentences() -> None:
     found = evidence([[0.5], [0.7]], [[-0.2], [0.2]], "overestimation")
     assert found.sentences == (
-        "At the end the value of going left is 0.600 (0.500 to 0.700) with DQN and 0.000 (-0.200 to 0.200) with Double DQN; "
-        "the true value is -0.100.",
+        "At the end the value of going left is 0.600 (0.500 to 0.700) with DQN "
+        "and 0.000 (-0.200 to 0.200) with Double DQN; the true value is -0.100.",
         "The difference, cured minus broken, is -0.600 (-0.700 to -0.500), a 95 % bootstrap interval over 2 seeds.",
         "The interval excludes zero: on these seeds the cure works.",
     )
