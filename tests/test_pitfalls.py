@@ -260,6 +260,14 @@ def test_the_number_of_processes_changes_nothing() -> None:
     assert one.cured.tolist() == two.cured.tolist()
 
 
+def test_an_arm_is_measured_as_soon_as_it_has_come_so_far() -> None:
+    arm, seen = PITFALLS["overestimation"].broken, list[Parts]()
+    assert isinstance(arm, DQNArm)
+    counted = replace(arm, patch=seen.append, measuring=lambda stack: lambda agent: seen[0].counters.steps)
+    # Steps come in eights, one for each environment: 50 is reached at 56, 100 at 104, and so on.
+    assert counted(1000, 1_000).values.tolist() == [8 * -(-step // 8) for step in range(50, 1_001, 50)]
+
+
 def test_where_a_trace_is_measured() -> None:
     assert measured_at(1_000).tolist() == list(range(50, 1_001, 50))
     assert measured_at(8_000)[[0, -1]].tolist() == [400, 8_000]
@@ -270,6 +278,7 @@ def test_where_a_trace_is_measured() -> None:
     [
         ({"seeds": 0}, "seeds: needs at least 1"),
         ({"steps": 999}, "steps = 999: needs at least 1000"),
+        ({"steps": 100_001}, "steps = 100001: needs at most 100000"),
         ({"processes": 0}, "processes = 0: needs at least 1"),
         ({"name": "wrong-los"}, "no pitfall 'wrong-los'.*did you mean wrong-loss?"),
     ],
@@ -340,6 +349,25 @@ def test_what_was_seen_in_three_sentences() -> None:
 
 def test_an_estimate_is_the_mean_of_the_seeds() -> None:
     assert estimate_of(np.array([1.0, 1.0, 4.0])).mean == 2
+
+
+# The page.
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def test_the_page_says_what_the_record_does() -> None:
+    page = " ".join((DOCS / "pitfalls.md").read_text("utf-8").split())
+    record = json.loads((DOCS / "results" / "pitfalls.json").read_text("utf-8"))
+    assert [row["name"] for row in record["rows"]] == NAMES
+    assert record["seeds"] == list(range(10))
+    for row in record["rows"]:
+        assert " ".join(row["sentences"]) in page
+        assert f"](images/pitfalls/{row['name']}.png)" in page
+        assert (DOCS / "images" / "pitfalls" / f"{row['name']}.png").exists()
+        assert row["steps"] == PITFALLS[row["name"]].steps
+    assert record["commit"] in page
+    assert record["command"] in page
 
 
 # The command.
@@ -435,8 +463,12 @@ def test_the_picture_has_a_band_for_each_arm() -> None:
     assert (corners[:, 1].min(), corners[:, 1].max()) == (0.5, 3.0)
 
 
+def test_a_title_fits_the_picture() -> None:
+    assert max(len(f"{pitfall.name}: {pitfall.world}") for pitfall in PITFALLS.values()) <= 70
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_each_cure_works(name: str) -> None:
+def test_each_cure_works_as_the_page_says(name: str) -> None:
     found = demonstrate(name, processes=2)
     assert found.verdict == "The interval excludes zero: on these seeds the cure works."

@@ -4,8 +4,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from threading import Thread
 from typing import Literal, TypeAlias
 
@@ -20,6 +21,7 @@ from nexus.pitfalls.pitfall import Trace
 __all__ = ["demonstrate", "usable_cores"]
 
 FEWEST_STEPS = 1_000  # every arm has begun to learn by then
+MOST_STEPS = 100_000  # the weights of the star double every 200 steps or so, and would overflow
 
 Side: TypeAlias = Literal["broken", "cured"]
 BOTH: tuple[Side, Side] = ("broken", "cured")
@@ -45,7 +47,7 @@ def demonstrate(
         on_done: called after each arm with how many are done, of how many.
 
     Raises:
-        ConfigError: there is no such pitfall, or a number is too small.
+        ConfigError: there is no such pitfall, or a number is out of range.
     """
     pitfall = pitfall_named(name)
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
@@ -54,6 +56,8 @@ def demonstrate(
         raise ConfigError("seeds: needs at least 1")
     if steps < FEWEST_STEPS:
         raise ConfigError(f"steps = {steps}: needs at least {FEWEST_STEPS}, or the agents have hardly begun to learn")
+    if steps > MOST_STEPS:
+        raise ConfigError(f"steps = {steps}: needs at most {MOST_STEPS}")
     if processes < 1:
         raise ConfigError(f"processes = {processes}: needs at least 1")
     jobs: list[Job] = [(name, side, seed, steps) for seed in seeds for side in BOTH]
@@ -70,12 +74,16 @@ def run_all(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, Trace]]:
     if processes == 1:
         yield from ((job, run_job(job)) for job in jobs)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=follow_parent) as pool:
+    context = get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    with ProcessPoolExecutor(processes, context, initializer=follow, initargs=(reader,)) as pool:
         futures = {pool.submit(run_job, job): job for job in jobs}
         try:
             yield from ((futures[future], future.result()) for future in as_completed(futures))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:
+            writer.close()  # or leaving would wait for the arms that run
+            raise
+    writer.close()
 
 
 def run_job(job: Job) -> Trace:
@@ -97,18 +105,17 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
+def follow(parent: Connection) -> None:
+    """Leave Ctrl-C to the parent, and end this process when the parent closes its end of the pipe or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=end_with_parent, daemon=True).start()
+    Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
-def end_with_parent() -> None:
-    """Wait for the parent to end, then end this process."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def end_with(parent: Connection) -> None:
+    """Wait for the end of the parent, then end this process."""
+    with suppress(EOFError, OSError):
+        parent.recv()
+    os._exit(1)
 
 
 def usable_cores() -> int:
