@@ -4,7 +4,7 @@
     python -m benchmarks.pitfalls
     python -m benchmarks.pitfalls overestimation wrong-loss
 
-Writes a record and `docs/images/pitfalls/NAME.png`. Named ones replace their rows of an existing record.
+Writes `docs/images/pitfalls/NAME.png` and, unless some are named, a record.
 `docs/pitfalls.md` quotes the record, and a test compares the two.
 """
 
@@ -13,7 +13,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import record, rows_of
+from benchmarks.record import record
 from nexus.pitfalls import PITFALLS, demonstrate, save_picture
 
 PICTURES = Path(__file__).parent.parent / "docs" / "images" / "pitfalls"
@@ -27,14 +27,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    names = options.names or list(PITFALLS)
     PICTURES.mkdir(parents=True, exist_ok=True)
-    rows = {} if not options.names else {row["name"]: row for row in rows_of("pitfalls")}
-    for name in names:
-        rows[name] = measured(name, options.seeds, options.processes)
-        print(name, *rows[name]["sentences"], f"{rows[name]['cpu_seconds']} s", sep="\n  ", flush=True)
-        ordered = [rows[each] for each in PITFALLS if each in rows]
-        record("pitfalls", ordered, seeds=list(range(options.seeds)))
+    rows: list[dict[str, Any]] = []
+    for name in options.names or PITFALLS:
+        rows.append(measured(name, options.seeds, options.processes))
+        print(name, *rows[-1]["sentences"], f"{rows[-1]['cpu_seconds']} s", sep="\n  ", flush=True)
+    if not options.names:
+        record("pitfalls", rows, seeds=list(range(options.seeds)))
 
 
 def measured(name: str, seeds: int, processes: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from nexus.pitfalls.pitfall import Trace
 __all__ = ["demonstrate", "usable_cores"]
 
 FEWEST_STEPS = 1_000  # every arm has begun to learn by then
-MOST_STEPS = 100_000  # the weights of the star double every 200 steps or so, and would overflow
+STEP_LIMIT = 100_000  # the weights of the star double every 200 steps or so, and would overflow
 
 Side: TypeAlias = Literal["broken", "cured"]
 BOTH: tuple[Side, Side] = ("broken", "cured")
@@ -56,8 +56,8 @@ def demonstrate(
         raise ConfigError("seeds: needs at least 1")
     if steps < FEWEST_STEPS:
         raise ConfigError(f"steps = {steps}: needs at least {FEWEST_STEPS}, or the agents have hardly begun to learn")
-    if steps > MOST_STEPS:
-        raise ConfigError(f"steps = {steps}: needs at most {MOST_STEPS}")
+    if steps > STEP_LIMIT:
+        raise ConfigError(f"steps = {steps}: needs at most {STEP_LIMIT}")
     if processes < 1:
         raise ConfigError(f"processes = {processes}: needs at least 1")
     jobs: list[Job] = [(name, side, seed, steps) for seed in seeds for side in BOTH]
