@@ -34,13 +34,13 @@ def drawn(evidence: Evidence) -> Any:
     pitfall = evidence.pitfall
     figure = Figure(figsize=SIZE_IN_INCHES, layout="constrained")
     axes = figure.add_subplot()
+    if pitfall.log_scale:
+        axes.set_yscale("symlog")  # a value may be 0 or less
     draw_arm(axes, evidence, evidence.broken, pitfall.broken_by, BROKEN_COLOUR)
     draw_arm(axes, evidence, evidence.cured, pitfall.cured_by, CURED_COLOUR)
     if pitfall.reference is not None:
         value, meaning = pitfall.reference
         axes.axhline(value, color="black", linestyle="--", linewidth=1.2, label=meaning)
-    if pitfall.log_scale:
-        axes.set_yscale("symlog")  # a value may be 0 or less
     axes.set_title(f"{pitfall.name}: {pitfall.world}", loc="left", fontweight="bold")
     axes.set_xlabel("steps")
     axes.set_ylabel(pitfall.measure)
