@@ -22,6 +22,7 @@ from nexus.cli.check import CheckCommand
 from nexus.cli.evaluate import EvaluateCommand
 from nexus.cli.main import main
 from nexus.cli.parsing import flags_of
+from nexus.cli.pitfalls import PitfallsCommand
 from nexus.cli.plan import PlanCommand
 from nexus.cli.plot import PlotCommand
 from nexus.cli.resume import ResumeCommand
@@ -70,6 +71,7 @@ SHORT: Mapping[str, str] = {
     "nexus plan pong": f"{PQN} --probe-seconds=2",
     "nexus evaluate": "--episodes=2",
     "nexus watch": "--episodes=1 --video=out.mp4",
+    "nexus pitfalls": "--seeds=1 --steps=1000 --processes=1",
     **dict.fromkeys(("nexus resume", "nexus verify", "nexus doctor", "nexus plot", "nexus algorithms"), ""),
 }
 SLOW = ("pong", "breakout", "seaquest", "Acrobot", "LunarLander")  # seconds each
@@ -311,6 +313,7 @@ def test_every_flag_is_one() -> None:
         EvaluateCommand,
         WatchCommand,
         PlotCommand,
+        PitfallsCommand,
     ]
     known = {flag for kind in (*kinds, VerifyCommand, AlgorithmsCommand) for flag in flags_of(kind)} | {
         *FLAG_ALIASES,

@@ -65,6 +65,11 @@ def chart(progress: Any = 1.0, config: Any = None, **series: Any) -> Chart:
     return made
 
 
+def counts(last: int) -> list[float]:
+    """A count that grew from 0 to its last value over five examinations."""
+    return [last * part / 5 for part in range(6)]
+
+
 EPSILON, LENGTH, UPDATES = "rollout__exploration_rate", "rollout__ep_len_mean", "train__n_updates"
 RETURNS: dict[str, Any] = {"random_return": 20.0, "random_error": 1.0, "recent_error": 1.0}
 
@@ -80,11 +85,36 @@ CASES: list[tuple[str, Chart, str]] = [
     ("transitions", chart(unchanged=[0.0] * 3, chained=[0.4, 0.6, 0.2]), "fine"),
     ("target", chart(target_error=[0.01, 0.02, 0.006]), "critical"),
     ("target", chart(target_error=[0.01, 0.004, 0.01]), "fine"),
-    ("terminals", chart(terminal_rows=[0.0] * 5, terminated=100, truncated=0, tallied_steps=2_000), "critical"),
-    ("terminals", chart(terminal_rows=[0.05] * 5, terminated=100, truncated=0, tallied_steps=2_000), "fine"),
-    ("terminals", chart(terminal_rows=[0.04] * 5, terminated=0, truncated=80, tallied_steps=2_000), "warning"),
-    ("terminals", chart(terminal_rows=[0.0] * 5, terminated=0, truncated=80, tallied_steps=2_000), "fine"),
-    ("terminals", chart(terminal_rows=[0.0] * 5, terminated=9, truncated=9, tallied_steps=2_000), "unjudged"),
+    (
+        "terminals",
+        chart(terminal_rows=[0.0] * 5, terminated=counts(100), truncated=counts(0), tallied_steps=counts(2_000)),
+        "critical",
+    ),
+    (
+        "terminals",
+        chart(terminal_rows=[0.05] * 5, terminated=counts(100), truncated=counts(0), tallied_steps=counts(2_000)),
+        "fine",
+    ),
+    (
+        "terminals",
+        chart(terminal_rows=[0.04] * 5, terminated=counts(0), truncated=counts(80), tallied_steps=counts(2_000)),
+        "warning",
+    ),
+    (
+        "terminals",
+        chart(terminal_rows=[0.0] * 5, terminated=counts(0), truncated=counts(80), tallied_steps=counts(2_000)),
+        "fine",
+    ),
+    (
+        "terminals",
+        chart(terminal_rows=[0.0] * 5, terminated=counts(9), truncated=counts(9), tallied_steps=counts(2_000)),
+        "unjudged",
+    ),
+    (
+        "terminals",  # episodes ended early on, which a small replay no longer holds
+        chart(terminal_rows=[0.0] * 6, terminated=[100] * 6, truncated=counts(30), tallied_steps=counts(9_000)),
+        "fine",
+    ),
     ("target-network", chart(0.3, target_moved=[0.0] * 4, **{UPDATES: 600}), "critical"),
     ("target-network", chart(0.3, target_moved=[0.0, 0.0, 1.0, 0.0], **{UPDATES: 600}), "fine"),
     ("target-network", chart(0.1, target_moved=[0.0] * 4, **{UPDATES: 600}), "fine"),  # too early to tell

@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),
     "watch": ("nexus.cli.watch", "watch a run play:      nexus watch runs/NAME --video out.mp4"),
     "plot": ("nexus.cli.plot", "draw learning curves:  nexus plot runs/*"),
+    "pitfalls": ("nexus.cli.pitfalls", "see a pitfall of DQN:  nexus pitfalls overestimation"),
     "algorithms": ("nexus.cli.algorithms", "list the algorithms:   nexus algorithms"),
 }
 

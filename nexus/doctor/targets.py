@@ -15,6 +15,7 @@ __all__ = ["TARGET_CHECKS", "target_measures"]
 
 STANDARD = frozenset(("dqn", "double", "dueling", "prioritized", "n-step", "noisy", "c51", "qr-dqn", "iqn", "rainbow"))
 """Algorithms whose target is r + d · Q(s', a'; θ⁻) in expectation."""
+RECENT_EXAMS = 5  # the replay may hold nothing older
 OFF = 0.005  # relative error of a target that is not explained by rounding or by one update of the weights
 
 
@@ -113,11 +114,11 @@ def network(chart: Chart) -> Judgement:
 
 def terminals(chart: Chart) -> Judgement:
     """The share of stored transitions without bootstrap against the episodes that ended by themselves."""
-    held, ended, cut = (chart.last(f"doctor/{name}") for name in ("terminal_rows", "terminated", "truncated"))
-    steps = chart.last("doctor/tallied_steps")
-    if not np.isfinite([held, ended, cut, steps]).all() or ended + cut < 20 or steps < 1000:
-        return Unjudged("too few episodes have ended, or no replay")
-    shares = chart.tail("doctor/terminal_rows", 5)
+    counted = (chart.tail(f"doctor/{name}", RECENT_EXAMS + 1) for name in ("terminated", "truncated", "tallied_steps"))
+    ended, cut, steps = (float(values[-1] - values[0]) if values.size else 0.0 for values in counted)
+    shares = chart.tail("doctor/terminal_rows", RECENT_EXAMS)
+    if len(shares) < 3 or ended + cut < 20 or steps < 1000:
+        return Unjudged("too few episodes have ended lately, or no replay")
     of_ended, of_cut = (chart.config.n_step * count / steps for count in (ended, cut))
     if of_ended > 0.01 and shares.max() == 0:
         return critical(
