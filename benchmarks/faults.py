@@ -24,6 +24,7 @@ import torch
 
 import nexus
 from benchmarks.record import record, rows_of
+from nexus.core.errors import NexusError
 from nexus.core.types import Transitions
 from nexus.data.replay import Replay
 from nexus.models.rl.dqn import dqn
@@ -37,6 +38,7 @@ __all__ = ["FAULTS", "SOUND"]
 
 NAME = "faults"
 LENGTHS = {"CartPole-v1": 30_000, "Acrobot-v1": 40_000}
+UNBOUNDED = ("scale_observations",)  # which needs bounds
 BASE: Mapping[str, Any] = {"eval_every": "10000 steps", "eval_episodes": 5, "threads": 1, "target_return": None}
 
 
@@ -265,8 +267,10 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "rewards_x1000": Fault(("reward-scale",), "RLMutation", wrapper=rewards_times(1000.0)),
     "rewards_x0.001": Fault(("reward-scale",), "RLMutation", wrapper=rewards_times(0.001)),
-    "observations_x1000": Fault(("observations",), "RLExplorer", wrapper=observations_times(1000.0)),
-    "observations_x0.00001": Fault(("observations",), "RLExplorer", wrapper=observations_times(0.00001)),
+    "observations_x1000": Fault(("observations",), "RLExplorer", wrapper=observations_times(1000.0), without=UNBOUNDED),
+    "observations_x0.00001": Fault(
+        ("observations",), "RLExplorer", wrapper=observations_times(0.00001), without=UNBOUNDED
+    ),
     "state_not_advanced": Fault(("transitions",), "RLMutation", wrapper=frozen),
     "no_reward": Fault(("signal",), "issue trackers", wrapper=without_reward),
     "limit_as_end": Fault(("terminals",), "issue trackers", wrapper=limit_as_end),
@@ -374,7 +378,9 @@ def train(env: Any, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
         try:
             result = nexus.train(env, run_dir=run, seed=seed, verbose=False, **{**BASE, **settings})
             score = None if result.evaluation is None else result.evaluation.mean
-        except nexus.core.errors.NexusError as fault:
+        except NexusError as fault:
+            if not run.exists():
+                raise
             error, score = str(fault), None
         found = nexus.diagnose(run)
         live = json.loads((run / "findings.json").read_text())

@@ -10,7 +10,7 @@ from nexus.envs.stream import Step
 
 __all__ = ["EpisodeStarts"]
 
-KEPT = 20  # last episodes that ended by themselves
+KEPT = 8  # last episodes that ended by themselves: older ones were played by a worse policy
 
 
 class EpisodeStarts:
