@@ -175,6 +175,7 @@ CASES: list[tuple[str, Chart, str]] = [
     ("noise", chart(0.4, {"noisy": True, "epsilon": 0.0, "epsilon_min": 0.0}, noise=[0.5, 0.04]), "warning"),
     ("noise", chart(0.4, {"noisy": True, "epsilon": 0.0, "epsilon_min": 0.0}, noise=[0.5, 0.2]), "fine"),
     ("noise", chart(0.4, {"noisy": True, "epsilon": 0.0, "epsilon_min": 0.0}, noise=[0.0, 0.0]), "warning"),
+    ("noise", chart(1.0, {"noisy": True, "epsilon": 0.0, "epsilon_min": 0.0}, noise=[0.5, 0.4, 0.4, 0.01]), "fine"),
     ("priorities", chart(config={"prioritized": True}, most_drawn=[0.5] * 3, weights_used=[0.9] * 3), "warning"),
     ("priorities", chart(config={"prioritized": True}, most_drawn=[0.03] * 3, weights_used=[0.05] * 3), "warning"),
     ("priorities", chart(config={"prioritized": True}, most_drawn=[0.03] * 3, weights_used=[0.9] * 3), "fine"),

@@ -105,16 +105,17 @@ def leaps(chart: Chart) -> Judgement:
 
 def noise(chart: Chart) -> Judgement:
     """The noise of noisy nets, relative to what they began with."""
-    sizes, config = chart.series("doctor/noise"), chart.config
+    config = chart.config
+    sizes = chart.series("doctor/noise")[chart.steps("doctor/noise") <= config.total_steps / 2]
     if not config.noisy or not sizes.size:
         return Unjudged("no noisy layers")
     lowest = config.epsilon if config.epsilon_schedule == "constant" else config.epsilon_min
     start = max(float(sizes[0]), 1e-12)
     gone = sizes[-1] < 0.1 * start or sizes[0] < 0.01
-    if not gone or chart.progress > 0.5 or max(lowest, chart.last("rollout/exploration_rate", 0.0)) > 0.01:
+    if not gone or max(lowest, chart.last("rollout/exploration_rate", 0.0)) > 0.01:
         return None
     return warning(
-        f"the noise of the weights is {sizes[-1]:.2g} after {chart.progress:.0%} of the run, {sizes[0]:.2g} at first",
+        f"the noise of the weights fell from {sizes[0]:.2g} to {sizes[-1]:.2g} in the first half of the run",
         "a tenth of the first, in the first half of the run",
         "nothing explores any more",
         "--noisy-sigma 0.5, or --epsilon-min 0.01",

@@ -63,10 +63,10 @@ def targets(chart: Chart) -> Judgement:
             target_abs_p99=float(sizes[-1]),
             reward_abs_max=rewards,
         )
-    if sizes.max() < 0.2 and rewards < 0.02:
+    if sizes.max() < 0.5 and rewards < 0.02:
         return warning(
             f"targets are at most {sizes.max():.2g}, rewards {rewards:.2g}",
-            "0.2 with rewards below 0.02",
+            "0.5, or rewards of at least 0.02",
             "the differences between actions are smaller than the error of the values",
             "--normalize-rewards, or rewards multiplied in the environment",
             target_abs_p99=float(sizes[-1]),
@@ -121,7 +121,7 @@ SCALE_CHECKS = (
         "reward-scale",
         targets,
         "99th percentile of |y| over random rows, and the largest reward",
-        "above 2,000; or below 0.2 with rewards below 0.02; three times in a row: warning",
+        "above 2,000; or below 0.5 with rewards below 0.02; three times in a row: warning",
         "bsuite's DQN falls from 0.79 to 0.45 on CartPole when rewards are scaled; healthy ones here reach 300",
         "rewards whose rare large values matter",
     ),
