@@ -7,10 +7,11 @@ from pathlib import Path
 from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import atari_update, safety
+from benchmarks import atari_update, safety, untuned
 from benchmarks.replacing import replace
 from nexus.api import train
 from tests.chaos import Silent
@@ -68,6 +69,15 @@ def test_the_page_is_what_the_records_say_and_needs_no_package_of_a_measurement(
     monkeypatch.setattr(learning_sections, "save", lambda figure, name: drawn.append(name))
     assert report.page() == (ROOT / "docs" / "results.md").read_text("utf-8"), "run python -m benchmarks.report"
     assert drawn == ["cartpole", "lunarlander", "acrobot", "minatar_family", "atari"]
+
+
+def test_a_difference_counts_if_its_interval_is_on_one_side_of_zero() -> None:
+    apart = untuned.difference(np.array([1.0, 1.1, 0.9]), np.array([0.1, 0.2, 0.3]))
+    assert 0.6 <= apart[0] < 0.8 < apart[1] <= 1.0
+    assert untuned.difference(np.array([1.0, 1.0]), np.array([1.0, 1.0])) == (0.0, 0.0)
+    assert [untuned.verdict(*pair) for pair in (apart, (0.0, 0.0), (-1.0, 1.0), (-2.0, -1.0))] == [
+        *("better", "level", "level", "worse")
+    ]
 
 
 def test_a_name_that_is_gone_is_not_replaced() -> None:
