@@ -204,9 +204,9 @@ CASES: list[tuple[str, Chart, str]] = [
     ("fit", chart(0.3, explained_variance=[-0.2, 0.05, 0.6], target_std=[1.0] * 3), "warning"),
     ("fit", chart(0.3, explained_variance=[-0.2, 0.5, 0.6], target_std=[1.0] * 3), "fine"),
     ("fit", chart(0.1, explained_variance=[-0.2] * 3, target_std=[1.0] * 3), "unjudged"),
-    ("overestimation", chart(predicted_start=[50.0] * 3, realised_start=[20.0] * 3), "warning"),
-    ("overestimation", chart(predicted_start=[50.0] * 3, realised_start=[20.0] * 3, **{EPSILON: 0.3}), "unjudged"),
-    ("overestimation", chart(predicted_start=[30.0] * 3, realised_start=[20.0] * 3), "fine"),
+    ("overestimation", chart(predicted_start=[50.0] * 5, realised_start=[20.0] * 5), "warning"),
+    ("overestimation", chart(predicted_start=[50.0] * 5, realised_start=[20.0] * 5, **{EPSILON: 0.3}), "unjudged"),
+    ("overestimation", chart(predicted_start=[30.0] * 5, realised_start=[20.0] * 5), "fine"),
     ("action-gap", chart(0.5, action_gap=[0.001] * 3, value_error=[0.1] * 3), "warning"),
     ("action-gap", chart(0.5, action_gap=[0.01] * 3, value_error=[0.1] * 3), "fine"),
     ("one-action", chart(0.5, action_share=[0.99] * 3, greedy_share=[1.0] * 3), "note"),
@@ -477,11 +477,14 @@ def test_a_fault_of_the_doctor_ends_no_run(tmp_path: Path, monkeypatch: pytest.M
 def test_an_alarm_is_said_once_and_at_the_start_notes_are(steps: int, times: int, tmp_path: Path) -> None:
     """But not of a run that is too short to learn anything."""
     told = Silent()
-    config = TrainConfig.from_mapping({**SHORT, "total_steps": steps, "learning_rate": 0.5, "epsilon_steps": 9_000})
+    own = {"learning_rate": 0.5, "epsilon_steps": 9_000, "learning_starts": 1_500}
+    config = TrainConfig.from_mapping({**SHORT, "total_steps": steps, **own})
     nexus.train(match_reward, config=config, run_dir=tmp_path / "run", listener=told)
     rates = [text for text in told.notices if text.startswith("warning: learning-rate: the learning rate is 0.5")]
     assert len(rates) == times
-    assert sum(text.startswith("note: exploration-plan: ε is still") for text in told.notices) == times
+    assert sum(text.startswith("learning-start: learning starts after 1,500") for text in told.notices) == times
+    # The run says this one itself, so the doctor does not repeat it.
+    assert sum("at the end of the run" in text for text in told.notices) == 1
     findings = json.loads((tmp_path / "run" / "findings.json").read_text())
     assert findings["root"] == "learning-rate"
     assert findings["findings"][0]["evidence"] == {"learning_rate": 0.5}

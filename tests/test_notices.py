@@ -153,19 +153,20 @@ def test_a_short_run_explores_in_half_of_it(settings: dict[str, Any], steps: int
 
 
 @pytest.mark.parametrize(
-    ("total", "starts", "steps"),
+    ("total", "starts", "steps", "target"),
     [
-        (100_000, 2_000, 40_000),
-        (8_000, 160, 3_200),
-        (1_000, 64, 400),
-        (50, 25, 20),  # half of the run at most
-        (1, 1, 1),
-        (10_000_000, 10_000, 4_000_000),
+        (100_000, 2_000, 40_000, "500 updates"),
+        (8_000, 160, 3_200, "80 updates"),
+        (1_000, 64, 400, "20 updates"),
+        (50, 25, 20, "20 updates"),  # half of the run at most
+        (1, 1, 1, "1 updates"),
+        (10_000_000, 10_000, 4_000_000, "500 updates"),
     ],
 )
-def test_the_general_preset_scales_with_the_run(total: int, starts: int, steps: int) -> None:
+def test_the_general_preset_scales_with_the_run(total: int, starts: int, steps: int, target: str) -> None:
     values, _ = settled(PRESETS["general"]["any environment"], {"total_steps": total})
     assert (values["learning_starts"], values["epsilon_steps"]) == (starts, steps)
+    assert values["target_update_every"] == target
     if total > 1:
         config = make_config("Unknown-v0", total_steps=total)
         assert (config.learning_starts, config.epsilon_steps) == (starts, steps)

@@ -21,6 +21,7 @@ from nexus.training.run_folder import FINDINGS_FILE
 __all__ = ["Doctor", "examined_every"]
 
 TRIAL = 5_000  # steps; a shorter run is a trial of which nobody expects that it learns
+SAID_BY_THE_RUN = ("exploration-plan",)
 RANKS: tuple[Gravity | None, ...] = (None, "note", "warning", "critical")
 OWN_FAULTS = (NexusError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
@@ -108,8 +109,10 @@ class Doctor(Listener):
         worse = [new for new in diagnosis.symptoms if RANKS.index(new.severity) > RANKS.index(said.get(new.check))]
         said.update({symptom.check: symptom.severity for symptom in worse})
         for symptom in worse if self.plan.config.total_steps >= TRIAL else ():
-            if symptom.alarms or diagnosis.step == 0:
+            if symptom.alarms:
                 self.live.notice(str(symptom))
+            elif diagnosis.step == 0 and symptom.check not in SAID_BY_THE_RUN:
+                self.live.notice(symptom.told)
         if ended or (diagnosis.step and (worse or names != self.written)):
             write_json(self.plan.run_dir / FINDINGS_FILE, diagnosis.to_mapping())
             self.written = names

@@ -33,7 +33,12 @@ class Symptom:
         return {**asdict(self), "evidence": dict(self.evidence)}
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.check}: {self.text}; {self.cause}; try {self.cure}"
+        return f"{self.severity}: {self.told}"
+
+    @property
+    def told(self) -> str:
+        """The same without the severity."""
+        return f"{self.check}: {self.text}; {self.cause}; try {self.cure}"
 
 
 @dataclass(frozen=True)

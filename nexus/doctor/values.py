@@ -112,8 +112,8 @@ def output(chart: Chart) -> Judgement:
 
 def overestimation(chart: Chart) -> Judgement:
     """Predicted values against the discounted returns that the same states got, where episodes end by themselves."""
-    predicted, realised = chart.tail("doctor/predicted_start", 3), chart.tail("doctor/realised_start", 3)
-    if len(realised) < 3 or chart.last("rollout/exploration_rate", 0.0) > 0.1 or chart.progress < 0.3:
+    predicted, realised = chart.tail("doctor/predicted_start", 5), chart.tail("doctor/realised_start", 5)
+    if len(realised) < 5 or chart.last("rollout/exploration_rate", 0.0) > 0.1 or chart.progress < 0.5:
         return Unjudged("too early, ε above 0.1, or too few episodes that ended by themselves")
     scale = np.abs(realised).mean() + 1e-6
     excess = float((predicted - realised).mean() / scale)
@@ -121,7 +121,7 @@ def overestimation(chart: Chart) -> Judgement:
         return None
     return warning(
         f"the value of first states is {predicted[-1]:.3g} where the episodes then earn {realised[-1]:.3g}",
-        "twice the discounted return, on three examinations",
+        "twice the discounted return, on five examinations",
         "values are overestimated",
         "--double, --n-step 3",
         predicted=float(predicted[-1]),
@@ -176,7 +176,7 @@ VALUE_CHECKS = (
         "overestimation",
         overestimation,
         "Q(s₀, a₀) against the discounted return of the same episode, over the last episodes that ended by themselves",
-        "twice the return on three examinations with ε ≤ 0.1: warning",
+        "twice the return on five examinations, with ε ≤ 0.1 and after half of the run: warning",
         "van Hasselt et al. 2016 compare the same two numbers; the factor chosen on tuning seeds",
         "episodes cut off by a limit before γ has forgotten the rest",
     ),

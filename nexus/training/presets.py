@@ -31,16 +31,21 @@ ATARI = "any Atari game"
 
 @dataclass(frozen=True)
 class Share:
-    """A setting in steps that is a fraction of the run's, from `least` to `most`, and at most half of them."""
+    """A number that is a fraction of the run's steps, from `least` to `most`, and at most half of them.
+
+    With a unit it is a period, as in `"500 updates"`.
+    """
 
     fraction: float
     least: int = 1
     most: int | None = None
+    unit: str = ""
 
-    def of(self, steps: int) -> int:
-        """Return the number for a run of this many steps."""
+    def of(self, steps: int) -> int | str:
+        """Return the value for a run of this many steps."""
         wanted = max(self.least, int(self.fraction * steps))
-        return max(1, min(wanted, wanted if self.most is None else self.most, steps // 2))
+        number = max(1, min(wanted, wanted if self.most is None else self.most, steps // 2))
+        return f"{number} {self.unit}" if self.unit else number
 
 
 # Shared by all Atari presets: Mnih et al. 2015, doi.org/10.1038/nature14236, extended data table 1, in steps of
@@ -95,6 +100,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "learning_rate_end": 0.0001,
             "learning_starts": Share(0.02, least=64, most=10_000),
             "epsilon_steps": Share(0.4),
+            "target_update_every": Share(0.01, least=20, most=500, unit="updates"),
         },
     },
     # The defaults of the settings themselves: DQN as published, without any of the later improvements.
