@@ -320,6 +320,14 @@ def test_discounted_returns_of_first_states() -> None:
     assert [float(state[0]) for state in again.states] == [10.0, 40.0, 60.0]
 
 
+def test_a_first_state_without_axes_is_an_array() -> None:
+    row = a_step([10, 20], [1, 9], [1, 1])
+    bare = Step(**{**{name: getattr(row, name) for name in Step.__slots__}, "states": row.states[:, 0]})
+    starts = EpisodeStarts(0.5)
+    starts.follow(bare)
+    assert isinstance(starts.get_state()["first"], np.ndarray)
+
+
 def test_dormant_units_and_rank() -> None:
     """The mean activations are 1, 0.01, 0: the layer's mean is 0.337, and 2.5 % of that 0.0084."""
     activations = torch.tensor([[1.0, 0.02, 0.0], [1.0, 0.0, 0.0]])

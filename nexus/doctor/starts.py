@@ -36,7 +36,8 @@ class EpisodeStarts:
     def follow(self, step: Step) -> None:
         """Add a vector step."""
         if step.begins[0]:
-            self._first, self._action = step.states[0].copy(), int(step.actions[0])
+            # A state without axes is a NumPy number, which only becomes an array like this.
+            self._first, self._action = np.array(step.states[0]), int(step.actions[0])
             self._gain, self._factor = 0.0, 1.0
         reward = float(step.rewards[0])
         if self.clip is not None:
