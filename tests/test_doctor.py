@@ -83,6 +83,9 @@ CASES: list[tuple[str, Chart, str]] = [
     ("transitions", chart(unchanged=[0.9] * 3), "fine"),  # walls
     ("transitions", chart(unchanged=[0.0] * 3, chained=[0.4, 0.1, 0.2]), "critical"),
     ("transitions", chart(unchanged=[0.0] * 3, chained=[0.4, 0.6, 0.2]), "fine"),
+    # Half of the steps lead to the end of a truncated episode, so a quarter is enough.
+    ("transitions", chart(unchanged=[0.0] * 3, chained=[0.4] * 3, truncated=500, tallied_steps=1_000), "fine"),
+    ("transitions", chart(unchanged=[0.0] * 3, chained=[0.2] * 3, truncated=500, tallied_steps=1_000), "critical"),
     ("target", chart(target_error=[0.01, 0.02, 0.006]), "critical"),
     ("target", chart(target_error=[0.01, 0.004, 0.01]), "fine"),
     (
