@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from nexus.core.types import Floats
 from nexus.doctor.chart import Chart
 from nexus.doctor.diagnosis import Diagnosis, diagnosis_of
 from nexus.doctor.doctor import examined_every
-from nexus.doctor.examiner import LAST_EPISODES, MOST_RANDOM, RANDOM_EPSILON
+from nexus.doctor.exam import LAST_EPISODES
+from nexus.doctor.examiner import MOST_RANDOM, RANDOM_EPSILON
+from nexus.doctor.returns import means_of
 from nexus.doctor.symptom import critical
 from nexus.listener import TrainResult
 from nexus.training.config import TrainConfig
@@ -94,12 +95,8 @@ def add_returns(chart: Chart, episodes: Mapping[str, Floats]) -> None:
     every = examined_every(chart.config.total_steps).count
     random = returns[: played_at_random(chart.config, steps, episodes["episode"])]
     for point in range(every, int(steps[-1]) + every if steps.size else 0, every):
-        values = {}
-        for name, part in (("random", random), ("recent", returns[steps <= point][-LAST_EPISODES:])):
-            if len(part) >= 2:
-                values[f"doctor/{name}_return"] = float(part.mean())
-                values[f"doctor/{name}_error"] = float(part.std(ddof=1) / sqrt(len(part)))
-        chart.add(min(point, int(steps[-1])), values)
+        values = means_of(random, returns[steps <= point][-LAST_EPISODES:])
+        chart.add(min(point, int(steps[-1])), {f"doctor/{name}": value for name, value in values.items()})
 
 
 def played_at_random(config: TrainConfig, steps: Floats, numbers: Floats) -> int:

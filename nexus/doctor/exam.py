@@ -3,11 +3,12 @@
 Nothing here changes the run: the networks are copies, rows are read without the run's generators, and nothing is drawn.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -21,10 +22,11 @@ from nexus.training.config import TrainConfig
 from nexus.training.loop import Taken
 from nexus.training.replays import AnyReplay
 
-__all__ = ["Exam", "Networks", "Tally", "read_rows"]
+__all__ = ["LAST_EPISODES", "Exam", "Networks", "Tally", "read_rows"]
 
 RANDOM_ROWS = 256  # random rows of the replay that an examination reads
 NEWEST_ROWS = 512  # rows of the newest block, in the order in which they were stored
+LAST_EPISODES = 20  # episodes whose returns count as those of now
 MOST_BYTES = 2_000_000  # of states in either; fewer rows of large images
 
 
@@ -35,7 +37,7 @@ class Tally:
     terminated: int = 0  # episodes that ended by themselves, or where learning saw a terminal state
     truncated: int = 0  # episodes cut off by a limit
     at_random: tuple[float, ...] = ()  # returns of the first episodes, played at random
-    recent: tuple[float, ...] = ()  # returns of the last ones
+    recent: deque[float] = field(default_factory=partial(deque, maxlen=LAST_EPISODES))  # returns of the last ones
 
 
 class Networks:

@@ -1,6 +1,5 @@
 """Measuring a run in progress: what it counts at every step, and what it computes at an examination."""
 
-from collections import deque
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,7 +24,7 @@ from nexus.training import loop
 from nexus.training.config import TrainConfig
 from nexus.training.logs import EpisodeTracker
 
-__all__ = ["LAST_EPISODES", "MOST_RANDOM", "RANDOM_EPSILON", "Examiner"]
+__all__ = ["MOST_RANDOM", "RANDOM_EPSILON", "Examiner"]
 
 MEASURES = (
     value_measures,
@@ -36,7 +35,6 @@ MEASURES = (
     network_measures,
     return_measures,
 )
-LAST_EPISODES = 20  # episodes whose returns count as those of now
 MOST_RANDOM = 100  # first episodes that stand for random play
 RANDOM_EPSILON = 0.9  # ε from which on an episode counts as random
 FEWEST_PROBES = 16
@@ -56,7 +54,6 @@ class Examiner:
         self.networks = Networks(live.agent.learner)
         self.starts = EpisodeStarts(config.gamma, config.reward_clip)
         self.tally = Tally()
-        self.recent: deque[float] = deque(maxlen=LAST_EPISODES)
         self.probes: Tensor | None = None  # [P, *obs]
         self.before: dict[str, Array] = {}  # what the next examination compares with
 
@@ -70,7 +67,7 @@ class Examiner:
         tally.terminated += int(step.terminal.sum())
         tally.truncated += int((step.truncated & ~step.terminated).sum())
         returns = [episodes.returns[place] for place in range(-min(ended, len(episodes.returns)), 0)]
-        self.recent.extend(returns)
+        tally.recent.extend(returns)
         explores = self.config.exploration == "epsilon_greedy" and progress.epsilon >= RANDOM_EPSILON
         if (explores or progress.counters.updates == 0) and len(tally.at_random) < MOST_RANDOM:
             tally.at_random = (*tally.at_random, *returns)
@@ -84,7 +81,6 @@ class Examiner:
         if self.probes is None:
             return {}
         self.networks.follow()
-        self.tally.recent = tuple(self.recent)
         about, material = (self.config, learner, self.networks), (self.probes, rows, newest)
         with torch.no_grad():
             exam = Exam(*about, *material, replay, progress.last, self.tally, self.before)
@@ -111,7 +107,7 @@ class Examiner:
             "terminated": self.tally.terminated,
             "truncated": self.tally.truncated,
             "at_random": list(self.tally.at_random),
-            "recent": list(self.recent),
+            "recent": list(self.tally.recent),
             **below("before", dict(self.before)),
             **below("starts", self.starts.get_state()),
             **({} if self.probes is None else {"probes": self.probes.cpu().numpy()}),
@@ -125,7 +121,7 @@ class Examiner:
         """
         counts = value_from(state, "terminated", int), value_from(state, "truncated", int)
         self.tally = Tally(*counts, tuple(value_from(state, "at_random", list)))
-        self.recent = deque(value_from(state, "recent", list), LAST_EPISODES)
+        self.tally.recent.extend(value_from(state, "recent", list))
         self.before = part(state, "before")
         self.starts.set_state(part(state, "starts"))
         self.probes = torch.from_numpy(state["probes"]).to(self.live.agent.device) if "probes" in state else None

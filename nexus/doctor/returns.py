@@ -5,12 +5,13 @@ from math import sqrt
 
 import numpy as np
 
+from nexus.core.types import Floats
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
 from nexus.doctor.symptom import Judgement, Unjudged, warning
 
-__all__ = ["RETURN_CHECKS", "return_measures"]
+__all__ = ["RETURN_CHECKS", "means_of", "return_measures"]
 
 AT_RANDOM, RECENTLY = "doctor/random_return", "doctor/recent_return"
 STANDARD_ERRORS = 2.5  # standard errors that count as a difference
@@ -19,11 +20,16 @@ AFTER_THE_OTHERS = "`nexus check` on the environment, another --preset, or the s
 
 def return_measures(exam: Exam) -> Mapping[str, float]:
     """Return the returns of random play and of the last episodes."""
+    return means_of(np.array(exam.tally.at_random), np.array(exam.tally.recent))
+
+
+def means_of(at_random: Floats, recent: Floats) -> dict[str, float]:
+    """Return the mean of both kinds of returns and its standard error, by name; nothing of fewer than two."""
     values: dict[str, float] = {}
-    for name, returns in (("random", exam.tally.at_random), ("recent", exam.tally.recent)):
+    for name, returns in (("random", at_random), ("recent", recent)):
         if len(returns) >= 2:
-            values[f"{name}_return"] = float(np.mean(returns))
-            values[f"{name}_error"] = float(np.std(returns, ddof=1) / sqrt(len(returns)))
+            values[f"{name}_return"] = float(returns.mean())
+            values[f"{name}_error"] = float(returns.std(ddof=1) / sqrt(len(returns)))
     return values
 
 
