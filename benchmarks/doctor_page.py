@@ -44,7 +44,7 @@ To add a check, add a function from a `Chart` of logged numbers to a `Symptom`, 
 the file of its area in `nexus/doctor/`, and its name to `CAUSES_FIRST`.
 
 How much it finds is being measured: `python -m benchmarks.faults` puts 37 kinds of fault into runs and trains sound
-ones beside them. Until that table is here, take a warning as a question and not as a verdict.
+ones beside them. Until that table is here, most thresholds are first choices: take a warning as a question.
 
 ## The checks
 

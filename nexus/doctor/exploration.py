@@ -107,7 +107,7 @@ EXPLORATION_CHECKS = (
         acting,
         "share of the newest 128 actions that are greedy by the values of now, against 1 - ε",
         "below half of 1 - ε three times in a row: critical",
-        "policy churn (Schaul et al. 2022) is about 10 % per update, far from half; chosen on tuning seeds",
+        "policy churn (Schaul et al. 2022) is about 10 % per update, far from half; a first choice",
         "noisy nets, Boltzmann and own exploration",
     ),
     Check(
@@ -115,7 +115,7 @@ EXPLORATION_CHECKS = (
         epsilon,
         "ε as logged",
         "at most 0.05 at the start, or growing, or at least 0.3 after 70 % of the run: warning",
-        "faults of real programs in DRLinter and RLExplorer; 0.3 chosen on tuning seeds",
+        "faults of real programs in DRLinter and RLExplorer; 0.3 a first choice",
         "a schedule that is only somewhat too fast; own exploration",
     ),
     Check(

@@ -156,7 +156,7 @@ NETWORK_CHECKS = (
         standstill,
         "sum of ‖Δθ‖ ÷ ‖θ‖ between the first eleven examinations, on at most 10,000 weights",
         "below 2 % after a fifth of the run: warning",
-        "chosen on tuning seeds",
+        "a first choice",
         "weights that move in circles",
     ),
     Check(
@@ -164,7 +164,7 @@ NETWORK_CHECKS = (
         leaps,
         "‖Δθ‖ ÷ ‖θ‖ between two examinations, on at most 10,000 weights",
         "median of four above 80 % after 30 % of the run: warning",
-        "chosen on tuning seeds",
+        "a first choice",
         "a learning rate that is only somewhat too large",
     ),
     Check(
@@ -172,7 +172,7 @@ NETWORK_CHECKS = (
         noise,
         "mean |σ| · √inputs of the noisy layers, against that of the first examination",
         "below a tenth in the first half of the run, without ε: warning",
-        "Fortunato et al. 2018 show σ over a run; the tenth chosen here",
+        "Fortunato et al. 2018 show σ over a run; the tenth a first choice",
         "noise that is large but cancels",
     ),
     Check(
@@ -180,7 +180,7 @@ NETWORK_CHECKS = (
         edges,
         "mean probability of the likelier of the first and the last atom, at the probe states",
         "above 30 % three times in a row: note; above 60 %: warning",
-        "Bellemare et al. 2017 clip returns to the range; chosen here",
+        "Bellemare et al. 2017 clip returns to the range; a first choice",
         "a range that is far too wide",
     ),
 )

@@ -173,7 +173,7 @@ PLAN_CHECKS = (
         start,
         "learning_starts ÷ total_steps",
         "above 25 %: note; above 40 %: warning",
-        "muPRL's mutants use up to 50 %; chosen on tuning seeds",
+        "muPRL's mutants use up to 50 %; a first choice",
         "a start that is too early",
     ),
     Check(
@@ -181,7 +181,7 @@ PLAN_CHECKS = (
         target_period,
         "τ · number of target updates in the run, and the number of updates between two of them",
         "below 10: note; below 4: warning; a copy at least every two updates without layer norm: warning",
-        "muPRL's mutants update after up to 30 % of the run; chosen on tuning seeds",
+        "muPRL's mutants update after up to 30 % of the run; a first choice",
         "a period in episodes",
     ),
     Check(
@@ -197,7 +197,7 @@ PLAN_CHECKS = (
         exploration_plan,
         "ε at the end of the run, from the settings",
         "more than a tenth of its fall left: note; an ε_min of 0.3 or more: warning",
-        "DRLinter's programs; chosen on tuning seeds",
+        "DRLinter's programs; a first choice",
         "own schedules",
     ),
     Check(
@@ -205,7 +205,7 @@ PLAN_CHECKS = (
         horizon,
         "1 / (1 - γ) against the mean episode length",
         "below 10 steps and half an episode: note; below 5 and a quarter: warning",
-        "a program on Stack Overflow (51425688) with γ = 0.3; chosen on tuning seeds",
+        "a program on Stack Overflow (51425688) with γ = 0.3; a first choice",
         "rewards that come at once, for which a small γ is right",
     ),
     Check(
@@ -221,7 +221,7 @@ PLAN_CHECKS = (
         capacity,
         "replay_capacity ÷ batch_size",
         "below 10: warning",
-        "chosen here",
+        "a first choice",
         "episodes that are much longer than the replay",
     ),
 )

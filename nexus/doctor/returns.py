@@ -115,7 +115,7 @@ RETURN_CHECKS = (
         forgetting,
         "(best - now) ÷ (best - random), returns of the last 20 episodes, best smoothed over three examinations",
         "above one half on two examinations, if the gain was beyond 8 standard errors: warning",
-        "proposed in the literature as interference; one half chosen on tuning seeds",
+        "proposed in the literature as interference; one half a first choice",
         "slow losses, and runs without episodes of random play at the start",
     ),
     Check(
@@ -123,7 +123,7 @@ RETURN_CHECKS = (
         evaluation_gap,
         "greedy evaluations against the last 20 training episodes",
         "more than half of the gain lost, with ε ≤ 0.2: warning",
-        "chosen on tuning seeds",
+        "a first choice",
         "runs without evaluations",
     ),
     Check(

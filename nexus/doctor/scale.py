@@ -114,7 +114,7 @@ SCALE_CHECKS = (
         observation_scale,
         "largest standard deviation of a number of a state, over random rows of the replay",
         "below 0.001, or above 50 with numbers above 200, three times in a row: warning",
-        "RLExplorer alarms at ±10, which healthy Acrobot and LunarLander exceed; chosen on tuning seeds",
+        "RLExplorer alarms at ±10, which healthy Acrobot and LunarLander exceed; a first choice",
         "images; a few numbers that are much smaller than the others",
     ),
     Check(

@@ -180,7 +180,7 @@ STORAGE_CHECKS = (
         episodes_held,
         "replay capacity ÷ mean episode length, once the replay is full",
         "below 10 episodes: note; below 5: warning",
-        "chosen on tuning seeds; RL Zoo's settings hold 50 and more",
+        "a first choice; RL Zoo's settings hold 50 and more",
         "a replay that is too large",
     ),
     Check(
@@ -188,7 +188,7 @@ STORAGE_CHECKS = (
         priority_use,
         "largest share of one row in the last batch, and (Σw)² ÷ (B Σw²)",
         "above 25 %, or below 10 %, three times in a row: warning",
-        "chosen here",
+        "a first choice",
         "priorities that are stale",
     ),
 )

@@ -153,7 +153,7 @@ VALUE_CHECKS = (
         divergence,
         "max |Q(s, a)| over the probe states ÷ R / (1 - γⁿ), R the largest folded reward in the replay so far",
         "above 1.5 on two examinations in a row: warning; above 5: critical",
-        "van Hasselt et al. 2018 call a value above the bound soft divergence; 1.5 chosen on tuning seeds",
+        "van Hasselt et al. 2018 call a value above the bound soft divergence; 1.5 a first choice",
         "values that diverge below the bound; Munchausen and intrinsic rewards",
     ),
     Check(
@@ -161,7 +161,7 @@ VALUE_CHECKS = (
         fit,
         "1 - Var(y - Q(s, a)) / Var(y) on random rows of the replay, y from the settings",
         "median of three examinations below 0.1 after a fifth of the run: warning",
-        "chosen on tuning seeds; the loss itself is no measure, since it rises with the values",
+        "a first choice; the loss itself is no measure, since it rises with the values",
         "a network that fits wrong targets well",
     ),
     Check(
@@ -169,7 +169,7 @@ VALUE_CHECKS = (
         output,
         "mean (y - Q(s, a)) ÷ mean |y| on random rows, and the share of values that are exactly 0",
         "beyond ±0.5, or above 10 %, three times in a row after a fifth of the run: critical",
-        "DRLinter's and RLMutation's mutants end the network with ReLU, softmax or sigmoid; chosen on tuning seeds",
+        "DRLinter's and RLMutation's mutants end the network with ReLU, softmax or sigmoid; a first choice",
         "an output whose range happens to hold the returns",
     ),
     Check(
@@ -177,7 +177,7 @@ VALUE_CHECKS = (
         overestimation,
         "Q(s₀, a₀) against the discounted return of the same episode, over the last episodes that ended by themselves",
         "twice the return on five examinations, with ε ≤ 0.1 and after half of the run: warning",
-        "van Hasselt et al. 2016 compare the same two numbers; the factor chosen on tuning seeds",
+        "van Hasselt et al. 2016 compare the same two numbers; the factor a first choice",
         "episodes cut off by a limit before γ has forgotten the rest",
     ),
     Check(
@@ -185,7 +185,7 @@ VALUE_CHECKS = (
         gap,
         "mean difference between the best two actions at the probe states ÷ root mean squared TD error",
         "median of three examinations below 0.05 after 30 % of the run: warning",
-        "seen in MiniGrid's smallest room with plain settings, where it ends at a return of 0; chosen on tuning seeds",
+        "seen in MiniGrid's smallest room with plain settings, where it ends at a return of 0; a first choice",
         "states where the actions really are equal, if most are",
     ),
 )
