@@ -1,15 +1,15 @@
 """The fault zoo: whether the doctor finds faults put into runs on purpose, names them, and leaves sound runs be.
 
-    python -m benchmarks.faults                                      all faults and sound runs, five seeds each
-    python -m benchmarks.faults --only no_discount --seeds 1000      a trial; thresholds are chosen on such seeds
+    python -m benchmarks.faults RUNS                        all faults and sound runs, five seeds each
+    python -m benchmarks.faults RUNS --seeds 1000 1001      those on which the thresholds are chosen
+    python -m benchmarks.diagnoses RUNS                     what the doctor says of them, and the record
 
-A fault counts as found if any warning or worse is about its area, and as named if the first one is. Rows are written
-after each run, and a run that is there already is not repeated.
+A run that is there already is not repeated.
 """
 
 import argparse
 import json
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 import nexus
-from benchmarks.record import record, rows_of
 from nexus.core.errors import NexusError
 from nexus.core.types import Transitions
 from nexus.data.replay import Replay
@@ -36,7 +35,7 @@ from nexus.training.presets import PRESETS
 
 __all__ = ["FAULTS", "SOUND"]
 
-NAME = "faults"
+ROW_FILE = "row.json"
 LENGTHS = {"CartPole-v1": 30_000, "Acrobot-v1": 40_000}
 UNBOUNDED = ("scale_observations",)  # which needs bounds
 BASE: Mapping[str, Any] = {"eval_every": "10000 steps", "eval_episodes": 5, "threads": 1, "target_return": None}
@@ -328,6 +327,18 @@ ZOO: Mapping[str, Mapping[str, Any]] = {
         "epsilon_steps": 6_000,
         "epsilon_min": 0.1,
     },
+    "LunarLander-v3": {
+        "total_steps": 100_000,
+        "learning_rate": 0.00063,
+        "learning_starts": 128,
+        "update_every": "4 steps",
+        "gradient_steps": 4,
+        "batch_size": 128,
+        "replay_capacity": 50_000,
+        "target_update_every": "250 steps",
+        "epsilon_steps": 12_000,
+        "epsilon_min": 0.1,
+    },
     "MountainCar-v0": {
         "total_steps": 120_000,
         "learning_rate": 0.004,
@@ -352,6 +363,7 @@ class Sound:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+EVERYWHERE = ("general", "plain", "seed")  # the presets that fit any environment
 SOUND: Mapping[str, Sound] = {
     "tuned CartPole": Sound("CartPole-v1", {"total_steps": 50_000}),
     "tuned Acrobot": Sound("Acrobot-v1"),
@@ -360,6 +372,8 @@ SOUND: Mapping[str, Sound] = {
         f"zoo {env}": Sound(env, {"preset": "plain", "num_envs": 1, "hidden_dim": 256, **own})
         for env, own in ZOO.items()
     },
+    **{f"{preset} CartPole": Sound("CartPole-v1", {"preset": preset, "total_steps": 50_000}) for preset in EVERYWHERE},
+    "general Acrobot": Sound("Acrobot-v1", {"preset": "general", "total_steps": 50_000}),
     "general FrozenLake": Sound("FrozenLake-v1", {"total_steps": 50_000}),
     "general Taxi": Sound("Taxi-v4", {"total_steps": 50_000}),
     **{
@@ -369,33 +383,27 @@ SOUND: Mapping[str, Sound] = {
 }
 
 
-def train(env: Any, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Train, and return the diagnosis, read afterwards from the run's files."""
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        error = None
-        try:
-            result = nexus.train(env, run_dir=run, seed=seed, verbose=False, **{**BASE, **settings})
-            score = None if result.evaluation is None else result.evaluation.mean
-        except NexusError as fault:
-            if not run.exists():
-                raise
-            error, score = str(fault), None
-        found = nexus.diagnose(run)
-        live = json.loads((run / "findings.json").read_text())
-    return {
-        "score": score,
-        "alarms": [symptom.check for symptom in found.alarms],
-        "live": [finding["check"] for finding in live["findings"] if finding["severity"] != "note"],
-        "notes": [symptom.check for symptom in found.symptoms if not symptom.alarms],
-        "texts": [symptom.text for symptom in found.alarms],
-        "s": round(time.perf_counter() - started, 1),
-    } | ({} if error is None else {"error": error})
+def train(run: Path, env: Any, seed: int, settings: Mapping[str, Any]) -> None:
+    """Train in a folder, and keep of it what a diagnosis reads, and `row.json`: the last score or the error."""
+    started, error, score = time.perf_counter(), None, None
+    try:
+        result = nexus.train(env, run_dir=run, seed=seed, verbose=False, **{**BASE, **settings})
+        score = None if result.evaluation is None else result.evaluation.mean
+    except NexusError as fault:
+        if not run.exists():
+            raise
+        error = str(fault)
+    for path in run.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix not in (".json", ".jsonl", ".csv"):
+            path.unlink()
+    row = {"score": score, "error": error, "s": round(time.perf_counter() - started, 1)}
+    (run / ROW_FILE).write_text(json.dumps(row))
 
 
-def with_fault(name: str, env: str, seed: int) -> dict[str, Any]:
-    """Return the row of a run with a fault."""
+def with_fault(run: Path, name: str, env: str, seed: int) -> None:
+    """Train with a fault."""
     fault, steps = FAULTS[name], LENGTHS[env]
     source: Any = env
     if fault.wrapper is not None:
@@ -408,37 +416,30 @@ def with_fault(name: str, env: str, seed: int) -> dict[str, Any]:
     own = {name: value for name, value in tuned.items() if name not in fault.without}
     own = {"preset": "plain", **own, **fault.settings(steps)}
     with fault.patched():
-        row = train(source, seed, own)
-    found, named = (any(check in fault.checks for check in part) for part in (row["alarms"], row["alarms"][:1]))
-    return {"kind": "fault", "name": name, "env": env, "seed": seed, "found": found, "named": named, **row}
-
-
-def without_fault(name: str, seed: int) -> dict[str, Any]:
-    """Return the row of a sound run."""
-    sound = SOUND[name]
-    row = train(sound.env, seed, {**sound.settings})
-    return {"kind": "sound", "name": name, "env": sound.env, "seed": seed, **row}
+        train(run, source, seed, own)
 
 
 def main() -> None:
-    """Run what is missing, and print and record every row."""
+    """Train what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="for the runs, FOLDER/NAME/ENV/SEED")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--envs", nargs="*", default=list(LENGTHS), choices=list(LENGTHS))
+    parser.add_argument("--envs", nargs="*", default=list(LENGTHS), choices=list(LENGTHS), help="for the faults")
     parser.add_argument("--only", nargs="*", default=[*FAULTS, *SOUND], choices=[*FAULTS, *SOUND])
-    parser.add_argument("--name", default=NAME, help="of the record; one of trials is not committed")
     words = parser.parse_args()
     torch.set_num_threads(1)
-    rows = rows_of(words.name)
-    known = {(row["name"], row["env"], row["seed"]) for row in rows}
     for seed in words.seeds:
         for name in words.only:
             for env in words.envs if name in FAULTS else [SOUND[name].env]:
-                if (name, env, seed) in known:
+                run = words.folder / name.replace(" ", "_") / env / str(seed)
+                if (run / ROW_FILE).exists():
                     continue
-                rows.append(with_fault(name, env, seed) if name in FAULTS else without_fault(name, seed))
-                record(words.name, rows, settings=dict(BASE), lengths=LENGTHS)
-                print(json.dumps(rows[-1]), flush=True)
+                shutil.rmtree(run, ignore_errors=True)  # of a killed call
+                if name in FAULTS:
+                    with_fault(run, name, env, seed)
+                else:
+                    train(run, env, seed, SOUND[name].settings)
+                print(run, (run / ROW_FILE).read_text(), flush=True)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ class Doctor(Listener):
         self.plan: Plan | None = None
         self.restored: State = {}
         self.said: dict[str, Gravity] = {}  # check -> the severity that was said
+        self.said_at: dict[str, int] = {}  # check -> the step at which that was
         self.written: set[str] = set()  # names of the checks in `findings.json`
         self.due = False
         self.gave_up = False
@@ -108,20 +109,22 @@ class Doctor(Listener):
         names, said = {symptom.check for symptom in diagnosis.symptoms}, self.said
         worse = [new for new in diagnosis.symptoms if RANKS.index(new.severity) > RANKS.index(said.get(new.check))]
         said.update({symptom.check: symptom.severity for symptom in worse})
+        self.said_at.update({symptom.check: symptom.step for symptom in worse})
         for symptom in worse if self.plan.config.total_steps >= TRIAL else ():
             if symptom.alarms:
                 self.live.notice(str(symptom))
             elif diagnosis.step == 0 and symptom.check not in SAID_BY_THE_RUN:
                 self.live.notice(symptom.told)
         if ended or (diagnosis.step and (worse or names != self.written)):
-            write_json(self.plan.run_dir / FINDINGS_FILE, diagnosis.to_mapping())
+            past = {name: {"severity": severity, "step": self.said_at[name]} for name, severity in said.items()}
+            write_json(self.plan.run_dir / FINDINGS_FILE, {**diagnosis.to_mapping(), "said": past})
             self.written = names
 
     def get_state(self) -> State:
         """Return everything that an exact resume needs."""
         if self.plan is None:
             return {}
-        own = {"chart": self.chart.to_mapping(), "said": dict(self.said), "due": self.due}
+        own = {"chart": self.chart.to_mapping(), "said": dict(self.said), "said_at": dict(self.said_at), "due": self.due}
         return {**own, **below("examiner", self.examiner.get_state())}
 
     def set_state(self, state: State) -> None:
@@ -135,6 +138,6 @@ class Doctor(Listener):
             return
         self.examiner, self.chart = Examiner(self.plan.config, self.live), Chart(self.plan.config)
         self.chart.restore(value_from(state, "chart", dict))
-        self.said = dict(value_from(state, "said", dict))
+        self.said, self.said_at = (dict(value_from(state, name, dict)) for name in ("said", "said_at"))
         self.due = value_from(state, "due", bool)
         self.examiner.set_state(part(state, "examiner"))
