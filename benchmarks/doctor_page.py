@@ -60,7 +60,13 @@ def page() -> str:
     parts = [INTRODUCTION.format(checks=len(ALL_CHECKS))]
     for name in CAUSES_FIRST:
         check = ALL_CHECKS[name]
-        rows = {"computed": check.formula, "alarm": check.threshold, "why": check.source, "blind to": check.blind}
+        rows = {
+            "computed": check.formula,
+            "alarm": check.threshold,
+            "why": check.source,
+            "blind to": check.blind,
+            "try": check.cure,
+        }
         parts.append("\n".join([f"### {name}", "", *(f"- {title}: {text}" for title, text in rows.items())]) + "\n")
     return "\n".join(parts)
 

@@ -1,8 +1,11 @@
 """The doctor: each check on numbers written down by hand, each measure on material made by hand, and whole runs."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -25,7 +28,7 @@ from nexus.doctor.doctor import examined_every
 from nexus.doctor.exam import Exam, Networks, Tally
 from nexus.doctor.network import dormant, rank
 from nexus.doctor.starts import EpisodeStarts
-from nexus.doctor.storage import storage_measures
+from nexus.doctor.storage import origins, storage_measures
 from nexus.doctor.symptom import Symptom, Unjudged
 from nexus.doctor.targets import target_measures
 from nexus.doctor.values import value_measures
@@ -54,6 +57,9 @@ SHORT: dict[str, Any] = {
 }
 
 
+FLAGS = {"--" + field.name.replace("_", "-") for field in fields(TrainConfig)} | {"--algo", "--preset"}
+
+
 def chart(progress: Any = 1.0, config: Any = None, **series: Any) -> Chart:
     """A chart with these series, evenly spaced up to a share of the run; names without a slash are the doctor's."""
     made = Chart(TrainConfig.from_mapping({"total_steps": 10_000, **(config or {})}))
@@ -74,6 +80,7 @@ EPSILON, LENGTH, UPDATES = "rollout__exploration_rate", "rollout__ep_len_mean", 
 RETURNS: dict[str, Any] = {"random_return": 20.0, "random_error": 1.0, "recent_error": 1.0}
 
 # Name of the check, its chart, and the severity expected: "fine" and "unjudged" are the other two verdicts.
+FIXED = {"terminal_rows": [0.04] * 5, "terminated": counts(80), "truncated": counts(0), "tallied_steps": counts(2_000)}
 CASES: list[tuple[str, Chart, str]] = [
     ("batch", chart(altered_rows=[0.5, 0.3, 0.25]), "critical"),
     ("batch", chart(altered_rows=[0.5, 0.1, 0.5]), "fine"),
@@ -88,6 +95,9 @@ CASES: list[tuple[str, Chart, str]] = [
     ("transitions", chart(unchanged=[0.0] * 3, chained=[0.2] * 3, truncated=500, tallied_steps=1_000), "critical"),
     ("target", chart(target_error=[0.01, 0.02, 0.006]), "critical"),
     ("target", chart(target_error=[0.01, 0.004, 0.01]), "fine"),
+    ("target", chart(target_error=[0.0] * 3, end_error=[0.9, 0.006, 0.9]), "critical"),
+    ("target", chart(target_error=[0.0] * 3, end_error=[0.9, 0.0, 0.9]), "fine"),
+    ("target", chart(target_error=[0.0] * 3, end_error=[0.9, 0.9]), "fine"),
     (
         "terminals",
         chart(terminal_rows=[0.0] * 5, terminated=counts(100), truncated=counts(0), tallied_steps=counts(2_000)),
@@ -116,8 +126,23 @@ CASES: list[tuple[str, Chart, str]] = [
     (
         "terminals",  # episodes ended early on, which a small replay no longer holds
         chart(terminal_rows=[0.0] * 6, terminated=[100] * 6, truncated=counts(30), tallied_steps=counts(9_000)),
-        "fine",
+        "unjudged",
     ),
+    (
+        "terminals",  # a hundred ends without a terminal row early on; nothing has ended since
+        chart(
+            terminal_rows=[0.0] * 12,
+            terminated=[0, 20, 40, 60, 80, *[100] * 7],
+            truncated=[0] * 12,
+            tallied_steps=[500.0 * count for count in range(12)],
+        ),
+        "critical",
+    ),
+    ("terminals", chart(**FIXED, common_length=[25.0] * 3, ends_told=[0.0] * 3), "warning"),
+    ("terminals", chart(**FIXED, common_length=[25.0] * 3, ends_told=[0.0, 1.0, 0.0]), "fine"),  # a clock in the state
+    ("terminals", chart(**FIXED, common_length=[25.0, 0.0, 25.0], ends_told=[0.0] * 3), "fine"),
+    ("terminals", chart(**FIXED, common_length=[9.0] * 3, ends_told=[0.0] * 3), "fine"),
+    ("target-network", chart(0.3, target_moved=[0.0] * 4, zero_values=1.0, **{UPDATES: 600}), "unjudged"),
     ("target-network", chart(0.3, target_moved=[0.0] * 4, **{UPDATES: 600}), "critical"),
     ("target-network", chart(0.3, target_moved=[0.0, 0.0, 1.0, 0.0], **{UPDATES: 600}), "fine"),
     ("target-network", chart(0.1, target_moved=[0.0] * 4, **{UPDATES: 600}), "fine"),  # too early to tell
@@ -135,9 +160,11 @@ CASES: list[tuple[str, Chart, str]] = [
         "fine",
     ),
     ("target-period", chart(config={"target_update_every": "10 episodes"}), "unjudged"),
-    ("acting", chart(greedy_actions=[0.3, 0.4, 0.2], **{EPSILON: 0.1}), "critical"),  # half of 0.9 is 0.45
-    ("acting", chart(greedy_actions=[0.3, 0.5, 0.2], **{EPSILON: 0.1}), "fine"),
-    ("acting", chart(greedy_actions=[0.3, 0.4, 0.2], **{EPSILON: 0.6}), "unjudged"),
+    ("acting", chart(acted_greedily=[0.5, 0.3] * 3, **{EPSILON: 0.1}), "critical"),  # 0.4, and half of 0.9 is 0.45
+    ("acting", chart(acted_greedily=[0.7, 0.3] * 3, **{EPSILON: [0.1] * 6}), "fine"),
+    ("acting", chart(acted_greedily=[0.5, 0.32] * 3, **{EPSILON: [0.1, 0.1, 0.1, 0.3, 0.3, 0.3]}), "fine"),  # 0.41
+    ("acting", chart(acted_greedily=[0.1] * 6, **{EPSILON: [0.6] + [0.1] * 5}), "unjudged"),
+    ("acting", chart(acted_greedily=[0.1] * 5, **{EPSILON: 0.1}), "unjudged"),
     ("learning-rate", chart(config={"learning_rate": 0.02}), "warning"),
     ("learning-rate", chart(config={"learning_rate": 1e-6}), "warning"),
     ("learning-rate", chart(config={"learning_rate": 0.004}), "fine"),
@@ -164,6 +191,10 @@ CASES: list[tuple[str, Chart, str]] = [
     ("replay-size", chart(config={"replay_capacity": 800}, **{LENGTH: [400.0] * 3}), "warning"),
     ("replay-size", chart(config={"replay_capacity": 800}, **{LENGTH: [10.0] * 3}), "fine"),
     ("replay-size", chart(config={"replay_capacity": 20_000}, **{LENGTH: [5_000.0] * 3}), "fine"),  # holds the run
+    ("batch-episodes", chart(0.5, batch_episodes=[7.0] * 3, batch_age=50.0, **{LENGTH: [100.0] * 3}), "note"),
+    ("batch-episodes", chart(0.5, batch_episodes=[2.0] * 3, batch_age=50.0, **{LENGTH: [100.0] * 3}), "warning"),
+    ("batch-episodes", chart(0.5, batch_episodes=[2.0, 9.0, 2.0], batch_age=50.0), "fine"),
+    ("batch-episodes", chart(0.5, {"batch_size": 4}, batch_episodes=[2.0] * 3, batch_age=50.0), "unjudged"),
     ("observations", chart(observation_spread=[400.0] * 3, observation_max=[900.0] * 3), "warning"),
     ("observations", chart(observation_spread=[1e-4] * 3, observation_max=[1e-3] * 3), "warning"),
     ("observations", chart(observation_spread=[0.0] * 3, observation_max=[1.0] * 3), "unjudged"),  # a bandit
@@ -239,7 +270,7 @@ def test_each_check_by_hand(name: str, made: Chart, expected: str) -> None:
     if isinstance(verdict, Symptom):
         assert verdict.evidence, "a symptom shows its numbers"
         assert all(np.isfinite(list(verdict.evidence.values())))
-        assert verdict.cure
+        assert all(flag in FLAGS for flag in re.findall(r"--[a-z-]+", verdict.cure or ALL_CHECKS[name].cure))
         assert verdict.threshold
 
 
@@ -396,6 +427,19 @@ def test_sound_transitions_and_targets_measure_as_sound() -> None:
     assert target["terminal_rows"] == pytest.approx(1 / 40)
     assert (target["terminated"], target["truncated"]) == (3, 4)
     assert target["target_lag"] > 0
+
+
+def test_a_batch_is_from_episodes() -> None:
+    """Twenty steps by two environments in turn, places 0 to 39, half of which a later round has overwritten.
+
+    Places 18, 19 are the newest rows, one of each environment; 20 the oldest. With episodes of five steps rows 10, 12,
+    14, 16 and 18 are one episode of the first, and 8 is of the one before.
+    """
+    replay: Any = SimpleNamespace(added=60, capacity=40)
+    assert origins(replay, np.array([18, 16, 10]), 2, [5, 5]) == {"batch_age": (1 + 3 + 9) / 3, "batch_episodes": 1}
+    assert origins(replay, np.array([18, 8]), 2, [5, 5])["batch_episodes"] == 2
+    assert origins(replay, np.array([18, 19]), 2, [5, 5])["batch_episodes"] == 2
+    assert origins(replay, np.array([20]), 2, []) == {"batch_age": 39}
 
 
 def test_shuffled_repeated_and_altered_transitions_are_measured() -> None:

@@ -11,7 +11,7 @@ from nexus.api import config_of
 from nexus.core.errors import RunError
 from nexus.core.types import Floats
 from nexus.doctor.chart import Chart
-from nexus.doctor.diagnosis import Diagnosis, diagnosis_of
+from nexus.doctor.diagnosis import CAUSES_FIRST, Diagnosis, diagnosis_of
 from nexus.doctor.doctor import examined_every
 from nexus.doctor.exam import LAST_EPISODES
 from nexus.doctor.examiner import MOST_RANDOM, RANDOM_EPSILON
@@ -49,7 +49,10 @@ def diagnose(run: str | os.PathLike[str] | TrainResult) -> Diagnosis:
         "the numbers grew beyond what a float holds",
         "a smaller --learning-rate, --reward-clip 1",
     )
-    return replace(found, symptoms=(*found.symptoms, replace(burst, check="diverged", step=chart.step)))
+    place = CAUSES_FIRST.index("divergence")
+    causes = tuple(symptom for symptom in found.symptoms if CAUSES_FIRST.index(symptom.check) < place)
+    symptoms = (*causes, replace(burst, check="diverged", step=chart.step), *found.symptoms[len(causes) :])
+    return replace(found, symptoms=symptoms)
 
 
 def chart_of(folder: Path, config: TrainConfig) -> Chart:

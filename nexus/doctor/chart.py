@@ -1,5 +1,6 @@
 """The numbers of a run over its steps, as logged: what the checks read, during a run and after it."""
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +52,14 @@ class Chart:
     def holds(self, name: str, least: int = 1) -> bool:
         """True if a number was logged at least so often."""
         return len(self._series.get(name, ([], []))[1]) >= least
+
+    def until(self, step: int) -> "Chart":
+        """Return the chart as it was at a step."""
+        counts = {name: bisect_right(steps, step) for name, (steps, _) in self._series.items()}
+        until = {
+            name: (steps[: counts[name]], values[: counts[name]]) for name, (steps, values) in self._series.items()
+        }
+        return Chart(self.config, {name: series for name, series in until.items() if series[0]})
 
     @property
     def step(self) -> int:

@@ -1,4 +1,4 @@
-"""A check: one formula, one threshold with its source, and what it can't see."""
+"""A check: one formula, one threshold with its source, what it can't see, and a cure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ class Check:
         threshold: when it counts as a symptom.
         source: where the threshold is from.
         blind: what it does not see.
+        cure: what to try, where the symptom has no better one from its numbers.
     """
 
     name: str
@@ -28,3 +29,4 @@ class Check:
     threshold: str
     source: str
     blind: str
+    cure: str

@@ -37,7 +37,8 @@ CAUSES_FIRST = (
     # A fault in what is learned from explains everything below it,
     *("batch", "transitions", "target", "terminals", "target-network", "target-period", "acting"),
     # then settings that no learning survives, then those that slow it,
-    *("learning-rate", "exploration", "exploration-plan", "learning-start", "horizon", "replay-batches", "replay-size"),
+    *("learning-rate", "exploration", "exploration-plan", "learning-start", "horizon"),
+    *("replay-batches", "replay-size", "batch-episodes"),
     *("observations", "reward-scale", "range", "noise", "priorities", "signal"),
     # then the state of the network, of its values, and at last the returns, which everything affects.
     *("dead-units", "output", "standstill", "leaps", "divergence", "fit", "overestimation", "action-gap", "one-action"),
@@ -80,9 +81,10 @@ def diagnosis_of(chart: Chart) -> Diagnosis:
     """Put a run's numbers to all checks."""
     symptoms, fine, unjudged = [], [], {}
     for name in CAUSES_FIRST:
-        verdict = ALL_CHECKS[name].judge(chart)
+        check = ALL_CHECKS[name]
+        verdict = check.judge(chart)
         if isinstance(verdict, Symptom):
-            symptoms.append(replace(verdict, check=name, step=chart.step))
+            symptoms.append(replace(verdict, check=name, step=chart.step, cure=verdict.cure or check.cure))
         elif isinstance(verdict, Unjudged):
             unjudged[name] = verdict.why
         else:

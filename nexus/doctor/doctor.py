@@ -53,6 +53,7 @@ class Doctor(Listener):
         assert plan.live is not None
         self.plan, self.live = plan, plan.live
         self.period = examined_every(plan.config.total_steps)
+        self.often = Period(max(1, self.period.count // 8), self.period.unit)
         self.set_state(self.restored)
         if not self.restored:
             self.examiner, self.chart = Examiner(plan.config, self.live), Chart(plan.config)
@@ -64,13 +65,19 @@ class Doctor(Listener):
             return
         try:
             self.examiner.count(progress, episodes)
+            if progress.due(self.often):
+                self.examiner.watch(progress)
             self.due |= progress.due(self.period)
             if self.due and progress.sound:
                 self.due = False
                 self.examine(progress, episodes)
         except OWN_FAULTS as error:
-            self.gave_up = True
-            self.live.notice(f"the doctor can't examine this run and stops: {one_line(error)}; --doctor off hides this")
+            self.give_up(error)
+
+    def give_up(self, error: Exception) -> None:
+        """Say why, and examine no more."""
+        self.gave_up = True
+        self.live.notice(f"the doctor can't examine this run and stops: {one_line(error)}; --doctor off hides this")
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
         """Enter an evaluation into the chart."""
@@ -78,7 +85,10 @@ class Doctor(Listener):
 
     def on_end(self, status: str) -> None:
         """Report once more, now with the last evaluation."""
-        self.report(diagnosis_of(self.chart), True)
+        try:
+            self.report(diagnosis_of(self.chart), True)
+        except OWN_FAULTS as error:  # such as a full disk
+            self.give_up(error)
 
     def examine(self, progress: loop.Progress, episodes: EpisodeTracker) -> None:
         """Measure, log and check."""
@@ -124,7 +134,12 @@ class Doctor(Listener):
         """Return everything that an exact resume needs."""
         if self.plan is None:
             return {}
-        own = {"chart": self.chart.to_mapping(), "said": dict(self.said), "said_at": dict(self.said_at), "due": self.due}
+        own = {
+            "chart": self.chart.to_mapping(),
+            "said": dict(self.said),
+            "said_at": dict(self.said_at),
+            "due": self.due,
+        }
         return {**own, **below("examiner", self.examiner.get_state())}
 
     def set_state(self, state: State) -> None:

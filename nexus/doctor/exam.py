@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nexus.core.state import State, value_from
 from nexus.core.types import Array, Batch, QOutput
 from nexus.data.replay import Replay
 from nexus.models.rl.dqn.learner import Learner
@@ -36,8 +37,27 @@ class Tally:
 
     terminated: int = 0  # episodes that ended by themselves, or where learning saw a terminal state
     truncated: int = 0  # episodes cut off by a limit
+    acted: int = 0  # actions looked at since the last examination
+    greedy: int = 0  # those among them that were greedy by the weights of then
     at_random: tuple[float, ...] = ()  # returns of the first episodes, played at random
     recent: deque[float] = field(default_factory=partial(deque, maxlen=LAST_EPISODES))  # returns of the last ones
+    lengths: deque[int] = field(default_factory=partial(deque, maxlen=LAST_EPISODES))  # and their steps
+
+    def get_state(self) -> State:
+        """Return all counts."""
+        return {name: list(value) if isinstance(value, deque | tuple) else value for name, value in vars(self).items()}
+
+    def set_state(self, state: State) -> None:
+        """Restore what `get_state` returned.
+
+        Raises:
+            RunError: something is missing or of another type.
+        """
+        for name in ("terminated", "truncated", "acted", "greedy"):
+            setattr(self, name, value_from(state, name, int))
+        self.at_random = tuple(value_from(state, "at_random", list))
+        self.recent = deque(value_from(state, "recent", list), LAST_EPISODES)
+        self.lengths = deque(value_from(state, "lengths", list), LAST_EPISODES)
 
 
 class Networks:
@@ -145,18 +165,21 @@ class Exam:
         return values
 
 
-def read_rows(learner: Learner, replay: AnyReplay, seed: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+def read_rows(
+    learner: Learner, replay: AnyReplay, seed: int, state_bytes: int
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
     """Return random rows and the newest ones of a replay, ready for the networks; empty if there is none.
 
     Args:
         learner: moves them to its device.
         replay: the replay.
         seed: of the choice, which is repeatable.
+        state_bytes: of one state.
     """
     held = len(replay) if isinstance(replay, Replay) else 0
     if not held or not isinstance(replay, Replay):
         return {}, {}
-    most = most_rows(replay)
+    most = most_rows(state_bytes)
     chosen = np.random.default_rng(seed).integers(held, size=min(RANDOM_ROWS, most))
     count = min(NEWEST_ROWS, 2 * most, held)
     last = np.arange(replay.added - count, replay.added) % replay.capacity
@@ -169,7 +192,6 @@ def ready(learner: Learner, replay: Replay, at: Array) -> Mapping[str, Tensor]:
     return learner.prepared(replay.gather(indices, torch.ones(len(at), device=replay.device)))
 
 
-def most_rows(replay: Replay) -> int:
+def most_rows(state_bytes: int) -> int:
     """Return how many rows may be read at once, for their states."""
-    one = replay.gather(torch.zeros(1, dtype=torch.int64, device=replay.device), torch.ones(1, device=replay.device))
-    return max(16, MOST_BYTES // max(one["states"].nbytes, 1))
+    return max(16, MOST_BYTES // max(state_bytes, 1))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nexus.core.state import State, below, part, value_from
+from nexus.core.state import State, below, part
 from nexus.core.types import Array
 from nexus.doctor.exam import Exam, Networks, Tally, read_rows
 from nexus.doctor.exploration import exploration_measures
@@ -19,7 +19,7 @@ from nexus.doctor.targets import target_measures
 from nexus.doctor.values import value_measures
 from nexus.listener import LiveRun
 from nexus.models.rl.dqn.learner import Learner
-from nexus.ops.action_values import values_of_actions
+from nexus.ops.action_values import only_legal, values_of_actions
 from nexus.training import loop
 from nexus.training.config import TrainConfig
 from nexus.training.logs import EpisodeTracker
@@ -68,14 +68,28 @@ class Examiner:
         tally.truncated += int((step.truncated & ~step.terminated).sum())
         returns = [episodes.returns[place] for place in range(-min(ended, len(episodes.returns)), 0)]
         tally.recent.extend(returns)
+        tally.lengths.extend(episodes.lengths[place] for place in range(-len(returns), 0))
         explores = self.config.exploration == "epsilon_greedy" and progress.epsilon >= RANDOM_EPSILON
         if (explores or progress.counters.updates == 0) and len(tally.at_random) < MOST_RANDOM:
             tally.at_random = (*tally.at_random, *returns)
 
+    def watch(self, progress: loop.Progress) -> None:
+        """Count how many of the actions just taken are those of the highest values."""
+        if self.config.exploration != "epsilon_greedy" or self.config.noisy or progress.counters.updates == 0:
+            return
+        step = progress.step
+        self.networks.follow()
+        with torch.no_grad():
+            q = self.networks.online(torch.as_tensor(step.states, device=self.live.agent.device))
+        legal = None if step.action_masks is None else torch.as_tensor(step.action_masks, device=q.device)
+        greedy = only_legal(q, legal).argmax(1).cpu().numpy()
+        self.tally.acted += int(step.valid.sum())
+        self.tally.greedy += int((greedy == step.actions)[step.valid].sum())
+
     def examine(self, progress: loop.Progress, episodes: EpisodeTracker) -> Mapping[str, float]:
         """Return everything measured now, by name; nothing before there are states to look at."""
         learner, replay, steps = self.live.agent.learner, self.live.replay, progress.counters.steps
-        rows, newest = read_rows(learner, replay, self.config.seed + steps)
+        rows, newest = read_rows(learner, replay, self.config.seed + steps, progress.step.states[0].nbytes)
         if self.probes is None:
             self.probes = first_probes(learner, rows, progress)
         if self.probes is None:
@@ -87,6 +101,7 @@ class Examiner:
             values = {name: float(value) for measure in MEASURES for name, value in measure(exam).items()}
             values |= self.start_values(exam)
         self.before = {"greedy": exam.q.argmax(1), "q_target": exam.q_target.copy(), "theta": exam.theta}
+        self.tally.acted = self.tally.greedy = 0
         values |= {"tallied_steps": steps, "longest_episode": max(episodes.lengths, default=0)}
         return {name: value for name, value in values.items() if np.isfinite(value)}
 
@@ -104,10 +119,7 @@ class Examiner:
     def get_state(self) -> State:
         """Return everything that an exact resume needs."""
         return {
-            "terminated": self.tally.terminated,
-            "truncated": self.tally.truncated,
-            "at_random": list(self.tally.at_random),
-            "recent": list(self.tally.recent),
+            **below("tally", self.tally.get_state()),
             **below("before", dict(self.before)),
             **below("starts", self.starts.get_state()),
             **({} if self.probes is None else {"probes": self.probes.cpu().numpy()}),
@@ -119,9 +131,7 @@ class Examiner:
         Raises:
             RunError: something is missing or of another type.
         """
-        counts = value_from(state, "terminated", int), value_from(state, "truncated", int)
-        self.tally = Tally(*counts, tuple(value_from(state, "at_random", list)))
-        self.tally.recent.extend(value_from(state, "recent", list))
+        self.tally.set_state(part(state, "tally"))
         self.before = part(state, "before")
         self.starts.set_state(part(state, "starts"))
         self.probes = torch.from_numpy(state["probes"]).to(self.live.agent.device) if "probes" in state else None

@@ -8,11 +8,11 @@ from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
 from nexus.doctor.symptom import Judgement, Unjudged, critical, slight, warning
-from nexus.ops.action_values import only_legal
 
 __all__ = ["EXPLORATION_CHECKS", "exploration_measures"]
 
-LAST_ACTIONS = 128
+RATE = "rollout/exploration_rate"
+WATCHED = 6  # examinations over which greedy actions are counted
 
 
 def exploration_measures(exam: Exam) -> Mapping[str, float]:
@@ -25,35 +25,33 @@ def exploration_measures(exam: Exam) -> Mapping[str, float]:
         "action_share": float(np.bincount(actions).max() / len(actions)),
         "distinct_states": len({row.tobytes() for row in states}) / len(states),
     }
-    if exam.config.exploration == "epsilon_greedy" and not exam.config.noisy:
-        masks = exam.newest.get("action_masks")
-        q = exam.networks.online(exam.newest["states"][-LAST_ACTIONS:])
-        greedy = only_legal(q, None if masks is None else masks[-LAST_ACTIONS:]).argmax(1).cpu().numpy()
-        values["greedy_actions"] = float((greedy == actions[-LAST_ACTIONS:]).mean())
+    if exam.tally.acted:
+        values["acted_greedily"] = exam.tally.greedy / exam.tally.acted
     return values
 
 
 def acting(chart: Chart) -> Judgement:
     """Whether the actions taken are those of the highest values, as often as ε allows."""
-    agreed, epsilon_now = chart.tail("doctor/greedy_actions", 3), chart.last("rollout/exploration_rate", 1.0)
-    if len(agreed) < 3 or epsilon_now > 0.5:
-        return Unjudged("ε is large or not what explores, or there is no replay")
-    expected = 1 - epsilon_now
-    if agreed.max() >= 0.5 * expected:
+    agreed = chart.tail("doctor/acted_greedily", WATCHED)
+    steps = chart.steps("doctor/acted_greedily")[-WATCHED:]
+    rates = np.interp(steps, chart.steps(RATE), chart.series(RATE)) if chart.holds(RATE) else np.ones(1)
+    if len(agreed) < WATCHED or rates.max() > 0.5:
+        return Unjudged("ε is large or not what explores, or there are too few updates")
+    expected = float(1 - rates.mean())
+    if agreed.mean() >= 0.5 * expected:
         return None
     return critical(
-        f"{agreed.mean():.0%} of the last actions are those of the highest value, with ε = {epsilon_now:.2g}",
-        f"half of {expected:.0%}, on one of three examinations",
+        f"{agreed.mean():.0%} of the actions looked at are those of the highest value, with ε = {rates[-1]:.2g}",
+        f"half of {expected:.0%}, over six examinations",
         "the policy does not act by the values that it learns",
-        "checking how the action is chosen: argmax over actions, of the online network",
-        greedy_actions=float(agreed.mean()),
-        epsilon=epsilon_now,
+        acted_greedily=float(agreed.mean()),
+        epsilon=float(rates[-1]),
     )
 
 
 def epsilon(chart: Chart) -> Judgement:
     """Whether ε begins high enough, falls, and ends low."""
-    config, values = chart.config, chart.series("rollout/exploration_rate")
+    config, values = chart.config, chart.series(RATE)
     if config.exploration != "epsilon_greedy" or config.noisy or len(values) < 2:
         return Unjudged("ε is not what explores, or it has not been logged yet")
     first, last, progress = float(values[0]), float(values[-1]), chart.progress
@@ -96,7 +94,6 @@ def one_action(chart: Chart) -> Judgement:
         f"{shares.mean():.0%} of the last actions, and the best action in every probe state, are the same one",
         "97 % of the actions and 99 % of the probe states, three times in a row",
         "the policy has collapsed to one action",
-        "more exploration: --epsilon-steps, --epsilon-min; or a smaller --learning-rate",
         action_share=float(shares.mean()),
     )
 
@@ -105,10 +102,11 @@ EXPLORATION_CHECKS = (
     Check(
         "acting",
         acting,
-        "share of the newest 128 actions that are greedy by the values of now, against 1 - ε",
-        "below half of 1 - ε three times in a row: critical",
+        "share of actions that are greedy by the weights of the same moment, looked at 48 times, against 1 - ε",
+        "below half of 1 - ε over six examinations: critical",
         "policy churn (Schaul et al. 2022) is about 10 % per update, far from half; a first choice",
         "noisy nets, Boltzmann and own exploration",
+        "checking how the action is chosen: argmax over actions, of the online network",
     ),
     Check(
         "exploration",
@@ -117,6 +115,7 @@ EXPLORATION_CHECKS = (
         "at most 0.05 at the start, or growing, or at least 0.3 after 70 % of the run: warning",
         "faults of real programs in DRLinter and RLExplorer; 0.3 a first choice",
         "a schedule that is only somewhat too fast; own exploration",
+        "--epsilon-schedule linear --epsilon 1.0 --epsilon-min 0.01, and --epsilon-steps of a third of the run",
     ),
     Check(
         "one-action",
@@ -125,5 +124,6 @@ EXPLORATION_CHECKS = (
         "above 97 % and 99 % on three examinations after 30 % of the run: note",
         "RLExplorer uses 80 %, which healthy runs exceed where one action is usually right",
         "a policy that alternates between two useless actions",
+        "more exploration: --epsilon-steps, --epsilon-min; or a smaller --learning-rate",
     ),
 )

@@ -62,7 +62,6 @@ def dead_units(chart: Chart) -> Judgement:
         f"{share:.0%} of the units of a layer do not react to any probe state",
         "90 %, three times in a row",
         "the layer is dead: its weights get no gradient",
-        "--layer-norm, or a smaller --learning-rate",
         dormant_units=share,
         feature_rank=chart.last("doctor/feature_rank"),
     )
@@ -80,7 +79,6 @@ def standstill(chart: Chart) -> Judgement:
         f"the weights have moved by {moved:.2%} of their size in {min(len(changes), 10)} examinations",
         "2 %",
         "the learning rate is too small for the optimizer, or no gradient arrives",
-        "--learning-rate 0.001 --optimizer adam",
         weight_change=moved,
         learning_rate=chart.last("train/learning_rate"),
     )
@@ -97,7 +95,6 @@ def leaps(chart: Chart) -> Judgement:
         f"the weights change by {median(changes):.0%} of their size between two examinations",
         "80 %, median of four after 30 % of the run",
         "the learning rate is too large",
-        "--learning-rate 0.0003, or --learning-rate-schedule linear",
         weight_change=float(median(changes)),
         learning_rate=chart.last("train/learning_rate"),
     )
@@ -118,7 +115,6 @@ def noise(chart: Chart) -> Judgement:
         f"the noise of the weights fell from {sizes[0]:.2g} to {sizes[-1]:.2g} in the first half of the run",
         "a tenth of the first, in the first half of the run",
         "nothing explores any more",
-        "--noisy-sigma 0.5, or --epsilon-min 0.01",
         noise=float(sizes[-1]),
         first=float(sizes[0]),
     )
@@ -150,6 +146,7 @@ NETWORK_CHECKS = (
         "above 90 % three times in a row: critical",
         "dormant units as in Sokar et al. 2023; RLExplorer alarms at 50 %, which healthy small networks exceed",
         "networks without ReLU modules; units that are alive but useless",
+        "--layer-norm, or a smaller --learning-rate",
     ),
     Check(
         "standstill",
@@ -158,6 +155,7 @@ NETWORK_CHECKS = (
         "below 2 % after a fifth of the run: warning",
         "a first choice",
         "weights that move in circles",
+        "--learning-rate 0.001 --optimizer adam",
     ),
     Check(
         "leaps",
@@ -166,6 +164,7 @@ NETWORK_CHECKS = (
         "median of four above 80 % after 30 % of the run: warning",
         "a first choice",
         "a learning rate that is only somewhat too large",
+        "--learning-rate 0.0003, or --learning-rate-schedule linear",
     ),
     Check(
         "noise",
@@ -174,6 +173,7 @@ NETWORK_CHECKS = (
         "below a tenth in the first half of the run, without ε: warning",
         "Fortunato et al. 2018 show σ over a run; the tenth a first choice",
         "noise that is large but cancels",
+        "--noisy-sigma 0.5, or --epsilon-min 0.01",
     ),
     Check(
         "range",
@@ -182,5 +182,6 @@ NETWORK_CHECKS = (
         "above 30 % three times in a row: note; above 60 %: warning",
         "Bellemare et al. 2017 clip returns to the range; a first choice",
         "a range that is far too wide",
+        "--v-min and --v-max of twice the size",
     ),
 )

@@ -60,7 +60,6 @@ def target_period(chart: Chart) -> Judgement:
             f"the target network is copied after every {updates_between(config):.0f} update(s)",
             "three updates, τ of at most 0.5, or layer norm",
             "each target moves with the update that it causes",
-            "--target-update-every '500 updates', or --tau 0.005 with '1 updates'",
             updates_between=updates_between(config),
         )
     followed = count * config.tau
@@ -90,7 +89,6 @@ def horizon(chart: Chart) -> Judgement:
         f"γ = {gamma:g} looks {ahead:.1f} steps ahead, episodes last {length:.0f}",
         "10 steps, or half of an episode: note; 5 steps and a quarter: warning",
         "what comes later does not count",
-        "--gamma 0.99",
         horizon=ahead,
         ep_len_mean=length,
     )
@@ -130,7 +128,6 @@ def step_size(chart: Chart) -> Judgement:
         f"the learning rate is {rate:g}",
         "0.000003 to 0.01",
         f"it is too {'large' if high else 'small'} for {chart.config.optimizer}",
-        "--learning-rate 0.001",
         learning_rate=rate,
     )
 
@@ -147,7 +144,6 @@ def reuse(chart: Chart) -> Judgement:
         f"each step is learned from {times:.3g} times on average",
         "0.5 to 512",
         "learning is slow" if times < 0.5 else "it fits early steps too closely",
-        "--update-every '4 steps' --gradient-steps 1 --batch-size 64",
         times=times,
     )
 
@@ -162,7 +158,6 @@ def capacity(chart: Chart) -> Judgement:
         f"the replay holds {config.replay_capacity:,} transitions, {batches:.1f} batches",
         "10 batches",
         "a batch is mostly what was played just now, so its rows are correlated",
-        "--replay-capacity 100_000",
         batches=batches,
     )
 
@@ -175,6 +170,7 @@ PLAN_CHECKS = (
         "above 25 %: note; above 40 %: warning",
         "muPRL's mutants use up to 50 %; a first choice",
         "a start that is too early",
+        "--learning-starts of a fiftieth of the run",
     ),
     Check(
         "target-period",
@@ -183,6 +179,7 @@ PLAN_CHECKS = (
         "below 10: note; below 4: warning; a copy at least every two updates without layer norm: warning",
         "muPRL's mutants update after up to 30 % of the run; a first choice",
         "a period in episodes",
+        "--target-update-every '500 updates', or --tau 0.005 with '1 updates'",
     ),
     Check(
         "learning-rate",
@@ -191,6 +188,7 @@ PLAN_CHECKS = (
         "outside 0.000003 to 0.01: warning",
         "settings published for DQN on small environments lie between 0.00005 and 0.004",
         "a rate that is wrong for this environment alone",
+        "--learning-rate 0.001",
     ),
     Check(
         "exploration-plan",
@@ -199,6 +197,7 @@ PLAN_CHECKS = (
         "more than a tenth of its fall left: note; an ε_min of 0.3 or more: warning",
         "DRLinter's programs; a first choice",
         "own schedules",
+        "--epsilon-min 0.01, and --epsilon-steps of half of the run",
     ),
     Check(
         "horizon",
@@ -207,6 +206,7 @@ PLAN_CHECKS = (
         "below 10 steps and half an episode: note; below 5 and a quarter: warning",
         "a program on Stack Overflow (51425688) with γ = 0.3; a first choice",
         "rewards that come at once, for which a small γ is right",
+        "--gamma 0.99",
     ),
     Check(
         "reuse",
@@ -215,6 +215,7 @@ PLAN_CHECKS = (
         "outside 0.5 to 512: note",
         "RL Zoo's settings are between 4 and 64, data-efficient DQN up to 256",
         "own update schedules",
+        "--update-every '4 steps' --gradient-steps 1 --batch-size 64",
     ),
     Check(
         "replay-batches",
@@ -223,5 +224,6 @@ PLAN_CHECKS = (
         "below 10: warning",
         "a first choice",
         "episodes that are much longer than the replay",
+        "--replay-capacity 100_000",
     ),
 )

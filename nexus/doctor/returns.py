@@ -45,7 +45,7 @@ def against_random(chart: Chart) -> Judgement:
             f"the last episodes return {now[-1]:.3g}, random play returned {random:.3g}",
             f"{STANDARD_ERRORS} standard errors below, three times in a row after half of the run",
             "what was learned is worse than nothing",
-            AFTER_THE_OTHERS,
+            "",
             **evidence,
         )
     if (
@@ -57,7 +57,7 @@ def against_random(chart: Chart) -> Judgement:
             f"the last episodes return {now[-1]:.3g}, no more than random play, {random:.3g}",
             f"{STANDARD_ERRORS} standard errors above after three quarters of the run",
             "nothing was learned",
-            AFTER_THE_OTHERS,
+            "",
             **evidence,
         )
     return None
@@ -83,7 +83,6 @@ def forgetting(chart: Chart) -> Judgement:
         f"the last episodes return {last:.3g}, the best time of the run {best:.3g}, random play {random:.3g}",
         "half of what had been gained, on two examinations",
         "it has forgotten what it could do",
-        "--learning-rate-schedule linear, --layer-norm, a larger --replay-capacity; the best weights are in best/",
         best=best,
         last=last,
         random=random,
@@ -103,7 +102,6 @@ def evaluation_gap(chart: Chart) -> Judgement:
         f"greedy evaluations return {greedy[-1]:.3g}, training episodes {training:.3g}",
         "half of what was gained over random play",
         "the greedy policy fails where a random action now and then helps, or the evaluation differs from the training",
-        "--layer-norm --double --n-step 3, and the same wrappers in evaluation",
         greedy=float(greedy[-1]),
         training=training,
     )
@@ -117,6 +115,7 @@ RETURN_CHECKS = (
         "above one half on two examinations, if the gain was beyond 8 standard errors: warning",
         "proposed in the literature as interference; one half a first choice",
         "slow losses, and runs without episodes of random play at the start",
+        "--learning-rate-schedule linear, --layer-norm, a larger --replay-capacity; the best weights are in best/",
     ),
     Check(
         "evaluation-gap",
@@ -125,6 +124,7 @@ RETURN_CHECKS = (
         "more than half of the gain lost, with ε ≤ 0.2: warning",
         "a first choice",
         "runs without evaluations",
+        "--layer-norm --double --n-step 3, and the same wrappers in evaluation",
     ),
     Check(
         "worse-than-random",
@@ -133,5 +133,6 @@ RETURN_CHECKS = (
         f"{STANDARD_ERRORS} below after half of the run, or not that much above after three quarters: warning",
         "two samples' standard error; RLMutation's healthy seeds span 95 to 500, so a return alone diagnoses nothing",
         "runs that learn something, but far from everything",
+        AFTER_THE_OTHERS,
     ),
 )

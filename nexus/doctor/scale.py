@@ -41,7 +41,6 @@ def observation_scale(chart: Chart) -> Judgement:
             f"the numbers of a state {kind}: deviations up to {spreads[-1]:.3g}, sizes up to {largest[-1]:.3g}",
             "deviations from 0.001 to 50",
             "the network's layers expect numbers around 1",
-            "--normalize-observations",
             observation_spread=float(spreads[-1]),
             observation_max=float(largest[-1]),
         )
@@ -86,7 +85,6 @@ def gradients(chart: Chart) -> Judgement:
         f"the gradient is clipped in {clipped.mean():.0%} of the updates looked at",
         "90 % of the last 20",
         "the step depends on the direction alone",
-        "a larger --max-grad-norm, or --normalize-rewards",
         gradient_clipped=float(clipped.mean()),
     )
 
@@ -103,7 +101,6 @@ def signal(chart: Chart) -> Judgement:
         f"all rewards are the same, and none of {chart.last('doctor/truncated', 0):,.0f} episodes ended by itself",
         "one other reward or one end, after a fifth of the run",
         "there is nothing to learn from yet: the goal was never reached",
-        "more exploration (--epsilon-steps, --algo noisy), --n-step 5, or rewards on the way to the goal",
         progress=chart.progress,
     )
 
@@ -116,6 +113,7 @@ SCALE_CHECKS = (
         "below 0.001, or above 50 with numbers above 200, three times in a row: warning",
         "RLExplorer alarms at ±10, which healthy Acrobot and LunarLander exceed; a first choice",
         "images; a few numbers that are much smaller than the others",
+        "--normalize-observations",
     ),
     Check(
         "reward-scale",
@@ -124,6 +122,7 @@ SCALE_CHECKS = (
         "above 2,000; or below 0.5 with rewards below 0.02; three times in a row: warning",
         "bsuite's DQN falls from 0.79 to 0.45 on CartPole when rewards are scaled; healthy ones here reach 300",
         "rewards whose rare large values matter",
+        "--normalize-rewards, or rewards of another size in the environment",
     ),
     Check(
         "signal",
@@ -132,6 +131,7 @@ SCALE_CHECKS = (
         "both 0 after a fifth of the run: note; after half: warning",
         "MountainCar before its first success; bit flipping with 15 bits",
         "rewards that differ but say nothing",
+        "more exploration (--epsilon-steps, --algo noisy), --n-step 5, or rewards on the way to the goal",
     ),
     Check(
         "gradient-clipping",
@@ -140,5 +140,6 @@ SCALE_CHECKS = (
         "above 90 % of the last 20: note",
         "healthy LunarLander is clipped often, so it is only a note",
         "a norm that is rarely reached but then far exceeded",
+        "a larger --max-grad-norm, or --normalize-rewards",
     ),
 )

@@ -1,6 +1,6 @@
 """What is learned from: whether batches are what was stored, and rows what was played; how much the replay holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from nexus.doctor.symptom import Judgement, Unjudged, critical, slight, warning
 
 __all__ = ["STORAGE_CHECKS", "storage_measures"]
 
+MANY_EPISODES, FEW_EPISODES = 8, 3  # episodes in a batch
 ONE_STATE = 0.01  # share of different states below which an environment counts as one of a single state
 COLUMNS = ("states", "actions", "rewards", "discounts", "next_states")
 
@@ -33,6 +34,26 @@ def storage_measures(exam: Exam) -> Mapping[str, float]:
         weights = batch["weights"].float()
         values["weights_used"] = float(weights.sum() ** 2 / (len(weights) * weights.square().sum() + 1e-12))
         values["altered_rows"] = altered(exam)
+        values |= origins(exam.replay, drawn, exam.config.num_envs, exam.tally.lengths)
+    return values
+
+
+def origins(replay: Replay, drawn: Array, num_envs: int, lengths: Sequence[int]) -> Mapping[str, float]:
+    """Return where a batch is from: the mean age of its rows in steps, and from how many episodes, about.
+
+    Two rows count as of one episode if the same sub-environment played them within one episode's mean length.
+
+    Args:
+        replay: the replay.
+        drawn: `[B]`, places in it.
+        num_envs: sub-environments, whose rows take turns.
+        lengths: of the last episodes in steps; without any only the age is returned.
+    """
+    ages = (replay.added - 1 - drawn) % replay.capacity
+    values = {"batch_age": float(ages.mean())}
+    if lengths:
+        episodes = ages // num_envs // max(float(np.mean(lengths)), 1.0)
+        values["batch_episodes"] = float(len({*zip(ages % num_envs, episodes, strict=True)}))
     return values
 
 
@@ -83,7 +104,6 @@ def as_stored(chart: Chart) -> Judgement:
         f"{shares.mean():.0%} of the rows of the last batches are not what the replay holds in their place",
         "20 %, three times in a row",
         "batches are mixed up between the replay and the loss",
-        "checking what happens to a batch after it is sampled",
         altered_rows=float(shares.mean()),
     )
 
@@ -106,7 +126,6 @@ def as_played(chart: Chart) -> Judgement:
             f"{same.mean():.0%} of the transitions have the same state before and after the step",
             "95 %, three times in a row",
             "the state is not advanced: the old observation is stored again, or the environment does not react",
-            "`nexus check` on the environment; an observation must be a new array after each step",
             unchanged=float(same.mean()),
         )
     cut = chart.config.n_step * chart.last("doctor/truncated", 0.0) / chart.last("doctor/tallied_steps", 1.0)
@@ -141,6 +160,24 @@ def episodes_held(chart: Chart) -> Judgement:
     )
 
 
+def batch_origins(chart: Chart) -> Judgement:
+    """From how many episodes a batch is."""
+    counts, size = chart.tail("doctor/batch_episodes", 3), chart.config.batch_size
+    if chart.progress < 0.2 or len(counts) < 3 or size < MANY_EPISODES:
+        return Unjudged("too early, no replay, no finished episodes, or small batches")
+    if counts.max() >= MANY_EPISODES:
+        return None
+    say, age = warning if counts.max() < FEW_EPISODES else slight, chart.last("doctor/batch_age")
+    return say(
+        f"the {size} rows of a batch are from about {counts.mean():.0f} episodes, and {age:,.0f} steps old on average",
+        f"{MANY_EPISODES} episodes: note; {FEW_EPISODES}: warning; three times in a row",
+        "the rows of a batch are correlated",
+        f"--replay-capacity {max(100_000, int(50 * chart.last('rollout/ep_len_mean', 0))):,}".replace(",", "_"),
+        batch_episodes=float(counts.mean()),
+        batch_age=age,
+    )
+
+
 def priority_use(chart: Chart) -> Judgement:
     """Whether prioritized batches draw the same row again and again."""
     drawn, used = chart.tail("doctor/most_drawn", 3), chart.tail("doctor/weights_used", 3)
@@ -152,7 +189,6 @@ def priority_use(chart: Chart) -> Judgement:
         f"one transition makes up {drawn.mean():.0%} of a batch, and the weights count like {used.mean():.0%} of it",
         "25 % and 10 %, three times in a row",
         "a few priorities outweigh all others",
-        "--priority-exponent 0.4, or --reward-clip 1",
         most_drawn=float(drawn.mean()),
         weights_used=float(used.mean()),
     )
@@ -166,6 +202,7 @@ STORAGE_CHECKS = (
         "above 20 % three times in a row: critical",
         "there is no reason to differ; rows that a device overwrites at that moment may",
         "rows that were wrong when they were stored",
+        "checking what happens to a batch after it is sampled",
     ),
     Check(
         "transitions",
@@ -174,6 +211,7 @@ STORAGE_CHECKS = (
         "above 95 %, or below half of what truncated episodes leave, three times in a row: critical",
         "RLMutation: shuffled or repeated observations end at 9 to 145 on CartPole instead of 414",
         "wrong rewards; rows that are mixed up within one environment's future",
+        "`nexus check` on the environment; an observation must be a new array after each step",
     ),
     Check(
         "replay-size",
@@ -182,6 +220,16 @@ STORAGE_CHECKS = (
         "below 10 episodes: note; below 5: warning",
         "a first choice; RL Zoo's settings hold 50 and more",
         "a replay that is too large",
+        "--replay-capacity of fifty episodes, at least 100_000",
+    ),
+    Check(
+        "batch-episodes",
+        batch_origins,
+        "episodes that the last batch is from: rows of one sub-environment within a mean length count as one",
+        f"below {MANY_EPISODES}: note; below {FEW_EPISODES}: warning; three times in a row after a fifth of the run",
+        "a first choice; the age of the rows has no known threshold and is only logged",
+        "batches smaller than that; rows of different episodes that are alike",
+        "--replay-capacity of fifty episodes, at least 100_000",
     ),
     Check(
         "priorities",
@@ -190,5 +238,6 @@ STORAGE_CHECKS = (
         "above 25 %, or below 10 %, three times in a row: warning",
         "a first choice",
         "priorities that are stale",
+        "--priority-exponent 0.4, or --reward-clip 1",
     ),
 )

@@ -18,7 +18,7 @@ class Symptom:
     text: str  # what was seen, with its numbers
     threshold: str  # what would have been fine
     cause: str  # the most likely one
-    cure: str  # a setting or a command
+    cure: str = ""  # a setting or a command; without one the check's is meant
     evidence: Mapping[str, float] = field(default_factory=dict)
     check: str = ""
     step: int = 0
@@ -57,16 +57,16 @@ def known(evidence: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in evidence.items() if isfinite(value)}
 
 
-def slight(text: str, threshold: str, cause: str, cure: str, **evidence: float) -> Symptom:
+def slight(text: str, threshold: str, cause: str, cure: str = "", **evidence: float) -> Symptom:
     """Return a note."""
     return Symptom("note", text, threshold, cause, cure, known(evidence))
 
 
-def warning(text: str, threshold: str, cause: str, cure: str, **evidence: float) -> Symptom:
+def warning(text: str, threshold: str, cause: str, cure: str = "", **evidence: float) -> Symptom:
     """Return a warning."""
     return Symptom("warning", text, threshold, cause, cure, known(evidence))
 
 
-def critical(text: str, threshold: str, cause: str, cure: str, **evidence: float) -> Symptom:
+def critical(text: str, threshold: str, cause: str, cure: str = "", **evidence: float) -> Symptom:
     """Return a symptom of a run that can't learn like this."""
     return Symptom("critical", text, threshold, cause, cure, known(evidence))

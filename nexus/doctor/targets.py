@@ -1,14 +1,15 @@
 """The targets: whether they are what the settings say, and whether the target network follows as it should."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from statistics import median
 
 import numpy as np
 import torch
 
+from nexus.core.types import Floats
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
-from nexus.doctor.exam import Exam
+from nexus.doctor.exam import LAST_EPISODES, Exam
 from nexus.doctor.symptom import Judgement, Unjudged, critical, warning
 
 __all__ = ["TARGET_CHECKS", "target_measures"]
@@ -16,6 +17,9 @@ __all__ = ["TARGET_CHECKS", "target_measures"]
 STANDARD = frozenset(("dqn", "double", "dueling", "prioritized", "n-step", "noisy", "c51", "qr-dqn", "iqn", "rainbow"))
 """Algorithms whose target is r + d · Q(s', a'; θ⁻) in expectation."""
 RECENT_EXAMS = 5  # the replay may hold nothing older
+FEWEST_ENDS = 8  # terminal rows to compare with others
+WIDEST = 1_000  # of a state; larger ones are images
+SHORT = 10  # steps; shorter episodes often have a fixed length by their rules
 OFF = 0.005  # relative error of a target that is not explained by rounding or by one update of the weights
 
 
@@ -31,8 +35,9 @@ def target_measures(exam: Exam) -> Mapping[str, float]:
     if exam.rows:
         values["terminal_rows"] = float((exam.rows["discounts"] == 0).float().mean())
         values |= of_rows(exam)
+        values |= of_ends(exam)
     if audited(exam):
-        values["target_error"] = audit(exam)
+        values |= audit(exam)
     return values
 
 
@@ -47,6 +52,25 @@ def of_rows(exam: Exam) -> Mapping[str, float]:
         "value_error": float(errors.square().mean().sqrt()),
         "explained_variance": 1 - float(errors.var()) / max(spread**2, 1e-12),
     }
+
+
+def of_ends(exam: Exam) -> Mapping[str, float]:
+    """Return the length that all of the last episodes share, 0 if they differ, and whether states tell of their end.
+
+    They do if one of their numbers has values at ends that it has nowhere else, as a clock has, or if few states end.
+    """
+    lengths = exam.tally.lengths
+    if len(lengths) < LAST_EPISODES:
+        return {}
+    values = {"common_length": float(lengths[0] if len({*lengths}) == 1 else 0)}
+    states = torch.cat([part["next_states"].flatten(1).float() for part in (exam.rows, exam.newest)])
+    ends = torch.cat([part["discounts"] == 0 for part in (exam.rows, exam.newest)])
+    last, others = states[ends], states[~ends]
+    if len(last) >= FEWEST_ENDS and len(others) and states.shape[1] <= WIDEST:
+        apart = (last.amin(0) > others.amax(0)) | (last.amax(0) < others.amin(0))
+        few = len({row.tobytes() for row in last.cpu().numpy()}) <= len(last) / 4
+        values["ends_told"] = float(bool(apart.any()) or few)
+    return values
 
 
 def audited(exam: Exam) -> bool:
@@ -65,33 +89,42 @@ def audited(exam: Exam) -> bool:
     )
 
 
-def audit(exam: Exam) -> float:
-    """Return the median error of the last update's targets, relative to their median size.
+def audit(exam: Exam) -> Mapping[str, float]:
+    """Return the median error of the last update's targets, and that at terminal states, relative to their median size.
 
     A target network that has followed by τ since then explains a difference of that share of its distance.
     """
     assert exam.taken is not None
-    used = exam.taken.outcome.metrics["target_mean"]
-    expected = exam.targets_of(exam.learner.prepared(exam.taken.batch))
+    batch = exam.learner.prepared(exam.taken.batch)
+    expected = exam.targets_of(batch)
+    errors, size = (exam.taken.outcome.metrics["target_mean"] - expected).abs(), float(expected.abs().median()) + 1e-6
     followed = exam.config.tau * float(np.abs(exam.q - exam.q_target).mean()) if exam.config.tau < 1 else 0.0
-    error = max(0.0, float((used - expected).abs().median()) - followed)
-    return error / (float(expected.abs().median()) + 1e-6)
+    values = {"target_error": max(0.0, float(errors.median()) - followed) / size}
+    at_ends = errors[batch["discounts"] == 0]
+    return values if not len(at_ends) else values | {"end_error": float(at_ends.median()) / size}
 
 
 def as_defined(chart: Chart) -> Judgement:
     """The targets that were learned from against those that the settings define."""
-    errors = chart.tail("doctor/target_error", 3)
+    errors, at_ends = chart.tail("doctor/target_error", 3), chart.tail("doctor/end_error", 3)
     if len(errors) < 3:
         return Unjudged("the targets of this algorithm can't be computed again, or too few updates so far")
-    if errors.min() <= OFF:
-        return None
-    return critical(
-        f"the targets learned from differ from r + γⁿ max Q(s', a'; θ⁻) by {median(errors):.1%}",
-        f"{OFF:.1%}, three times in a row",
-        "the target, the terminal mask or γ of the loss is not what the settings say",
-        "checking the loss: its target, its sign, its discount and what it does at a terminal state",
-        target_error=float(median(errors)),
-    )
+    if errors.min() > OFF:
+        return critical(
+            f"the targets learned from differ from r + γⁿ max Q(s', a'; θ⁻) by {median(errors):.1%}",
+            f"{OFF:.1%}, three times in a row",
+            "the target, the terminal mask or γ of the loss is not what the settings say",
+            target_error=float(median(errors)),
+        )
+    if len(at_ends) == 3 and at_ends.min() > OFF:
+        return critical(
+            f"the targets at the end of an episode differ from the reward by {median(at_ends):.1%} of a target",
+            f"{OFF:.1%}, three times in a row",
+            "the loss bootstraps beyond the end",
+            "checking that the loss multiplies the next value by the transition's discount, which is 0 there",
+            end_error=float(median(at_ends)),
+        )
+    return None
 
 
 def network(chart: Chart) -> Judgement:
@@ -99,30 +132,48 @@ def network(chart: Chart) -> Judgement:
     config = chart.config
     if config.trace_lambda is not None:
         return Unjudged("the algorithm has no target network")
+    if chart.last("doctor/zero_values", 0.0) > 0.5:
+        return Unjudged("most values are exactly 0, whatever the weights")
     moved, updates = chart.series("doctor/target_moved"), chart.last("train/n_updates", 0.0)
     if chart.progress >= 0.2 and len(moved) >= 4 and not moved.any() and updates >= 500:
         return critical(
             f"the target network has not changed in {len(moved)} examinations and {updates:,.0f} updates",
             "some change within four examinations and a fifth of the run",
             "it is never updated, or in the wrong direction",
-            "--target-update-every '500 updates'",
             examinations=float(len(moved)),
             updates=updates,
         )
     return None
 
 
+def stretches(chart: Chart) -> Iterator[tuple[float, float, float, Floats]]:
+    """Yield the stretches of a few examinations in which enough episodes ended, the latest first.
+
+    Each has the numbers of episodes that ended by themselves and that were truncated, the steps taken, and the shares
+    of terminal rows in the replay.
+    """
+    counts = [chart.series(f"doctor/{name}") for name in ("terminated", "truncated", "tallied_steps")]
+    at, shares = chart.steps("doctor/tallied_steps"), chart.series("doctor/terminal_rows")
+    places = np.searchsorted(chart.steps("doctor/terminal_rows"), at, "right")
+    for last in range(min(map(len, counts)) - 1, 2, -1):
+        first = max(0, last - RECENT_EXAMS)
+        ended, cut, steps = (float(values[last] - values[first]) for values in counts)
+        held = shares[max(0, places[last] - RECENT_EXAMS) : places[last]]
+        share = chart.config.n_step * (ended + cut) / max(steps, 1.0)
+        if ended + cut >= 20 and share > 0.01 and steps >= 1000 and len(held) >= 3:
+            yield ended, cut, steps, held
+
+
 def terminals(chart: Chart) -> Judgement:
     """The share of stored transitions without bootstrap against the episodes that ended by themselves."""
-    counted = (chart.tail(f"doctor/{name}", RECENT_EXAMS + 1) for name in ("terminated", "truncated", "tallied_steps"))
-    ended, cut, steps = (float(values[-1] - values[0]) if values.size else 0.0 for values in counted)
-    shares = chart.tail("doctor/terminal_rows", RECENT_EXAMS)
-    if len(shares) < 3 or ended + cut < 20 or steps < 1000:
-        return Unjudged("too few episodes have ended lately, or no replay")
+    stretch = next(stretches(chart), None)
+    if stretch is None:
+        return Unjudged("too few episodes have ended within a stretch of the run, or no replay")
+    ended, cut, steps, shares = stretch
     of_ended, of_cut = (chart.config.n_step * count / steps for count in (ended, cut))
     if of_ended > 0.01 and shares.max() == 0:
         return critical(
-            f"{ended:,.0f} episodes have ended by themselves, but no transition in the replay is terminal",
+            f"{ended:,.0f} episodes ended by themselves, but no transition in the replay was terminal",
             f"about {of_ended:.1%} of the rows",
             "the terminal flag is lost, so values beyond the end are added to the last reward",
             "checking that `terminated` reaches the replay, and the discount 0 the loss",
@@ -139,6 +190,15 @@ def terminals(chart: Chart) -> Judgement:
             terminal_rows=float(median(shares)),
             expected=of_ended,
         )
+    lengths, told = chart.tail("doctor/common_length", 3), chart.tail("doctor/ends_told", 3)
+    if len(told) == 3 and not told.any() and lengths.min() == lengths.max() >= SHORT and cut == 0:
+        return warning(
+            f"each of the last episodes ended by itself after {lengths[0]:.0f} steps, and no state tells of that",
+            f"episodes of several lengths, fewer than {SHORT} steps, or a number of the state that tells the time left",
+            "a limit is reported as an end",
+            "returning truncated=True, terminated=False from the environment at its limit",
+            common_length=float(lengths[0]),
+        )
     return None
 
 
@@ -146,10 +206,12 @@ TARGET_CHECKS = (
     Check(
         "target",
         as_defined,
-        "median |y - y'| ÷ median |y'|, y the targets of the last update, y' those computed from the settings",
-        "above 0.5 % three times in a row: critical",
+        "median |y - y'| ÷ median |y'|, y the targets of the last update, y' those computed from the settings; over "
+        "all rows, and over those that end an episode",
+        "either above 0.5 % three times in a row: critical",
         "a first choice: a missing γ of 0.99 makes 1 %",
         "algorithms of your own, Munchausen and λ-returns; a wrong reward or transition from the environment",
+        "checking the loss: its target, its sign, its discount and what it does at a terminal state",
     ),
     Check(
         "target-network",
@@ -158,13 +220,16 @@ TARGET_CHECKS = (
         "no change in any of at least four examinations and a fifth of the run: critical",
         "RLExplorer checks the same on the weights",
         "a period that is only too long or too short",
+        "--target-update-every '500 updates'",
     ),
     Check(
         "terminals",
         terminals,
         "share of rows with discount 0 against n · (episodes that ended by themselves) ÷ steps",
-        "none although more than 1 % are expected: critical; many although nearly all were truncated: warning",
+        "none although more than 1 % are expected: critical; many although nearly all were truncated, or the last 20 "
+        f"episodes ended after the same {SHORT} or more steps, in states like others, three times in a row: warning",
         "RLMutation: without the terminal flag CartPole ends at 14 instead of 414",
-        "environments that report a limit as an end, if there are true ends too",
+        "environments that report a limit as an end, if many episodes really end, or states are images",
+        "checking that `terminated` reaches the replay, and `truncated` is what the environment returns at its limit",
     ),
 )

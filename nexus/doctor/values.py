@@ -62,7 +62,6 @@ def divergence(chart: Chart) -> Judgement:
         f"|Q| is {largest[-1]:.3g}, {ratio:.1f} times the most that any policy can earn, {bound:.3g}",
         "1.5 times R / (1 - γⁿ), twice in a row",
         "the values diverge",
-        "--layer-norm --double --target-update-every '2000 updates', or a smaller --learning-rate",
         q_abs_max=float(largest[-1]),
         bound=bound,
     )
@@ -81,7 +80,6 @@ def fit(chart: Chart) -> Judgement:
         f"the network explains {median(values):.0%} of the variance of its targets",
         "10 %, median of three examinations after a fifth of the run",
         "it does not fit its targets",
-        "another --learning-rate, --optimizer adam, or --normalize-observations",
         explained_variance=float(median(values)),
     )
 
@@ -105,7 +103,6 @@ def output(chart: Chart) -> Judgement:
         f"targets are {'above' if biases[-1] > 0 else 'below'} the values by {abs(biases).mean():.0%} of their size",
         "50 % of the mean size of the targets, three times in a row",
         "the values can't reach their targets, as behind a sigmoid or softmax, or are far behind them",
-        "a network whose last layer is linear; else a larger --learning-rate",
         target_bias=float(biases.mean()),
     )
 
@@ -123,7 +120,6 @@ def overestimation(chart: Chart) -> Judgement:
         f"the value of first states is {predicted[-1]:.3g} where the episodes then earn {realised[-1]:.3g}",
         "twice the discounted return, on five examinations",
         "values are overestimated",
-        "--double, --n-step 3",
         predicted=float(predicted[-1]),
         realised=float(realised[-1]),
     )
@@ -141,7 +137,6 @@ def gap(chart: Chart) -> Judgement:
         f"the best two actions differ by {median(gaps):.2g}, the values are off by {median(errors):.2g}",
         "a twentieth of the error, median of three examinations",
         "the choice of the action drowns in the error of the values",
-        "--layer-norm --double --n-step 3",
         action_gap=float(median(gaps)),
         value_error=float(median(errors)),
     )
@@ -155,6 +150,7 @@ VALUE_CHECKS = (
         "above 1.5 on two examinations in a row: warning; above 5: critical",
         "van Hasselt et al. 2018 call a value above the bound soft divergence; 1.5 a first choice",
         "values that diverge below the bound; Munchausen and intrinsic rewards",
+        "--layer-norm --double --target-update-every '2000 updates', or a smaller --learning-rate",
     ),
     Check(
         "fit",
@@ -163,6 +159,7 @@ VALUE_CHECKS = (
         "median of three examinations below 0.1 after a fifth of the run: warning",
         "a first choice; the loss itself is no measure, since it rises with the values",
         "a network that fits wrong targets well",
+        "another --learning-rate, --optimizer adam, or --normalize-observations",
     ),
     Check(
         "output",
@@ -171,6 +168,7 @@ VALUE_CHECKS = (
         "beyond ±0.5, or above 10 %, three times in a row after a fifth of the run: critical",
         "DRLinter's and RLMutation's mutants end the network with ReLU, softmax or sigmoid; a first choice",
         "an output whose range happens to hold the returns",
+        "a network whose last layer is linear; else a larger --learning-rate",
     ),
     Check(
         "overestimation",
@@ -179,6 +177,7 @@ VALUE_CHECKS = (
         "twice the return on five examinations, with ε ≤ 0.1 and after half of the run: warning",
         "van Hasselt et al. 2016 compare the same two numbers; the factor a first choice",
         "episodes cut off by a limit before γ has forgotten the rest",
+        "--double, --n-step 3",
     ),
     Check(
         "action-gap",
@@ -187,5 +186,6 @@ VALUE_CHECKS = (
         "median of three examinations below 0.05 after 30 % of the run: warning",
         "seen in MiniGrid's smallest room with plain settings, where it ends at a return of 0; a first choice",
         "states where the actions really are equal, if most are",
+        "--layer-norm --double --n-step 3",
     ),
 )
