@@ -36,6 +36,7 @@ from nexus.envs.stream import Step
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
 from nexus.training.config import TrainConfig
+from nexus.training.files import write_json
 from nexus.training.loop import Taken
 from nexus.training.run_folder import METRICS_FILE
 from tests.chaos import Silent, differences, interrupt, interrupted, match_reward
@@ -313,6 +314,22 @@ def test_a_chart_leaves_out_what_is_not_finite_and_survives_json() -> None:
     assert other.steps("doctor/x").tolist() == [3_333, 10_000]
 
 
+def test_a_chart_as_it_was_at_a_step() -> None:
+    made = Chart(TrainConfig.from_mapping({"total_steps": 10_000}))
+    for step, value in ((1_000, 1.0), (2_000, 2.0), (3_000, 3.0)):
+        made.add(step, {"x": value})
+    made.add(3_000, {"y": 4.0})
+    before = made.until(2_500)
+    assert (before.series("x").tolist(), before.holds("y"), before.step, before.progress) == (
+        [1.0, 2.0],
+        False,
+        2_000,
+        0.2,
+    )
+    assert made.until(3_000).to_mapping() == made.to_mapping()
+    assert made.until(0).step == 0
+
+
 def test_a_run_is_examined_thirty_times() -> None:
     counts = [examined_every(total).count for total in (500, 30_000, 150_000, 50_000_000)]
     assert counts == [1_000, 1_000, 5_000, 100_000]
@@ -528,6 +545,28 @@ def test_a_fault_of_the_doctor_ends_no_run(tmp_path: Path, monkeypatch: pytest.M
     assert said == ["the doctor can't examine this run and stops: no such number; --doctor off hides this"]
 
 
+def test_a_full_disk_at_the_end_is_told_and_the_listener_still_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, values: Any) -> None:
+        raise RunError("can't write findings.json: no space left")
+
+    ended: list[str] = []
+
+    class Told(Silent):
+        def on_end(self, status: str) -> None:
+            ended.append(status)
+
+    monkeypatch.setattr("nexus.doctor.doctor.write_json", full)
+    told, config = Told(), TrainConfig.from_mapping({**SHORT, "total_steps": 900})  # never examined before its end
+    nexus.train(match_reward, config=config, run_dir=tmp_path / "run", listener=told)
+    assert ended == ["finished"]
+    said = [text for text in told.notices if "the doctor" in text]
+    assert said == [
+        "the doctor can't examine this run and stops: can't write findings.json: no space left; --doctor off hides this"
+    ]
+
+
 @pytest.mark.parametrize(("steps", "times"), [(5_000, 1), (4_999, 0)])
 def test_an_alarm_is_said_once_and_at_the_start_notes_are(steps: int, times: int, tmp_path: Path) -> None:
     """But not of a run that is too short to learn anything."""
@@ -568,6 +607,37 @@ def test_live_and_afterwards_agree(finished: Path) -> None:
     after = json.loads(json.dumps(nexus.diagnose(finished).to_mapping()))
     assert [each["check"] for each in after["findings"]] == [each["check"] for each in live["findings"]]
     assert set(after["unjudged"]) == set(live["unjudged"])
+
+
+def test_the_findings_say_when_each_alarm_was_first_said(tmp_path: Path) -> None:
+    """Diagnosing the logs up to each examination gives the same alarms at the same steps."""
+    own = {"learning_rate": 0.5, "max_grad_norm": None, "total_steps": 12_000, "target_update_every": "1 updates"}
+    config = TrainConfig.from_mapping({**SHORT, **own})
+    run = nexus.train(match_reward, config=config, run_dir=tmp_path / "run", listener=Silent()).run_dir
+    said = {
+        name: each["step"]
+        for name, each in json.loads((run / "findings.json").read_text())["said"].items()
+        if each["severity"] != "note"
+    }
+    made, first = chart_of(run, config), dict[str, int]()
+    for step in (0, *map(int, made.steps("doctor/q_abs_max"))):
+        for symptom in diagnosis_of(made.until(step)).alarms:
+            first.setdefault(symptom.check, step)
+    assert {name: step for name, step in first.items() if name in said} == said
+    assert {"learning-rate", "target-period"} <= set(said)
+    assert max(said.values()) > 0, "some need an examination"
+
+
+def test_a_run_that_burst_is_explained_by_its_causes_first(finished: Path, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path)
+    about = json.loads((run / "run.json").read_text())
+    settings = {**about["config"], "learning_rate": 0.5}
+    del about["sha256"]
+    write_json(run / "run.json", {**about, "config": settings, "divergence": "the loss is nan"})
+    with (run / METRICS_FILE).open("a") as file:
+        for step in (3_300, 3_400, 3_500):
+            file.write(json.dumps({"step": step, "doctor/explained_variance": -9.0, "doctor/target_std": 1.0}) + "\n")
+    assert [symptom.check for symptom in nexus.diagnose(run).alarms] == ["learning-rate", "diverged", "fit"]
 
 
 def test_the_command_prints_and_returns_the_verdict(
