@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -248,6 +248,7 @@ CASES: list[tuple[str, Chart, str]] = [
     ("one-action", chart(0.5, action_share=[0.9] * 3, greedy_share=[1.0] * 3), "fine"),
     ("forgetting", chart(recent_return=[20, 100, 200, 200, 200, 100, 90, 80], **RETURNS), "warning"),
     ("forgetting", chart(recent_return=[20, 100, 200, 200, 200, 100, 90, 150], **RETURNS), "fine"),
+    ("forgetting", chart(recent_return=[20, 100, 200, 200, 200, 150, 90, 80], **RETURNS), "fine"),  # twice
     ("evaluation-gap", chart(eval__mean_reward=[30.0, 40.0], recent_return=200.0, **RETURNS), "warning"),
     ("evaluation-gap", chart(eval__mean_reward=[30.0, 150.0], recent_return=200.0, **RETURNS), "fine"),
     ("worse-than-random", chart(0.6, recent_return=[9.0, 9.5, 9.4], **RETURNS), "warning"),
@@ -345,7 +346,7 @@ def a_step(states: Any, rewards: Any, begins: Any, terminated: Any = (0, 0), tru
 
 
 def test_discounted_returns_of_first_states() -> None:
-    """γ = 0.5; the first episode earns 1 + 0.5 · 2 + 0.25 · 4 = 3; one that is cut off is not counted."""
+    """γ = 0.5; the first episode earns 1 + 0.5 · 2 + 0.25 · 4 = 3; one cut off after a step leaves half of a value."""
     starts, clipped = EpisodeStarts(0.5), EpisodeStarts(0.5, clip=2.0)
     rows = [
         a_step([10, 20], [1, 9], [1, 1]),
@@ -359,16 +360,27 @@ def test_discounted_returns_of_first_states() -> None:
     for row in rows:
         starts.follow(row)
         clipped.follow(row)
-    assert list(starts.returns) == [3.0, 6.0]
-    assert list(clipped.returns) == [2.5, 2.0]
-    assert [float(state[0]) for state in starts.states] == [10.0, 40.0]
-    assert list(starts.actions) == [1, 1]
+    assert list(starts.returns) == [3.0, 6.0, 9.0]
+    assert list(clipped.returns) == [2.5, 2.0, 2.0]
+    assert [float(state[0]) for state in starts.states] == [10.0, 40.0, 50.0]
+    assert [float(state[0]) for state in starts.lasts] == [12.0, 40.0, 50.0]
+    assert list(starts.rests) == [0.0, 0.0, 0.5]
+    assert list(starts.actions) == [1, 1, 1]
     again = EpisodeStarts(0.5)
     again.set_state(starts.get_state())
     for each in (starts, again):
         each.follow(a_step([61, 60], [2, 9], [0, 1], (1, 0)))
-    assert list(again.returns) == list(starts.returns) == [3.0, 6.0, -7.0]
-    assert [float(state[0]) for state in again.states] == [10.0, 40.0, 60.0]
+    assert list(again.returns) == list(starts.returns) == [3.0, 6.0, 9.0, -7.0]
+    assert [float(state[0]) for state in again.states] == [10.0, 40.0, 50.0, 60.0]
+    assert list(again.rests) == list(starts.rests) == [0.0, 0.0, 0.5, 0.0]
+    assert np.array_equal(np.stack(again.lasts), np.stack(starts.lasts))
+
+
+def test_a_truncated_episode_under_masks_is_left_out() -> None:
+    starts, masks = EpisodeStarts(0.5), np.ones((2, 3), bool)
+    starts.follow(replace(a_step([10, 20], [1, 9], [1, 1], (0, 0), (1, 0)), next_action_masks=masks))
+    starts.follow(replace(a_step([30, 20], [2, 9], [1, 0], (1, 0)), next_action_masks=masks))
+    assert list(starts.returns) == [2.0]
 
 
 def test_a_first_state_without_axes_is_an_array() -> None:

@@ -35,11 +35,13 @@ ALL_CHECKS: Mapping[str, Check] = {
 
 CAUSES_FIRST = (
     # A fault in what is learned from explains everything below it,
-    *("batch", "transitions", "target", "terminals", "target-network", "target-period", "acting"),
+    *("batch", "transitions", "target", "terminals", "target-network", "target-period"),
     # then settings that no learning survives, then those that slow it,
     *("learning-rate", "exploration", "exploration-plan", "learning-start", "horizon"),
     *("replay-batches", "replay-size", "batch-episodes"),
     *("observations", "reward-scale", "range", "noise", "priorities", "signal"),
+    # then actions, which also disagree with the values if those leap at every update,
+    "acting",
     # then the state of the network, of its values, and at last the returns, which everything affects.
     *("dead-units", "output", "standstill", "leaps", "divergence", "fit", "overestimation", "action-gap", "one-action"),
     *("forgetting", "evaluation-gap", "worse-than-random", "gradient-clipping", "reuse"),

@@ -110,11 +110,12 @@ class Examiner:
         starts = self.starts
         if len(starts.returns) < 5 or self.config.trace_lambda is not None:
             return {}
-        states = torch.as_tensor(np.stack(starts.states), device=exam.probes.device)
-        actions = torch.tensor(list(starts.actions), device=exam.probes.device)
-        predicted = values_of_actions(exam.networks.online(states), actions)
-        unit = exam.learner.unit_of_rewards()
-        return {"predicted_start": float(predicted.mean()) * unit, "realised_start": float(np.mean(starts.returns))}
+        device, unit = exam.probes.device, exam.learner.unit_of_rewards()
+        states, lasts = (torch.as_tensor(np.stack(kept), device=device) for kept in (starts.states, starts.lasts))
+        predicted = values_of_actions(exam.networks.online(states), torch.tensor(list(starts.actions), device=device))
+        rest = torch.tensor(list(starts.rests), device=device) * exam.networks.online(lasts).amax(1) * unit
+        realised = float(np.mean(starts.returns)) + float(rest.mean())
+        return {"predicted_start": float(predicted.mean()) * unit, "realised_start": realised}
 
     def get_state(self) -> State:
         """Return everything that an exact resume needs."""

@@ -74,14 +74,14 @@ def forgetting(chart: Chart) -> Judgement:
     if len(now) < 8 or not np.isfinite(random):
         return Unjudged("too few examinations")
     smooth = np.convolve(now, np.ones(3) / 3, "valid")
-    best, last = float(smooth.max()), float(now[-2:].max())
+    best, last = float(smooth.max()), float(now[-3:].max())
     gained = best - random
     error = sqrt(chart.last("doctor/random_error") ** 2 + chart.last("doctor/recent_error") ** 2)
     if gained <= 8 * error or last >= best - 0.5 * gained:
         return None
     return warning(
         f"the last episodes return {last:.3g}, the best time of the run {best:.3g}, random play {random:.3g}",
-        "half of what had been gained, on two examinations",
+        "half of what had been gained, on three examinations",
         "it has forgotten what it could do",
         best=best,
         last=last,
@@ -112,7 +112,7 @@ RETURN_CHECKS = (
         "forgetting",
         forgetting,
         "(best - now) ÷ (best - random), returns of the last 20 episodes, best smoothed over three examinations",
-        "above one half on two examinations, if the gain was beyond 8 standard errors: warning",
+        "above one half on three examinations, if the gain was beyond 8 standard errors: warning",
         "proposed in the literature as interference; one half a first choice",
         "slow losses, and runs without episodes of random play at the start",
         "--learning-rate-schedule linear, --layer-norm, a larger --replay-capacity; the best weights are in best/",

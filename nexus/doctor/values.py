@@ -108,10 +108,10 @@ def output(chart: Chart) -> Judgement:
 
 
 def overestimation(chart: Chart) -> Judgement:
-    """Predicted values against the discounted returns that the same states got, where episodes end by themselves."""
+    """Predicted values against the discounted returns that the same states got."""
     predicted, realised = chart.tail("doctor/predicted_start", 5), chart.tail("doctor/realised_start", 5)
     if len(realised) < 5 or chart.last("rollout/exploration_rate", 0.0) > 0.1 or chart.progress < 0.5:
-        return Unjudged("too early, ε above 0.1, or too few episodes that ended by themselves")
+        return Unjudged("too early, ε above 0.1, or too few episodes")
     scale = np.abs(realised).mean() + 1e-6
     excess = float((predicted - realised).mean() / scale)
     if excess <= 1.0:
@@ -173,10 +173,11 @@ VALUE_CHECKS = (
     Check(
         "overestimation",
         overestimation,
-        "Q(s₀, a₀) against the discounted return of the same episode, over the last episodes that ended by themselves",
+        "Q(s₀, a₀) against the discounted return of the same episode, over the last 8 episodes of one sub-environment; "
+        "what a truncated one would still have earned is the value of its last state",
         "twice the return on five examinations, with ε ≤ 0.1 and after half of the run: warning",
         "van Hasselt et al. 2016 compare the same two numbers; the factor a first choice",
-        "episodes cut off by a limit before γ has forgotten the rest",
+        "episodes cut off long before γ has forgotten the rest",
         "--double, --n-step 3",
     ),
     Check(
