@@ -58,7 +58,7 @@ SHORT: dict[str, Any] = {
 }
 
 
-FLAGS = {"--" + field.name.replace("_", "-") for field in fields(TrainConfig)} | {"--algo", "--preset"}
+FLAGS = {"--" + field.name.replace("_", "-") for field in fields(TrainConfig)} | {"--algo", "--preset", "--env-kwargs"}
 
 
 def chart(progress: Any = 1.0, config: Any = None, **series: Any) -> Chart:
@@ -246,6 +246,12 @@ CASES: list[tuple[str, Chart, str]] = [
     ("action-gap", chart(0.5, action_gap=[0.01] * 3, value_error=[0.1] * 3), "fine"),
     ("one-action", chart(0.5, action_share=[0.99] * 3, greedy_share=[1.0] * 3), "note"),
     ("one-action", chart(0.5, action_share=[0.9] * 3, greedy_share=[1.0] * 3), "fine"),
+    ("episode-limit", chart(0.3, terminated=0, truncated=0), "note"),
+    ("episode-limit", chart(0.3, terminated=0, truncated=1), "fine"),
+    ("episode-limit", chart(0.1, terminated=0, truncated=0), "unjudged"),
+    ("learning-rate", chart(0.5, train__learning_rate=[0.001, 0.0001, 0.00004]), "warning"),
+    ("learning-rate", chart(0.5, train__learning_rate=[0.001, 0.0001, 0.00006]), "fine"),
+    ("learning-rate", chart(0.9, train__learning_rate=[0.001, 0.0001, 0.00004]), "fine"),
     ("forgetting", chart(recent_return=[20, 100, 200, 200, 200, 100, 90, 80], **RETURNS), "warning"),
     ("forgetting", chart(recent_return=[20, 100, 200, 200, 200, 100, 90, 150], **RETURNS), "fine"),
     ("forgetting", chart(recent_return=[20, 100, 200, 200, 200, 150, 90, 80], **RETURNS), "fine"),  # twice

@@ -44,7 +44,7 @@ CAUSES_FIRST = (
     "acting",
     # then the state of the network, of its values, and at last the returns, which everything affects.
     *("dead-units", "output", "standstill", "leaps", "divergence", "fit", "overestimation", "action-gap", "one-action"),
-    *("forgetting", "evaluation-gap", "worse-than-random", "gradient-clipping", "reuse"),
+    *("forgetting", "evaluation-gap", "worse-than-random", "episode-limit", "gradient-clipping", "reuse"),
 )
 """Names of the checks: of several symptoms the first is taken for the cause of the others."""
 

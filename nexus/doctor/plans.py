@@ -122,6 +122,15 @@ def step_size(chart: Chart) -> Judgement:
     """The learning rate against the range that is known to work."""
     rate = chart.config.learning_rate
     high, low = rate > 0.01, rate < 3e-6
+    rates = chart.series("train/learning_rate")
+    if rates.size and chart.progress < 0.6 and rates[-1] < 0.05 * rates.max():
+        return warning(
+            f"the learning rate fell from {rates.max():.2g} to {rates[-1]:.2g} in {chart.progress:.0%} of the run",
+            "a twentieth of it, in the last 40 % of the run",
+            "little is learned from here on",
+            "--learning-rate-schedule linear",
+            learning_rate=float(rates[-1]),
+        )
     if not high and not low:
         return None
     return warning(
@@ -185,8 +194,8 @@ PLAN_CHECKS = (
         "learning-rate",
         step_size,
         "learning_rate",
-        "outside 0.000003 to 0.01: warning",
-        "settings published for DQN on small environments lie between 0.00005 and 0.004",
+        "outside 0.000003 to 0.01, or below a twentieth of its start before 60 % of the run: warning",
+        "settings published for DQN on small environments lie between 0.00005 and 0.004; the twentieth a first choice",
         "a rate that is wrong for this environment alone",
         "--learning-rate 0.001",
     ),

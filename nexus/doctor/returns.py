@@ -9,7 +9,7 @@ from nexus.core.types import Floats
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
-from nexus.doctor.symptom import Judgement, Unjudged, warning
+from nexus.doctor.symptom import Judgement, Unjudged, slight, warning
 
 __all__ = ["RETURN_CHECKS", "means_of", "return_measures"]
 
@@ -107,7 +107,31 @@ def evaluation_gap(chart: Chart) -> Judgement:
     )
 
 
+def limit(chart: Chart) -> Judgement:
+    """Whether any episode has ended."""
+    ended = chart.last("doctor/terminated") + chart.last("doctor/truncated")
+    if chart.progress < 0.2 or not np.isfinite(ended):
+        return Unjudged("too early")
+    if ended > 0:
+        return None
+    return slight(
+        f"no episode has ended in {chart.step:,} steps",
+        "one end within a fifth of the run",
+        "there are no returns to judge by, and a bad state may last for ever",
+        steps=float(chart.step),
+    )
+
+
 RETURN_CHECKS = (
+    Check(
+        "episode-limit",
+        limit,
+        "episodes that ended by themselves or at a limit",
+        "none after a fifth of the run: note",
+        "a task that never ends may be meant",
+        "limits that are too long to be reached by all but a few episodes",
+        "truncated=True after a number of steps, or --env-kwargs max_episode_steps=1000 for an environment id",
+    ),
     Check(
         "forgetting",
         forgetting,
