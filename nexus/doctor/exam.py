@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nexus.core.state import State, value_from
 from nexus.core.types import Array, Batch, QOutput
 from nexus.data.replay import Replay
+from nexus.models.layers import flatten_parameters
 from nexus.models.rl.dqn.learner import Learner
 from nexus.ops.action_values import only_legal, values_of_actions
 from nexus.training.config import TrainConfig
@@ -73,6 +74,12 @@ class Networks:
             deepcopy(network).requires_grad_(False).train(False)
             for network in (learner.q_network, learner.target_network)
         )
+        self._followed = [
+            (flatten_parameters(self.online), learner.theta),
+            (flatten_parameters(self.target), learner.theta_target),
+            *zip(self.online.buffers(), learner.q_network.buffers(), strict=True),
+            *zip(self.target.buffers(), learner.target_network.buffers(), strict=True),
+        ]
         self.activations: list[Tensor] = []  # [P, ...] of each ReLU in the last watched pass
         self.is_watched = False
         for module in self.online.modules():
@@ -81,8 +88,9 @@ class Networks:
 
     def follow(self) -> None:
         """Take over the weights of now."""
-        self.online.load_state_dict(self.learner.q_network.state_dict())
-        self.target.load_state_dict(self.learner.target_network.state_dict())
+        with torch.no_grad():
+            for own, theirs in self._followed:
+                own.copy_(theirs)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
