@@ -373,7 +373,6 @@ SOUND: Mapping[str, Sound] = {
         for env, own in ZOO.items()
     },
     **{f"{preset} CartPole": Sound("CartPole-v1", {"preset": preset, "total_steps": 50_000}) for preset in EVERYWHERE},
-    "general Acrobot": Sound("Acrobot-v1", {"preset": "general", "total_steps": 50_000}),
     "general FrozenLake": Sound("FrozenLake-v1", {"total_steps": 50_000}),
     "general Taxi": Sound("Taxi-v4", {"total_steps": 50_000}),
     **{

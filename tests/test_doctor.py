@@ -81,7 +81,12 @@ EPSILON, LENGTH, UPDATES = "rollout__exploration_rate", "rollout__ep_len_mean", 
 RETURNS: dict[str, Any] = {"random_return": 20.0, "random_error": 1.0, "recent_error": 1.0}
 
 # Name of the check, its chart, and the severity expected: "fine" and "unjudged" are the other two verdicts.
-FIXED = {"terminal_rows": [0.04] * 5, "terminated": counts(80), "truncated": counts(0), "tallied_steps": counts(2_000)}
+FIXED = {
+    "terminal_rows": [0.04] * 5,
+    "terminated": counts(400),
+    "truncated": counts(0),
+    "tallied_steps": counts(10_000),
+}
 CASES: list[tuple[str, Chart, str]] = [
     ("batch", chart(altered_rows=[0.5, 0.3, 0.25]), "critical"),
     ("batch", chart(altered_rows=[0.5, 0.1, 0.5]), "fine"),
@@ -96,32 +101,36 @@ CASES: list[tuple[str, Chart, str]] = [
     ("transitions", chart(unchanged=[0.0] * 3, chained=[0.2] * 3, truncated=500, tallied_steps=1_000), "critical"),
     ("target", chart(target_error=[0.01, 0.02, 0.006]), "critical"),
     ("target", chart(target_error=[0.01, 0.004, 0.01]), "fine"),
+    ("target", chart(config={"noisy": True}, target_error=[0.04] * 3), "fine"),
+    ("target", chart(config={"noisy": True}, target_error=[0.06] * 3), "critical"),
+    ("target", chart(config={"algorithm": "iqn"}, target_error=[0.2] * 3), "fine"),
+    ("target", chart(config={"algorithm": "iqn"}, target_error=[0.3] * 3), "critical"),
     ("target", chart(target_error=[0.0] * 3, end_error=[0.9, 0.006, 0.9]), "critical"),
     ("target", chart(target_error=[0.0] * 3, end_error=[0.9, 0.0, 0.9]), "fine"),
     ("target", chart(target_error=[0.0] * 3, end_error=[0.9, 0.9]), "fine"),
     (
         "terminals",
-        chart(terminal_rows=[0.0] * 5, terminated=counts(100), truncated=counts(0), tallied_steps=counts(2_000)),
+        chart(terminal_rows=[0.0] * 5, terminated=counts(500), truncated=counts(0), tallied_steps=counts(10_000)),
         "critical",
     ),
     (
         "terminals",
-        chart(terminal_rows=[0.05] * 5, terminated=counts(100), truncated=counts(0), tallied_steps=counts(2_000)),
+        chart(terminal_rows=[0.05] * 5, terminated=counts(500), truncated=counts(0), tallied_steps=counts(10_000)),
         "fine",
     ),
     (
         "terminals",
-        chart(terminal_rows=[0.04] * 5, terminated=counts(0), truncated=counts(80), tallied_steps=counts(2_000)),
+        chart(terminal_rows=[0.04] * 5, terminated=counts(0), truncated=counts(400), tallied_steps=counts(10_000)),
         "warning",
     ),
     (
         "terminals",
-        chart(terminal_rows=[0.0] * 5, terminated=counts(0), truncated=counts(80), tallied_steps=counts(2_000)),
+        chart(terminal_rows=[0.0] * 5, terminated=counts(0), truncated=counts(400), tallied_steps=counts(10_000)),
         "fine",
     ),
     (
         "terminals",
-        chart(terminal_rows=[0.0] * 5, terminated=counts(9), truncated=counts(9), tallied_steps=counts(2_000)),
+        chart(terminal_rows=[0.0] * 5, terminated=counts(9), truncated=counts(9), tallied_steps=counts(10_000)),
         "unjudged",
     ),
     (
@@ -130,14 +139,24 @@ CASES: list[tuple[str, Chart, str]] = [
         "unjudged",
     ),
     (
-        "terminals",  # a hundred ends without a terminal row early on; nothing has ended since
+        "terminals",  # a thousand ends without a terminal row early on; nothing has ended since
         chart(
             terminal_rows=[0.0] * 12,
-            terminated=[0, 20, 40, 60, 80, *[100] * 7],
+            terminated=[0, 200, 400, 600, 800, *[1_000] * 7],
             truncated=[0] * 12,
-            tallied_steps=[500.0 * count for count in range(12)],
+            tallied_steps=[900.0 * count for count in range(12)],
         ),
         "critical",
+    ),
+    (
+        "terminals",  # 1.1 % of the latest steps end an episode, but so far hardly any row of the replay is terminal
+        chart(
+            terminal_rows=[0.0] * 6,
+            terminated=[0, 0, 0, 0, 0, 0, 20],
+            truncated=[0] * 7,
+            tallied_steps=[0, 8_200, 8_400, 8_600, 8_800, 9_000, 10_000],
+        ),
+        "fine",
     ),
     ("terminals", chart(**FIXED, common_length=[25.0] * 3, ends_told=[0.0] * 3), "warning"),
     ("terminals", chart(**FIXED, common_length=[25.0] * 3, ends_told=[0.0, 1.0, 0.0]), "fine"),  # a clock in the state
@@ -236,14 +255,15 @@ CASES: list[tuple[str, Chart, str]] = [
     # Three rewards of 1 in one row: R = 2.97, and 2.97 / (1 - 0.99³) is 100 again.
     ("divergence", chart(config={"n_step": 3}, q_abs_max=[160.0] * 2, reward_abs_max=[2.9701]), "warning"),
     ("divergence", chart(config={"n_step": 3}, q_abs_max=[140.0] * 2, reward_abs_max=[2.9701]), "fine"),
-    ("fit", chart(0.3, explained_variance=[-0.2, 0.05, 0.6], target_std=[1.0] * 3), "warning"),
-    ("fit", chart(0.3, explained_variance=[-0.2, 0.5, 0.6], target_std=[1.0] * 3), "fine"),
-    ("fit", chart(0.1, explained_variance=[-0.2] * 3, target_std=[1.0] * 3), "unjudged"),
-    ("overestimation", chart(predicted_start=[50.0] * 5, realised_start=[20.0] * 5), "warning"),
+    ("fit", chart(0.5, explained_variance=[-0.2, -0.5, 0.6, -0.01, 0.8], target_std=[1.0] * 3), "warning"),
+    ("fit", chart(0.5, explained_variance=[-0.2, -0.5, 0.6, 0.01, 0.8], target_std=[1.0] * 3), "fine"),
+    ("fit", chart(0.3, explained_variance=[-0.2] * 5, target_std=[1.0] * 3), "unjudged"),
+    ("overestimation", chart(predicted_start=[90.0] * 5, realised_start=[20.0] * 5), "warning"),
+    ("overestimation", chart(predicted_start=[50.0] * 5, realised_start=[20.0] * 5), "note"),
     ("overestimation", chart(predicted_start=[50.0] * 5, realised_start=[20.0] * 5, **{EPSILON: 0.3}), "unjudged"),
     ("overestimation", chart(predicted_start=[30.0] * 5, realised_start=[20.0] * 5), "fine"),
-    ("action-gap", chart(0.5, action_gap=[0.001] * 3, value_error=[0.1] * 3), "warning"),
-    ("action-gap", chart(0.5, action_gap=[0.01] * 3, value_error=[0.1] * 3), "fine"),
+    ("action-gap", chart(0.8, action_gap=[0.001] * 3, value_error=[0.1] * 3), "warning"),
+    ("action-gap", chart(0.8, action_gap=[0.01] * 3, value_error=[0.1] * 3), "fine"),
     ("one-action", chart(0.5, action_share=[0.99] * 3, greedy_share=[1.0] * 3), "note"),
     ("one-action", chart(0.5, action_share=[0.9] * 3, greedy_share=[1.0] * 3), "fine"),
     ("episode-limit", chart(0.3, terminated=0, truncated=0), "note"),
@@ -294,7 +314,7 @@ def test_the_first_alarm_is_the_cause_of_the_others() -> None:
         0.8,
         {"target_update_every": "100 updates", "epsilon_steps": 5_000},
         target_error=[0.1] * 3,
-        explained_variance=[-1.0] * 3,
+        explained_variance=[-1.0] * 5,
         target_std=[1.0] * 3,
         recent_return=[9.0, 9.5, 9.4],
         gradient_clipped=[1.0] * 10,
@@ -653,7 +673,7 @@ def test_a_run_that_burst_is_explained_by_its_causes_first(finished: Path, tmp_p
     del about["sha256"]
     write_json(run / "run.json", {**about, "config": settings, "divergence": "the loss is nan"})
     with (run / METRICS_FILE).open("a") as file:
-        for step in (3_300, 3_400, 3_500):
+        for step in (3_300, 3_400, 3_500, 3_600, 3_700):
             file.write(json.dumps({"step": step, "doctor/explained_variance": -9.0, "doctor/target_std": 1.0}) + "\n")
     assert [symptom.check for symptom in nexus.diagnose(run).alarms] == ["learning-rate", "diverged", "fit"]
 

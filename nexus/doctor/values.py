@@ -8,7 +8,7 @@ import numpy as np
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
-from nexus.doctor.symptom import Judgement, Unjudged, critical, warning
+from nexus.doctor.symptom import Judgement, Unjudged, critical, slight, warning
 
 __all__ = ["VALUE_CHECKS", "value_measures"]
 
@@ -68,17 +68,17 @@ def divergence(chart: Chart) -> Judgement:
 
 
 def fit(chart: Chart) -> Judgement:
-    """The share of the targets' variance that the network explains, after a fifth of the run."""
-    values = chart.tail("doctor/explained_variance", 3)
-    if chart.progress < 0.2 or len(values) < 3:
+    """The share of the targets' variance that the network explains, after two fifths of the run."""
+    values = chart.tail("doctor/explained_variance", 5)
+    if chart.progress < 0.4 or len(values) < 5:
         return Unjudged("too early, or no targets to compare with")
     if float(np.nanmax(chart.tail("doctor/target_std", 3))) < 1e-6:
         return Unjudged("all targets are equal")
-    if median(values) >= 0.1:
+    if median(values) >= 0:
         return None
     return warning(
-        f"the network explains {median(values):.0%} of the variance of its targets",
-        "10 %, median of three examinations after a fifth of the run",
+        "the network fits its targets worse than their mean would",
+        "errors smaller than the spread of the targets, median of five examinations after two fifths of the run",
         "it does not fit its targets",
         explained_variance=float(median(values)),
     )
@@ -116,9 +116,10 @@ def overestimation(chart: Chart) -> Judgement:
     excess = float((predicted - realised).mean() / scale)
     if excess <= 1.0:
         return None
-    return warning(
+    say = warning if excess > 3.0 else slight
+    return say(
         f"the value of first states is {predicted[-1]:.3g} where the episodes then earn {realised[-1]:.3g}",
-        "twice the discounted return, on five examinations",
+        "twice the discounted return, mean of five examinations: note; four times: warning",
         "values are overestimated",
         predicted=float(predicted[-1]),
         realised=float(realised[-1]),
@@ -128,14 +129,14 @@ def overestimation(chart: Chart) -> Judgement:
 def gap(chart: Chart) -> Judgement:
     """The difference between the best two actions against the error of the values."""
     gaps, errors = chart.tail("doctor/action_gap", 3), chart.tail("doctor/value_error", 3)
-    if chart.progress < 0.3 or len(gaps) < 3 or len(errors) < 3:
+    if chart.progress < 0.75 or len(gaps) < 3 or len(errors) < 3:
         return Unjudged("too early to compare actions")
     ratio = float(median(gaps / np.maximum(errors, 1e-9)))
-    if ratio >= 0.05 or float(median(errors)) < 1e-4:
+    if ratio >= 0.02 or float(median(errors)) < 1e-4:
         return None
     return warning(
         f"the best two actions differ by {median(gaps):.2g}, the values are off by {median(errors):.2g}",
-        "a twentieth of the error, median of three examinations",
+        "a fiftieth of the error, median of three examinations",
         "the choice of the action drowns in the error of the values",
         action_gap=float(median(gaps)),
         value_error=float(median(errors)),
@@ -156,8 +157,9 @@ VALUE_CHECKS = (
         "fit",
         fit,
         "1 - Var(y - Q(s, a)) / Var(y) on random rows of the replay, y from the settings",
-        "median of three examinations below 0.1 after a fifth of the run: warning",
-        "a first choice; the loss itself is no measure, since it rises with the values",
+        "median of five examinations below 0 after two fifths of the run: warning",
+        "sound Acrobot stays below 0.1 until the goal has been reached many times; the loss itself is no measure, "
+        "since it rises with the values",
         "a network that fits wrong targets well",
         "another --learning-rate, --optimizer adam, or --normalize-observations",
     ),
@@ -175,8 +177,10 @@ VALUE_CHECKS = (
         overestimation,
         "Q(s₀, a₀) against the discounted return of the same episode, over the last 8 episodes of one sub-environment; "
         "what a truncated one would still have earned is the value of its last state",
-        "twice the return on five examinations, with ε ≤ 0.1 and after half of the run: warning",
-        "van Hasselt et al. 2016 compare the same two numbers; the factor a first choice",
+        "above twice the return in the mean of five examinations, with ε ≤ 0.1, after half of the run: note; above "
+        "four times: warning",
+        "van Hasselt et al. 2016 compare the same two numbers; RL Zoo's CartPole ends at 500 with values of 123 where "
+        "its episodes with ε earn 45",
         "episodes cut off long before γ has forgotten the rest",
         "--double, --n-step 3",
     ),
@@ -184,8 +188,9 @@ VALUE_CHECKS = (
         "action-gap",
         gap,
         "mean difference between the best two actions at the probe states ÷ root mean squared TD error",
-        "median of three examinations below 0.05 after 30 % of the run: warning",
-        "seen in MiniGrid's smallest room with plain settings, where it ends at a return of 0; a first choice",
+        "median of three examinations below 0.02 after 75 % of the run: warning",
+        "seen in MiniGrid's smallest room with plain settings, where it ends at a return of 0; sound Acrobot is "
+        "at 0.002 halfway and at 0.09 at the end",
         "states where the actions really are equal, if most are",
         "--layer-norm --double --n-step 3",
     ),
