@@ -368,6 +368,7 @@ SOUND: Mapping[str, Sound] = {
     "tuned CartPole": Sound("CartPole-v1", {"total_steps": 50_000}),
     "tuned Acrobot": Sound("Acrobot-v1"),
     "tuned MountainCar": Sound("MountainCar-v0"),
+    "tuned LunarLander": Sound("LunarLander-v3"),
     **{
         f"zoo {env}": Sound(env, {"preset": "plain", "num_envs": 1, "hidden_dim": 256, **own})
         for env, own in ZOO.items()
