@@ -21,7 +21,7 @@ from benchmarks.record import record
 from nexus.api import config_of
 from nexus.doctor.afterwards import chart_of, diagnose
 from nexus.doctor.chart import Chart
-from nexus.doctor.diagnosis import diagnosis_of
+from nexus.doctor.diagnosis import first_alarms
 from nexus.training.run_folder import read_run
 
 __all__ = ["collapse", "row_of", "summary"]
@@ -36,10 +36,7 @@ def row_of(folder: Path) -> dict[str, Any]:
     name = name if name in SOUND else folder.parts[-3]
     about = read_run(folder)
     chart = chart_of(folder, config_of(about, folder))
-    said: dict[str, int] = {}
-    for step in (0, *map(int, chart.steps("doctor/q_abs_max"))):
-        for symptom in diagnosis_of(chart.until(step)).alarms:
-            said.setdefault(symptom.check, step)
+    said = first_alarms(chart)
     end = diagnose(folder)
     row = json.loads((folder / ROW_FILE).read_text())
     told = {

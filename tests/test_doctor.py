@@ -23,8 +23,8 @@ from nexus.data.uniform import Uniform
 from nexus.doctor import examiner
 from nexus.doctor.afterwards import chart_of
 from nexus.doctor.chart import Chart
-from nexus.doctor.diagnosis import ALL_CHECKS, CAUSES_FIRST, diagnosis_of
-from nexus.doctor.doctor import examined_every
+from nexus.doctor.diagnosis import ALL_CHECKS, CAUSES_FIRST, diagnosis_of, first_alarms
+from nexus.doctor.doctor import Doctor, examined_every
 from nexus.doctor.exam import Exam, Networks, Tally
 from nexus.doctor.network import dormant, rank
 from nexus.doctor.starts import EpisodeStarts
@@ -357,6 +357,24 @@ def test_a_chart_as_it_was_at_a_step() -> None:
     assert made.until(0).step == 0
 
 
+def test_an_alarm_that_is_over_is_told_with_its_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three wrong targets in a row at 600, 800 and 1,000, none of the last three."""
+    run = tmp_path / "run"
+    nexus.train(match_reward, config=TrainConfig.from_mapping(SHORT), run_dir=run, listener=Silent())
+    lines = [
+        {"step": step, "doctor/q_abs_max": 1.0, "doctor/target_error": 0.5 if 400 < step <= 1_000 else 0.0}
+        for step in range(200, 2_000, 200)
+    ]
+    (run / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = nexus.diagnose(run)
+    assert found.past["target"] == 1_000
+    assert "target" in found.fine
+    assert found.to_mapping()["past"]["target"] == 1_000
+    main(["doctor", str(run)])
+    assert "earlier alarms, over now: " in (out := capsys.readouterr().out)
+    assert "target (step 1,000)" in out
+
+
 def test_a_run_is_examined_thirty_times() -> None:
     counts = [examined_every(total).count for total in (500, 30_000, 150_000, 50_000_000)]
     assert counts == [1_000, 1_000, 5_000, 100_000]
@@ -571,6 +589,20 @@ def test_a_resumed_run_is_examined_as_if_it_never_stopped(algorithm: str, tmp_pa
     assert len(measured[0]) == 3
 
 
+def test_a_doctor_of_an_older_version_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its state in the checkpoint lacks what this version saves."""
+    run, stop = tmp_path / "run", Silent(2_100, interrupt)
+    config = TrainConfig.from_mapping(SHORT)
+    with monkeypatch.context() as patched:
+        patched.setattr(Doctor, "get_state", lambda self: {"chart": {}, "said": {}})
+        interrupted(lambda: nexus.train(match_reward, config=config, run_dir=run, listener=stop))
+    told = Silent()
+    nexus.resume(run, env=match_reward, listener=told)
+    said = [text for text in told.notices if "the doctor" in text]
+    assert said == ["the doctor can't continue what an older version saved, and begins with this step"]
+    assert json.loads((run / "findings.json").read_text())["step"] > 2_100
+
+
 def test_a_fault_of_the_doctor_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(exam: Exam) -> Mapping[str, float]:
         raise ValueError("no such number")
@@ -652,18 +684,12 @@ def test_the_findings_say_when_each_alarm_was_first_said(tmp_path: Path) -> None
     own = {"learning_rate": 0.5, "max_grad_norm": None, "total_steps": 12_000, "target_update_every": "1 updates"}
     config = TrainConfig.from_mapping({**SHORT, **own})
     run = nexus.train(match_reward, config=config, run_dir=tmp_path / "run", listener=Silent()).run_dir
-    said = {
-        name: each["step"]
-        for name, each in json.loads((run / "findings.json").read_text())["said"].items()
-        if each["severity"] != "note"
-    }
-    made, first = chart_of(run, config), dict[str, int]()
-    for step in (0, *map(int, made.steps("doctor/q_abs_max"))):
-        for symptom in diagnosis_of(made.until(step)).alarms:
-            first.setdefault(symptom.check, step)
-    assert {name: step for name, step in first.items() if name in said} == said
-    assert {"learning-rate", "target-period"} <= set(said)
-    assert max(said.values()) > 0, "some need an examination"
+    written = json.loads((run / "findings.json").read_text())
+    alarms = {each["check"]: each["step"] for each in written["findings"] if each["severity"] != "note"}
+    first = first_alarms(chart_of(run, config))
+    assert first == alarms | written["past"]
+    assert {"learning-rate", "target-period"} <= set(alarms)
+    assert max(first.values()) > 0, "some need an examination"
 
 
 def test_a_run_that_burst_is_explained_by_its_causes_first(finished: Path, tmp_path: Path) -> None:

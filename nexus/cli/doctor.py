@@ -51,13 +51,16 @@ def show(found: Diagnosis, run: str) -> None:
     if root is None:
         console.print(f"Nothing keeps this run from learning, as of step {found.step:,}.")
     else:
-        for line in lines_of(root):
+        for line in lines_of(root, found.step):
             console.print(line, soft_wrap=True, style=STYLES_OF_SEVERITIES[root.severity])
         for symptom in found.alarms[1:]:
             console.print(f"  and so, probably: {symptom.check}: {symptom.text}", soft_wrap=True, markup=False)
     for symptom in found.symptoms:
         if not symptom.alarms:
             console.print(f"{symptom}", soft_wrap=True, markup=False, style=STYLES_OF_SEVERITIES["note"])
+    if found.past:
+        earlier = ", ".join(f"{name} (step {step:,})" for name, step in found.past.items())
+        console.print(f"earlier alarms, over now: {earlier}", soft_wrap=True, markup=False)
     console.print(f"fine: {', '.join(found.fine) or 'nothing'}", soft_wrap=True)
     if found.unjudged:
         console.print(f"not judged: {', '.join(found.unjudged)}", soft_wrap=True)
@@ -65,9 +68,10 @@ def show(found: Diagnosis, run: str) -> None:
         console.print(f"With all numbers: {nexus_command('doctor', run, '--json')}", soft_wrap=True, markup=False)
 
 
-def lines_of(symptom: Symptom) -> Iterator[str]:
-    """Yield the text of the root cause."""
-    yield f"{symptom.severity}: {symptom.check}: {symptom.text}"
+def lines_of(symptom: Symptom, step: int) -> Iterator[str]:
+    """Yield the text of the root cause, as of a step."""
+    since = "" if symptom.step == step else f" (since step {symptom.step:,})"
+    yield f"{symptom.severity}: {symptom.check}: {symptom.text}{since}"
     yield f"  fine would be: {symptom.threshold}"
     yield f"  likely cause:  {symptom.cause}"
     yield f"  cure:          {symptom.cure}"

@@ -11,7 +11,7 @@ from nexus.api import config_of
 from nexus.core.errors import RunError
 from nexus.core.types import Floats
 from nexus.doctor.chart import Chart
-from nexus.doctor.diagnosis import CAUSES_FIRST, Diagnosis, diagnosis_of
+from nexus.doctor.diagnosis import CAUSES_FIRST, Diagnosis, diagnosis_of, first_alarms
 from nexus.doctor.doctor import examined_every
 from nexus.doctor.exam import LAST_EPISODES
 from nexus.doctor.examiner import MOST_RANDOM, RANDOM_EPSILON
@@ -40,7 +40,7 @@ def diagnose(run: str | os.PathLike[str] | TrainResult) -> Diagnosis:
     folder = run.run_dir if isinstance(run, TrainResult) else Path(run)
     about = read_run(folder)
     chart = chart_of(folder, config_of(about, folder))
-    found = diagnosis_of(chart)
+    found = diagnosis_of(chart).with_history(first_alarms(chart))
     if not isinstance(about.get("divergence"), str):
         return found
     burst = critical(

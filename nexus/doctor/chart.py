@@ -53,6 +53,11 @@ class Chart:
         """True if a number was logged at least so often."""
         return len(self._series.get(name, ([], []))[1]) >= least
 
+    @property
+    def examined(self) -> tuple[int, ...]:
+        """The steps at which a doctor examined the run."""
+        return tuple(map(int, self.steps("doctor/q_abs_max")))
+
     def until(self, step: int) -> "Chart":
         """Return the chart as it was at a step."""
         counts = {name: bisect_right(steps, step) for name, (steps, _) in self._series.items()}

@@ -1,7 +1,7 @@
 """All checks in the order of causes, and what they say of a run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nexus.doctor.chart import Chart
@@ -16,7 +16,7 @@ from nexus.doctor.symptom import Symptom, Unjudged
 from nexus.doctor.targets import TARGET_CHECKS
 from nexus.doctor.values import VALUE_CHECKS
 
-__all__ = ["ALL_CHECKS", "CAUSES_FIRST", "Diagnosis", "diagnosis_of"]
+__all__ = ["ALL_CHECKS", "CAUSES_FIRST", "Diagnosis", "diagnosis_of", "first_alarms"]
 
 ALL_CHECKS: Mapping[str, Check] = {
     check.name: check
@@ -57,6 +57,7 @@ class Diagnosis:
     symptoms: tuple[Symptom, ...]  # causes first
     fine: tuple[str, ...]  # names of the checks without a symptom
     unjudged: Mapping[str, str]  # name of a check -> why it could not judge
+    past: Mapping[str, int] = field(default_factory=dict)  # earlier alarms that are over -> the step of the first
 
     @property
     def alarms(self) -> tuple[Symptom, ...]:
@@ -68,6 +69,13 @@ class Diagnosis:
         """The most likely cause of all alarms; None without any."""
         return next(iter(self.alarms), None)
 
+    def with_history(self, first: Mapping[str, int]) -> "Diagnosis":
+        """Return it with the steps since when, from the step at which each check alarmed first."""
+        alarms = {symptom.check for symptom in self.alarms}
+        symptoms = (replace(symptom, step=first.get(symptom.check, symptom.step)) for symptom in self.symptoms)
+        past = {name: step for name, step in first.items() if name not in alarms}
+        return replace(self, symptoms=tuple(symptoms), past=past)
+
     def to_mapping(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {
@@ -76,7 +84,17 @@ class Diagnosis:
             "findings": [symptom.to_mapping() for symptom in self.symptoms],
             "fine": list(self.fine),
             "unjudged": dict(self.unjudged),
+            "past": dict(self.past),
         }
+
+
+def first_alarms(chart: Chart) -> dict[str, int]:
+    """Return the names of all checks that alarmed at any examination of a run, and the step of the first time."""
+    first: dict[str, int] = {}
+    for step in (0, *chart.examined):
+        for symptom in diagnosis_of(chart.until(step)).alarms:
+            first.setdefault(symptom.check, step)
+    return first
 
 
 def diagnosis_of(chart: Chart) -> Diagnosis:

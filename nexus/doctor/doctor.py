@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nexus.core.errors import NexusError, one_line
+from nexus.core.errors import NexusError, RunError, one_line
 from nexus.core.period import Period
 from nexus.core.state import State, below, part, value_from
 from nexus.doctor.chart import Chart
@@ -43,7 +43,7 @@ class Doctor(Listener):
         self.plan: Plan | None = None
         self.restored: State = {}
         self.said: dict[str, Gravity] = {}  # check -> the severity that was said
-        self.said_at: dict[str, int] = {}  # check -> the step at which that was
+        self.first: dict[str, int] = {}  # check -> the step at which it alarmed first
         self.written: set[str] = set()  # names of the checks in `findings.json`
         self.due = False
         self.gave_up = False
@@ -115,19 +115,19 @@ class Doctor(Listener):
     def report(self, diagnosis: Diagnosis, ended: bool = False) -> None:
         """Write the findings if they have changed, and say each alarm once for each severity."""
         assert self.plan is not None
-        self.diagnosis = diagnosis
+        for symptom in diagnosis.alarms:
+            self.first.setdefault(symptom.check, symptom.step)
+        self.diagnosis = diagnosis.with_history(self.first)
         names, said = {symptom.check for symptom in diagnosis.symptoms}, self.said
         worse = [new for new in diagnosis.symptoms if RANKS.index(new.severity) > RANKS.index(said.get(new.check))]
         said.update({symptom.check: symptom.severity for symptom in worse})
-        self.said_at.update({symptom.check: symptom.step for symptom in worse})
         for symptom in worse if self.plan.config.total_steps >= TRIAL else ():
             if symptom.alarms:
                 self.live.notice(str(symptom))
             elif diagnosis.step == 0 and symptom.check not in SAID_BY_THE_RUN:
                 self.live.notice(symptom.told)
         if ended or (diagnosis.step and (worse or names != self.written)):
-            past = {name: {"severity": severity, "step": self.said_at[name]} for name, severity in said.items()}
-            write_json(self.plan.run_dir / FINDINGS_FILE, {**diagnosis.to_mapping(), "said": past})
+            write_json(self.plan.run_dir / FINDINGS_FILE, self.diagnosis.to_mapping())
             self.written = names
 
     def get_state(self) -> State:
@@ -137,22 +137,31 @@ class Doctor(Listener):
         own = {
             "chart": self.chart.to_mapping(),
             "said": dict(self.said),
-            "said_at": dict(self.said_at),
+            "first": dict(self.first),
             "due": self.due,
         }
         return {**own, **below("examiner", self.examiner.get_state())}
 
     def set_state(self, state: State) -> None:
-        """Restore what `get_state` returned, now or when the run starts; a run of an older version has nothing.
+        """Restore what `get_state` returned, now or when the run starts.
 
-        Raises:
-            RunError: something is missing or of another type.
+        What an older version saved may lack something; then the doctor begins with this step.
         """
         self.restored = state
         if self.plan is None or not state:
             return
+        try:
+            self.restore(state)
+        except RunError:
+            self.restored = {}
+            self.said, self.first, self.due = {}, {}, False
+            self.live.notice("the doctor can't continue what an older version saved, and begins with this step")
+
+    def restore(self, state: State) -> None:
+        """Take over what was saved."""
+        assert self.plan is not None
         self.examiner, self.chart = Examiner(self.plan.config, self.live), Chart(self.plan.config)
         self.chart.restore(value_from(state, "chart", dict))
-        self.said, self.said_at = (dict(value_from(state, name, dict)) for name in ("said", "said_at"))
+        self.said, self.first = (dict(value_from(state, name, dict)) for name in ("said", "first"))
         self.due = value_from(state, "due", bool)
         self.examiner.set_state(part(state, "examiner"))

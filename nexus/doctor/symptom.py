@@ -21,7 +21,7 @@ class Symptom:
     cure: str = ""  # a setting or a command; without one the check's is meant
     evidence: Mapping[str, float] = field(default_factory=dict)
     check: str = ""
-    step: int = 0
+    step: int = 0  # at which it was seen; of an alarm, for the first time
 
     @property
     def alarms(self) -> bool:
