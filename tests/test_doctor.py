@@ -159,6 +159,18 @@ CASES: list[tuple[str, Chart, str]] = [
         "fine",
     ),
     ("terminals", chart(**FIXED, common_length=[25.0] * 3, ends_told=[0.0] * 3), "warning"),
+    (
+        "terminals",  # many episodes ended by themselves once; now each reaches the limit
+        chart(
+            terminal_rows=[0.05] * 12,
+            terminated=[0, 200, 400, 600, 800, *[1_000] * 7],
+            truncated=[0] * 11 + [20],
+            tallied_steps=[900.0 * count for count in range(12)],
+            common_length=[500.0] * 3,
+            ends_told=[0.0] * 3,
+        ),
+        "fine",
+    ),
     ("terminals", chart(**FIXED, common_length=[25.0] * 3, ends_told=[0.0, 1.0, 0.0]), "fine"),  # a clock in the state
     ("terminals", chart(**FIXED, common_length=[25.0, 0.0, 25.0], ends_told=[0.0] * 3), "fine"),
     ("terminals", chart(**FIXED, common_length=[9.0] * 3, ends_told=[0.0] * 3), "fine"),

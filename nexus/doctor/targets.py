@@ -211,7 +211,9 @@ def terminals(chart: Chart) -> Judgement:
             expected=stretch.of_ended,
         )
     lengths, told = chart.tail("doctor/common_length", 3), chart.tail("doctor/ends_told", 3)
-    if len(told) == 3 and not told.any() and lengths.min() == lengths.max() >= SHORT and cut == 0:
+    lately = np.ptp(chart.tail("doctor/terminated", 3)), np.ptp(chart.tail("doctor/truncated", 3))
+    all_ended = lately[0] > 0 and lately[1] == 0
+    if len(told) == 3 and not told.any() and lengths.min() == lengths.max() >= SHORT and all_ended:
         return warning(
             f"each of the last episodes ended by itself after {lengths[0]:.0f} steps, and no state tells of that",
             f"episodes of several lengths, fewer than {SHORT} steps, or a number of the state that tells the time left",
