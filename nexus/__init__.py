@@ -20,11 +20,13 @@ __all__ = [
     "TrainResult",
     "__version__",
     "check",
+    "describe",
     "diagnose",
     "evaluate",
     "load_agent",
     "make_agent",
     "plan",
+    "q_values",
     "register_algorithm",
     "resume",
     "tracker",
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from nexus.data.replay_buffer import ReplayBuffer
     from nexus.doctor.afterwards import diagnose
     from nexus.envs.flat_actions import FlatActions
+    from nexus.inspection.describe import describe
+    from nexus.inspection.state_values import q_values
     from nexus.listener import Listener, Listeners, TrainResult
     from nexus.models.rl.dqn import DQNAgent, DQNNetwork
     from nexus.models.rl.dqn.dqn import DQNLoss
@@ -47,11 +51,13 @@ if TYPE_CHECKING:
 
 HOMES = {
     "check": "nexus.checking",
+    "describe": "nexus.inspection.describe",
     "diagnose": "nexus.doctor.afterwards",
     "evaluate": "nexus.api",
     "load_agent": "nexus.api",
     "make_agent": "nexus.models.rl.dqn.rainbow",
     "plan": "nexus.planning",
+    "q_values": "nexus.inspection.state_values",
     "register_algorithm": "nexus.models.rl.dqn.rainbow",
     "resume": "nexus.api",
     "tracker": "nexus.tracking",

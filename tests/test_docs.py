@@ -19,6 +19,7 @@ import nexus
 from benchmarks import doctor_page, settings_page
 from nexus.cli.algorithms import AlgorithmsCommand
 from nexus.cli.check import CheckCommand
+from nexus.cli.describe import DescribeCommand
 from nexus.cli.evaluate import EvaluateCommand
 from nexus.cli.main import main
 from nexus.cli.parsing import flags_of
@@ -72,7 +73,9 @@ SHORT: Mapping[str, str] = {
     "nexus evaluate": "--episodes=2",
     "nexus watch": "--episodes=1 --video=out.mp4",
     "nexus pitfalls": "--seeds=1 --steps=1000 --processes=1",
-    **dict.fromkeys(("nexus resume", "nexus verify", "nexus doctor", "nexus plot", "nexus algorithms"), ""),
+    **dict.fromkeys(
+        ("nexus resume", "nexus verify", "nexus doctor", "nexus describe", "nexus plot", "nexus algorithms"), ""
+    ),
 }
 SLOW = ("pong", "breakout", "seaquest", "Acrobot", "LunarLander")  # seconds each
 # Files that a command presupposes.
@@ -118,6 +121,11 @@ BEFORE: Mapping[tuple[str, int], str] = {
         "replay_buffer = nexus.ReplayBuffer(100)"
     ),
     ("runs.md", 0): (
+        "import nexus\n"
+        "settings = {'total_steps': 300, 'learning_starts': 64, 'eval_episodes': 2, 'target_return': None}\n"
+        "run = nexus.train('CartPole-v1', **settings).run_dir"
+    ),
+    ("troubleshooting.md", 0): (
         "import nexus\n"
         "settings = {'total_steps': 300, 'learning_starts': 64, 'eval_episodes': 2, 'target_return': None}\n"
         "run = nexus.train('CartPole-v1', **settings).run_dir"
@@ -310,6 +318,7 @@ def test_every_flag_is_one() -> None:
         CheckCommand,
         PlanCommand,
         ResumeCommand,
+        DescribeCommand,
         EvaluateCommand,
         WatchCommand,
         PlotCommand,

@@ -21,6 +21,7 @@ VERBS = {
     "plan": ("nexus.cli.plan", "estimate a run:        nexus plan CartPole-v1"),
     "resume": ("nexus.cli.resume", "continue a run:        nexus resume runs/NAME"),
     "doctor": ("nexus.cli.doctor", "diagnose a run:        nexus doctor runs/NAME"),
+    "describe": ("nexus.cli.describe", "describe a run:        nexus describe runs/NAME"),
     "verify": ("nexus.cli.verify", "check a run's files:   nexus verify runs/NAME"),
     "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),
     "watch": ("nexus.cli.watch", "watch a run play:      nexus watch runs/NAME --video out.mp4"),

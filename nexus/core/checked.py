@@ -121,7 +121,7 @@ def convert(name: str, value: Any, kind: Any) -> Any:
             return option(value)
     choices = [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
     meant = nearest(value, choices) if isinstance(value, str) and ImportName in options else ""
-    raise ConfigError(f"{name} = {config_text(value)}: needs {describe(options)}{meant}")
+    raise ConfigError(f"{name} = {config_text(value)}: needs {options_text(options)}{meant}")
 
 
 def keyword(name: str, word: Any, value: Any) -> Any:
@@ -163,7 +163,7 @@ def fits_type(value: Any, option: Any) -> bool:
     return option is str and isinstance(value, str)
 
 
-def describe(options: tuple[Any, ...]) -> str:
+def options_text(options: tuple[Any, ...]) -> str:
     """Name types as a user would."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "none"}
     words |= {Keywords: "a mapping from names to values", ImportName: "your own as module:Name"}
