@@ -87,6 +87,7 @@ FIXED = {
     "truncated": counts(0),
     "tallied_steps": counts(10_000),
 }
+ATOMS = {"algorithm": "c51", "v_min": -10.0, "v_max": 10.0}
 CASES: list[tuple[str, Chart, str]] = [
     ("batch", chart(altered_rows=[0.5, 0.3, 0.25]), "critical"),
     ("batch", chart(altered_rows=[0.5, 0.1, 0.5]), "fine"),
@@ -237,6 +238,10 @@ CASES: list[tuple[str, Chart, str]] = [
     ("reward-scale", chart(target_abs_p99=[0.1] * 3, reward_abs_max=1.0), "fine"),  # far from a goal that pays 1
     ("range", chart(edge_mass=[0.7] * 3), "warning"),
     ("range", chart(edge_mass=[0.4] * 3), "note"),
+    ("range", chart(config=ATOMS, edge_mass=0.1, realised_start=[24.0, 9.0, 30.0]), "warning"),
+    ("range", chart(config=ATOMS, edge_mass=[0.1] * 3, realised_start=[-24.0, 9.0, 30.0]), "fine"),
+    ("range", chart(config={**ATOMS, "normalize_rewards": True}, edge_mass=[0.1] * 3, realised_start=24.0), "fine"),
+    ("range", chart(config=ATOMS, edge_mass=[0.1] * 2, realised_start=[9.0]), "unjudged"),
     ("range", chart(edge_mass=[0.2] * 3), "fine"),
     ("noise", chart(0.4, {"noisy": True, "epsilon": 0.0, "epsilon_min": 0.0}, noise=[0.5, 0.04]), "warning"),
     ("noise", chart(0.4, {"noisy": True, "epsilon": 0.0, "epsilon_min": 0.0}, noise=[0.5, 0.2]), "fine"),

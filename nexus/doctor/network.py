@@ -121,13 +121,23 @@ def noise(chart: Chart) -> Judgement:
 
 
 def edges(chart: Chart) -> Judgement:
-    """The probability on the first and last atom."""
-    masses = chart.tail("doctor/edge_mass", 3)
-    if len(masses) < 3:
+    """The returns so far, and the probability on the first and last atom, against the range."""
+    masses, returns = chart.tail("doctor/edge_mass", 3), chart.series("doctor/realised_start")
+    if not chart.holds("doctor/edge_mass"):
         return Unjudged("no atoms")
+    low, high = chart.config.v_min, chart.config.v_max
+    if returns.size and not chart.config.normalize_rewards and not low <= float(np.median(returns)) <= high:
+        return warning(
+            f"episodes earn {np.median(returns):.3g}, discounted, and the range is {low:g} to {high:g}",
+            "a range that holds the returns",
+            "the range of returns is too narrow",
+            f"--v-min {min(low, 2 * float(returns.min())):.3g} --v-max {max(high, 2 * float(returns.max())):.3g}",
+            realised=float(np.median(returns)),
+        )
+    if len(masses) < 3:
+        return Unjudged("too few examinations")
     if masses.min() <= 0.3:
         return None
-    low, high = chart.config.v_min, chart.config.v_max
     say = warning if masses.min() > 0.6 else slight
     return say(
         f"{masses.min():.0%} of the probability is on the first or last atom of {low:g} to {high:g}",
@@ -178,8 +188,9 @@ NETWORK_CHECKS = (
     Check(
         "range",
         edges,
-        "mean probability of the likelier of the first and the last atom, at the probe states",
-        "above 30 % three times in a row: note; above 60 %: warning",
+        "mean probability of the likelier of the first and the last atom, at the probe states; the median discounted "
+        "return of episodes",
+        "above 30 % three times in a row: note; above 60 %, or returns outside: warning",
         "Bellemare et al. 2017 clip returns to the range; a first choice",
         "a range that is far too wide",
         "--v-min and --v-max of twice the size",
