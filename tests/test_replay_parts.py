@@ -167,6 +167,7 @@ def test_priorities_of_a_file_are_numbers_that_can_be_summed_up(kind: type[Prior
     for name, wrong, says in (
         ("leaves", np.array([1.0, -1e-9]), r"a priority below 0 or above 2e\+307"),
         ("leaves", np.array([1.0, most * 1.01]), r"a priority below 0 or above 2e\+307"),
+        ("leaves", np.zeros(2), "every priority of the replay is 0"),
         ("leaves", np.array([1.0, np.nan]), "leaves contains NaN"),
         ("leaves", np.ones(3), r"leaves is float64 of shape \(3,\): needs float64 of shape \(2,\)"),
         ("highest_priority", -0.5, r"highest_priority = -0.5: needs 0 to 2.24712e\+307"),

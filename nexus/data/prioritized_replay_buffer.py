@@ -189,4 +189,6 @@ def priorities_from(state: State, rows: int, limit: float) -> tuple[Array, float
     leaves = array_from(state, "leaves", np.empty(rows))
     if not ((leaves >= 0) & (leaves <= limit)).all():
         raise RunError(f"the replay has a priority below 0 or above {limit:.0e}")
+    if rows and not leaves.any():
+        raise RunError("every priority of the replay is 0, so none of its rows could be drawn")
     return leaves, number_from(state, "highest_priority", 0, limit), number_from(state, "importance_exponent", 0, 1)
