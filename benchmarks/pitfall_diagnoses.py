@@ -7,6 +7,7 @@ The deadly triad is a linear toy without a run for the doctor to look at.
 
 import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,25 @@ def diagnosed(arm: DQNArm, seed: int, steps: int) -> Diagnosis:
     return doctor.diagnosis
 
 
+def sentence(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Return what the page says of a pitfall."""
+    own = {row["arm"]: row for row in rows if row["name"] == name}
+    if not own:
+        return "**The doctor** has no run to look at: this is not a DQN."
+    said = {side: sum(row["roots"].values()) for side, row in own.items()}
+    roots = ", ".join(f"`{root}` {count}" for root, count in sorted(own["broken"]["roots"].items(), key=most_first))
+    causes = f"; first cause: {roots}" if roots else ""
+    of = len(SEEDS)
+    return (
+        f"**The doctor** warned in {said['broken']} of {of} broken runs and {said['cured']} of {of} cured ones{causes}."
+    )
+
+
+def most_first(counted: tuple[str, int]) -> tuple[int, str]:
+    """Order names by count, then alphabetically."""
+    return -counted[1], counted[0]
+
+
 def unsaid(text: str) -> None:
     """Leave a notice to the record."""
 
@@ -64,6 +84,7 @@ def main() -> None:
             rows.append({"name": name, "arm": side, "roots": dict(roots), "alarms": dict(alarms)})
             print(rows[-1], flush=True)
             record(NAME, rows, seeds=list(SEEDS))
+    print(*(sentence(rows, name) for name in PITFALLS), sep="\n")
 
 
 if __name__ == "__main__":
