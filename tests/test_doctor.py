@@ -159,6 +159,17 @@ CASES: list[tuple[str, Chart, str]] = [
         ),
         "fine",
     ),
+    (
+        "terminals",  # in 5 · 64 rows 6.4 ends are expected, in 5 · 256 rows 26
+        chart(
+            config={"replay_capacity": 64},
+            terminal_rows=[0.0] * 5,
+            terminated=counts(200),
+            truncated=counts(0),
+            tallied_steps=counts(10_000),
+        ),
+        "fine",
+    ),
     ("terminals", chart(**FIXED, common_length=[25.0] * 3, ends_told=[0.0] * 3), "warning"),
     (
         "terminals",  # many episodes ended by themselves once; now each reaches the limit

@@ -24,7 +24,7 @@ from nexus.training.config import TrainConfig
 from nexus.training.loop import Taken
 from nexus.training.replays import AnyReplay
 
-__all__ = ["LAST_EPISODES", "Exam", "Networks", "Tally", "read_rows"]
+__all__ = ["LAST_EPISODES", "RANDOM_ROWS", "Exam", "Networks", "Tally", "read_rows"]
 
 RANDOM_ROWS = 256  # random rows of the replay that an examination reads
 NEWEST_ROWS = 512  # rows of the newest block, in the order in which they were stored

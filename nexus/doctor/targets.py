@@ -10,7 +10,7 @@ import torch
 from nexus.core.types import Floats
 from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
-from nexus.doctor.exam import LAST_EPISODES, Exam
+from nexus.doctor.exam import LAST_EPISODES, RANDOM_ROWS, Exam
 from nexus.doctor.symptom import Judgement, Unjudged, critical, warning
 
 __all__ = ["TARGET_CHECKS", "target_measures"]
@@ -18,7 +18,7 @@ __all__ = ["TARGET_CHECKS", "target_measures"]
 STANDARD = frozenset(("dqn", "double", "dueling", "prioritized", "n-step", "noisy", "c51", "qr-dqn", "iqn", "rainbow"))
 """Algorithms whose target is r + d · Q(s', a'; θ⁻) in expectation."""
 RECENT_EXAMS = 5  # the replay may hold nothing older
-DUE = 0.1  # sum of expected shares of terminal rows above which 0 is no chance: e^-26 with 256 rows an examination
+DUE = 25.0  # terminal rows expected among those looked at above which none is no chance: e^-25
 FEWEST_ENDS = 8  # terminal rows to compare with others
 WIDEST = 1_000  # of a state; larger ones are images
 SHORT = 10  # steps; shorter episodes often have a fixed length by their rules
@@ -160,7 +160,7 @@ class Stretch:
     of_ended: float  # share of the steps' rows that lead to such an end
     of_cut: float
     held: Floats  # share of terminal rows in the replay at each examination
-    due: float  # the sum of what these should be
+    due: float  # how many terminal rows should have been among the random ones
 
 
 def stretches(chart: Chart) -> Iterator[Stretch]:
@@ -173,6 +173,7 @@ def stretches(chart: Chart) -> Iterator[Stretch]:
         return
     forgotten = np.interp(at - capacity, steps[:count], ended[:count], left=0.0)
     due = rows * (np.interp(at, steps[:count], ended[:count]) - forgotten) / np.clip(at, 1, capacity)
+    due *= min(RANDOM_ROWS, capacity)
     places = np.searchsorted(at, chart.steps("doctor/tallied_steps"), "right")
     for last in range(count - 1, 2, -1):
         first = max(0, last - RECENT_EXAMS)
