@@ -30,7 +30,7 @@ from nexus.doctor.network import dormant, rank
 from nexus.doctor.starts import EpisodeStarts
 from nexus.doctor.storage import origins, storage_measures
 from nexus.doctor.symptom import Symptom, Unjudged
-from nexus.doctor.targets import target_measures
+from nexus.doctor.targets import of_ends, target_measures
 from nexus.doctor.values import value_measures
 from nexus.envs.stream import Step
 from nexus.models.rl.dqn import DQNAgent
@@ -541,6 +541,30 @@ def test_a_batch_is_from_episodes() -> None:
     assert origins(replay, np.array([18, 8]), 2, [5, 5])["batch_episodes"] == 2
     assert origins(replay, np.array([18, 19]), 2, [5, 5])["batch_episodes"] == 2
     assert origins(replay, np.array([20]), 2, []) == {"batch_age": 39}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "clock", "expected"),
+    [
+        ([30] * 20, False, {"common_length": 30.0, "ends_told": 0.0}),
+        ([30] * 20, True, {"common_length": 30.0, "ends_told": 1.0}),
+        ([30] * 19 + [31], False, {"common_length": 0.0}),
+        ([9] * 20, False, {"common_length": 9.0}),
+        ([30] * 19, False, {}),
+    ],
+)
+def test_episodes_of_one_length_and_whether_states_tell_of_their_end(
+    lengths: list[int], clock: bool, expected: Mapping[str, float]
+) -> None:
+    """Every fifth row ends an episode, at any place; a clock is 1 there and below 1 elsewhere."""
+    ends = torch.arange(60) % 5 == 4
+    places = torch.from_numpy(np.random.default_rng(0).random((60, 1)))
+    times = torch.where(ends, 1.0, 0.9 * places[:, 0])[:, None] if clock else torch.zeros(60, 1)
+    rows = {"next_states": torch.cat([places, times], 1), "discounts": 0.9 * (~ends).float()}
+    exam: Any = SimpleNamespace(
+        tally=SimpleNamespace(lengths=lengths), rows=rows, newest=rows, probes=torch.zeros(4, 2)
+    )
+    assert of_ends(exam) == expected
 
 
 def test_shuffled_repeated_and_altered_transitions_are_measured() -> None:

@@ -21,6 +21,7 @@ from nexus.training.run_folder import FINDINGS_FILE
 __all__ = ["Doctor", "examined_every"]
 
 TRIAL = 5_000  # steps; a shorter run is a trial of which nobody expects that it learns
+ACTIONS_WATCHED = 8  # to look at between two examinations
 SAID_BY_THE_RUN = ("exploration-plan",)
 RANKS: tuple[Gravity | None, ...] = (None, "note", "warning", "critical")
 OWN_FAULTS = (NexusError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
@@ -53,7 +54,8 @@ class Doctor(Listener):
         assert plan.live is not None
         self.plan, self.live = plan, plan.live
         self.period = examined_every(plan.config.total_steps)
-        self.often = Period(max(1, self.period.count // 8), self.period.unit)
+        looks = max(1, ACTIONS_WATCHED // plan.config.num_envs)
+        self.often = Period(max(1, self.period.count // looks), self.period.unit)
         self.set_state(self.restored)
         if not self.restored:
             self.examiner, self.chart = Examiner(plan.config, self.live), Chart(plan.config)

@@ -102,7 +102,7 @@ EXPLORATION_CHECKS = (
     Check(
         "acting",
         acting,
-        "share of actions that are greedy by the weights of the same moment, looked at 48 times, against 1 - ε",
+        "share of 48 actions or more that are greedy by the weights of the same moment, against 1 - ε",
         "below half of 1 - ε over six examinations: critical",
         "policy churn (Schaul et al. 2022) is about 10 % per update, far from half; a first choice",
         "noisy nets, Boltzmann and own exploration",

@@ -67,10 +67,12 @@ def of_ends(exam: Exam) -> Mapping[str, float]:
     if len(lengths) < LAST_EPISODES:
         return {}
     values = {"common_length": float(lengths[0] if len({*lengths}) == 1 else 0)}
+    if values["common_length"] < SHORT or exam.probes[0].numel() > WIDEST:
+        return values
     states = torch.cat([part["next_states"].flatten(1).float() for part in (exam.rows, exam.newest)])
     ends = torch.cat([part["discounts"] == 0 for part in (exam.rows, exam.newest)])
     last, others = states[ends], states[~ends]
-    if len(last) >= FEWEST_ENDS and len(others) and states.shape[1] <= WIDEST:
+    if len(last) >= FEWEST_ENDS and len(others):
         apart = (last.amin(0) > others.amax(0)) | (last.amax(0) < others.amin(0))
         few = len({row.tobytes() for row in last.cpu().numpy()}) <= len(last) / 4
         values["ends_told"] = float(bool(apart.any()) or few)
