@@ -9,6 +9,7 @@ import numpy as np
 
 from nexus.core.errors import ConfigError, RunError, one_line
 from nexus.core.state import State, part, value_from
+from nexus.core.types import Ints
 from nexus.data.replay import Replay
 from nexus.models.setup import pop_dims
 from nexus.training.checkpoint import FRAMES, Checkpoint, read_checkpoint
@@ -36,6 +37,11 @@ class SavedReplay:
     steps: int
     action_dim: int
     state: State
+
+    @property
+    def numbers(self) -> Ints:
+        """`[K]`, how many transitions the run had stored before each that is held, oldest first."""
+        return np.arange(self.replay.added - len(self.replay), self.replay.added)
 
 
 def saved_replay(run: Path, about: Mapping[str, Any], config: TrainConfig) -> SavedReplay:
