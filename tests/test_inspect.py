@@ -15,7 +15,7 @@ from torch import nn
 
 import nexus
 from nexus.cli.main import main
-from nexus.cli.replay import state_text, table
+from nexus.cli.replay import lines_of_table, state_text
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.types import Array, Outcome, Transitions
 from nexus.data.prioritized_replay_buffer import Priorities
@@ -23,7 +23,7 @@ from nexus.data.replay import Replay
 from nexus.data.rows import Rows
 from nexus.inspection.export import export_rows, require_archive
 from nexus.inspection.histograms import action_lines, histogram_lines
-from nexus.inspection.rows import Condition, ReplayRows, conditions_of, replay_rows
+from nexus.inspection.rows import Condition, ReplayRows, conditions_of, rows_of_run
 from nexus.inspection.saved_replay import SavedReplay
 from nexus.inspection.transition import terms_in_run, terms_of
 from nexus.listener import Listener
@@ -259,7 +259,7 @@ def test_numbers_of_rows() -> None:
 
 
 def test_the_table() -> None:
-    assert list(table(rows_of(), np.array([4, 1]))) == [
+    assert list(lines_of_table(rows_of(), np.array([4, 1]))) == [
         "row  age  action  reward  discount  priority  state",
         "  5    0       2       0         0         5  5 5",
         "  2    3       2     0.1       0.9         2  2 2",
@@ -374,7 +374,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_transition_of_a_run_is_that_of_its_networks(finished: Path) -> None:
-    rows = replay_rows(finished, Listener())
+    rows = rows_of_run(finished, Listener())
     place = int(rows.where([], only_terminal=False)[100])
     found = terms_in_run(rows, place)
     agent = nexus.load_agent(finished, checkpoint="latest")
@@ -427,7 +427,7 @@ def test_the_replay_of_a_run(finished: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_one_row_of_a_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = replay_rows(finished, Listener())
+    rows = rows_of_run(finished, Listener())
     end = int(rows.columns["row"][rows.where([], only_terminal=True)[0]])
     terms = terms_in_run(rows, rows.place_of(end))
     lines = told(capsys, finished, "--row", str(end))

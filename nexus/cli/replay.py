@@ -75,11 +75,11 @@ def run(arguments: list[str]) -> int:
     look_here(None, command.run, None)
     from nexus.cli.notes import Notes
     from nexus.inspection.export import export_rows, require_archive
-    from nexus.inspection.rows import replay_rows
+    from nexus.inspection.rows import rows_of_run
     from nexus.inspection.transition import terms_in_run
 
     archive = None if command.export is None else require_archive(command.export)
-    rows = replay_rows(Path(command.run), Notes())
+    rows = rows_of_run(Path(command.run), Notes())
     if command.row is not None:
         place = rows.place_of(command.row)
         for line in lines_of_terms(rows, place, terms_in_run(rows, place)):
@@ -109,7 +109,7 @@ def lines_of_rows(rows: "ReplayRows", places: Ints, conditions: list[str], most:
         return
     if most:
         yield ""
-        yield from table(rows, places[::-1][:most])
+        yield from lines_of_table(rows, places[::-1][:most])
     chosen = {name: values[places] for name, values in rows.columns.items()}
     for title in ("reward", "age", "priority"):
         if title in chosen:
@@ -119,7 +119,7 @@ def lines_of_rows(rows: "ReplayRows", places: Ints, conditions: list[str], most:
     yield from action_lines(chosen["action"], chosen["reward"], saved.action_dim)
 
 
-def table(rows: "ReplayRows", places: Ints) -> Iterator[str]:
+def lines_of_table(rows: "ReplayRows", places: Ints) -> Iterator[str]:
     """Yield a line for each of these rows."""
     names = [name for name in ("row", "age", "action", "reward", "discount", "priority") if name in rows.columns]
     states = rows.batch_at(places)["states"].numpy()

@@ -9,14 +9,13 @@ import torch
 from nexus.core.figures import figures
 from nexus.core.types import Array, Ints
 from nexus.data.replay import Replay
-from nexus.inspection.saved_replay import SavedReplay
+from nexus.inspection.saved_replay import AT_ONCE, SavedReplay
 from nexus.inspection.words import percent
 from nexus.training.config import TrainConfig
 
 __all__ = ["ReplayContents", "contents_of"]
 
 MOST_STATES, MOST_STATE_BYTES = 100_000, 1 << 30  # states that are compared
-AT_ONCE = 256  # rows read at once where states have to be unpacked
 MOSTLY = 0.95  # share of one action that is worth a sentence
 
 

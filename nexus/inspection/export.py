@@ -10,12 +10,12 @@ from numpy.lib import format as npy
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.types import Array, Ints
 from nexus.inspection.rows import ReplayRows
+from nexus.inspection.saved_replay import AT_ONCE
 from nexus.training.files import remove
 
 __all__ = ["export_rows", "require_archive"]
 
-AT_ONCE = 256  # rows
-STATES = ("states", "next_states")  # a storage of frames has only their numbers in its columns
+STATE_COLUMNS = ("states", "next_states")  # a storage of frames has only their numbers in its columns
 
 
 def require_archive(path: str) -> Path:
@@ -43,14 +43,14 @@ def export_rows(rows: ReplayRows, places: Ints, path: Path) -> None:
     """
     stored, at = rows.saved.replay.storage.columns, rows.numbers[places] % rows.saved.replay.capacity
     own = {name: rows.columns[name][places] for name in ("row", "age", "priority") if name in rows.columns}
-    small = {**own, **{name: values[at] for name, values in stored.items() if name not in STATES}}
+    small = {**own, **{name: values[at] for name, values in stored.items() if name not in STATE_COLUMNS}}
     one = rows.batch_at(np.zeros(1, np.int64))
     draft = path.with_name(f"{path.name}.tmp")
     try:
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, values in small.items():
                 write_array(archive, name, values, len(places), [values])
-            for name in STATES:
+            for name in STATE_COLUMNS:
                 write_array(archive, name, one[name].numpy(), len(places), pieces_of(rows, places, name))
         draft.replace(path)
     except OSError as error:

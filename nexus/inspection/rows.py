@@ -20,7 +20,7 @@ from nexus.listener import Listener
 from nexus.training.config import TrainConfig
 from nexus.training.edited import read_run_or_copy
 
-__all__ = ["Condition", "ReplayRows", "conditions_of", "replay_rows"]
+__all__ = ["Condition", "ReplayRows", "conditions_of", "rows_of_run"]
 
 COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
@@ -160,7 +160,7 @@ class ReplayRows:
         return self.saved.replay.gather(torch.from_numpy(at), torch.ones(len(at)))
 
 
-def replay_rows(run: Path, listener: Listener) -> ReplayRows:
+def rows_of_run(run: Path, listener: Listener) -> ReplayRows:
     """Return the transitions of the newest checkpoint of a run.
 
     Args:

@@ -125,7 +125,7 @@ def terms_of(learner: Learner, batch: Batch) -> TransitionTerms:
         online_choice = int(greedy_on_online(q_network, next_output, scaled)[0])
         target_choice = int(greedy_on_target(q_network, next_output, scaled)[0])
     action, legal = int(scaled["actions"][0]), scaled.get("next_action_masks")
-    predicted, target = (numbers_in(outcome.metrics.get(name)) for name in ("q_mean", "target_mean"))
+    predicted, target = (metric_numbers(outcome.metrics.get(name)) for name in ("q_mean", "target_mean"))
     chosen = None if noted.actions is None else int(noted.actions[0])
     next_value = None if noted.next_values is None else float(noted.next_values.mean())
     if next_value is None and chosen is not None and noted.target_output is not None:
@@ -150,7 +150,7 @@ def terms_of(learner: Learner, batch: Batch) -> TransitionTerms:
     )
 
 
-def numbers_in(metric: Tensor | None) -> list[float]:
+def metric_numbers(metric: Tensor | None) -> list[float]:
     """Return the numbers of a metric that a loss reports; none if it reports no such metric."""
     return [] if metric is None else metric.detach().reshape(-1).tolist()
 
