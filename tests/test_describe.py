@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,8 @@ def test_looking_at_q_values_changes_no_bit_of_the_agent() -> None:
     before = weights(agent.q_network), agent.learner.noise.get_state(), agent.policy.rng.bit_generator.state
     first, second = (nexus.q_values(agent, [0.5, -0.5]) for _ in range(2))
     assert first == second
+    at_rest = deepcopy(agent.q_network).eval()
+    assert list(first.values) == at_rest(np.array([[0.5, -0.5]], np.float32))[0].tolist()
     assert first.greedy == agent.select_action([0.5, -0.5], training=False)
     assert torch.equal(weights(agent.q_network), before[0])
     assert torch.equal(agent.learner.noise.get_state(), before[1])
@@ -329,7 +332,7 @@ def test_a_replay_without_variety() -> None:
 
 def test_a_large_replay_is_compared_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "MOST_STATES", 2)
-    found = described(replay_of([0] * 4, [0.9] * 4, [0] * 4, [5, 1, 1, 5]))
+    found = described(replay_of([0] * 5, [0.9] * 5, [0] * 5, [1, 5, 1, 1, 5]))
     assert (found.compared, found.repeats) == (2, 0.5)  # the oldest and the newest
     assert "50 % of 2 states, evenly spaced, equal an earlier one." in str(found)
 

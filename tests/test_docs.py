@@ -26,6 +26,7 @@ from nexus.cli.parsing import flags_of
 from nexus.cli.pitfalls import PitfallsCommand
 from nexus.cli.plan import PlanCommand
 from nexus.cli.plot import PlotCommand
+from nexus.cli.replay import ReplayCommand
 from nexus.cli.resume import ResumeCommand
 from nexus.cli.setting_flags import FLAG_ALIASES
 from nexus.cli.train import TrainCommand
@@ -74,7 +75,11 @@ SHORT: Mapping[str, str] = {
     "nexus watch": "--episodes=1 --video=out.mp4",
     "nexus pitfalls": "--seeds=1 --steps=1000 --processes=1",
     **dict.fromkeys(
-        ("nexus resume", "nexus verify", "nexus doctor", "nexus describe", "nexus plot", "nexus algorithms"), ""
+        (
+            *("nexus resume", "nexus verify", "nexus doctor", "nexus describe", "nexus replay", "nexus plot"),
+            "nexus algorithms",
+        ),
+        "",
     ),
 }
 SLOW = ("pong", "breakout", "seaquest", "Acrobot", "LunarLander")  # seconds each
@@ -319,6 +324,7 @@ def test_every_flag_is_one() -> None:
         PlanCommand,
         ResumeCommand,
         DescribeCommand,
+        ReplayCommand,
         EvaluateCommand,
         WatchCommand,
         PlotCommand,

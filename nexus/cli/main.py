@@ -22,6 +22,7 @@ VERBS = {
     "resume": ("nexus.cli.resume", "continue a run:        nexus resume runs/NAME"),
     "doctor": ("nexus.cli.doctor", "diagnose a run:        nexus doctor runs/NAME"),
     "describe": ("nexus.cli.describe", "describe a run:        nexus describe runs/NAME"),
+    "replay": ("nexus.cli.replay", "look into its replay:  nexus replay runs/NAME"),
     "verify": ("nexus.cli.verify", "check a run's files:   nexus verify runs/NAME"),
     "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),
     "watch": ("nexus.cli.watch", "watch a run play:      nexus watch runs/NAME --video out.mp4"),

@@ -9,14 +9,13 @@ import torch
 from nexus.core.figures import figures
 from nexus.core.types import Array, Ints
 from nexus.data.replay import Replay
-from nexus.inspection.saved_replay import SavedReplay
+from nexus.inspection.saved_replay import AT_ONCE, SavedReplay
 from nexus.inspection.words import percent
 from nexus.training.config import TrainConfig
 
-__all__ = ["ReplayContents", "contents_of", "rows_in_order"]
+__all__ = ["ReplayContents", "contents_of"]
 
 MOST_STATES, MOST_STATE_BYTES = 100_000, 1 << 30  # states that are compared
-AT_ONCE = 256  # rows read at once where states have to be unpacked
 MOSTLY = 0.95  # share of one action that is worth a sentence
 
 
@@ -113,7 +112,7 @@ def contents_of(saved: SavedReplay, config: TrainConfig) -> ReplayContents | Non
         return None
     rewards, discounts, actions = (replay.storage.columns[name][:rows] for name in ("rewards", "discounts", "actions"))
     distinct, counts = np.unique(rewards, return_counts=True)
-    compared, repeats = repeated(replay)
+    compared, repeats = repeated(saved)
     return ReplayContents(
         saved.steps,
         rows,
@@ -133,14 +132,9 @@ def contents_of(saved: SavedReplay, config: TrainConfig) -> ReplayContents | Non
     )
 
 
-def rows_in_order(replay: Replay) -> Ints:
-    """Return where a replay keeps its transitions `[K]`, oldest first."""
-    return np.arange(replay.added - len(replay), replay.added) % replay.capacity
-
-
-def repeated(replay: Replay) -> tuple[int, float]:
+def repeated(saved: SavedReplay) -> tuple[int, float]:
     """Return how many states were compared, and the share of them that equal one compared before."""
-    order = rows_in_order(replay)
+    replay, order = saved.replay, saved.numbers % saved.replay.capacity
     one = states_at(replay, order[:1])
     count = min(len(order), MOST_STATES, max(AT_ONCE, MOST_STATE_BYTES // max(one.nbytes, 1)))
     at = order[np.linspace(0, len(order) - 1, count).astype(np.int64)]

@@ -9,6 +9,7 @@ import numpy as np
 
 from nexus.core.errors import ConfigError, RunError, one_line
 from nexus.core.state import State, part, value_from
+from nexus.core.types import Ints
 from nexus.data.replay import Replay
 from nexus.models.setup import pop_dims
 from nexus.training.checkpoint import FRAMES, Checkpoint, read_checkpoint
@@ -18,7 +19,9 @@ from nexus.training.replays import replay_for
 from nexus.training.run_folder import RUN_FILE
 from nexus.training.same_run import require_same_run
 
-__all__ = ["SavedReplay", "saved_replay"]
+__all__ = ["AT_ONCE", "SavedReplay", "saved_replay"]
+
+AT_ONCE = 256  # rows whose states are unpacked at a time
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class SavedReplay:
     steps: int
     action_dim: int
     state: State
+
+    @property
+    def numbers(self) -> Ints:
+        """`[K]`, how many transitions the run had stored before each that is held, oldest first."""
+        return np.arange(self.replay.added - len(self.replay), self.replay.added)
 
 
 def saved_replay(run: Path, about: Mapping[str, Any], config: TrainConfig) -> SavedReplay:
@@ -101,12 +109,12 @@ def dims_of(about: Mapping[str, Any], run: Path) -> tuple[tuple[int, ...], int]:
 
 
 def state_dtype(checkpoint: Checkpoint, state: State) -> np.dtype[Any]:
-    """Return the dtype of a checkpoint's states: of those being acted on, or in older formats of the stored ones."""
+    """Return the dtype of a checkpoint's states: of those being acted on, which older formats lack.
+
+    Plain rows have the dtype of their chunks; there this one only bounds the size of a chunk.
+    """
     acted_on = state.get("stream.states")
     if isinstance(acted_on, np.ndarray):
         return np.dtype(acted_on.dtype)
-    if checkpoint.chunks and checkpoint.chunks[0].series != FRAMES:
-        chunk = checkpoint.chunks[0]
-        columns = checkpoint.read_chunk(chunk, limit=chunk.mark.bytes)
-        return np.dtype(value_from(columns, "states", np.ndarray).dtype)
-    return np.dtype(np.uint8)  # frames are images
+    are_frames = any(chunk.series == FRAMES for chunk in checkpoint.chunks)
+    return np.dtype(np.uint8 if are_frames else np.float64)

@@ -1,0 +1,240 @@
+"""`nexus replay RUN`."""
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import tyro
+
+from nexus.cli.here import look_here
+from nexus.cli.parsing import parse
+from nexus.core.errors import ConfigError
+from nexus.core.types import Array, Ints
+
+if TYPE_CHECKING:
+    from nexus.inspection.rows import Condition, ReplayRows
+    from nexus.inspection.transition import TransitionTerms
+    from nexus.training.config import TrainConfig
+
+__all__ = ["run"]
+
+WIDTH_OF_LINES, INDENT = 80, 17  # columns
+
+
+@dataclass(frozen=True)
+class ReplayCommand:
+    """Look into the replay of a run's newest checkpoint: its transitions as a table, newest first, and histograms of
+    their columns; or one transition taken apart, with the terms of its target and its TD error. Conditions choose
+    which transitions count, such as --reward '>0' --age '<1000'.
+    """
+
+    run: Annotated[str, tyro.conf.Positional]
+    """A run's folder."""
+    rows: int = 20
+    """Transitions to list, newest first; 0 for the histograms only."""
+    row: int | None = None
+    """Number of a transition to take apart, from the column row of the table."""
+    reward: str | None = None
+    """Only those whose stored reward is so, as in '>0' or '>=-1,<0'."""
+    terminal: bool = False
+    """Only those after which nothing is bootstrapped."""
+    action: int | None = None
+    """Only those with this action."""
+    age: str | None = None
+    """Only those so old, in transitions stored since, as in '<1000'."""
+    priority: str | None = None
+    """Only those with such a priority, as in '>1'; of prioritized replay."""
+    export: str | None = None
+    """An .npz file to write the chosen transitions to."""
+
+    def __post_init__(self) -> None:
+        if self.rows < 0:
+            raise ConfigError(f"rows = {self.rows}: needs 0 or more")
+        others = [name for name in ("reward", "action", "age", "priority", "export") if getattr(self, name) is not None]
+        others += ["terminal"] if self.terminal else []
+        if self.row is not None and others:
+            raise ConfigError(f"row = {self.row}: takes one transition apart; leave out {', '.join(others)}")
+
+    @property
+    def conditions(self) -> "list[Condition]":
+        """What the chosen transitions fulfil, but for being terminal."""
+        from nexus.inspection.rows import Condition, conditions_of
+
+        texts = {name: getattr(self, name) for name in ("reward", "age", "priority")}
+        found = [each for name, text in texts.items() if text is not None for each in conditions_of(name, text)]
+        return found if self.action is None else [*found, Condition("action", "=", self.action)]
+
+
+def run(arguments: list[str]) -> int:
+    """Print the replay, or one of its transitions."""
+    command = parse(ReplayCommand, arguments, "nexus replay")
+    conditions = command.conditions
+    look_here(None, command.run, None)
+    from nexus.cli.notes import Notes
+    from nexus.inspection.export import export_rows, require_archive
+    from nexus.inspection.rows import rows_of_run
+    from nexus.inspection.transition import terms_in_run
+
+    archive = None if command.export is None else require_archive(command.export)
+    rows = rows_of_run(Path(command.run), Notes())
+    if command.row is not None:
+        place = rows.place_of(command.row)
+        for line in lines_of_terms(rows, place, terms_in_run(rows, place)):
+            print(line)
+        return 0
+    if command.action is not None and not 0 <= command.action < rows.saved.action_dim:
+        raise ConfigError(f"action = {command.action}: needs 0 to {rows.saved.action_dim - 1}")
+    places = rows.where(conditions, command.terminal)
+    said = [*map(str, conditions), *(["terminal"] if command.terminal else [])]
+    for line in lines_of_rows(rows, places, said, command.rows):
+        print(line)
+    if archive is not None:
+        export_rows(rows, places, archive)
+        print(f"\nExported {len(places):,} transitions to {archive}")
+    return 0
+
+
+def lines_of_rows(rows: "ReplayRows", places: Ints, conditions: list[str], most: int) -> Iterator[str]:
+    """Yield a title, the newest of the chosen rows, and histograms of all chosen ones."""
+    from nexus.inspection.histograms import action_lines, histogram_lines
+
+    saved = rows.saved
+    of = f"{len(places):,} of {len(rows.numbers):,}" if conditions else f"{len(rows.numbers):,}"
+    with_these = f" ({', '.join(conditions)})" if conditions else ""
+    yield f"Replay of step {saved.steps:,}: {of} transitions{with_these}"
+    if not len(places):
+        return
+    if most:
+        yield ""
+        yield from lines_of_table(rows, places[::-1][:most])
+    chosen = {name: values[places] for name, values in rows.columns.items()}
+    for title in ("reward", "age", "priority"):
+        if title in chosen:
+            yield ""
+            yield from histogram_lines(title, chosen[title])
+    yield ""
+    yield from action_lines(chosen["action"], chosen["reward"], saved.action_dim)
+
+
+def lines_of_table(rows: "ReplayRows", places: Ints) -> Iterator[str]:
+    """Yield a line for each of these rows."""
+    names = [name for name in ("row", "age", "action", "reward", "discount", "priority") if name in rows.columns]
+    states = rows.batch_at(places)["states"].numpy()
+    cells = [
+        [f"{value:.4g}" if values.dtype.kind == "f" else str(value) for value in values[places].tolist()]
+        for values in (rows.columns[name] for name in names)
+    ]
+    widths = [max(len(name), *map(len, column)) for name, column in zip(names, cells, strict=True)]
+    yield "  ".join([*(f"{name:>{width}}" for name, width in zip(names, widths, strict=True)), "state"])
+    for line, state in zip(zip(*cells, strict=True), states, strict=True):
+        shown = "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
+        yield f"{shown}  {state_text(state, WIDTH_OF_LINES - len(shown) - 2, rows.are_packed)}"
+
+
+def state_text(state: Array, room: int, packed: bool = False) -> str:
+    """Return the first numbers of a state that fit, or what kind of array it is."""
+    if packed or state.ndim > 1:
+        text = (
+            f"{state.size:,} packed bytes" if packed else f"{state.dtype}{list(state.shape)}, mean {state.mean():.4g}"
+        )
+        return text if len(text) <= room else f"{text[: max(0, room - 3)]}..."
+    if state.size > 1 and state.dtype.kind in "iu" and state.sum() == 1 == state.max() and state.min() == 0:
+        return f"one-hot {int(state.argmax())}"
+    text = ""
+    for number in state.tolist():
+        longer = f"{text} {number:.3g}".strip()
+        if len(longer) > room - 4:
+            return f"{text} ...".strip()
+        text = longer
+    return text
+
+
+def lines_of_terms(rows: "ReplayRows", place: int, terms: "TransitionTerms") -> Iterator[str]:
+    """Yield one transition, the values at both of its states, and its target term by term."""
+    columns = {name: values[place] for name, values in rows.columns.items()}
+    yield (
+        f"Transition {columns['row']:,} of the run, {columns['age']:,} transitions old at step {rows.saved.steps:,}; "
+        "weights of that step"
+    )
+    batch = rows.batch_at(np.array([place]))
+    state, next_state = (
+        state_text(batch[name][0].numpy(), WIDTH_OF_LINES - INDENT, rows.are_packed)
+        for name in ("states", "next_states")
+    )
+    yield from titled({"": "", "state": state, "action": str(terms.action), "next state": next_state})
+    if terms.next_legal is not None:
+        legal = [str(action) for action, is_legal in enumerate(terms.next_legal) if is_legal]
+        yield from titled({"legal there": ", ".join(legal) or "none"})
+    if "priority" in columns:
+        yield from titled({"priority": f"{columns['priority']:.4g} as stored"})
+    yield from titled(
+        {
+            "": "",
+            "Q(s, ·)": values_text(terms.q_values),
+            "Q(s', ·)": f"{values_text(terms.next_online)}; best: {terms.online_choice}",
+            "target Q(s', ·)": f"{values_text(terms.next_target)}; best: {terms.target_choice}",
+        }
+    )
+    yield from titled({"": "", **terms_in_words(rows.config, terms)})
+    if "priority" in columns:
+        yield from titled({"new priority": f"{terms.priority:.4g}"})
+
+
+def terms_in_words(config: "TrainConfig", terms: "TransitionTerms") -> dict[str, str]:
+    """Return what the loss computes, by name."""
+    folded = f", summed over up to {config.n_step} steps" if config.n_step > 1 else ""
+    changes = {
+        "the bonus of Munchausen": config.munchausen,
+        "the division by their deviation": config.normalize_rewards,
+    }
+    how = " and ".join(name for name, is_made in changes.items() if is_made)
+    as_stored = f"; {terms.stored_reward:.4g} before {how}" if how else ""
+    drawn = "" if terms.prediction == terms.q_values[terms.action] else ", at the quantile levels drawn by the loss"
+    return {
+        "reward": f"{terms.reward:.4g}{folded}{as_stored}",
+        "discount": f"{terms.discount:.4g}{'' if terms.discount else ': terminal, so no value follows'}",
+        "value of s'": f"{value_text(terms)}",
+        "target": target_text(terms),
+        "Q(s, a)": f"{terms.prediction:.4g}{drawn}",
+        "TD error": "not known" if terms.td_error is None else f"{terms.td_error:.4g}, the target minus Q(s, a)",
+        "loss": f"{terms.loss:.4g}{', before the importance weight' if config.prioritized else ''}",
+    }
+
+
+def titled(texts: Mapping[str, str]) -> Iterator[str]:
+    """Yield texts next to their titles, in lines that fit; without a title an empty line."""
+    for title, text in texts.items():
+        lines = textwrap.wrap(text, WIDTH_OF_LINES - INDENT) or [""]
+        for number, line in enumerate(lines):
+            yield f"{'' if number else title:<{INDENT}}{line}".rstrip()
+
+
+def values_text(values: tuple[float, ...]) -> str:
+    """Return values by action."""
+    return ", ".join(f"{action}: {value:.4g}" for action, value in enumerate(values))
+
+
+def value_text(terms: "TransitionTerms") -> str:
+    """Return the value of the next state, and whose it is."""
+    if terms.next_value is None:
+        return "the loss does not say"
+    if terms.chosen is None:
+        return f"{terms.next_value:.4g}, over all actions"
+    return f"{terms.next_value:.4g}, of action {terms.chosen} by the target network"
+
+
+def target_text(terms: "TransitionTerms") -> str:
+    """Return the target as a sum; of a loss that clips or projects it, also what comes of that."""
+    if terms.target is None:
+        return "the loss does not report it"
+    if terms.next_value is None:
+        return f"{terms.target:.4g}"
+    sum_of_terms = terms.reward + terms.discount * terms.next_value
+    value = f"{terms.next_value:.4g}" if terms.next_value >= 0 else f"({terms.next_value:.4g})"
+    text = f"{terms.reward:.4g} + {terms.discount:.4g} · {value} = {sum_of_terms:.4g}"
+    if np.isclose(sum_of_terms, terms.target, rtol=1e-4, atol=1e-5):
+        return text
+    return f"{terms.target:.4g}: {text}, projected onto the atoms"
