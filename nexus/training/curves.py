@@ -29,7 +29,9 @@ __all__ = [
     "mean_of",
     "points_of",
     "read_episodes",
+    "read_one",
     "read_runs",
+    "require_one_protocol",
     "running_mean",
     "same_settings",
 ]
@@ -42,6 +44,13 @@ NORMAL = 1.96  # standard errors on either side of a mean, for 95 %
 Axis: TypeAlias = Literal["steps", "episodes", "seconds"]
 COLUMN_OF: Mapping[Axis, str] = {"steps": "step", "episodes": "episode", "seconds": "seconds"}
 Scores: TypeAlias = dict[float, tuple[float, float, float]]  # step -> mean and ends of its interval
+Damaged: TypeAlias = Callable[[RunError], object]
+"""Called with what can't be read; if it returns, that part is left out."""
+
+
+def refuse(error: RunError) -> None:
+    """Raise the error."""
+    raise error
 
 
 @dataclass(frozen=True)
@@ -169,8 +178,20 @@ def protocol_text(protocol: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(own)})" if own else name
 
 
-def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], object] = str) -> ScoredRun:
-    """Read one run's folder."""
+def read_one(
+    folder: Path, *, same_env: bool = False, notice: Callable[[str], object] = str, damaged: Damaged = refuse
+) -> ScoredRun:
+    """Read one run's folder.
+
+    Args:
+        folder: its path.
+        same_env: as in `read_runs`.
+        notice: called with warnings.
+        damaged: called with what is wrong with a log or the evaluation, and if there is nothing to draw.
+
+    Raises:
+        RunError: there is no such run, or `damaged` raises.
+    """
     about = read_run_or_copy(folder, notice)
     config, env = about.get("config"), str(about.get("env"))
     config = config if isinstance(config, dict) else {}
@@ -192,13 +213,20 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
     match about.get("from"):
         case {"env": start, "keep": keep}:  # its curve is not that of fresh weights
             settings["from"] = f"{start}, {keep}"
-    episodes, scores = read_episodes(folder), read_scores(folder, settings.get("eval_episodes"))
-    end, final = end_of(about), read_evaluation(folder, about)
-    finished = about.get("status") == "finished" and final is not None
-    if final is not None and finished:
-        scores[end.get("step", max(scores, default=0.0))] = interval_of(final, folder / EVALUATION_FILE)
+    episodes, scores = read_episodes(folder, damaged), read_scores(folder, settings.get("eval_episodes"), damaged)
+    end, final, protocol = end_of(about), None, None
+    try:
+        final = read_evaluation(folder, about)
+        protocol = None if final is None else protocol_in(final, folder / EVALUATION_FILE)
+        interval = None if final is None else interval_of(final, folder / EVALUATION_FILE)
+    except RunError as error:
+        damaged(error)
+        interval = None
+    finished = about.get("status") == "finished" and interval is not None
+    if interval is not None and finished:
+        scores[end.get("step", max(scores, default=0.0))] = interval
     if not (scores or episodes["step"].size):
-        raise NothingToDraw(f"{folder} has nothing to draw yet: no episode has ended, and there was no evaluation")
+        damaged(NothingToDraw(f"{folder} has nothing to draw yet: no episode has ended, and there was no evaluation"))
     return ScoredRun(
         folder,
         env,
@@ -209,7 +237,7 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
         end,
         finished,
         {"name": settings.get("protocol") or "nature"} if is_atari(str(about.get("env"))) else {},
-        None if final is None else protocol_in(final, folder / EVALUATION_FILE),
+        protocol,
     )
 
 
@@ -261,20 +289,21 @@ def interval_of(evaluation: Mapping[str, Any], path: Path) -> tuple[float, float
     return float(mean), float(low), float(high)
 
 
-def read_scores(folder: Path, episodes: Any) -> Scores:
+def read_scores(folder: Path, episodes: Any, damaged: Damaged = refuse) -> Scores:
     """Read the evaluations in `metrics.jsonl`; of two at one step the last counts, played on different episodes.
 
     Args:
         folder: the run's folder.
         episodes: episodes per evaluation, if known, from which intervals are computed.
+        damaged: called with each damaged line.
 
     Raises:
-        RunError: the file can't be read or is damaged.
+        RunError: the file can't be read or is damaged, and `damaged` raises.
     """
     path, scores = folder / METRICS_FILE, Scores()
     if not path.exists():
         return scores
-    for number, line in enumerate(whole_lines(path), 1):
+    for number, line in enumerate(lines_of(path, damaged), 1):
         if SCORE not in line:
             continue
         try:
@@ -283,7 +312,8 @@ def read_scores(folder: Path, episodes: Any) -> Scores:
             values = None
         step, mean, spread = (values.get(key) if isinstance(values, dict) else None for key in ("step", SCORE, SPREAD))
         if not (is_number(step) and is_number(mean) and is_number(spread)):
-            raise RunError(f"{path} is damaged: line {number} needs numbers for step, {SCORE} and {SPREAD}")
+            damaged(RunError(f"{path} is damaged: line {number} needs numbers for step, {SCORE} and {SPREAD}"))
+            continue
         half = NORMAL * spread / np.sqrt(episodes) if isinstance(episodes, int) and episodes > 1 else 0.0
         scores[float(step)] = float(mean), float(mean - half), float(mean + half)
     return scores
@@ -309,30 +339,44 @@ def whole_lines(path: Path) -> list[str]:
     return text[: text.rfind("\n") + 1].splitlines()
 
 
-def read_episodes(folder: Path) -> dict[str, Floats]:
+def lines_of(path: Path, damaged: Damaged) -> list[str]:
+    """Return the complete lines of a log; none if it can't be read and `damaged` does not raise."""
+    try:
+        return whole_lines(path)
+    except RunError as error:
+        damaged(error)
+        return []
+
+
+def read_episodes(folder: Path, damaged: Damaged = refuse) -> dict[str, Floats]:
     """Read `episodes.csv` into a column `[K]` per name.
 
+    Args:
+        folder: the run's folder.
+        damaged: called if there is no such file, and with each damaged line.
+
     Raises:
-        RunError: there is no such file, or it is damaged.
+        RunError: `damaged` raises.
     """
     path = folder / EPISODES_FILE
-    header, *lines = whole_lines(path) or [""]
+    header, *lines = lines_of(path, damaged) or [""]
     if tuple(header.split(",")) != EPISODE_COLUMNS:
-        raise RunError(f"{path} is damaged: needs the columns {', '.join(EPISODE_COLUMNS)}, got {header[:60]!r}")
-    rows = np.array([read_row(path, number, line) for number, line in enumerate(lines, 2)]).reshape(
-        -1, len(EPISODE_COLUMNS)
-    )
+        damaged(RunError(f"{path} is damaged: needs the columns {', '.join(EPISODE_COLUMNS)}, got {header[:60]!r}"))
+        lines = []
+    read = [read_row(path, number, line, damaged) for number, line in enumerate(lines, 2)]
+    rows = np.array([row for row in read if row]).reshape(-1, len(EPISODE_COLUMNS))
     return dict(zip(EPISODE_COLUMNS, rows.T, strict=True))
 
 
-def read_row(path: Path, number: int, line: str) -> list[float]:
-    """Return the numbers of one line."""
+def read_row(path: Path, number: int, line: str, damaged: Damaged) -> list[float]:
+    """Return the numbers of one line; none if it is damaged and `damaged` does not raise."""
     try:
         row = [float(word) for word in line.split(",")]
     except ValueError:
         row = []
     if len(row) != len(EPISODE_COLUMNS) or not np.isfinite(row).all():
-        raise RunError(f"{path} is damaged: line {number} needs {len(EPISODE_COLUMNS)} numbers, got {line[:60]!r}")
+        damaged(RunError(f"{path} is damaged: line {number} needs {len(EPISODE_COLUMNS)} numbers, got {line[:60]!r}"))
+        return []
     return row
 
 
