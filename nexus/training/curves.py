@@ -303,7 +303,7 @@ def read_scores(folder: Path, episodes: Any, damaged: Damaged = refuse) -> Score
     path, scores = folder / METRICS_FILE, Scores()
     if not path.exists():
         return scores
-    for number, line in enumerate(lines_of(path, damaged), 1):
+    for number, line in enumerate(log_lines(path, damaged), 1):
         if SCORE not in line:
             continue
         try:
@@ -339,7 +339,7 @@ def whole_lines(path: Path) -> list[str]:
     return text[: text.rfind("\n") + 1].splitlines()
 
 
-def lines_of(path: Path, damaged: Damaged) -> list[str]:
+def log_lines(path: Path, damaged: Damaged) -> list[str]:
     """Return the complete lines of a log; none if it can't be read and `damaged` does not raise."""
     try:
         return whole_lines(path)
@@ -359,9 +359,10 @@ def read_episodes(folder: Path, damaged: Damaged = refuse) -> dict[str, Floats]:
         RunError: `damaged` raises.
     """
     path = folder / EPISODES_FILE
-    header, *lines = lines_of(path, damaged) or [""]
+    header, *lines = log_lines(path, damaged) or [""]
     if tuple(header.split(",")) != EPISODE_COLUMNS:
-        damaged(RunError(f"{path} is damaged: needs the columns {', '.join(EPISODE_COLUMNS)}, got {header[:60]!r}"))
+        needs = f"needs the columns {', '.join(EPISODE_COLUMNS)}"
+        damaged(RunError(f"{path} is damaged: {needs}, got {header[:60]!r}" if header else f"{path} is empty: {needs}"))
         lines = []
     read = [read_row(path, number, line, damaged) for number, line in enumerate(lines, 2)]
     rows = np.array([row for row in read if row]).reshape(-1, len(EPISODE_COLUMNS))

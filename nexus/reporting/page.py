@@ -1,0 +1,97 @@
+"""The page: text and charts put into one HTML file that loads nothing else."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from nexus import __version__
+from nexus.reporting.charts import POINTS_OF_MAIN, POINTS_OF_OTHERS, ChartOnPage, charts_of, most_points, other_charts
+from nexus.reporting.reading import RunContents, by_environment
+from nexus.reporting.sections import scores_of, sections_of
+
+__all__ = ["SIGNATURE", "page_of"]
+
+SIGNATURE = '<meta name="generator" content="nexus report'
+SCRIPTS = ("vendor/uplot/uPlot.iife.min.js", "report.js")
+STYLES = ("vendor/uplot/uPlot.min.css", "report.css")
+# Inside a script element HTML knows no escapes: `</script>` would end it, and old engines end a line at U+2028.
+UNSAFE_IN_SCRIPT = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+
+
+def page_of(runs: Sequence[RunContents]) -> str:
+    """Return the page about some runs as HTML."""
+    groups = by_environment(runs)
+    main = [charts_of(group) for group in groups.values()]
+    others = [other_charts(group) for group in groups.values()]
+    data: list[dict[str, Any]] = []
+    drawn = [
+        (
+            env,
+            numbered(charts, data, points_of(main, POINTS_OF_MAIN)),
+            numbered(more, data, points_of(others, POINTS_OF_OTHERS)),
+        )
+        for env, charts, more in zip(groups, main, others, strict=True)
+    ]
+    sections = [sections_of(run) for run in runs]
+    scripts, styles = [shipped(name) for name in SCRIPTS], [shipped(name) for name in STYLES]
+    return (
+        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        .from_string(shipped("page.html"))
+        .render(
+            version=__version__,
+            title=sections[0].title if len(runs) == 1 else f"{len(runs)} runs of {', '.join(groups)}",
+            runs=sections,
+            scores=[scores_of(env, group) for env, group in groups.items()],
+            groups=drawn,
+            data=Markup(json_in_script({"runs": len(runs), "charts": data})),
+            scripts=[Markup(script) for script in scripts],
+            styles=[Markup(style) for style in styles],
+            policy=policy_for(scripts, styles),
+        )
+    )
+
+
+def points_of(groups: Sequence[Sequence[ChartOnPage]], of_all: int) -> int:
+    """Return how many points each line of some charts may have."""
+    return most_points([chart for charts in groups for chart in charts], of_all)
+
+
+def numbered(charts: Sequence[ChartOnPage], data: list[dict[str, Any]], most: int) -> list[tuple[int, ChartOnPage]]:
+    """Return charts with their places in the page's data, to which they are added."""
+    first = len(data)
+    data += [chart.to_mapping(most) for chart in charts]
+    return list(enumerate(charts, first))
+
+
+def json_in_script(values: Any) -> str:
+    """Return JSON that is safe inside a script element, whatever its texts are."""
+    return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(UNSAFE_IN_SCRIPT)
+
+
+def policy_for(scripts: Sequence[str], styles: Sequence[str]) -> str:
+    """Return a content security policy: the page runs these scripts, uses these styles, and loads nothing."""
+    rules = {
+        "default-src": ["'none'"],
+        "script-src": [source_of(script) for script in scripts],
+        "style-src": [source_of(style) for style in styles],
+    }
+    return "; ".join(f"{name} {' '.join(sources)}" for name, sources in rules.items())
+
+
+def source_of(content: str) -> str:
+    """Return how a content security policy names an inline script or style."""
+    digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+@cache
+def shipped(name: str) -> str:
+    """Return a file of this package as text."""
+    return files("nexus.reporting").joinpath(name).read_text(encoding="utf-8")
