@@ -26,6 +26,7 @@ __all__ = [
     "make_agent",
     "plan",
     "register_algorithm",
+    "report",
     "resume",
     "tracker",
     "train",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from nexus.models.rl.dqn.dqn import DQNLoss
     from nexus.models.rl.dqn.rainbow import make_agent, register_algorithm
     from nexus.planning import plan
+    from nexus.reporting import report
     from nexus.tracking import tracker
 
 HOMES = {
@@ -53,6 +55,7 @@ HOMES = {
     "make_agent": "nexus.models.rl.dqn.rainbow",
     "plan": "nexus.planning",
     "register_algorithm": "nexus.models.rl.dqn.rainbow",
+    "report": "nexus.reporting",
     "resume": "nexus.api",
     "tracker": "nexus.tracking",
     "train": "nexus.api",

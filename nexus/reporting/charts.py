@@ -137,18 +137,23 @@ KINDS = (
 SHOWN = {name for kind in KINDS for name in kind.scalars} | {"eval/mean_reward", "eval/std_reward"}
 
 
-def charts_of(runs: Mapping[int, RunContents]) -> list[ChartOnPage]:
-    """Return the main charts of the runs of one environment, by their places on the page."""
-    found = [ChartOnPage("Return", about_returns(len(runs) == 1), returns_of(runs))]
-    found += [ChartOnPage(kind.title, kind.about, lines_of_kind(kind, runs)) for kind in KINDS]
+def charts_of(runs: Mapping[int, RunContents], alone: bool) -> list[ChartOnPage]:
+    """Return the main charts of the runs of one environment.
+
+    Args:
+        runs: the runs, by their places on the page.
+        alone: whether the page has no other run, so that lines need not name it.
+    """
+    found = [ChartOnPage("Return", about_returns(alone), returns_of(runs, alone))]
+    found += [ChartOnPage(kind.title, kind.about, lines_of_kind(kind, runs, alone)) for kind in KINDS]
     return [chart for chart in found if chart.lines]
 
 
-def other_charts(runs: Mapping[int, RunContents]) -> list[ChartOnPage]:
-    """Return a chart for each scalar that no main chart shows, by name."""
+def other_charts(runs: Mapping[int, RunContents], alone: bool) -> list[ChartOnPage]:
+    """Return a chart for each scalar that no main chart shows, by name; the arguments are those of `charts_of`."""
     names = sorted({name for run in runs.values() for name in run.scalars} - SHOWN)
     kinds = (Kind(name[:LONGEST_NAME], "", {name: ("value", "line")}) for name in names[:MOST_OTHERS])
-    return [ChartOnPage(kind.title, kind.about, lines_of_kind(kind, runs)) for kind in kinds]
+    return [ChartOnPage(kind.title, kind.about, lines_of_kind(kind, runs, alone)) for kind in kinds]
 
 
 def about_returns(alone: bool) -> str:
@@ -157,9 +162,8 @@ def about_returns(alone: bool) -> str:
     return f"Undiscounted and unclipped: evaluations with their 95 % interval, and {training}."
 
 
-def returns_of(runs: Mapping[int, RunContents]) -> list[Line]:
+def returns_of(runs: Mapping[int, RunContents], alone: bool) -> list[Line]:
     """Return the lines of the chart of returns, from back to front."""
-    alone = len(runs) == 1
     training, evaluations = [], []
     for place, run in runs.items():
         episodes = run.scored.episodes
@@ -175,10 +179,16 @@ def returns_of(runs: Mapping[int, RunContents]) -> list[Line]:
     return [*training, *evaluations]
 
 
-def lines_of_kind(kind: Kind, runs: Mapping[int, RunContents]) -> list[Line]:
+def lines_of_kind(kind: Kind, runs: Mapping[int, RunContents], alone: bool) -> list[Line]:
     """Return the lines of a kind of chart, one for each of its scalars that a run has logged."""
     return [
-        Line(place, label_of(run, label, len(runs) == 1), style, logged.steps, logged.values)
+        Line(
+            place,
+            run.name if len(kind.scalars) == 1 and not alone else label_of(run, label, alone),
+            style,
+            logged.steps,
+            logged.values,
+        )
         for place, run in runs.items()
         for name, (label, style) in kind.scalars.items()
         if (logged := run.scalars.get(name)) is not None

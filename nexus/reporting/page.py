@@ -28,8 +28,8 @@ UNSAFE_IN_SCRIPT = str.maketrans({character: f"\\u{ord(character):04x}" for char
 def page_of(runs: Sequence[RunContents]) -> str:
     """Return the page about some runs as HTML."""
     groups = by_environment(runs)
-    main = [charts_of(group) for group in groups.values()]
-    others = [other_charts(group) for group in groups.values()]
+    main = [charts_of(group, len(runs) == 1) for group in groups.values()]
+    others = [other_charts(group, len(runs) == 1) for group in groups.values()]
     data: list[dict[str, Any]] = []
     drawn = [
         (

@@ -50,7 +50,7 @@ class RunContents:
     """Everything that a page shows of one run.
 
     Args:
-        name: the folder's name, or its path if another run has that name.
+        name: the end of its folder's path.
         about: the contents of `run.json`.
         scored: its episodes and evaluations.
         scalars: what was logged, by name.
@@ -114,11 +114,13 @@ def by_environment(runs: Iterable[RunContents]) -> dict[str, dict[int, RunConten
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Return a short name for each folder: its last part, or the whole path where two would be equal."""
-    short = [folder.resolve().name for folder in folders]
-    return [
-        str(folder) if short.count(name) > 1 or not name else name for folder, name in zip(folders, short, strict=True)
-    ]
+    """Return a name for each folder: as many of the last parts of its path as tell all of them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
 
 
 def read_contents(folder: Path, name: str) -> RunContents:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from nexus.core.errors import NexusError
+from nexus.core.errors import ConfigError, NexusError
 from nexus.core.importable import is_import_name
 from nexus.lineage import lineage_text
 from nexus.resolver import resolve
@@ -38,17 +38,34 @@ def command_to_repeat(about: Mapping[str, Any], config: TrainConfig | None, fold
     if config is None or is_import_name(config.algorithm):
         return from_folder
     preset = preset if isinstance(preset, str) else OTHERWISE
-    own: dict[str, Any] = {"algorithm": config.algorithm}
     try:
-        base = resolve(env, own, preset).config
-        own |= {name: value for name, value in settings_of(config).items() if value != settings_of(base)[name]}
-        if resolve(env, own, preset).config != config:
-            return from_folder
-    except NexusError:
+        own = settings_to_give(env, preset, config)
+    except NexusError:  # such as a preset of another version
         return from_folder
     values = {name: value for name, value in config.to_mapping().items() if name in own}
     words = [word for name, value in values.items() for word in arguments_of(name, value)]
     return shlex.join(["nexus", "train", env, "--preset", preset, *words])
+
+
+def settings_to_give(env: str, preset: str, config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that make a preset into a config.
+
+    A setting that is given can change others, as a short run shortens the decay of ε; those are then given, too.
+
+    Raises:
+        ConfigError: the preset is unknown, or no settings make it into this config.
+    """
+    wanted = settings_of(config)
+    own: dict[str, Any] = {"algorithm": config.algorithm}
+    for _ in wanted:
+        found = settings_of(resolve(env, own, preset).config)
+        missing = {name: value for name, value in wanted.items() if found[name] != value}
+        if not missing:
+            return own
+        if missing.keys() <= own.keys():
+            break
+        own |= missing
+    raise ConfigError(f"preset {preset} can't be made into these settings")
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:

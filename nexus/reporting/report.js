@@ -16,11 +16,11 @@
     return value.toLocaleString("en", { maximumSignificantDigits: size >= 1000 ? 7 : 4 });
   }
 
-  function compact(value) {
-    if (value === null) return ""; // an axis leaves some of its logarithmic marks without a number
-    return Math.abs(value) >= 1e4
-      ? value.toLocaleString("en", { notation: "compact", maximumSignificantDigits: 4 })
-      : short(value);
+  // The numbers of an axis; it leaves some of its logarithmic marks without one.
+  function marked(_, marks) {
+    const large = marks.some((mark) => Math.abs(mark ?? 0) >= 1e4);
+    const compact = { notation: "compact", maximumSignificantDigits: 4 };
+    return marks.map((mark) => (mark === null ? "" : large ? mark.toLocaleString("en", compact) : short(mark)));
   }
 
   // One x axis for all lines, from 0 to `end`. uPlot passes over undefined values, and leaves a gap for null. Several
@@ -57,7 +57,7 @@
       points: { show: line.style === "marked" || line.y.length === 1, size: 5, fill: stroke },
     };
     if (line.style === "dots") {
-      Object.assign(series, { paths: () => null, alpha: 0.35, points: { show: true, size: 3, fill: stroke, stroke } });
+      Object.assign(series, { paths: () => null, alpha: 0.35, points: { show: true, size: 4, fill: stroke, stroke } });
     }
     return series;
   }
@@ -82,6 +82,7 @@
       series.push({ ...edge, label: `${line.label}, upper end` }, { ...edge, label: `${line.label}, lower end` });
       columns.push(on(line.x, line.high), on(line.x, line.low));
     }
+    const tens = (_, marks) => marks.map((mark) => (Number.isInteger(Math.log10(mark)) ? mark : null));
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { stroke: colour("--rule"), width: 1 } };
     const options = {
       width: element.clientWidth,
@@ -90,12 +91,12 @@
       bands,
       scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
       axes: [
-        { ...axis, values: (_, marks) => marks.map(compact) },
-        { ...axis, values: (_, marks) => marks.map(compact), size: widthOf },
+        { ...axis, values: marked },
+        { ...axis, values: marked, size: widthOf, grid: { ...axis.grid, ...(log && { filter: tens }) } },
       ],
       cursor: { sync: { key: "steps" }, drag: { x: true, y: false }, points: { size: 7 } },
       legend: { live: true },
-      hooks: { setScale: [(plot, key) => key === "x" && zoomed(element, plot)] },
+      hooks: { setScale: [(_, key) => key === "x" && zoomed(element)], setSeries: [hideEdges] },
     };
     if (known) known.plot.destroy();
     element.replaceChildren();
@@ -103,9 +104,16 @@
     tools.className = "tools";
     const plot = new uPlot(options, columns, element);
     plots.set(element, { plot, chart, log, tools });
-    label(element, plot);
+    label(element);
     furnish(element, positive);
     if (range) plot.setScale("x", range);
+  }
+
+  // The ends of an interval are hidden with their line.
+  function hideEdges(plot, place, change) {
+    for (let edge = place + 1; change.show !== undefined && plot.series[edge]?.class === "edge"; edge++) {
+      if (plot.series[edge].show !== change.show) plot.setSeries(edge, { show: change.show });
+    }
   }
 
   // The space that the numbers of an axis need, in pixels.
@@ -113,7 +121,7 @@
     return 18 + 7 * Math.max(3, ...(values ?? []).map((value) => value.length));
   }
 
-  function label(element, plot) {
+  function label(element) {
     const canvas = element.querySelector("canvas");
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", element.getAttribute("aria-label"));

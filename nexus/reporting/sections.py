@@ -210,7 +210,7 @@ def settings_said(run: RunContents) -> tuple[list[tuple[str, str, str]], list[tu
 
 def value_said(value: Any) -> str:
     """Return a setting's value as in a config file."""
-    text = config_text(value)
+    text = value if isinstance(value, str) and value else config_text(value)
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
 
 
