@@ -10,13 +10,12 @@ import numpy as np
 from nexus.core.figures import figures
 from nexus.core.types import Floats
 from nexus.reporting.downsampling import points_to_draw
-from nexus.reporting.reading import RunContents
+from nexus.reporting.reading import WINDOW, RunContents
 
 __all__ = ["POINTS_OF_MAIN", "POINTS_OF_OTHERS", "ChartOnPage", "Line", "charts_of", "most_points", "other_charts"]
 
 Style: TypeAlias = Literal["line", "dashed", "light", "dots", "marked"]
 
-WINDOW = 20  # episodes of the running mean, as in `nexus plot`
 MOST_POINTS = 1_000  # of a line: about as many as a screen has pixels
 FEWEST_POINTS = 20  # of a line on a page of many runs
 POINTS_OF_MAIN, POINTS_OF_OTHERS = 60_000, 20_000  # of all lines together: about 2 MB of text
@@ -27,7 +26,10 @@ LOGARITHMIC = 1_000.0  # the largest value divided by the smallest from which a 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart over the steps of a run; all arrays are `[K]`, and nan is a gap."""
+    """One line of a chart over the steps of a run; all arrays are `[K]`, and nan is a gap.
+
+    `count` and `missing` say how many points there were and how many were gaps, if not all of them are here.
+    """
 
     run: int  # its place on the page
     label: str
@@ -36,6 +38,13 @@ class Line:
     y: Floats
     low: Floats | None = None  # of a 95 % interval
     high: Floats | None = None
+    count: int | None = None
+    missing: int | None = None
+
+    @property
+    def logged(self) -> int:
+        """Number of points, whether or not all of them are here."""
+        return len(self.y) if self.count is None else self.count
 
     @property
     def summary(self) -> tuple[str, ...]:
@@ -51,7 +60,7 @@ class Line:
     @property
     def gaps(self) -> int:
         """Number of values that are not finite."""
-        return int((~np.isfinite(self.y)).sum())
+        return int((~np.isfinite(self.y)).sum()) if self.missing is None else self.missing
 
     def to_mapping(self, most: int) -> dict[str, Any]:
         """Return plain values for JSON, of at most `most` points; None for gaps."""
@@ -63,7 +72,7 @@ class Line:
             "run": self.run,
             "label": self.label,
             "style": self.style,
-            "logged": len(self.y),
+            "logged": self.logged,
             **{name: plain(column[places]) for name, column in columns.items()},
         }
 
@@ -170,7 +179,7 @@ def returns_of(runs: Mapping[int, RunContents], alone: bool) -> list[Line]:
         if episodes["step"].size:
             if alone:
                 training.append(Line(place, "episodes", "dots", episodes["step"], episodes["return"]))
-            mean = run.scored.training("steps", WINDOW)
+            mean = run.training
             training.append(Line(place, label_of(run, f"mean of {WINDOW} episodes", alone), "light", mean.x, mean.mean))
         if run.scored.scores:
             scores = run.scored.evaluations("steps")
@@ -188,6 +197,8 @@ def lines_of_kind(kind: Kind, runs: Mapping[int, RunContents], alone: bool) -> l
             style,
             logged.steps,
             logged.values,
+            count=logged.count,
+            missing=logged.gaps,
         )
         for place, run in runs.items()
         for name, (label, style) in kind.scalars.items()

@@ -3,12 +3,13 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from nexus import __version__
@@ -16,17 +17,38 @@ from nexus.reporting.charts import POINTS_OF_MAIN, POINTS_OF_OTHERS, ChartOnPage
 from nexus.reporting.reading import RunContents, by_environment
 from nexus.reporting.sections import scores_of, sections_of
 
-__all__ = ["SIGNATURE", "page_of"]
+__all__ = ["SCRIPTS", "SIGNATURE", "STYLES", "PageContent", "content_of", "page_of", "policy_for", "rendered"]
 
 SIGNATURE = '<meta name="generator" content="nexus report'
-SCRIPTS = ("vendor/uplot/uPlot.iife.min.js", "report.js")
-STYLES = ("vendor/uplot/uPlot.min.css", "report.css")
+SCRIPTS = ("reporting/vendor/uplot/uPlot.iife.min.js", "reporting/report.js")
+STYLES = ("reporting/vendor/uplot/uPlot.min.css", "reporting/report.css")
+TEMPLATE = "reporting/page.html"
+NO_RULES: Mapping[str, str] = {}
 # Inside a script element HTML knows no escapes: `</script>` would end it, and old engines end a line at U+2028.
 UNSAFE_IN_SCRIPT = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
 
+@dataclass(frozen=True)
+class PageContent:
+    """What a page says and draws.
+
+    Args:
+        said: the variables of the template.
+        data: what the charts draw, as plain values for JSON.
+    """
+
+    said: Mapping[str, Any]
+    data: Mapping[str, Any]
+
+
 def page_of(runs: Sequence[RunContents]) -> str:
-    """Return the page about some runs as HTML."""
+    """Return the page about some runs as HTML, which loads nothing else."""
+    content = content_of(runs)
+    return rendered(content.said, content.data, SCRIPTS, STYLES)
+
+
+def content_of(runs: Sequence[RunContents]) -> PageContent:
+    """Return what a page about some runs says and draws."""
     groups = by_environment(runs)
     main = [charts_of(group, len(runs) == 1) for group in groups.values()]
     others = [other_charts(group, len(runs) == 1) for group in groups.values()]
@@ -40,22 +62,50 @@ def page_of(runs: Sequence[RunContents]) -> str:
         for env, charts, more in zip(groups, main, others, strict=True)
     ]
     sections = [sections_of(run) for run in runs]
-    scripts, styles = [shipped(name) for name in SCRIPTS], [shipped(name) for name in STYLES]
-    return (
-        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        .from_string(shipped("page.html"))
-        .render(
-            version=__version__,
-            title=sections[0].title if len(runs) == 1 else f"{len(runs)} runs of {', '.join(groups)}",
-            runs=sections,
-            scores=[scores_of(env, group) for env, group in groups.items()],
-            groups=drawn,
-            data=Markup(json_in_script({"runs": len(runs), "charts": data})),
-            scripts=[Markup(script) for script in scripts],
-            styles=[Markup(style) for style in styles],
-            policy=policy_for(scripts, styles),
-        )
+    said = {
+        "title": sections[0].title if len(runs) == 1 else f"{len(runs)} runs of {', '.join(groups)}",
+        "runs": sections,
+        "scores": [scores_of(env, group) for env, group in groups.items()],
+        "groups": drawn,
+    }
+    return PageContent(said, {"runs": len(runs), "charts": data})
+
+
+def rendered(
+    said: Mapping[str, Any],
+    data: Any,
+    scripts: Sequence[str],
+    styles: Sequence[str],
+    template: str = TEMPLATE,
+    rules: Mapping[str, str] = NO_RULES,
+) -> str:
+    """Return a page as HTML.
+
+    Args:
+        said: the variables of its template.
+        data: plain values for its scripts, in an element `report-data`.
+        scripts: files of nexus, which it runs in this order.
+        styles: likewise.
+        template: its template, likewise.
+        rules: more rules of its content security policy, by name.
+    """
+    loaded = [shipped(name) for name in scripts]
+    looks = [shipped(name) for name in styles]
+    return template_of(template).render(
+        version=__version__,
+        **said,
+        data=Markup(json_in_script(data)),
+        scripts=[Markup(script) for script in loaded],
+        styles=[Markup(style) for style in looks],
+        policy=policy_for(loaded, looks, rules),
     )
+
+
+@cache
+def template_of(name: str) -> Template:
+    """Return a template of nexus, given its path there."""
+    how = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return how.from_string(shipped(name))
 
 
 def points_of(groups: Sequence[Sequence[ChartOnPage]], of_all: int) -> int:
@@ -75,12 +125,16 @@ def json_in_script(values: Any) -> str:
     return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(UNSAFE_IN_SCRIPT)
 
 
-def policy_for(scripts: Sequence[str], styles: Sequence[str]) -> str:
-    """Return a content security policy: the page runs these scripts, uses these styles, and loads nothing."""
+def policy_for(scripts: Sequence[str], styles: Sequence[str], more: Mapping[str, str] = NO_RULES) -> str:
+    """Return a content security policy: the page runs these scripts, uses these styles, and loads nothing.
+
+    `more` has further rules, by name.
+    """
     rules = {
         "default-src": ["'none'"],
         "script-src": [source_of(script) for script in scripts],
         "style-src": [source_of(style) for style in styles],
+        **{name: [source] for name, source in more.items()},
     }
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in rules.items())
 
@@ -93,5 +147,5 @@ def source_of(content: str) -> str:
 
 @cache
 def shipped(name: str) -> str:
-    """Return a file of this package as text."""
-    return files("nexus.reporting").joinpath(name).read_text(encoding="utf-8")
+    """Return a file of nexus as text, given its path there."""
+    return files("nexus").joinpath(name).read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from math import isfinite, nan
 from os import SEEK_END
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,19 +18,34 @@ from nexus.doctor.afterwards import diagnose
 from nexus.doctor.diagnosis import Diagnosis
 from nexus.training.config import TrainConfig
 from nexus.training.curves import (
+    Curve,
     Damaged,
     ScoredRun,
+    Scores,
+    episodes_per_evaluation,
     log_lines,
+    read_episodes,
     read_evaluation,
-    read_one,
+    read_scores,
     require_one_protocol,
+    scored_run,
 )
 from nexus.training.edited import read_run_or_copy
 from nexus.training.evaluation import Evaluation
 from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE, RUN_FILE
 
-__all__ = ["Logged", "RunContents", "by_environment", "read_contents", "read_several"]
+__all__ = [
+    "WINDOW",
+    "Logged",
+    "Logs",
+    "RunContents",
+    "by_environment",
+    "read_contents",
+    "read_several",
+    "scalars_in",
+]
 
+WINDOW = 20  # episodes of the running mean, as in `nexus plot`
 MOST_RUNS = 100  # on a page; more can't be told apart
 MOST_REMARKS = 5  # of one run
 Part = TypeVar("Part")
@@ -39,10 +54,74 @@ OF_SCORE = frozenset(field.name for field in fields(Evaluation))
 
 @dataclass(frozen=True)
 class Logged:
-    """One scalar of `metrics.jsonl`: its steps and values, both `[K]`; nan where a value was not finite."""
+    """One scalar of `metrics.jsonl`: its steps and values, both `[K]`; nan where a value was not finite.
+
+    Args:
+        steps: where it was logged.
+        values: what was logged.
+        count: how often it was logged, if not all of that is here.
+        gaps: how many of the logged values were not finite, likewise.
+    """
 
     steps: Floats
     values: Floats
+    count: int | None = None
+    gaps: int | None = None
+
+
+class Logs(Protocol):
+    """What a run has logged so far. Each method calls `damaged` with what can't be read and is left out."""
+
+    def scalars(self, damaged: Damaged) -> Mapping[str, Logged]:
+        """Return the scalars of `metrics.jsonl`."""
+        ...
+
+    def scores(self, episodes: Any, damaged: Damaged) -> Scores:
+        """Return the evaluations in `metrics.jsonl`, as `read_scores`."""
+        ...
+
+    def episodes(self, damaged: Damaged) -> Mapping[str, Floats]:
+        """Return the columns of `episodes.csv`, as `read_episodes`."""
+        ...
+
+    def training(self, run: ScoredRun) -> Curve:
+        """Return the running mean of the training returns over `WINDOW` episodes, by steps."""
+        ...
+
+    def diagnosis(self, about: Mapping[str, Any], config: TrainConfig) -> Diagnosis:
+        """Return the doctor's diagnosis, given the contents of `run.json` and the settings there.
+
+        Raises:
+            RunError: a log is damaged.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LogFiles:
+    """The logs in a run's folder, read whole."""
+
+    folder: Path
+
+    def scalars(self, damaged: Damaged) -> Mapping[str, Logged]:
+        """Read all scalars."""
+        return read_scalars(self.folder / METRICS_FILE, damaged)
+
+    def scores(self, episodes: Any, damaged: Damaged) -> Scores:
+        """Read all evaluations."""
+        return read_scores(self.folder, episodes, damaged)
+
+    def episodes(self, damaged: Damaged) -> Mapping[str, Floats]:
+        """Read all episodes."""
+        return read_episodes(self.folder, damaged)
+
+    def training(self, run: ScoredRun) -> Curve:
+        """Return the means of all episodes."""
+        return run.training("steps", WINDOW)
+
+    def diagnosis(self, about: Mapping[str, Any], config: TrainConfig) -> Diagnosis:
+        """Read the logs once more, as the doctor does."""
+        return diagnose(self.folder)
 
 
 @dataclass(frozen=True)
@@ -53,6 +132,7 @@ class RunContents:
         name: the end of its folder's path.
         about: the contents of `run.json`.
         scored: its episodes and evaluations.
+        training: the running mean of its training returns.
         scalars: what was logged, by name.
         config: its settings; None if this version can't read them.
         evaluation: the final one; None if there is none.
@@ -63,6 +143,7 @@ class RunContents:
     name: str
     about: Mapping[str, Any]
     scored: ScoredRun
+    training: Curve
     scalars: Mapping[str, Logged]
     config: TrainConfig | None
     evaluation: Evaluation | None
@@ -123,12 +204,18 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def read_contents(folder: Path, name: str) -> RunContents:
+def read_contents(folder: Path, name: str, logs: Logs | None = None) -> RunContents:
     """Read one run's folder, and leave out what is damaged.
+
+    Args:
+        folder: its path.
+        name: what the run is called on the page.
+        logs: what it has logged; None to read that now.
 
     Raises:
         RunError: it is not a run, or its `run.json` can't be read.
     """
+    logs = LogFiles(folder) if logs is None else logs
     remarks: list[str] = []
 
     def remark(what: object) -> None:
@@ -138,12 +225,17 @@ def read_contents(folder: Path, name: str) -> RunContents:
     for file in (METRICS_FILE, EPISODES_FILE):
         if is_cut_off(folder / file):
             remark(f"the last line of {file} is incomplete and left out: the run is writing it, or was killed")
-    scored = read_one(folder, damaged=remark)
-    scalars = read_scalars(folder / METRICS_FILE, remark)
+    scores = logs.scores(episodes_per_evaluation(about), remark)
+    scored = scored_run(folder, about, logs.episodes(remark), scores, damaged=remark)
+    scalars = logs.scalars(remark)
     config = usable(lambda: config_of(about, folder), remark)
-    diagnosis = None if config is None else usable(lambda: diagnose(folder), remark, "the doctor can't judge: ")
-    evaluation = usable(lambda: final_evaluation(folder, about), str)  # `read_one` has said what is wrong with it
-    return RunContents(name, about, scored, scalars, config, evaluation, diagnosis, shortened(remarks))
+    diagnosis = (
+        None if config is None else usable(lambda: logs.diagnosis(about, config), remark, "the doctor can't judge: ")
+    )
+    evaluation = usable(lambda: final_evaluation(folder, about), str)  # `scored_run` has said what is wrong with it
+    return RunContents(
+        name, about, scored, logs.training(scored), scalars, config, evaluation, diagnosis, shortened(remarks)
+    )
 
 
 def is_cut_off(log: Path) -> bool:

@@ -21,19 +21,28 @@ from nexus.training.statistics import bootstrap_interval
 
 __all__ = [
     "COLUMN_OF",
+    "SCORE",
+    "SPREAD",
     "Axis",
     "Curve",
     "ScoredRun",
+    "Scores",
     "different_seeds",
+    "episodes_per_evaluation",
     "grid_of",
     "mean_of",
     "points_of",
     "read_episodes",
+    "read_evaluation",
     "read_one",
+    "read_row",
     "read_runs",
+    "read_scores",
     "require_one_protocol",
     "running_mean",
     "same_settings",
+    "scored_run",
+    "with_interval",
 ]
 
 EPISODE_COLUMNS = ("step", "episode", "return", "length", "seconds")
@@ -193,6 +202,39 @@ def read_one(
         RunError: there is no such run, or `damaged` raises.
     """
     about = read_run_or_copy(folder, notice)
+    episodes, scores = read_episodes(folder, damaged), read_scores(folder, episodes_per_evaluation(about), damaged)
+    return scored_run(folder, about, episodes, scores, same_env=same_env, damaged=damaged)
+
+
+def episodes_per_evaluation(about: Mapping[str, Any]) -> Any:
+    """Return how many episodes each evaluation of a run played, as its settings say; any value if they are damaged."""
+    config = about.get("config")
+    usual = TrainConfig().eval_episodes
+    return named_now(config).get("eval_episodes", usual) if isinstance(config, dict) else usual
+
+
+def scored_run(
+    folder: Path,
+    about: Mapping[str, Any],
+    episodes: Mapping[str, Floats],
+    scores: Scores,
+    *,
+    same_env: bool = False,
+    damaged: Damaged = refuse,
+) -> ScoredRun:
+    """Return a run of which the logs have been read.
+
+    Args:
+        folder: its path.
+        about: the contents of `run.json`.
+        episodes: as `read_episodes` returns them.
+        scores: the evaluations in `metrics.jsonl`; the final one is added.
+        same_env: as in `read_runs`.
+        damaged: called with what is wrong with the evaluation, and if there is nothing to draw.
+
+    Raises:
+        RunError: `damaged` raises.
+    """
     config, env = about.get("config"), str(about.get("env"))
     config = config if isinstance(config, dict) else {}
     # A setting that did not exist yet gets its default, so that older and newer runs can be compared.
@@ -213,7 +255,7 @@ def read_one(
     match about.get("from"):
         case {"env": start, "keep": keep}:  # its curve is not that of fresh weights
             settings["from"] = f"{start}, {keep}"
-    episodes, scores = read_episodes(folder, damaged), read_scores(folder, settings.get("eval_episodes"), damaged)
+    scores = dict(scores)
     end, final, protocol = end_of(about), None, None
     try:
         final = read_evaluation(folder, about)
@@ -314,9 +356,14 @@ def read_scores(folder: Path, episodes: Any, damaged: Damaged = refuse) -> Score
         if not (is_number(step) and is_number(mean) and is_number(spread)):
             damaged(RunError(f"{path} is damaged: line {number} needs numbers for step, {SCORE} and {SPREAD}"))
             continue
-        half = NORMAL * spread / np.sqrt(episodes) if isinstance(episodes, int) and episodes > 1 else 0.0
-        scores[float(step)] = float(mean), float(mean - half), float(mean + half)
+        scores[float(step)] = with_interval(mean, spread, episodes)
     return scores
+
+
+def with_interval(mean: float, spread: float, episodes: Any) -> tuple[float, float, float]:
+    """Return a mean return and both ends of its 95 % interval, which is empty if the number of episodes is unknown."""
+    half = NORMAL * spread / np.sqrt(episodes) if isinstance(episodes, int) and episodes > 1 else 0.0
+    return float(mean), float(mean - half), float(mean + half)
 
 
 def is_number(value: Any) -> TypeGuard[float]:
