@@ -17,7 +17,17 @@ from nexus.reporting.charts import POINTS_OF_MAIN, POINTS_OF_OTHERS, ChartOnPage
 from nexus.reporting.reading import RunContents, by_environment
 from nexus.reporting.sections import scores_of, sections_of
 
-__all__ = ["SCRIPTS", "SIGNATURE", "STYLES", "PageContent", "content_of", "page_of", "policy_for", "rendered"]
+__all__ = [
+    "SCRIPTS",
+    "SIGNATURE",
+    "STYLES",
+    "PageContent",
+    "content_of",
+    "page_of",
+    "policy_for",
+    "rendered",
+    "shipped",
+]
 
 SIGNATURE = '<meta name="generator" content="nexus report'
 SCRIPTS = ("reporting/vendor/uplot/uPlot.iife.min.js", "reporting/report.js")

@@ -32,6 +32,7 @@ from nexus.training.curves import (
 )
 from nexus.training.edited import read_run_or_copy
 from nexus.training.evaluation import Evaluation
+from nexus.training.files import file_in
 from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE, RUN_FILE
 
 __all__ = [
@@ -241,9 +242,9 @@ def read_contents(folder: Path, name: str, logs: Logs | None = None) -> RunConte
 def is_cut_off(log: Path) -> bool:
     """True if a log does not end with a whole line."""
     try:
-        with log.open("rb") as file:
+        with file_in(log.parent, log.name).open("rb") as file:
             return file.seek(0, SEEK_END) > 0 and file.seek(-1, SEEK_END) >= 0 and file.read(1) != b"\n"
-    except OSError:
+    except (OSError, RunError):
         return False  # said by the code that reads it
 
 

@@ -1,7 +1,7 @@
 // Draws the charts of a report with uPlot, from the data in the page. Text reaches the page as text only, never as HTML.
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("report-data").textContent);
+  let data = JSON.parse(document.getElementById("report-data").textContent);
   const COLOURS = 7;
   const DASHES = [[], [7, 4], [2, 3], [11, 3, 2, 3]]; // in turn once the colours repeat
   const NARROW = 480; // pixels
@@ -62,9 +62,8 @@
     return series;
   }
 
-  function draw(element, range) {
-    const chart = data.charts[Number(element.dataset.chart)];
-    const known = plots.get(element);
+  // What uPlot draws of a chart.
+  function drawing(chart, known) {
     const positive = chart.lines.every((line) => line.y.every((value) => value === null || value > 0));
     const log = positive && (known ? known.log : chart.logarithmic);
     const { xs, on } = merged(chart.lines, chart.end);
@@ -82,6 +81,15 @@
       series.push({ ...edge, label: `${line.label}, upper end` }, { ...edge, label: `${line.label}, lower end` });
       columns.push(on(line.x, line.high), on(line.x, line.low));
     }
+    return { positive, log, columns, series, bands };
+  }
+
+  function draw(element, range) {
+    const chart = data.charts[Number(element.dataset.chart)];
+    const known = plots.get(element);
+    const hidden = known ? known.plot.series.filter(({ show }) => !show).map(({ label }) => label) : [];
+    const { positive, log, columns, series, bands } = drawing(chart, known);
+    for (const each of series) if (hidden.includes(each.label)) each.show = false;
     const tens = (_, marks) => marks.map((mark) => (Number.isInteger(Math.log10(mark)) ? mark : null));
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { stroke: colour("--rule"), width: 1 } };
     const options = {
@@ -103,7 +111,7 @@
     const tools = element.appendChild(document.createElement("div"));
     tools.className = "tools";
     const plot = new uPlot(options, columns, element);
-    plots.set(element, { plot, chart, log, tools });
+    plots.set(element, { plot, chart, log, tools, positive });
     label(element);
     furnish(element, positive);
     if (range) plot.setScale("x", range);
@@ -164,6 +172,21 @@
     state.button = button;
   }
 
+  // Draws new data in place: what is zoomed stays zoomed, and hidden lines stay hidden.
+  function refresh(element) {
+    const state = plots.get(element);
+    const range = isZoomed(state) ? { min: state.plot.scales.x.min, max: state.plot.scales.x.max } : null;
+    const chart = data.charts[Number(element.dataset.chart)];
+    const { positive, log, columns, series } = drawing(chart, state);
+    const same = positive === state.positive && log === state.log && series.length === state.plot.series.length && series.every(({ label }, place) => label === state.plot.series[place].label);
+    if (!same) return draw(element, range);
+    state.chart = chart;
+    state.plot.batch(() => {
+      state.plot.setData(columns, false);
+      state.plot.setScale("x", range ?? { min: 0, max: chart.end });
+    });
+  }
+
   const isZoomed = ({ plot, chart }) => plot.scales.x.min > 0 || plot.scales.x.max < chart.end;
 
   function zoomed(element) {
@@ -205,12 +228,72 @@
   }
 
   const shown = (element) => !element.closest("details:not([open])");
-  const all = [...document.querySelectorAll(".plot")];
-  const drawMissing = () => all.filter((element) => shown(element) && !plots.has(element)).forEach((element) => draw(element));
+  const drawMissing = () => {
+    for (const element of document.querySelectorAll(".plot")) if (shown(element) && !plots.has(element)) draw(element);
+  };
 
-  all.forEach((element) => element.addEventListener("keydown", steer));
-  document.querySelectorAll("details").forEach((details) => details.addEventListener("toggle", drawMissing));
+  // Makes what is new on the page react.
+  function attend(part) {
+    part.querySelectorAll(".plot").forEach((element) => element.addEventListener("keydown", steer));
+    part.querySelectorAll("details").forEach((details) => details.addEventListener("toggle", drawMissing));
+  }
+  attend(document);
   drawMissing();
+
+  // Replaces a part of the page if the new one differs; what was unfolded stays so.
+  function replace(old, fresh) {
+    if (!old || !fresh || old.dataset.source === fresh.innerHTML) return;
+    const source = fresh.innerHTML;
+    const open = [...old.querySelectorAll("details")].map((details) => details.open);
+    fresh = document.adoptNode(fresh);
+    fresh.querySelectorAll("details").forEach((details, place) => (details.open = open[place] ?? details.open));
+    fresh.dataset.source = source;
+    old.replaceWith(fresh);
+    attend(fresh);
+  }
+
+  const titleOf = (figure) => figure.querySelector("figcaption strong").textContent;
+
+  // The curves: each plot stays the same element, so that its zoom and its hidden lines stay.
+  function renewCurves(old, fresh) {
+    const figures = new Map([...old.querySelectorAll("figure")].map((figure) => [titleOf(figure), figure]));
+    const wanted = [...fresh.querySelectorAll("figure")];
+    const places = [...figures.keys()];
+    const same = places.length === wanted.length && wanted.every((figure, place) => titleOf(figure) === places[place]);
+    for (const figure of wanted) {
+      const known = figures.get(titleOf(figure))?.querySelector(".plot");
+      const plot = figure.querySelector(".plot");
+      if (!known) continue;
+      known.dataset.chart = plot.dataset.chart;
+      known.setAttribute("aria-label", plot.getAttribute("aria-label"));
+      known.querySelector("canvas")?.setAttribute("aria-label", plot.getAttribute("aria-label"));
+      if (!same) plot.replaceWith(document.adoptNode(known));
+    }
+    if (same) {
+      for (const figure of wanted) {
+        const known = figures.get(titleOf(figure));
+        replace(known.querySelector(":scope > details"), figure.querySelector(":scope > details"));
+        const [gaps, now] = [known, figure].map((each) => each.querySelector(":scope > .remarks"));
+        if (gaps) gaps.remove();
+        if (now) known.append(document.adoptNode(now));
+      }
+    } else {
+      replace(old, fresh);
+    }
+    for (const element of [...plots.keys()]) if (!element.isConnected) plots.delete(element);
+    for (const element of plots.keys()) refresh(element);
+    drawMissing();
+  }
+
+  // Shows a newer version of this page of one run: its `main`, and what its charts draw.
+  function renew(main, next) {
+    data = next;
+    for (const part of ["header", "#score", "#findings", "#settings", "#repeat"]) {
+      replace(document.querySelector(`main > ${part}`), main.querySelector(`:scope > ${part}`));
+    }
+    renewCurves(document.querySelector("#curves"), main.querySelector("#curves"));
+  }
+  window.nexusReport = { renew };
 
   const redraw = () => [...plots].filter(([element]) => shown(element)).forEach(([element, state]) => draw(element, isZoomed(state) ? { ...state.plot.scales.x } : null));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
