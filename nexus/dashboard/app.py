@@ -19,9 +19,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nexus.core.errors import one_line
-from nexus.dashboard.listing import RunList, text_of
+from nexus.dashboard.listing import RunList, path_text
 from nexus.dashboard.opened import LIVE_RULES, LIVE_SCRIPTS, OpenedRuns, problem_page, tag_of
-from nexus.reporting.page import STYLES, policy_for, rendered, shipped
+from nexus.reporting.page import STYLES, html_of, policy_for, shipped
 
 __all__ = ["Guard", "app_for"]
 
@@ -35,7 +35,7 @@ SAFE = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 FRAMING = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-NOTHING = f"default-src 'none'; {FRAMING}"
+NO_SOURCES = f"default-src 'none'; {FRAMING}"
 
 
 class Guard:
@@ -67,7 +67,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = list(message["headers"])
                 given = {name.lower() for name, _ in headers}
-                usual = {**SAFE, "Content-Security-Policy": NOTHING, "Cache-Control": "no-store"}
+                usual = {**SAFE, "Content-Security-Policy": NO_SOURCES, "Cache-Control": "no-store"}
                 headers += [
                     (name.lower().encode(), value.encode())
                     for name, value in usual.items()
@@ -139,7 +139,7 @@ def app_for(root: Path, host: str = "127.0.0.1") -> Starlette:
     def index(request: Request) -> Response:
         values = runs.to_mapping()
         data = {"tag": tag_of(values), "list": values}
-        text = rendered({"folder": text_of(root)}, data, LIST_SCRIPTS, STYLES, "dashboard/list.html", LIVE_RULES)
+        text = html_of({"folder": path_text(root)}, data, LIST_SCRIPTS, STYLES, "dashboard/list.html", LIVE_RULES)
         return page_response(text)
 
     def listed(request: Request) -> Response:

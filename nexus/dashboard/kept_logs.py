@@ -36,7 +36,7 @@ from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE
 __all__ = ["KeptLogs"]
 
 PIECE = 2 << 20  # bytes read at a time
-LONG = 32 << 20  # bytes of a log from which the first look is at a sample of its lines
+LONG_LOG = 32 << 20  # bytes of a log from which the first look is at a sample of its lines
 SAMPLE = 2_000  # lines
 MOST_SERIES = 400  # scalars of a run
 LONGEST_KEY = 200  # characters of a scalar's name
@@ -91,7 +91,7 @@ class KeptLogs:
         lines = self.piece_of(self.metrics, self.forget_metrics)
         if lines:
             self.add_lines(lines)
-        if self.metrics.left > LONG and self.sample is None:
+        if self.metrics.left > LONG_LOG and self.sample is None:
             self.sample = {}
             self.add_scalars(read_spread(self.folder, METRICS_FILE, SAMPLE), self.sample, [])
         more = any(log.left and not log.is_cut_off for log in (self.metrics, self.csv))

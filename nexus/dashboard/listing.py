@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import quote_from_bytes
 
 from nexus.core.errors import RunError, one_line
 from nexus.dashboard.growing import read_end
@@ -76,7 +77,7 @@ class RunList:
         """Return plain values for JSON: a line about each folder."""
         lines = [self.line_about(each) for each in self.look().values()]
         lines.sort(key=lambda line: (-line["written"], line["path"]))
-        return {"folder": text_of(self.root), "exists": self.root.is_dir(), "runs": lines}
+        return {"folder": path_text(self.root), "exists": self.root.is_dir(), "runs": lines}
 
     def line_about(self, found: Found) -> dict[str, Any]:
         """Return what the list says of a folder; files that have not changed are not read again."""
@@ -87,7 +88,7 @@ class RunList:
         return {**known[1], "silent": silence(known[1])}
 
 
-def text_of(path: str | os.PathLike[str]) -> str:
+def path_text(path: str | os.PathLike[str]) -> str:
     """Return a path as text, whatever bytes its names have."""
     return os.fsencode(path).decode("utf-8", "replace")
 
@@ -181,7 +182,7 @@ def line_of(found: Found, stamps: Stamps) -> dict[str, Any]:
     """Return what the list says of a folder, from the ends of its logs."""
     newest = max((changed for _, changed, _ in stamps.values()), default=0) / 1e9
     line: dict[str, Any] = dict.fromkeys(("env", "algorithm", "steps", "total", "rate", "left", "score", "finding"))
-    line |= {"path": url_path(found.path), "name": text_of(found.path), "problem": found.problem}
+    line |= {"path": url_path(found.path), "name": path_text(found.path), "problem": found.problem}
     line |= {"status": "unknown" if found.problem is None else "", "written": newest or written(found.folder)}
     if found.problem is not None:
         return line
@@ -211,8 +212,6 @@ def written(folder: Path) -> float:
 
 def url_path(path: str) -> str:
     """Return a path for a URL: its bytes quoted, but for slashes."""
-    from urllib.parse import quote_from_bytes
-
     return quote_from_bytes(os.fsencode(path))
 
 
@@ -229,9 +228,7 @@ def require_plausible(folder: Path) -> None:
 
 def settings_in_line(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was trained and how it ended."""
-    config, progress = (about.get(name) if isinstance(about.get(name), dict) else {} for name in ("config", "progress"))
-    assert isinstance(config, dict)
-    assert isinstance(progress, dict)
+    config, progress = mapping_in(about, "config"), mapping_in(about, "progress")
     return {
         "env": str(about.get("env"))[:200],
         "algorithm": str(about.get("algorithm"))[:200],
@@ -239,6 +236,12 @@ def settings_in_line(about: Mapping[str, Any]) -> dict[str, Any]:
         "steps": finite(progress.get("steps")),
         "total": finite(config.get("total_steps")),
     }
+
+
+def mapping_in(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an entry of `run.json`, empty if it is not what it should be."""
+    value = about.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def finite(value: Any) -> float | int | None:

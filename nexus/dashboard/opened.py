@@ -11,8 +11,8 @@ from typing import Any
 
 from nexus.core.errors import one_line
 from nexus.dashboard.kept_logs import KeptLogs
-from nexus.dashboard.listing import DAMAGE, Found, Stamps, require_plausible, stamps_of, text_of, url_path
-from nexus.reporting.page import SCRIPTS, STYLES, PageContent, content_of, rendered
+from nexus.dashboard.listing import DAMAGE, Found, Stamps, path_text, require_plausible, stamps_of, url_path
+from nexus.reporting.page import SCRIPTS, STYLES, PageContent, content_of, html_of
 from nexus.reporting.reading import read_contents
 
 __all__ = ["LIVE_RULES", "LIVE_SCRIPTS", "OpenedRun", "OpenedRuns", "problem_page", "tag_of"]
@@ -78,7 +78,7 @@ class OpenedRun:
             return View(tag, stamps, None, self.found.problem)
         try:
             require_plausible(self.found.folder)
-            run = read_contents(self.found.folder, text_of(self.found.folder.resolve().name), self.logs)
+            run = read_contents(self.found.folder, path_text(self.found.folder.resolve().name), self.logs)
             return View(tag, stamps, content_of([run]), None)
         except DAMAGE as error:
             return View(tag, stamps, None, one_line(error))
@@ -88,8 +88,8 @@ class OpenedRun:
         view = self.look()
         live = self.live(view)
         if view.content is None:
-            return problem_page(text_of(self.found.path), str(view.problem), live)
-        return rendered(view.content.said, {**view.content.data, "live": live}, LIVE_SCRIPTS, STYLES, rules=LIVE_RULES)
+            return problem_page(path_text(self.found.path), str(view.problem), live)
+        return html_of(view.content.said, {**view.content.data, "live": live}, LIVE_SCRIPTS, STYLES, rules=LIVE_RULES)
 
     def answer(self) -> str:
         """Return the view as JSON; `html` is the page without scripts and data."""
@@ -103,7 +103,7 @@ class OpenedRun:
         """Return a view as JSON."""
         if view.content is None:
             return json.dumps({"problem": view.problem, "live": self.live(view)})
-        html = rendered(view.content.said, None, (), ())
+        html = html_of(view.content.said, None, (), ())
         return json.dumps({"html": html, "data": view.content.data, "live": self.live(view)}, allow_nan=False)
 
     def live(self, view: View) -> dict[str, Any]:
@@ -145,4 +145,4 @@ def problem_page(title: str, problem: str, live: Mapping[str, Any] | None = None
     """Return a page that says why a run can't be shown, and that shows it once it can."""
     said = {"title": title, "problem": problem}
     data = {"runs": 0, "charts": [], "live": live}
-    return rendered(said, data, ("dashboard/live.js",), STYLES, "dashboard/problem.html", LIVE_RULES)
+    return html_of(said, data, ("dashboard/live.js",), STYLES, "dashboard/problem.html", LIVE_RULES)

@@ -23,9 +23,9 @@ __all__ = [
     "STYLES",
     "PageContent",
     "content_of",
+    "html_of",
     "page_of",
     "policy_for",
-    "rendered",
     "shipped",
 ]
 
@@ -54,7 +54,7 @@ class PageContent:
 def page_of(runs: Sequence[RunContents]) -> str:
     """Return the page about some runs as HTML, which loads nothing else."""
     content = content_of(runs)
-    return rendered(content.said, content.data, SCRIPTS, STYLES)
+    return html_of(content.said, content.data, SCRIPTS, STYLES)
 
 
 def content_of(runs: Sequence[RunContents]) -> PageContent:
@@ -81,7 +81,7 @@ def content_of(runs: Sequence[RunContents]) -> PageContent:
     return PageContent(said, {"runs": len(runs), "charts": data})
 
 
-def rendered(
+def html_of(
     said: Mapping[str, Any],
     data: Any,
     scripts: Sequence[str],
