@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from nexus import __version__
@@ -41,21 +41,24 @@ def page_of(runs: Sequence[RunContents]) -> str:
     ]
     sections = [sections_of(run) for run in runs]
     scripts, styles = [shipped(name) for name in SCRIPTS], [shipped(name) for name in STYLES]
-    return (
-        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        .from_string(shipped("page.html"))
-        .render(
-            version=__version__,
-            title=sections[0].title if len(runs) == 1 else f"{len(runs)} runs of {', '.join(groups)}",
-            runs=sections,
-            scores=[scores_of(env, group) for env, group in groups.items()],
-            groups=drawn,
-            data=Markup(json_in_script({"runs": len(runs), "charts": data})),
-            scripts=[Markup(script) for script in scripts],
-            styles=[Markup(style) for style in styles],
-            policy=policy_for(scripts, styles),
-        )
+    return template().render(
+        version=__version__,
+        title=sections[0].title if len(runs) == 1 else f"{len(runs)} runs of {', '.join(groups)}",
+        runs=sections,
+        scores=[scores_of(env, group) for env, group in groups.items()],
+        groups=drawn,
+        data=Markup(json_in_script({"runs": len(runs), "charts": data})),
+        scripts=[Markup(script) for script in scripts],
+        styles=[Markup(style) for style in styles],
+        policy=policy_for(scripts, styles),
     )
+
+
+@cache
+def template() -> Template:
+    """Return the page with blanks, which escape every text that is put into them."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(shipped("page.html"))
 
 
 def points_of(groups: Sequence[Sequence[ChartOnPage]], of_all: int) -> int:
