@@ -183,6 +183,13 @@ def test_without_a_final_evaluation_the_last_one_is_the_score(make: Make, page: 
     assert "This run has not been evaluated." in page(make("b", scores={}, status="running")).words
 
 
+def test_a_run_in_progress_is_as_far_as_its_logs(make: Make, page: ReadPage) -> None:
+    more = {"progress": {"steps": 0, "episodes": 0, "updates": 0}, "seconds": 0.0}
+    lines = '{"step": 350, "train/n_updates": 75, "train/loss": 1.0}\n'
+    said = page(make("a", status="running", more=more, lines=lines, total_steps=1_000)).words
+    assert "steps 350 of 1,000 seed 1 episodes 3 updates 75 time 30 s" in said
+
+
 def test_the_numbers_of_a_real_run_are_those_of_its_files(tmp_path: Path, page: ReadPage) -> None:
     result = short_run(
         "CartPole-v1", tmp_path, total_steps=2_000, eval_every="500 steps", eval_episodes=4, log_every="50 steps"
@@ -227,7 +234,7 @@ def test_the_root_cause_comes_first_and_its_consequences_are_folded(make: Make, 
     assert diagnosis.root is not None
     assert len(diagnosis.symptoms) > 1
     first = found.html.index(diagnosis.root.threshold)
-    assert found.html.index('<div class="root">') < first < found.html.index("<summary>", first)
+    assert found.html.index('<div class="root ') < first < found.html.index("<summary>", first)
     for symptom in diagnosis.symptoms[1:]:
         assert found.html.index(f"{len(diagnosis.symptoms) - 1} more: ") < found.html.index(symptom.check, first)
 
@@ -392,7 +399,7 @@ def test_a_long_run_stays_small(make: Make, page: ReadPage) -> None:
 
 def test_many_runs_stay_small(make: Make, page: ReadPage) -> None:
     rng = np.random.default_rng(0)
-    names = ["train/loss", "train/q_max", "train/q_mean", "time/fps", *(f"mine/{number}" for number in range(90))]
+    names = ["train/loss", "train/q_max", "train/q_mean", "time/fps", *(f"mine/{number:02}" for number in range(90))]
     first = make("0", status="interrupted", lines="")
     runs = [first, *(Path(shutil.copytree(first, first.parent / str(number))) for number in range(1, 12))]
     for run in runs:
@@ -401,7 +408,12 @@ def test_many_runs_stay_small(make: Make, page: ReadPage) -> None:
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = page(*runs)
     assert len(found.html) < 5_000_000
-    assert {len(line["x"]) for line in found.chart("mine/7").values()} == {20}
+    assert {len(line["x"]) for line in found.chart("mine/01").values()} == {20}
+    # 20,000 points for the others are 1,000 lines of 20, and 83 charts of 12 lines are 996.
+    assert "83 other logged numbers" in found.words
+    assert "7 more have no room here" in found.words
+    assert "mine/82" in found.words
+    assert "mine/83" not in found.words
 
 
 # Older, damaged and unfinished runs.

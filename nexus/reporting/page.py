@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,7 +13,15 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from nexus import __version__
-from nexus.reporting.charts import POINTS_OF_MAIN, POINTS_OF_OTHERS, ChartOnPage, charts_of, most_points, other_charts
+from nexus.reporting.charts import (
+    POINTS_OF_MAIN,
+    POINTS_OF_OTHERS,
+    ChartOnPage,
+    charts_of,
+    most_points,
+    other_charts,
+    with_room,
+)
 from nexus.reporting.reading import RunContents, by_environment
 from nexus.reporting.sections import scores_of, sections_of
 
@@ -20,9 +29,19 @@ __all__ = ["SIGNATURE", "page_of"]
 
 SIGNATURE = '<meta name="generator" content="nexus report'
 SCRIPTS = ("vendor/uplot/uPlot.iife.min.js", "report.js")
-STYLES = ("vendor/uplot/uPlot.min.css", "report.css")
+STYLE_SHEETS = ("vendor/uplot/uPlot.min.css", "report.css")
 # Inside a script element HTML knows no escapes: `</script>` would end it, and old engines end a line at U+2028.
 UNSAFE_IN_SCRIPT = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+
+
+@dataclass(frozen=True)
+class ChartsOfGroup:
+    """The charts of one environment's runs with their places in the page's data, and how many had no room."""
+
+    env: str
+    main: Sequence[tuple[int, ChartOnPage]]
+    others: Sequence[tuple[int, ChartOnPage]]
+    left_out: int
 
 
 def page_of(runs: Sequence[RunContents]) -> str:
@@ -30,17 +49,19 @@ def page_of(runs: Sequence[RunContents]) -> str:
     groups = by_environment(runs)
     main = [charts_of(group, len(runs) == 1) for group in groups.values()]
     others = [other_charts(group, len(runs) == 1) for group in groups.values()]
+    kept = with_room(others)
     data: list[dict[str, Any]] = []
     drawn = [
-        (
+        ChartsOfGroup(
             env,
-            numbered(charts, data, points_of(main, POINTS_OF_MAIN)),
-            numbered(more, data, points_of(others, POINTS_OF_OTHERS)),
+            numbered(charts, data, points_per_line(main, POINTS_OF_MAIN)),
+            numbered(more, data, points_per_line(kept, POINTS_OF_OTHERS)),
+            len(of_group) - len(more),
         )
-        for env, charts, more in zip(groups, main, others, strict=True)
+        for env, charts, of_group, more in zip(groups, main, others, kept, strict=True)
     ]
     sections = [sections_of(run) for run in runs]
-    scripts, styles = [shipped(name) for name in SCRIPTS], [shipped(name) for name in STYLES]
+    scripts, styles = [shipped(name) for name in SCRIPTS], [shipped(name) for name in STYLE_SHEETS]
     return template().render(
         version=__version__,
         title=sections[0].title if len(runs) == 1 else f"{len(runs)} runs of {', '.join(groups)}",
@@ -61,7 +82,7 @@ def template() -> Template:
     return environment.from_string(shipped("page.html"))
 
 
-def points_of(groups: Sequence[Sequence[ChartOnPage]], of_all: int) -> int:
+def points_per_line(groups: Sequence[Sequence[ChartOnPage]], of_all: int) -> int:
     """Return how many points each line of some charts may have."""
     return most_points([chart for charts in groups for chart in charts], of_all)
 

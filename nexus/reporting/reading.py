@@ -33,7 +33,7 @@ __all__ = ["Logged", "RunContents", "by_environment", "read_contents", "read_sev
 
 MOST_RUNS = 100  # on a page; more can't be told apart
 MOST_REMARKS = 5  # of one run
-Part = TypeVar("Part")
+Found = TypeVar("Found")
 OF_SCORE = frozenset(field.name for field in fields(Evaluation))
 
 
@@ -155,7 +155,7 @@ def is_cut_off(log: Path) -> bool:
         return False  # said by the code that reads it
 
 
-def usable(read: Callable[[], Part], remark: Callable[[str], object], before: str = "") -> Part | None:
+def usable(read: Callable[[], Found], remark: Callable[[str], object], before: str = "") -> Found | None:
     """Return what a function reads; if it can't, say why and return None."""
     try:
         return read()
