@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard
 
@@ -375,7 +376,7 @@ def read_row(path: Path, number: int, line: str, damaged: Damaged) -> list[float
         row = [float(word) for word in line.split(",")]
     except ValueError:
         row = []
-    if len(row) != len(EPISODE_COLUMNS) or not np.isfinite(row).all():
+    if len(row) != len(EPISODE_COLUMNS) or not all(map(isfinite, row)):
         damaged(RunError(f"{path} is damaged: line {number} needs {len(EPISODE_COLUMNS)} numbers, got {line[:60]!r}"))
         return []
     return row
