@@ -176,11 +176,8 @@ def score_said(run: RunContents) -> tuple[str | None, list[tuple[str, str]]]:
         said = f"{mean} (95 % interval {low} to {high})"
         episodes = run.scored.settings.get("eval_episodes")
         facts = [
-            ("of", f"the last evaluation so far, at step {step:,.0f}"),
-            (
-                "protocol",
-                f"as during training, {counted(episodes)} full episodes; evaluation.json has none of the final weights",
-            ),
+            ("of", f"the last evaluation during training, at step {step:,.0f}: the final weights have none"),
+            ("protocol", f"{counted(episodes)} full episodes, as the settings say"),
         ]
     else:
         return None, []
