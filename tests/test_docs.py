@@ -25,6 +25,7 @@ from nexus.cli.parsing import flags_of
 from nexus.cli.pitfalls import PitfallsCommand
 from nexus.cli.plan import PlanCommand
 from nexus.cli.plot import PlotCommand
+from nexus.cli.report import ReportCommand
 from nexus.cli.resume import ResumeCommand
 from nexus.cli.setting_flags import FLAG_ALIASES
 from nexus.cli.train import TrainCommand
@@ -72,7 +73,9 @@ SHORT: Mapping[str, str] = {
     "nexus evaluate": "--episodes=2",
     "nexus watch": "--episodes=1 --video=out.mp4",
     "nexus pitfalls": "--seeds=1 --steps=1000 --processes=1",
-    **dict.fromkeys(("nexus resume", "nexus verify", "nexus doctor", "nexus plot", "nexus algorithms"), ""),
+    **dict.fromkeys(
+        ("nexus resume", "nexus verify", "nexus doctor", "nexus report", "nexus plot", "nexus algorithms"), ""
+    ),
 }
 SLOW = ("pong", "breakout", "seaquest", "Acrobot", "LunarLander")  # seconds each
 # Files that a command presupposes.
@@ -313,6 +316,7 @@ def test_every_flag_is_one() -> None:
         EvaluateCommand,
         WatchCommand,
         PlotCommand,
+        ReportCommand,
         PitfallsCommand,
     ]
     known = {flag for kind in (*kinds, VerifyCommand, AlgorithmsCommand) for flag in flags_of(kind)} | {

@@ -19,7 +19,7 @@ import nexus
 from nexus.cli.main import main
 from nexus.cli.train import TrainCommand, read_as
 from nexus.core.errors import ConfigError, RunError
-from nexus.reporting.charts import FEWEST_POINTS, MOST_POINTS, ChartOnPage, Line, most_points
+from nexus.reporting.charts import ChartOnPage, Line, most_points
 from nexus.reporting.downsampling import points_to_draw
 from nexus.reporting.reading import read_contents
 from nexus.training.config import TrainConfig
@@ -179,8 +179,15 @@ def test_without_a_final_evaluation_the_last_one_is_the_score(make: Make, page: 
     said = page(make("a", status="running")).words
     assert "status running, or killed" in said
     assert "70.0 (95 % interval 68.0 to 72.0)" in said
-    assert "the last evaluation so far, at step 300" in said
+    assert "the last evaluation during training, at step 300: the final weights have none" in said
     assert "This run has not been evaluated." in page(make("b", scores={}, status="running")).words
+
+
+def test_a_run_in_progress_is_as_far_as_its_logs(make: Make, page: ReadPage) -> None:
+    more = {"progress": {"steps": 0, "episodes": 0, "updates": 0}, "seconds": 0.0}
+    lines = '{"step": 350, "train/n_updates": 75, "train/loss": 1.0}\n'
+    said = page(make("a", status="running", more=more, lines=lines, total_steps=1_000)).words
+    assert "steps 350 of 1,000 seed 1 episodes 3 updates 75 time 30 s" in said
 
 
 def test_the_numbers_of_a_real_run_are_those_of_its_files(tmp_path: Path, page: ReadPage) -> None:
@@ -227,7 +234,7 @@ def test_the_root_cause_comes_first_and_its_consequences_are_folded(make: Make, 
     assert diagnosis.root is not None
     assert len(diagnosis.symptoms) > 1
     first = found.html.index(diagnosis.root.threshold)
-    assert found.html.index('<div class="root">') < first < found.html.index("<summary>", first)
+    assert found.html.index('<div class="root ') < first < found.html.index("<summary>", first)
     for symptom in diagnosis.symptoms[1:]:
         assert found.html.index(f"{len(diagnosis.symptoms) - 1} more: ") < found.html.index(symptom.check, first)
 
@@ -366,10 +373,10 @@ def test_no_peak_is_lost_among_a_million() -> None:
 
 def test_a_line_has_at_most_a_thousand_points_and_fewer_among_many() -> None:
     chart = ChartOnPage("x", lines=[Line(0, "y", "line", np.arange(3.0), np.arange(3.0))] * 10)
-    assert most_points([chart], 60_000) == MOST_POINTS
+    assert most_points([chart], 60_000) == 1_000
     assert most_points([chart] * 10, 60_000) == 600
-    assert most_points([chart] * 1_000, 60_000) == FEWEST_POINTS
-    assert most_points([], 60_000) == MOST_POINTS
+    assert most_points([chart] * 1_000, 60_000) == 20
+    assert most_points([], 60_000) == 1_000
 
 
 def test_a_long_run_stays_small(make: Make, page: ReadPage) -> None:
@@ -383,7 +390,7 @@ def test_a_long_run_stays_small(make: Make, page: ReadPage) -> None:
     found = page(make("a", lines=lines, episodes=HEADER + episodes))
     assert len(found.html) < 2_000_000
     for chart in found.data["charts"]:
-        assert all(len(line["x"]) <= MOST_POINTS for line in chart["lines"]), chart["title"]
+        assert all(len(line["x"]) <= 1_000 for line in chart["lines"]), chart["title"]
     drawn = found.chart("Return")["episodes"]
     assert drawn["logged"] == 50_000
     assert len(drawn["x"]) > 900
@@ -392,7 +399,7 @@ def test_a_long_run_stays_small(make: Make, page: ReadPage) -> None:
 
 def test_many_runs_stay_small(make: Make, page: ReadPage) -> None:
     rng = np.random.default_rng(0)
-    names = ["train/loss", "train/q_max", "train/q_mean", "time/fps", *(f"mine/{number}" for number in range(90))]
+    names = ["train/loss", "train/q_max", "train/q_mean", "time/fps", *(f"mine/{number:02}" for number in range(90))]
     first = make("0", status="interrupted", lines="")
     runs = [first, *(Path(shutil.copytree(first, first.parent / str(number))) for number in range(1, 12))]
     for run in runs:
@@ -401,7 +408,12 @@ def test_many_runs_stay_small(make: Make, page: ReadPage) -> None:
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = page(*runs)
     assert len(found.html) < 5_000_000
-    assert {len(line["x"]) for line in found.chart("mine/7").values()} == {20}
+    assert {len(line["x"]) for line in found.chart("mine/01").values()} == {20}
+    # 20,000 points for the others are 1,000 lines of 20, and 83 charts of 12 lines are 996.
+    assert "83 other logged numbers" in found.words
+    assert "7 more have no room here" in found.words
+    assert "mine/82" in found.words
+    assert "mine/83" not in found.words
 
 
 # Older, damaged and unfinished runs.

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nexus.core.errors import one_line
 from nexus.dashboard.listing import RunList, path_text
 from nexus.dashboard.opened import LIVE_RULES, LIVE_SCRIPTS, OpenedRuns, problem_page, tag_of
-from nexus.reporting.page import STYLES, html_of, policy_for, shipped
+from nexus.reporting.page import STYLE_SHEETS, html_of, policy_for, shipped
 
 __all__ = ["Guard", "app_for"]
 
@@ -139,7 +139,7 @@ def app_for(root: Path, host: str = "127.0.0.1") -> Starlette:
     def index(request: Request) -> Response:
         values = runs.to_mapping()
         data = {"tag": tag_of(values), "list": values}
-        text = html_of({"folder": path_text(root)}, data, LIST_SCRIPTS, STYLES, "dashboard/list.html", LIVE_RULES)
+        text = html_of({"folder": path_text(root)}, data, LIST_SCRIPTS, STYLE_SHEETS, "dashboard/list.html", LIVE_RULES)
         return page_response(text)
 
     def listed(request: Request) -> Response:
@@ -187,7 +187,7 @@ def page_response(text: str, status: int = 200) -> Response:
 def policy_of_pages() -> str:
     """Return what pages may do; the policy in the head of each one allows only its scripts."""
     scripts = dict.fromkeys([*LIVE_SCRIPTS, *LIST_SCRIPTS])
-    own = policy_for([shipped(name) for name in scripts], [shipped(name) for name in STYLES], LIVE_RULES)
+    own = policy_for([shipped(name) for name in scripts], [shipped(name) for name in STYLE_SHEETS], LIVE_RULES)
     return f"{own}; {FRAMING}"
 
 

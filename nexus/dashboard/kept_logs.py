@@ -17,7 +17,7 @@ from nexus.dashboard.thinned import Thinned
 from nexus.doctor.afterwards import completed, diagnosed
 from nexus.doctor.chart import Chart
 from nexus.doctor.diagnosis import Diagnosis
-from nexus.reporting.reading import WINDOW, Logged, scalars_in
+from nexus.reporting.reading import EPISODES_OF_MEAN, Logged, scalars_in
 from nexus.training.config import TrainConfig
 from nexus.training.curves import (
     EPISODE_COLUMNS,
@@ -70,7 +70,7 @@ class KeptLogs:
     def forget_episodes(self) -> None:
         """Begin with an empty `episodes.csv`."""
         self.columns = {name: Thinned() for name in ("return", "episode", "mean")}
-        self.last_returns: deque[float] = deque(maxlen=WINDOW - 1)
+        self.last_returns: deque[float] = deque(maxlen=EPISODES_OF_MEAN - 1)
         self.header: str | None = None
         self.rows = 0
         self.damages_of_episodes: list[str] = []
@@ -169,7 +169,7 @@ class KeptLogs:
         if not rows:
             return
         steps, numbers, returns = np.array(rows).T[:3]
-        means = running_mean(np.concatenate([list(self.last_returns), returns]), WINDOW)[-len(returns) :]
+        means = running_mean(np.concatenate([list(self.last_returns), returns]), EPISODES_OF_MEAN)[-len(returns) :]
         self.last_returns.extend(returns.tolist())
         for name, column in (("return", returns), ("episode", numbers), ("mean", means)):
             self.columns[name].extend(steps.tolist(), column.tolist())

@@ -12,7 +12,7 @@ from typing import Any
 from nexus.core.errors import one_line
 from nexus.dashboard.kept_logs import KeptLogs
 from nexus.dashboard.listing import DAMAGE, Found, Stamps, path_text, require_plausible, stamps_of, url_path
-from nexus.reporting.page import SCRIPTS, STYLES, PageContent, content_of, html_of
+from nexus.reporting.page import SCRIPTS, STYLE_SHEETS, PageContent, content_of, html_of
 from nexus.reporting.reading import read_contents
 
 __all__ = ["LIVE_RULES", "LIVE_SCRIPTS", "OpenedRun", "OpenedRuns", "problem_page", "tag_of"]
@@ -89,7 +89,9 @@ class OpenedRun:
         live = self.live(view)
         if view.content is None:
             return problem_page(path_text(self.found.path), str(view.problem), live)
-        return html_of(view.content.said, {**view.content.data, "live": live}, LIVE_SCRIPTS, STYLES, rules=LIVE_RULES)
+        return html_of(
+            view.content.said, {**view.content.data, "live": live}, LIVE_SCRIPTS, STYLE_SHEETS, rules=LIVE_RULES
+        )
 
     def answer(self) -> str:
         """Return the view as JSON; `html` is the page without scripts and data."""
@@ -145,4 +147,4 @@ def problem_page(title: str, problem: str, live: Mapping[str, Any] | None = None
     """Return a page that says why a run can't be shown, and that shows it once it can."""
     said = {"title": title, "problem": problem}
     data = {"runs": 0, "charts": [], "live": live}
-    return html_of(said, data, ("dashboard/live.js",), STYLES, "dashboard/problem.html", LIVE_RULES)
+    return html_of(said, data, ("dashboard/live.js",), STYLE_SHEETS, "dashboard/problem.html", LIVE_RULES)

@@ -10,16 +10,25 @@ import numpy as np
 from nexus.core.figures import figures
 from nexus.core.types import Floats
 from nexus.reporting.downsampling import points_to_draw
-from nexus.reporting.reading import WINDOW, RunContents
+from nexus.reporting.reading import EPISODES_OF_MEAN, RunContents
 
-__all__ = ["POINTS_OF_MAIN", "POINTS_OF_OTHERS", "ChartOnPage", "Line", "charts_of", "most_points", "other_charts"]
+__all__ = [
+    "POINTS_OF_MAIN",
+    "POINTS_OF_OTHERS",
+    "ChartOnPage",
+    "Line",
+    "charts_of",
+    "most_points",
+    "other_charts",
+    "with_room",
+]
 
 Style: TypeAlias = Literal["line", "dashed", "light", "dots", "marked"]
 
 MOST_POINTS = 1_000  # of a line: about as many as a screen has pixels
 FEWEST_POINTS = 20  # of a line on a page of many runs
 POINTS_OF_MAIN, POINTS_OF_OTHERS = 60_000, 20_000  # of all lines together: about 2 MB of text
-MOST_OTHERS = 200  # charts of other scalars
+MOST_LINES_OF_OTHERS = POINTS_OF_OTHERS // FEWEST_POINTS
 LONGEST_NAME = 80  # characters of a scalar's name
 LOGARITHMIC = 1_000.0  # the largest value divided by the smallest from which a chart starts with a logarithmic axis
 
@@ -110,7 +119,7 @@ class ChartOnPage:
 
 
 @dataclass(frozen=True)
-class Kind:
+class KindOfChart:
     """What a chart shows of every run: names in `metrics.jsonl`, and how each is called and drawn."""
 
     title: str
@@ -119,29 +128,31 @@ class Kind:
 
 
 KINDS = (
-    Kind(
+    KindOfChart(
         "Loss",
         "Of the last update before each point, on a batch. A rising loss alone is no fault.",
         {"train/loss": ("loss", "line")},
     ),
-    Kind(
+    KindOfChart(
         "Q-values",
         "Over the states of the last batch and all actions.",
         {"train/q_max": ("maximum", "line"), "train/q_mean": ("mean", "dashed")},
     ),
-    Kind(
+    KindOfChart(
         "Value of first states",
         "Q(s₀, a₀) when an episode began, and the discounted return that it then earned: means over the last episodes "
         "that ended by themselves. The prediction should approach the return.",
         {"doctor/predicted_start": ("predicted", "line"), "doctor/realised_start": ("realised", "dashed")},
     ),
-    Kind(
+    KindOfChart(
         "Exploration",
         "ε, the probability of a random action; or the temperature of Boltzmann exploration.",
         {"rollout/exploration_rate": ("ε", "line"), "rollout/temperature": ("temperature", "dashed")},
     ),
-    Kind("Learning rate", "Step size of the optimizer.", {"train/learning_rate": ("learning rate", "line")}),
-    Kind("Steps per second", "Since the point before, with updates.", {"time/fps": ("steps per second", "line")}),
+    KindOfChart("Learning rate", "Step size of the optimizer.", {"train/learning_rate": ("learning rate", "line")}),
+    KindOfChart(
+        "Steps per second", "Since the point before, with updates.", {"time/fps": ("steps per second", "line")}
+    ),
 )
 SHOWN = {name for kind in KINDS for name in kind.scalars} | {"eval/mean_reward", "eval/std_reward"}
 
@@ -161,13 +172,27 @@ def charts_of(runs: Mapping[int, RunContents], alone: bool) -> list[ChartOnPage]
 def other_charts(runs: Mapping[int, RunContents], alone: bool) -> list[ChartOnPage]:
     """Return a chart for each scalar that no main chart shows, by name; the arguments are those of `charts_of`."""
     names = sorted({name for run in runs.values() for name in run.scalars} - SHOWN)
-    kinds = (Kind(name[:LONGEST_NAME], "", {name: ("value", "line")}) for name in names[:MOST_OTHERS])
+    kinds = (KindOfChart(name[:LONGEST_NAME], "", {name: ("value", "line")}) for name in names)
     return [ChartOnPage(kind.title, kind.about, lines_of_kind(kind, runs, alone)) for kind in kinds]
+
+
+def with_room(groups: Sequence[Sequence[ChartOnPage]]) -> list[list[ChartOnPage]]:
+    """Return of several groups of other charts the first ones for whose lines a page has room."""
+    kept: list[list[ChartOnPage]] = []
+    room = MOST_LINES_OF_OTHERS
+    for charts in groups:
+        kept.append([])
+        for chart in charts:
+            room -= len(chart.lines)
+            if room >= 0:
+                kept[-1].append(chart)
+    return kept
 
 
 def about_returns(alone: bool) -> str:
     """Return what the chart of returns shows."""
-    training = f"training, with exploration, as the mean of {WINDOW} episodes{' and a dot for each' if alone else ''}"
+    dots = " and a dot for each" if alone else ""
+    training = f"training, with exploration, as the mean of {EPISODES_OF_MEAN} episodes{dots}"
     return f"Undiscounted and unclipped: evaluations with their 95 % interval, and {training}."
 
 
@@ -179,8 +204,8 @@ def returns_of(runs: Mapping[int, RunContents], alone: bool) -> list[Line]:
         if episodes["step"].size:
             if alone:
                 training.append(Line(place, "episodes", "dots", episodes["step"], episodes["return"]))
-            mean = run.training
-            training.append(Line(place, label_of(run, f"mean of {WINDOW} episodes", alone), "light", mean.x, mean.mean))
+            mean, label = run.training, label_of(run, f"mean of {EPISODES_OF_MEAN} episodes", alone)
+            training.append(Line(place, label, "light", mean.x, mean.mean))
         if run.scored.scores:
             scores = run.scored.evaluations("steps")
             label = label_of(run, "evaluations", alone)
@@ -188,7 +213,7 @@ def returns_of(runs: Mapping[int, RunContents], alone: bool) -> list[Line]:
     return [*training, *evaluations]
 
 
-def lines_of_kind(kind: Kind, runs: Mapping[int, RunContents], alone: bool) -> list[Line]:
+def lines_of_kind(kind: KindOfChart, runs: Mapping[int, RunContents], alone: bool) -> list[Line]:
     """Return the lines of a kind of chart, one for each of its scalars that a run has logged."""
     return [
         Line(

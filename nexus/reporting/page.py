@@ -13,14 +13,22 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from nexus import __version__
-from nexus.reporting.charts import POINTS_OF_MAIN, POINTS_OF_OTHERS, ChartOnPage, charts_of, most_points, other_charts
+from nexus.reporting.charts import (
+    POINTS_OF_MAIN,
+    POINTS_OF_OTHERS,
+    ChartOnPage,
+    charts_of,
+    most_points,
+    other_charts,
+    with_room,
+)
 from nexus.reporting.reading import RunContents, by_environment
 from nexus.reporting.sections import scores_of, sections_of
 
 __all__ = [
     "SCRIPTS",
     "SIGNATURE",
-    "STYLES",
+    "STYLE_SHEETS",
     "PageContent",
     "content_of",
     "html_of",
@@ -31,7 +39,7 @@ __all__ = [
 
 SIGNATURE = '<meta name="generator" content="nexus report'
 SCRIPTS = ("reporting/vendor/uplot/uPlot.iife.min.js", "reporting/report.js")
-STYLES = ("reporting/vendor/uplot/uPlot.min.css", "reporting/report.css")
+STYLE_SHEETS = ("reporting/vendor/uplot/uPlot.min.css", "reporting/report.css")
 TEMPLATE = "reporting/page.html"
 NO_RULES: Mapping[str, str] = {}
 # Inside a script element HTML knows no escapes: `</script>` would end it, and old engines end a line at U+2028.
@@ -51,10 +59,20 @@ class PageContent:
     data: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class ChartsOfGroup:
+    """The charts of one environment's runs with their places in the page's data, and how many had no room."""
+
+    env: str
+    main: Sequence[tuple[int, ChartOnPage]]
+    others: Sequence[tuple[int, ChartOnPage]]
+    left_out: int
+
+
 def page_of(runs: Sequence[RunContents]) -> str:
     """Return the page about some runs as HTML, which loads nothing else."""
     content = content_of(runs)
-    return html_of(content.said, content.data, SCRIPTS, STYLES)
+    return html_of(content.said, content.data, SCRIPTS, STYLE_SHEETS)
 
 
 def content_of(runs: Sequence[RunContents]) -> PageContent:
@@ -62,14 +80,16 @@ def content_of(runs: Sequence[RunContents]) -> PageContent:
     groups = by_environment(runs)
     main = [charts_of(group, len(runs) == 1) for group in groups.values()]
     others = [other_charts(group, len(runs) == 1) for group in groups.values()]
+    kept = with_room(others)
     data: list[dict[str, Any]] = []
     drawn = [
-        (
+        ChartsOfGroup(
             env,
-            numbered(charts, data, points_of(main, POINTS_OF_MAIN)),
-            numbered(more, data, points_of(others, POINTS_OF_OTHERS)),
+            numbered(charts, data, points_per_line(main, POINTS_OF_MAIN)),
+            numbered(more, data, points_per_line(kept, POINTS_OF_OTHERS)),
+            len(of_group) - len(more),
         )
-        for env, charts, more in zip(groups, main, others, strict=True)
+        for env, charts, of_group, more in zip(groups, main, others, kept, strict=True)
     ]
     sections = [sections_of(run) for run in runs]
     said = {
@@ -118,7 +138,7 @@ def template_of(name: str) -> Template:
     return how.from_string(shipped(name))
 
 
-def points_of(groups: Sequence[Sequence[ChartOnPage]], of_all: int) -> int:
+def points_per_line(groups: Sequence[Sequence[ChartOnPage]], of_all: int) -> int:
     """Return how many points each line of some charts may have."""
     return most_points([chart for charts in groups for chart in charts], of_all)
 

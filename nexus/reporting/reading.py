@@ -36,7 +36,7 @@ from nexus.training.files import file_in
 from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE, RUN_FILE
 
 __all__ = [
-    "WINDOW",
+    "EPISODES_OF_MEAN",
     "Logged",
     "Logs",
     "RunContents",
@@ -46,10 +46,10 @@ __all__ = [
     "scalars_in",
 ]
 
-WINDOW = 20  # episodes of the running mean, as in `nexus plot`
+EPISODES_OF_MEAN = 20  # episodes of the running mean, as in `nexus plot`
 MOST_RUNS = 100  # on a page; more can't be told apart
 MOST_REMARKS = 5  # of one run
-Part = TypeVar("Part")
+Found = TypeVar("Found")
 OF_SCORE = frozenset(field.name for field in fields(Evaluation))
 
 
@@ -86,7 +86,7 @@ class Logs(Protocol):
         ...
 
     def training(self, run: ScoredRun) -> Curve:
-        """Return the running mean of the training returns over `WINDOW` episodes, by steps."""
+        """Return the running mean of the training returns over `EPISODES_OF_MEAN` episodes, by steps."""
         ...
 
     def diagnosis(self, about: Mapping[str, Any], config: TrainConfig) -> Diagnosis:
@@ -118,7 +118,7 @@ class LogFiles:
 
     def training(self, run: ScoredRun) -> Curve:
         """Return the means of all episodes."""
-        return run.training("steps", WINDOW)
+        return run.training("steps", EPISODES_OF_MEAN)
 
     def diagnosis(self, about: Mapping[str, Any], config: TrainConfig) -> Diagnosis:
         """Read the logs once more, as the doctor does."""
@@ -248,7 +248,7 @@ def is_cut_off(log: Path) -> bool:
         return False  # said by the code that reads it
 
 
-def usable(read: Callable[[], Part], remark: Callable[[str], object], before: str = "") -> Part | None:
+def usable(read: Callable[[], Found], remark: Callable[[str], object], before: str = "") -> Found | None:
     """Return what a function reads; if it can't, say why and return None."""
     try:
         return read()

@@ -55,10 +55,10 @@ def settings_to_give(env: str, preset: str, config: TrainConfig) -> dict[str, An
     Raises:
         ConfigError: the preset is unknown, or no settings make it into this config.
     """
-    wanted = settings_of(config)
+    wanted = values_of_settings(config)
     own: dict[str, Any] = {"algorithm": config.algorithm}
     for _ in wanted:
-        found = settings_of(resolve(env, own, preset).config)
+        found = values_of_settings(resolve(env, own, preset).config)
         missing = {name: value for name, value in wanted.items() if found[name] != value}
         if not missing:
             return own
@@ -68,7 +68,7 @@ def settings_to_give(env: str, preset: str, config: TrainConfig) -> dict[str, An
     raise ConfigError(f"preset {preset} can't be made into these settings")
 
 
-def settings_of(config: TrainConfig) -> dict[str, Any]:
+def values_of_settings(config: TrainConfig) -> dict[str, Any]:
     """Return all settings by name, as the config has them."""
     return {field.name: getattr(config, field.name) for field in fields(config)}
 

@@ -51,8 +51,8 @@
       label: line.label,
       stroke,
       dash,
-      width: behind ? 1.25 : 2,
-      alpha: behind ? 0.55 : 1,
+      width: behind ? 1.5 : 2,
+      alpha: behind ? 0.7 : 1,
       value: (_, value) => short(value),
       points: { show: line.style === "marked" || line.y.length === 1, size: 5, fill: stroke },
     };

@@ -10,13 +10,13 @@ from nexus.doctor.diagnosis import Diagnosis
 from nexus.reporting.reading import RunContents
 from nexus.reporting.repeating import command_to_repeat, limits_of_command
 from nexus.training.config import TrainConfig
-from nexus.training.curves import ScoredRun
+from nexus.training.curves import ScoredRun, is_number
 from nexus.training.edited import named_now
 
 __all__ = ["ComparedRun", "ScoreTable", "SectionsOfRun", "scores_of", "sections_of"]
 
 LONGEST_TEXT = 300  # characters of a value
-STATUS = {
+STATUS_TEXTS = {
     "running": "running, or killed",
     "finished": "finished",
     "interrupted": "interrupted",
@@ -112,14 +112,15 @@ def facts_of(run: RunContents) -> list[tuple[str, str]]:
     """Return what and how long was trained."""
     about, progress = run.about, run.about.get("progress")
     progress = progress if isinstance(progress, Mapping) else {}
+    episodes, updates = run.scored.episodes, run.scalars.get("train/n_updates")
     total = "" if run.config is None else f" of {run.config.total_steps:,}"
     facts = [
         ("status", status_of(run)),
         ("steps", f"{counted(steps_of_run(run))}{total}"),
         ("seed", UNKNOWN if run.scored.seed is None else str(run.scored.seed)),
-        ("episodes", counted(progress.get("episodes"))),
-        ("updates", counted(progress.get("updates"))),
-        ("time", f"{counted(about.get('seconds'))} s"),
+        ("episodes", counted(latest(progress.get("episodes"), episodes["episode"][-1:]))),
+        ("updates", counted(latest(progress.get("updates"), updates.values[-1:] if updates else ()))),
+        ("time", f"{counted(latest(about.get('seconds'), episodes['seconds'][-1:]))} s"),
     ]
     if about.get("rollbacks"):
         facts.append(("rollbacks", counted(about["rollbacks"])))
@@ -131,14 +132,19 @@ def facts_of(run: RunContents) -> list[tuple[str, str]]:
 def status_of(run: RunContents) -> str:
     """Return how the run ended, if it did."""
     status = run.about.get("status")
-    return STATUS.get(status, UNKNOWN) if isinstance(status, str) else UNKNOWN
+    return STATUS_TEXTS.get(status, UNKNOWN) if isinstance(status, str) else UNKNOWN
 
 
 def steps_of_run(run: RunContents) -> float | None:
-    """Return the last step known: `run.json` of a run in progress is as old as its start."""
+    """Return the last step known."""
     logged = [series.steps[-1] for series in run.scalars.values()]
-    steps = [*logged, run.scored.end.get("step", 0.0), *run.scored.episodes["step"][-1:]]
-    return max(steps, default=None)
+    return latest(run.scored.end.get("step"), [*logged, *run.scored.episodes["step"][-1:]])
+
+
+def latest(said: Any, logged: Iterable[float]) -> float | None:
+    """Return the larger of what `run.json` says and what was logged: a run in progress rewrites only its logs."""
+    known = [value for value in (said, *logged) if is_number(value)]
+    return max(known, default=None)
 
 
 def counted(value: Any) -> str:
@@ -170,11 +176,8 @@ def score_said(run: RunContents) -> tuple[str | None, list[tuple[str, str]]]:
         said = f"{mean} (95 % interval {low} to {high})"
         episodes = run.scored.settings.get("eval_episodes")
         facts = [
-            ("of", f"the last evaluation so far, at step {step:,.0f}"),
-            (
-                "protocol",
-                f"as during training, {counted(episodes)} full episodes; evaluation.json has none of the final weights",
-            ),
+            ("of", f"the last evaluation during training, at step {step:,.0f}: the final weights have none"),
+            ("protocol", f"{counted(episodes)} full episodes, as the settings say"),
         ]
     else:
         return None, []

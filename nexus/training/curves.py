@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard
 
@@ -57,7 +58,7 @@ Damaged: TypeAlias = Callable[[RunError], object]
 """Called with what can't be read; if it returns, that part is left out."""
 
 
-def refuse(error: RunError) -> None:
+def raise_it(error: RunError) -> None:
     """Raise the error."""
     raise error
 
@@ -188,7 +189,7 @@ def protocol_text(protocol: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def read_one(
-    folder: Path, *, same_env: bool = False, notice: Callable[[str], object] = str, damaged: Damaged = refuse
+    folder: Path, *, same_env: bool = False, notice: Callable[[str], object] = str, damaged: Damaged = raise_it
 ) -> ScoredRun:
     """Read one run's folder.
 
@@ -331,7 +332,7 @@ def interval_of(evaluation: Mapping[str, Any], path: Path) -> tuple[float, float
     return float(mean), float(low), float(high)
 
 
-def read_scores(folder: Path, episodes: Any, damaged: Damaged = refuse) -> Scores:
+def read_scores(folder: Path, episodes: Any, damaged: Damaged = raise_it) -> Scores:
     """Read the evaluations in `metrics.jsonl`; of two at one step the last counts, played on different episodes.
 
     Args:
@@ -395,7 +396,7 @@ def log_lines(path: Path, damaged: Damaged) -> list[str]:
         return []
 
 
-def read_episodes(folder: Path, damaged: Damaged = refuse) -> dict[str, Floats]:
+def read_episodes(folder: Path, damaged: Damaged = raise_it) -> dict[str, Floats]:
     """Read `episodes.csv` into a column `[K]` per name.
 
     Args:
@@ -422,7 +423,7 @@ def read_row(path: Path, number: int, line: str, damaged: Damaged) -> list[float
         row = [float(word) for word in line.split(",")]
     except ValueError:
         row = []
-    if len(row) != len(EPISODE_COLUMNS) or not np.isfinite(row).all():
+    if len(row) != len(EPISODE_COLUMNS) or not all(map(isfinite, row)):
         damaged(RunError(f"{path} is damaged: line {number} needs {len(EPISODE_COLUMNS)} numbers, got {line[:60]!r}"))
         return []
     return row
