@@ -221,7 +221,7 @@ def scored_run(
     scores: Scores,
     *,
     same_env: bool = False,
-    damaged: Damaged = refuse,
+    damaged: Damaged = raise_it,
 ) -> ScoredRun:
     """Return a run of which the logs have been read.
 
