@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -157,7 +157,12 @@ def test_only_appended_lines_are_read_again(make: Make, monkeypatch: pytest.Monk
     run = make("a")
     logs, read = KeptLogs(run), list[int]()
     add = logs.add_lines
-    monkeypatch.setattr(logs, "add_lines", lambda lines: (read.append(len(lines)), add(lines)))
+
+    def counted(lines: Sequence[bytes]) -> None:
+        read.append(len(lines))
+        add(lines)
+
+    monkeypatch.setattr(logs, "add_lines", counted)
     logs.read_on(1)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 250, "train/loss": 7.0}\n{"step": 300, "train/l')
