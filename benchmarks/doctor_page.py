@@ -88,7 +88,7 @@ What is missed, and why:
 `{command}`, {processor}, commit {commit}.
 """
 MISSED: Mapping[str, str] = {
-    "plain_steps": "gradient descent in the place of Adam learns both worlds here, slowly; the loss and the targets are "
+    "plain_steps": "gradient descent in the place of Adam learns both worlds here, slowly; loss and targets are "
     "right, so only the returns suffer, and 250 to 500 is within what sound seeds reach. Not visible from outside.",
     "relu_output": "CartPole's values are positive, so a ReLU behind them changes nothing once it learns; on Acrobot, "
     "whose values are negative, it is found each time.",

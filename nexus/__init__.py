@@ -28,6 +28,7 @@ __all__ = [
     "plan",
     "q_values",
     "register_algorithm",
+    "report",
     "resume",
     "tracker",
     "train",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from nexus.models.rl.dqn.dqn import DQNLoss
     from nexus.models.rl.dqn.rainbow import make_agent, register_algorithm
     from nexus.planning import plan
+    from nexus.reporting import report
     from nexus.tracking import tracker
 
 HOMES = {
@@ -59,6 +61,7 @@ HOMES = {
     "plan": "nexus.planning",
     "q_values": "nexus.inspection.state_values",
     "register_algorithm": "nexus.models.rl.dqn.rainbow",
+    "report": "nexus.reporting",
     "resume": "nexus.api",
     "tracker": "nexus.tracking",
     "train": "nexus.api",

@@ -19,6 +19,7 @@ import nexus
 from benchmarks import doctor_page, settings_page
 from nexus.cli.algorithms import AlgorithmsCommand
 from nexus.cli.check import CheckCommand
+from nexus.cli.dashboard import DashboardCommand
 from nexus.cli.describe import DescribeCommand
 from nexus.cli.evaluate import EvaluateCommand
 from nexus.cli.main import main
@@ -27,6 +28,7 @@ from nexus.cli.pitfalls import PitfallsCommand
 from nexus.cli.plan import PlanCommand
 from nexus.cli.plot import PlotCommand
 from nexus.cli.replay import ReplayCommand
+from nexus.cli.report import ReportCommand
 from nexus.cli.resume import ResumeCommand
 from nexus.cli.setting_flags import FLAG_ALIASES
 from nexus.cli.train import TrainCommand
@@ -73,11 +75,12 @@ SHORT: Mapping[str, str] = {
     "nexus plan pong": f"{PQN} --probe-seconds=2",
     "nexus evaluate": "--episodes=2",
     "nexus watch": "--episodes=1 --video=out.mp4",
+    "nexus dashboard": "--port=0",
     "nexus pitfalls": "--seeds=1 --steps=1000 --processes=1",
     **dict.fromkeys(
         (
-            *("nexus resume", "nexus verify", "nexus doctor", "nexus describe", "nexus replay", "nexus plot"),
-            "nexus algorithms",
+            *("nexus resume", "nexus verify", "nexus doctor", "nexus describe", "nexus replay", "nexus report"),
+            *("nexus plot", "nexus algorithms"),
         ),
         "",
     ),
@@ -204,6 +207,10 @@ def commands() -> list[str]:
     return sorted(set(filter(None, lines)))
 
 
+def ended_at_once(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def marked(command: str) -> Any:
     return pytest.param(command, marks=pytest.mark.slow) if any(name in command for name in SLOW) else command
 
@@ -239,7 +246,7 @@ RUN_HERE = [command for command in commands() if not command.startswith(NOT_RUN)
 
 @OVERRIDING
 @pytest.mark.parametrize("command", [marked(command) for command in RUN_HERE])
-def test_a_command_works_as_printed(command: str, stopped: Path, empty: Path) -> None:
+def test_a_command_works_as_printed(command: str, stopped: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "RUN" in command:
         shutil.copytree(stopped, empty / "runs" / "mine")
     for name, files in {**FILES, **{f"{name}:": {f"{name}.py": code} for name, code in MODULES.items()}}.items():
@@ -250,6 +257,8 @@ def test_a_command_works_as_printed(command: str, stopped: Path, empty: Path) ->
         pytest.importorskip("ale_py")
     if "watch" in command:
         pytest.importorskip("imageio_ffmpeg")
+    if "dashboard" in command:  # it would serve until Ctrl-C
+        monkeypatch.setattr(pytest.importorskip("uvicorn").Server, "run", ended_at_once)
     first = max((begin for begin in SHORT if command.startswith(begin)), key=len)
     program, *words = shlex.split(command.replace("RUN", "runs/mine"))
     assert program == "nexus"
@@ -328,7 +337,9 @@ def test_every_flag_is_one() -> None:
         EvaluateCommand,
         WatchCommand,
         PlotCommand,
+        ReportCommand,
         PitfallsCommand,
+        DashboardCommand,
     ]
     known = {flag for kind in (*kinds, VerifyCommand, AlgorithmsCommand) for flag in flags_of(kind)} | {
         *FLAG_ALIASES,

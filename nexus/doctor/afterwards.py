@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from nexus.training.config import TrainConfig
 from nexus.training.curves import read_episodes, whole_lines
 from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE, read_run
 
-__all__ = ["diagnose"]
+__all__ = ["completed", "diagnose", "diagnosed"]
 
 
 def diagnose(run: str | os.PathLike[str] | TrainResult) -> Diagnosis:
@@ -39,7 +39,16 @@ def diagnose(run: str | os.PathLike[str] | TrainResult) -> Diagnosis:
     """
     folder = run.run_dir if isinstance(run, TrainResult) else Path(run)
     about = read_run(folder)
-    chart = chart_of(folder, config_of(about, folder))
+    return diagnosed(chart_of(folder, config_of(about, folder)), about)
+
+
+def diagnosed(chart: Chart, about: Mapping[str, Any]) -> Diagnosis:
+    """Say what kept a run from learning.
+
+    Args:
+        chart: everything that it logged, as `completed` returns it.
+        about: the contents of `run.json`.
+    """
     found = diagnosis_of(chart).with_history(first_alarms(chart))
     if not isinstance(about.get("divergence"), str):
         return found
@@ -65,8 +74,19 @@ def chart_of(folder: Path, config: TrainConfig) -> Chart:
     for number, line in enumerate(whole_lines(path) if path.exists() else [], 1):
         step, values = read_line(path, number, line)
         chart.add(step, values)
-    if not chart.holds("doctor/recent_return") and (folder / EPISODES_FILE).exists():
-        add_returns(chart, read_episodes(folder))
+    return completed(chart, lambda: read_episodes(folder) if (folder / EPISODES_FILE).exists() else None)
+
+
+def completed(chart: Chart, episodes: Callable[[], Mapping[str, Floats] | None]) -> Chart:
+    """Add what a run without a doctor did not log, to a chart of everything that it did.
+
+    Args:
+        chart: is changed.
+        episodes: returns a column for each of step, episode and return; None if there are none. Called if needed.
+    """
+    ended = None if chart.holds("doctor/recent_return") else episodes()
+    if ended is not None:
+        add_returns(chart, ended)
     for measure, logged in (("q_abs_max", "train/q_max"), ("reward_abs_max", "replay/reward_max")):
         if not chart.holds(f"doctor/{measure}"):
             copy_series(chart, logged, f"doctor/{measure}")

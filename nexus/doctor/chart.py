@@ -32,6 +32,14 @@ class Chart:
                 steps.append(step)
                 numbers.append(float(value))
 
+    def extend(self, name: str, steps: Floats, values: Floats) -> None:
+        """Add many values of one number, `[K]`; those that are not finite are left out."""
+        known = np.isfinite(values)
+        if known.any():
+            logged, numbers = self._series.setdefault(name, ([], []))
+            logged += steps[known].astype(np.int64).tolist()
+            numbers += values[known].tolist()
+
     def steps(self, name: str) -> NDArray[np.int64]:
         """Return the steps at which a number was logged."""
         return np.array(self._series.get(name, ([], []))[0], np.int64)

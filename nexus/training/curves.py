@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard
 
@@ -21,17 +22,28 @@ from nexus.training.statistics import bootstrap_interval
 
 __all__ = [
     "COLUMN_OF",
+    "SCORE",
+    "SPREAD",
     "Axis",
     "Curve",
     "ScoredRun",
+    "Scores",
     "different_seeds",
+    "episodes_per_evaluation",
     "grid_of",
     "mean_of",
     "points_of",
     "read_episodes",
+    "read_evaluation",
+    "read_one",
+    "read_row",
     "read_runs",
+    "read_scores",
+    "require_one_protocol",
     "running_mean",
     "same_settings",
+    "scored_run",
+    "with_interval",
 ]
 
 EPISODE_COLUMNS = ("step", "episode", "return", "length", "seconds")
@@ -42,6 +54,13 @@ NORMAL = 1.96  # standard errors on either side of a mean, for 95 %
 Axis: TypeAlias = Literal["steps", "episodes", "seconds"]
 COLUMN_OF: Mapping[Axis, str] = {"steps": "step", "episodes": "episode", "seconds": "seconds"}
 Scores: TypeAlias = dict[float, tuple[float, float, float]]  # step -> mean and ends of its interval
+Damaged: TypeAlias = Callable[[RunError], object]
+"""Called with what can't be read; if it returns, that part is left out."""
+
+
+def raise_it(error: RunError) -> None:
+    """Raise the error."""
+    raise error
 
 
 @dataclass(frozen=True)
@@ -169,9 +188,54 @@ def protocol_text(protocol: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(own)})" if own else name
 
 
-def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], object] = str) -> ScoredRun:
-    """Read one run's folder."""
+def read_one(
+    folder: Path, *, same_env: bool = False, notice: Callable[[str], object] = str, damaged: Damaged = raise_it
+) -> ScoredRun:
+    """Read one run's folder.
+
+    Args:
+        folder: its path.
+        same_env: as in `read_runs`.
+        notice: called with warnings.
+        damaged: called with what is wrong with a log or the evaluation, and if there is nothing to draw.
+
+    Raises:
+        RunError: there is no such run, or `damaged` raises.
+    """
     about = read_run_or_copy(folder, notice)
+    episodes, scores = read_episodes(folder, damaged), read_scores(folder, episodes_per_evaluation(about), damaged)
+    return scored_run(folder, about, episodes, scores, same_env=same_env, damaged=damaged)
+
+
+def episodes_per_evaluation(about: Mapping[str, Any]) -> Any:
+    """Return how many episodes each evaluation of a run played, as its settings say; any value if they are damaged."""
+    config = about.get("config")
+    usual = TrainConfig().eval_episodes
+    return named_now(config).get("eval_episodes", usual) if isinstance(config, dict) else usual
+
+
+def scored_run(
+    folder: Path,
+    about: Mapping[str, Any],
+    episodes: Mapping[str, Floats],
+    scores: Scores,
+    *,
+    same_env: bool = False,
+    damaged: Damaged = raise_it,
+) -> ScoredRun:
+    """Return a run of which the logs have been read.
+
+    Args:
+        folder: its path.
+        about: the contents of `run.json`.
+        episodes: as `read_episodes` returns them.
+        scores: the evaluations in `metrics.jsonl`; the final one is added.
+        same_env: as in `read_runs`.
+        damaged: called with what is wrong with the evaluation, and if there is nothing to draw.
+
+    Raises:
+        RunError: `damaged` raises.
+    """
     config, env = about.get("config"), str(about.get("env"))
     config = config if isinstance(config, dict) else {}
     # A setting that did not exist yet gets its default, so that older and newer runs can be compared.
@@ -192,13 +256,20 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
     match about.get("from"):
         case {"env": start, "keep": keep}:  # its curve is not that of fresh weights
             settings["from"] = f"{start}, {keep}"
-    episodes, scores = read_episodes(folder), read_scores(folder, settings.get("eval_episodes"))
-    end, final = end_of(about), read_evaluation(folder, about)
-    finished = about.get("status") == "finished" and final is not None
-    if final is not None and finished:
-        scores[end.get("step", max(scores, default=0.0))] = interval_of(final, folder / EVALUATION_FILE)
+    scores = dict(scores)
+    end, final, protocol = end_of(about), None, None
+    try:
+        final = read_evaluation(folder, about)
+        protocol = None if final is None else protocol_in(final, folder / EVALUATION_FILE)
+        interval = None if final is None else interval_of(final, folder / EVALUATION_FILE)
+    except RunError as error:
+        damaged(error)
+        interval = None
+    finished = about.get("status") == "finished" and interval is not None
+    if interval is not None and finished:
+        scores[end.get("step", max(scores, default=0.0))] = interval
     if not (scores or episodes["step"].size):
-        raise NothingToDraw(f"{folder} has nothing to draw yet: no episode has ended, and there was no evaluation")
+        damaged(NothingToDraw(f"{folder} has nothing to draw yet: no episode has ended, and there was no evaluation"))
     return ScoredRun(
         folder,
         env,
@@ -209,7 +280,7 @@ def read_one(folder: Path, *, same_env: bool = False, notice: Callable[[str], ob
         end,
         finished,
         {"name": settings.get("protocol") or "nature"} if is_atari(str(about.get("env"))) else {},
-        None if final is None else protocol_in(final, folder / EVALUATION_FILE),
+        protocol,
     )
 
 
@@ -261,20 +332,21 @@ def interval_of(evaluation: Mapping[str, Any], path: Path) -> tuple[float, float
     return float(mean), float(low), float(high)
 
 
-def read_scores(folder: Path, episodes: Any) -> Scores:
+def read_scores(folder: Path, episodes: Any, damaged: Damaged = raise_it) -> Scores:
     """Read the evaluations in `metrics.jsonl`; of two at one step the last counts, played on different episodes.
 
     Args:
         folder: the run's folder.
         episodes: episodes per evaluation, if known, from which intervals are computed.
+        damaged: called with each damaged line.
 
     Raises:
-        RunError: the file can't be read or is damaged.
+        RunError: the file can't be read or is damaged, and `damaged` raises.
     """
     path, scores = folder / METRICS_FILE, Scores()
     if not path.exists():
         return scores
-    for number, line in enumerate(whole_lines(path), 1):
+    for number, line in enumerate(log_lines(path, damaged), 1):
         if SCORE not in line:
             continue
         try:
@@ -283,10 +355,16 @@ def read_scores(folder: Path, episodes: Any) -> Scores:
             values = None
         step, mean, spread = (values.get(key) if isinstance(values, dict) else None for key in ("step", SCORE, SPREAD))
         if not (is_number(step) and is_number(mean) and is_number(spread)):
-            raise RunError(f"{path} is damaged: line {number} needs numbers for step, {SCORE} and {SPREAD}")
-        half = NORMAL * spread / np.sqrt(episodes) if isinstance(episodes, int) and episodes > 1 else 0.0
-        scores[float(step)] = float(mean), float(mean - half), float(mean + half)
+            damaged(RunError(f"{path} is damaged: line {number} needs numbers for step, {SCORE} and {SPREAD}"))
+            continue
+        scores[float(step)] = with_interval(mean, spread, episodes)
     return scores
+
+
+def with_interval(mean: float, spread: float, episodes: Any) -> tuple[float, float, float]:
+    """Return a mean return and both ends of its 95 % interval, which is empty if the number of episodes is unknown."""
+    half = NORMAL * spread / np.sqrt(episodes) if isinstance(episodes, int) and episodes > 1 else 0.0
+    return float(mean), float(mean - half), float(mean + half)
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -309,30 +387,45 @@ def whole_lines(path: Path) -> list[str]:
     return text[: text.rfind("\n") + 1].splitlines()
 
 
-def read_episodes(folder: Path) -> dict[str, Floats]:
+def log_lines(path: Path, damaged: Damaged) -> list[str]:
+    """Return the complete lines of a log; none if it can't be read and `damaged` does not raise."""
+    try:
+        return whole_lines(path)
+    except RunError as error:
+        damaged(error)
+        return []
+
+
+def read_episodes(folder: Path, damaged: Damaged = raise_it) -> dict[str, Floats]:
     """Read `episodes.csv` into a column `[K]` per name.
 
+    Args:
+        folder: the run's folder.
+        damaged: called if there is no such file, and with each damaged line.
+
     Raises:
-        RunError: there is no such file, or it is damaged.
+        RunError: `damaged` raises.
     """
     path = folder / EPISODES_FILE
-    header, *lines = whole_lines(path) or [""]
+    header, *lines = log_lines(path, damaged) or [""]
     if tuple(header.split(",")) != EPISODE_COLUMNS:
-        raise RunError(f"{path} is damaged: needs the columns {', '.join(EPISODE_COLUMNS)}, got {header[:60]!r}")
-    rows = np.array([read_row(path, number, line) for number, line in enumerate(lines, 2)]).reshape(
-        -1, len(EPISODE_COLUMNS)
-    )
+        needs = f"needs the columns {', '.join(EPISODE_COLUMNS)}"
+        damaged(RunError(f"{path} is damaged: {needs}, got {header[:60]!r}" if header else f"{path} is empty: {needs}"))
+        lines = []
+    read = [read_row(path, number, line, damaged) for number, line in enumerate(lines, 2)]
+    rows = np.array([row for row in read if row]).reshape(-1, len(EPISODE_COLUMNS))
     return dict(zip(EPISODE_COLUMNS, rows.T, strict=True))
 
 
-def read_row(path: Path, number: int, line: str) -> list[float]:
-    """Return the numbers of one line."""
+def read_row(path: Path, number: int, line: str, damaged: Damaged) -> list[float]:
+    """Return the numbers of one line; none if it is damaged and `damaged` does not raise."""
     try:
         row = [float(word) for word in line.split(",")]
     except ValueError:
         row = []
-    if len(row) != len(EPISODE_COLUMNS) or not np.isfinite(row).all():
-        raise RunError(f"{path} is damaged: line {number} needs {len(EPISODE_COLUMNS)} numbers, got {line[:60]!r}")
+    if len(row) != len(EPISODE_COLUMNS) or not all(map(isfinite, row)):
+        damaged(RunError(f"{path} is damaged: line {number} needs {len(EPISODE_COLUMNS)} numbers, got {line[:60]!r}"))
+        return []
     return row
 
 

@@ -1,0 +1,38 @@
+"""`nexus report RUN...`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from nexus.cli.parsing import parse
+
+__all__ = ["ReportCommand", "run"]
+
+
+@dataclass(frozen=True)
+class ReportCommand:
+    """Write a page about runs: scores, the doctor's findings, curves to zoom into, settings, and the command to repeat
+    each. It is one HTML file that opens without a network. Reads the runs' folders alone, so it works on runs in
+    progress, and on those that were killed or diverged.
+    """
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
+    """Folders of runs."""
+    out: str = "report.html"
+    """The file to write. A report that is there already is overwritten."""
+    force: bool = False
+    """Also overwrite a file that is not a report."""
+
+
+def run(arguments: list[str]) -> int:
+    """Write the page and print its path."""
+    command = parse(ReportCommand, arguments, "nexus report")
+    from nexus.reporting.writing import report
+
+    notes: list[str] = []
+    path = report(command.runs, command.out, force=command.force, notice=notes.append)
+    for line in notes:
+        print(f"Note: {line}")
+    print(f"Report: {path}")
+    return 0

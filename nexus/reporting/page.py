@@ -1,0 +1,181 @@
+"""The page: text and charts put into one HTML file that loads nothing else."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from nexus import __version__
+from nexus.reporting.charts import (
+    POINTS_OF_MAIN,
+    POINTS_OF_OTHERS,
+    ChartOnPage,
+    charts_of,
+    most_points,
+    other_charts,
+    with_room,
+)
+from nexus.reporting.reading import RunContents, by_environment
+from nexus.reporting.sections import scores_of, sections_of
+
+__all__ = [
+    "SCRIPTS",
+    "SIGNATURE",
+    "STYLE_SHEETS",
+    "PageContent",
+    "content_of",
+    "html_of",
+    "page_of",
+    "policy_for",
+    "shipped",
+]
+
+SIGNATURE = '<meta name="generator" content="nexus report'
+SCRIPTS = ("reporting/vendor/uplot/uPlot.iife.min.js", "reporting/report.js")
+STYLE_SHEETS = ("reporting/vendor/uplot/uPlot.min.css", "reporting/report.css")
+TEMPLATE = "reporting/page.html"
+NO_RULES: Mapping[str, str] = {}
+# Inside a script element HTML knows no escapes: `</script>` would end it, and old engines end a line at U+2028.
+UNSAFE_IN_SCRIPT = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+
+
+@dataclass(frozen=True)
+class PageContent:
+    """What a page says and draws.
+
+    Args:
+        said: the variables of the template.
+        data: what the charts draw, as plain values for JSON.
+    """
+
+    said: Mapping[str, Any]
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ChartsOfGroup:
+    """The charts of one environment's runs with their places in the page's data, and how many had no room."""
+
+    env: str
+    main: Sequence[tuple[int, ChartOnPage]]
+    others: Sequence[tuple[int, ChartOnPage]]
+    left_out: int
+
+
+def page_of(runs: Sequence[RunContents]) -> str:
+    """Return the page about some runs as HTML, which loads nothing else."""
+    content = content_of(runs)
+    return html_of(content.said, content.data, SCRIPTS, STYLE_SHEETS)
+
+
+def content_of(runs: Sequence[RunContents]) -> PageContent:
+    """Return what a page about some runs says and draws."""
+    groups = by_environment(runs)
+    main = [charts_of(group, len(runs) == 1) for group in groups.values()]
+    others = [other_charts(group, len(runs) == 1) for group in groups.values()]
+    kept = with_room(others)
+    data: list[dict[str, Any]] = []
+    drawn = [
+        ChartsOfGroup(
+            env,
+            numbered(charts, data, points_per_line(main, POINTS_OF_MAIN)),
+            numbered(more, data, points_per_line(kept, POINTS_OF_OTHERS)),
+            len(of_group) - len(more),
+        )
+        for env, charts, of_group, more in zip(groups, main, others, kept, strict=True)
+    ]
+    sections = [sections_of(run) for run in runs]
+    said = {
+        "title": sections[0].title if len(runs) == 1 else f"{len(runs)} runs of {', '.join(groups)}",
+        "runs": sections,
+        "scores": [scores_of(env, group) for env, group in groups.items()],
+        "groups": drawn,
+    }
+    return PageContent(said, {"runs": len(runs), "charts": data})
+
+
+def html_of(
+    said: Mapping[str, Any],
+    data: Any,
+    scripts: Sequence[str],
+    styles: Sequence[str],
+    template: str = TEMPLATE,
+    rules: Mapping[str, str] = NO_RULES,
+) -> str:
+    """Return a page as HTML.
+
+    Args:
+        said: the variables of its template.
+        data: plain values for its scripts, in an element `report-data`.
+        scripts: files of nexus, which it runs in this order.
+        styles: likewise.
+        template: its template, likewise.
+        rules: more rules of its content security policy, by name.
+    """
+    loaded = [shipped(name) for name in scripts]
+    looks = [shipped(name) for name in styles]
+    return template_of(template).render(
+        version=__version__,
+        **said,
+        data=Markup(json_in_script(data)),
+        scripts=[Markup(script) for script in loaded],
+        styles=[Markup(style) for style in looks],
+        policy=policy_for(loaded, looks, rules),
+    )
+
+
+@cache
+def template_of(name: str) -> Template:
+    """Return a template of nexus, given its path there."""
+    how = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return how.from_string(shipped(name))
+
+
+def points_per_line(groups: Sequence[Sequence[ChartOnPage]], of_all: int) -> int:
+    """Return how many points each line of some charts may have."""
+    return most_points([chart for charts in groups for chart in charts], of_all)
+
+
+def numbered(charts: Sequence[ChartOnPage], data: list[dict[str, Any]], most: int) -> list[tuple[int, ChartOnPage]]:
+    """Return charts with their places in the page's data, to which they are added."""
+    first = len(data)
+    data += [chart.to_mapping(most) for chart in charts]
+    return list(enumerate(charts, first))
+
+
+def json_in_script(values: Any) -> str:
+    """Return JSON that is safe inside a script element, whatever its texts are."""
+    return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(UNSAFE_IN_SCRIPT)
+
+
+def policy_for(scripts: Sequence[str], styles: Sequence[str], more: Mapping[str, str] = NO_RULES) -> str:
+    """Return a content security policy: the page runs these scripts, uses these styles, and loads nothing.
+
+    `more` has further rules, by name.
+    """
+    rules = {
+        "default-src": ["'none'"],
+        "script-src": [source_of(script) for script in scripts],
+        "style-src": [source_of(style) for style in styles],
+        **{name: [source] for name, source in more.items()},
+    }
+    return "; ".join(f"{name} {' '.join(sources)}" for name, sources in rules.items())
+
+
+def source_of(content: str) -> str:
+    """Return how a content security policy names an inline script or style."""
+    digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+@cache
+def shipped(name: str) -> str:
+    """Return a file of nexus as text, given its path there."""
+    return files("nexus").joinpath(name).read_text(encoding="utf-8")
