@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 
 import nexus
 from nexus.cli.main import main
-from nexus.cli.replay import lines_of_table, state_text
+from nexus.cli.replay import lines_of_table, state_text, target_text, value_text
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.types import Array, Outcome, Transitions
 from nexus.data.prioritized_replay_buffer import Priorities
@@ -142,6 +143,18 @@ class Even(nn.Module):
 
     def forward(self, features: Any) -> Any:
         return self.logit.expand(len(features), 2, 2)
+
+
+def test_targets_in_words() -> None:
+    plain = terms_of(agent_with().learner, batch_of())
+    assert target_text(plain) == "0.5 + 0.9 · 6 = 5.9"
+    assert target_text(replace(plain, next_value=-6.0, target=-4.9)) == "0.5 + 0.9 · (-6) = -4.9"
+    assert target_text(replace(plain, target=4.0)) == "4, by the loss; the terms alone give 0.5 + 0.9 · 6 = 5.9"
+    assert target_text(replace(plain, next_value=None)) == "5.9"
+    assert target_text(replace(plain, target=None)) == "the loss does not report it"
+    assert value_text(plain) == "6, of action 0 by the target network"
+    assert value_text(replace(plain, chosen=None)) == "6, over all actions"
+    assert value_text(replace(plain, next_value=None)) == "the loss does not say"
 
 
 def test_rewards_are_in_the_unit_of_the_learner() -> None:
@@ -376,7 +389,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_transition_of_a_run_is_that_of_its_networks(finished: Path) -> None:
     rows = rows_of_run(finished, Listener())
     place = int(rows.where([], only_terminal=False)[100])
-    found = terms_in_run(rows, place)
+    found = terms_in_run(rows, place, Listener())
     agent = nexus.load_agent(finished, checkpoint="latest")
     batch = {name: values[0].numpy() for name, values in rows.batch_at(np.array([place])).items()}
     with torch.no_grad():
@@ -429,7 +442,7 @@ def test_the_replay_of_a_run(finished: Path, tmp_path: Path, capsys: pytest.Capt
 def test_one_row_of_a_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = rows_of_run(finished, Listener())
     end = int(rows.columns["row"][rows.where([], only_terminal=True)[0]])
-    terms = terms_in_run(rows, rows.place_of(end))
+    terms = terms_in_run(rows, rows.place_of(end), Listener())
     lines = told(capsys, finished, "--row", str(end))
     said = {line[:17].strip(): line[17:] for line in lines[2:]}
     assert lines[0].startswith(f"Transition {end} of the run, ")

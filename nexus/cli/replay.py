@@ -79,10 +79,11 @@ def run(arguments: list[str]) -> int:
     from nexus.inspection.transition import terms_in_run
 
     archive = None if command.export is None else require_archive(command.export)
-    rows = rows_of_run(Path(command.run), Notes())
+    notes = Notes()
+    rows = rows_of_run(Path(command.run), notes)
     if command.row is not None:
         place = rows.place_of(command.row)
-        for line in lines_of_terms(rows, place, terms_in_run(rows, place)):
+        for line in lines_of_terms(rows, place, terms_in_run(rows, place, notes)):
             print(line)
         return 0
     if command.action is not None and not 0 <= command.action < rows.saved.action_dim:
@@ -192,7 +193,7 @@ def terms_in_words(config: "TrainConfig", terms: "TransitionTerms") -> dict[str,
     }
     how = " and ".join(name for name, is_made in changes.items() if is_made)
     as_stored = f"; {terms.stored_reward:.4g} before {how}" if how else ""
-    drawn = "" if terms.prediction == terms.q_values[terms.action] else ", at the quantile levels drawn by the loss"
+    drawn = "" if terms.prediction == terms.q_values[terms.action] else ", as the loss computes it"
     return {
         "reward": f"{terms.reward:.4g}{folded}{as_stored}",
         "discount": f"{terms.discount:.4g}{'' if terms.discount else ': terminal, so no value follows'}",
@@ -227,7 +228,7 @@ def value_text(terms: "TransitionTerms") -> str:
 
 
 def target_text(terms: "TransitionTerms") -> str:
-    """Return the target as a sum; of a loss that clips or projects it, also what comes of that."""
+    """Return the target as a sum, and what the loss makes of it if that is something else, as C51 does at its ends."""
     if terms.target is None:
         return "the loss does not report it"
     if terms.next_value is None:
@@ -237,4 +238,4 @@ def target_text(terms: "TransitionTerms") -> str:
     text = f"{terms.reward:.4g} + {terms.discount:.4g} · {value} = {sum_of_terms:.4g}"
     if np.isclose(sum_of_terms, terms.target, rtol=1e-4, atol=1e-5):
         return text
-    return f"{terms.target:.4g}: {text}, projected onto the atoms"
+    return f"{terms.target:.4g}, by the loss; the terms alone give {text}"

@@ -124,7 +124,7 @@ def progress_of(about: Mapping[str, Any], chart: Chart) -> tuple[int, int]:
     """Return steps and episodes of a run: as logged, or as in `run.json` if that is later."""
     logged = chart.step, int(chart.last("time/episodes", 0.0))
     match about.get("progress"):
-        case {"steps": int(steps), "episodes": int(episodes)} if steps >= max(logged[0], 0) and episodes >= 0:
+        case {"steps": int(steps), "episodes": int(episodes)} if steps >= logged[0] and episodes >= 0:
             return steps, episodes
     return logged
 

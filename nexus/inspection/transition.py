@@ -169,12 +169,17 @@ def noted_outcome(learner: Learner, batch: Batch) -> tuple[Outcome, Noted]:
     return loss(learner.q_network, learner.target_network, next_action, batch), noted
 
 
-def terms_in_run(rows: ReplayRows, place: int) -> TransitionTerms:
+def terms_in_run(rows: ReplayRows, place: int, listener: Listener) -> TransitionTerms:
     """Return the terms of the transition at a place of the columns, with the weights of the replay's checkpoint.
+
+    Args:
+        rows: the replay.
+        place: of the transition.
+        listener: called with notices.
 
     Raises:
         RunError: the agent's settings or weights are damaged, or name a module that is not here.
     """
-    agent = agent_of(rows.about, rows.run, rows.saved.steps, "cpu", Listener())
+    agent = agent_of(rows.about, rows.run, rows.saved.steps, "cpu", listener)
     agent.set_state(part(rows.saved.state, "agent"))
     return terms_of(agent.learner, rows.batch_at(np.array([place])))
