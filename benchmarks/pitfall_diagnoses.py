@@ -44,6 +44,7 @@ def diagnosed(arm: DQNArm, seed: int, steps: int) -> Diagnosis:
             episodes.add(progress)
             doctor.on_step(progress, episodes)
         doctor.on_end("finished")
+    assert doctor.diagnosis is not None
     return doctor.diagnosis
 
 

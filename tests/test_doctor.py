@@ -303,8 +303,9 @@ CASES: list[tuple[str, Chart, str]] = [
     ("forgetting", chart(recent_return=[20, 100, 200, 200, 200, 100, 90, 80], **RETURNS), "warning"),
     ("forgetting", chart(recent_return=[20, 100, 200, 200, 200, 100, 90, 150], **RETURNS), "fine"),
     ("forgetting", chart(recent_return=[20, 100, 200, 200, 200, 150, 90, 80], **RETURNS), "fine"),  # twice
-    ("evaluation-gap", chart(eval__mean_reward=[30.0, 40.0], recent_return=200.0, **RETURNS), "warning"),
-    ("evaluation-gap", chart(eval__mean_reward=[30.0, 150.0], recent_return=200.0, **RETURNS), "fine"),
+    ("evaluation-gap", chart(eval__mean_reward=[30.0, 40.0, 20.0], recent_return=200.0, **RETURNS), "warning"),
+    ("evaluation-gap", chart(eval__mean_reward=[30.0, 40.0], recent_return=200.0, **RETURNS), "unjudged"),
+    ("evaluation-gap", chart(eval__mean_reward=[30.0, 150.0, 20.0], recent_return=200.0, **RETURNS), "fine"),
     ("worse-than-random", chart(0.6, recent_return=[9.0, 9.5, 9.4], **RETURNS), "warning"),
     ("worse-than-random", chart(0.6, recent_return=[20.0, 21.0, 22.0], **RETURNS), "fine"),  # may still come
     ("worse-than-random", chart(0.8, recent_return=[20.0, 21.0, 22.0], **RETURNS), "warning"),

@@ -60,6 +60,11 @@ class Diagnosis:
     past: Mapping[str, int] = field(default_factory=dict)  # earlier alarms that are over -> the step of the first
 
     @property
+    def names(self) -> frozenset[str]:
+        """Names of the checks with a symptom."""
+        return frozenset(symptom.check for symptom in self.symptoms)
+
+    @property
     def alarms(self) -> tuple[Symptom, ...]:
         """The symptoms that are more than notes."""
         return tuple(symptom for symptom in self.symptoms if symptom.alarms)

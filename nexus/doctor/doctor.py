@@ -45,7 +45,7 @@ class Doctor(Listener):
         self.restored: State = {}
         self.said: dict[str, Gravity] = {}  # check -> the severity that was said
         self.first: dict[str, int] = {}  # check -> the step at which it alarmed first
-        self.written: set[str] = set()  # names of the checks in `findings.json`
+        self.diagnosis: Diagnosis | None = None  # the last one
         self.due = False
         self.gave_up = False
 
@@ -119,8 +119,9 @@ class Doctor(Listener):
         assert self.plan is not None
         for symptom in diagnosis.alarms:
             self.first.setdefault(symptom.check, symptom.step)
-        self.diagnosis = diagnosis.with_history(self.first)
-        names, said = {symptom.check for symptom in diagnosis.symptoms}, self.said
+        last, self.diagnosis = self.diagnosis, diagnosis.with_history(self.first)
+        changed = last is None or last.step == 0 or last.names != diagnosis.names
+        said = self.said
         worse = [new for new in diagnosis.symptoms if RANKS.index(new.severity) > RANKS.index(said.get(new.check))]
         said.update({symptom.check: symptom.severity for symptom in worse})
         for symptom in worse if self.plan.config.total_steps >= TRIAL else ():
@@ -128,9 +129,8 @@ class Doctor(Listener):
                 self.live.notice(str(symptom))
             elif diagnosis.step == 0 and symptom.check not in SAID_BY_THE_RUN:
                 self.live.notice(symptom.told)
-        if ended or (diagnosis.step and (worse or names != self.written)):
+        if ended or (diagnosis.step and (worse or changed)):
             write_json(self.plan.run_dir / FINDINGS_FILE, self.diagnosis.to_mapping())
-            self.written = names
 
     def get_state(self) -> State:
         """Return everything that an exact resume needs."""

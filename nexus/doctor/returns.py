@@ -93,8 +93,8 @@ def evaluation_gap(chart: Chart) -> Judgement:
     """Greedy evaluations against the training episodes at the same time."""
     greedy, training, random = chart.tail("eval/mean_reward", 3), chart.last(RECENTLY), chart.last(AT_RANDOM)
     epsilon = chart.last("rollout/exploration_rate", 0.0)
-    if not greedy.size or not np.isfinite([training, random]).all() or epsilon > 0.2 or chart.progress < 0.3:
-        return Unjudged("no evaluation while ε is small")
+    if len(greedy) < 3 or not np.isfinite([training, random]).all() or epsilon > 0.2 or chart.progress < 0.3:
+        return Unjudged("fewer than three evaluations, or ε is large")
     error, gained = chart.last("doctor/recent_error"), training - random
     if gained <= 8 * error or greedy.max() >= training - 0.5 * gained:
         return None
