@@ -123,7 +123,9 @@ def found_below(root: Path) -> Iterator[Found]:
             yield from linked(root, Path(entry.path), path)
             continue
         runs = list(runs_below(Path(entry.path), path, DEEPEST, budget))
-        yield from runs or [Found(path, Path(entry.path), problem_of(Path(entry.path)))]
+        yield from runs
+        if not runs and not path.startswith("."):  # such as .git
+            yield Found(path, Path(entry.path), problem_of(Path(entry.path)))
 
 
 def linked(root: Path, folder: Path, path: str) -> Iterator[Found]:
@@ -164,7 +166,7 @@ def folders_in(folder: Path) -> list[os.DirEntry[str]]:
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """True if an entry is a folder, or leads to one."""
     try:
-        return entry.is_dir() and not entry.name.startswith(".")
+        return entry.is_dir()
     except OSError:
         return False
 
