@@ -257,7 +257,7 @@ def test_some_runs_and_requests(make: Make, client: Any) -> None:
 
 
 def many_runs(runs: int, requests: int, make: Make, client: Any) -> None:
-    first = make("0")
+    first = make("0", status="finished")  # of a run in progress the silence is said
     for number in range(1, runs):
         shutil.copytree(first, first.parent / str(number))
     assert set(listed(client)) == {str(number) for number in range(runs)}
@@ -275,8 +275,8 @@ def many_runs(runs: int, requests: int, make: Make, client: Any) -> None:
     [
         ("run.json", b"", "can't read"),
         ("run.json", b'{"format": 4', "can't read"),
-        ("run.json", b'{"format": 99, "sha256": 1}', "carries no checksum"),
-        ("run.json", b"[" * 100_000, "carries no checksum"),
+        ("run.json", b'{"format": 99, "sha256": 1}', "run.json has format 99, this nexus reads up to"),
+        ("run.json", b"[" * 100_000, "can't read"),
         ("run.json", b" " * (9 << 20), "run.json has 9,437,184 bytes: at most 8,388,608 are plausible"),
         ("evaluation.json", b"{}" + b" " * (9 << 20), "evaluation.json has 9,437,186 bytes"),
     ],
@@ -284,7 +284,7 @@ def many_runs(runs: int, requests: int, make: Make, client: Any) -> None:
 def test_a_damaged_run_is_shown_as_such(name: str, content: bytes, said: str, make: Make, client: Any) -> None:
     (make("a") / name).write_bytes(content)
     problem = listed(client)["a"]["problem"]
-    assert said in problem or problem.startswith(str(make("b").parent / "a"))
+    assert said in problem
     page = client.get("/run/a")
     assert page.status_code == 200
     assert '<p class="remarks">' in page.text

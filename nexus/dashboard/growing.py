@@ -73,11 +73,6 @@ class GrowingLog:
         self.before = (self.before + block[:end])[-MARK:]
         return lines
 
-    @property
-    def is_cut_off(self) -> bool:
-        """True if bytes were left over that are not a whole line."""
-        return 0 < self.left <= LONGEST_LINE
-
 
 def read_end(folder: Path, name: str, most: int) -> list[bytes]:
     """Return the last whole lines of a log that are within `most` bytes; none if it can't be read."""

@@ -69,7 +69,7 @@ class KeptLogs:
 
     def forget_episodes(self) -> None:
         """Begin with an empty `episodes.csv`."""
-        self.columns = {name: Thinned() for name in ("return", "episode", "mean")}
+        self.columns = {name: Thinned() for name in (*EPISODE_COLUMNS[1:], "mean")}
         self.last_returns: deque[float] = deque(maxlen=EPISODES_OF_MEAN - 1)
         self.header: str | None = None
         self.rows = 0
@@ -84,7 +84,8 @@ class KeptLogs:
         return False
 
     def read_piece(self) -> bool:
-        """Read the next piece of each log; return whether more is left."""
+        """Read the next piece of each log; return whether there was one."""
+        before = self.csv.place, self.metrics.place
         rows = self.piece_of(self.csv, self.forget_episodes)
         if rows:
             self.add_rows(rows)
@@ -94,10 +95,10 @@ class KeptLogs:
         if self.metrics.left > LONG_LOG and self.sample is None:
             self.sample = {}
             self.add_scalars(read_spread(self.folder, METRICS_FILE, SAMPLE), self.sample, [])
-        more = any(log.left and not log.is_cut_off for log in (self.metrics, self.csv))
-        if not more:
+        moved = (self.csv.place, self.metrics.place) != before
+        if not moved:
             self.sample = None
-        return more or bool(rows or lines)
+        return moved
 
     def piece_of(self, log: GrowingLog, forget: Callable[[], None]) -> list[bytes]:
         """Return the next lines of a log, after forgetting what was read of another one in its place."""
@@ -168,10 +169,11 @@ class KeptLogs:
         del damages[MOST_DAMAGES:]
         if not rows:
             return
-        steps, numbers, returns = np.array(rows).T[:3]
+        columns = dict(zip(EPISODE_COLUMNS, np.array(rows).T, strict=True))
+        steps, returns = columns.pop("step"), columns["return"]
         means = running_mean(np.concatenate([list(self.last_returns), returns]), EPISODES_OF_MEAN)[-len(returns) :]
         self.last_returns.extend(returns.tolist())
-        for name, column in (("return", returns), ("episode", numbers), ("mean", means)):
+        for name, column in {**columns, "mean": means}.items():
             self.columns[name].extend(steps.tolist(), column.tolist())
 
     def damages(self, name: str) -> list[str]:
@@ -199,7 +201,7 @@ class KeptLogs:
         return {step: with_interval(mean, spread, episodes) for step, (mean, spread) in sorted(self.found.items())}
 
     def episodes(self, damaged: Damaged) -> Mapping[str, Floats]:
-        """Return the episodes, of very many those that show the others."""
+        """Return the episodes; of very many, each column has the rows that show that column, and the last one."""
         header, needs = self.header, f"needs the columns {', '.join(EPISODE_COLUMNS)}"
         path = self.folder / EPISODES_FILE
         if header is None:
@@ -208,8 +210,8 @@ class KeptLogs:
             damaged(RunError(f"{path} is damaged: {needs}, got {header[:60]!r}"))
         for text in self.damages(EPISODES_FILE):
             damaged(RunError(text))
-        returns = self.columns["return"].logged()
-        return {"step": returns.steps, "return": returns.values}
+        found = {name: self.columns[name].logged() for name in EPISODE_COLUMNS[1:]}
+        return {"step": found["return"].steps, **{name: column.values for name, column in found.items()}}
 
     def training(self, run: ScoredRun) -> Curve:
         """Return the running mean of the returns."""

@@ -17,7 +17,18 @@ from nexus.training.curves import SCORE
 from nexus.training.files import file_in, read_json
 from nexus.training.run_folder import EPISODES_FILE, EVALUATION_FILE, FINDINGS_FILE, METRICS_FILE, RUN_FILE, read_run
 
-__all__ = ["RUN_FILES", "Found", "RunList", "Stamps", "require_plausible", "stamps_of"]
+__all__ = [
+    "DAMAGE",
+    "RUN_FILES",
+    "Found",
+    "RunList",
+    "Stamps",
+    "damage_text",
+    "path_text",
+    "require_plausible",
+    "stamps_of",
+    "url_path",
+]
 
 RUN_FILES = (RUN_FILE, METRICS_FILE, EPISODES_FILE, EVALUATION_FILE, FINDINGS_FILE)
 MADE_BY_A_RUN = (RUN_FILE, METRICS_FILE, EPISODES_FILE)
@@ -123,7 +134,9 @@ def found_below(root: Path) -> Iterator[Found]:
             yield from linked(root, Path(entry.path), path)
             continue
         runs = list(runs_below(Path(entry.path), path, DEEPEST, budget))
-        yield from runs or [Found(path, Path(entry.path), problem_of(Path(entry.path)))]
+        yield from runs
+        if not runs and not path.startswith("."):  # such as .git
+            yield Found(path, Path(entry.path), problem_of(Path(entry.path)))
 
 
 def linked(root: Path, folder: Path, path: str) -> Iterator[Found]:
@@ -164,7 +177,7 @@ def folders_in(folder: Path) -> list[os.DirEntry[str]]:
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """True if an entry is a folder, or leads to one."""
     try:
-        return entry.is_dir() and not entry.name.startswith(".")
+        return entry.is_dir()
     except OSError:
         return False
 
@@ -191,7 +204,7 @@ def line_of(found: Found, stamps: Stamps) -> dict[str, Any]:
         about = read_run(found.folder)
         line |= settings_in_line(about)
     except DAMAGE as error:
-        return {**line, "problem": one_line(error)}
+        return {**line, "problem": damage_text(error)}
     for add in (add_progress, add_score, add_finding):
         try:
             add(line, found.folder, about)
@@ -200,6 +213,11 @@ def line_of(found: Found, stamps: Stamps) -> dict[str, Any]:
     if line["status"] == "running" and line["total"] and line["rate"] and line["steps"] is not None:
         line["left"] = max(0.0, (line["total"] - line["steps"]) / line["rate"])
     return line
+
+
+def damage_text(error: Exception) -> str:
+    """Return why a folder can't be shown. What its reader did not expect is named with its kind."""
+    return str(error) if isinstance(error, RunError) else f"can't be read: {type(error).__name__}: {one_line(error)}"
 
 
 def written(folder: Path) -> float:

@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any
 
-from nexus.core.errors import one_line
 from nexus.dashboard.kept_logs import KeptLogs
-from nexus.dashboard.listing import DAMAGE, Found, Stamps, path_text, require_plausible, stamps_of, url_path
+from nexus.dashboard.listing import (
+    DAMAGE,
+    Found,
+    Stamps,
+    damage_text,
+    path_text,
+    require_plausible,
+    stamps_of,
+    url_path,
+)
 from nexus.reporting.page import SCRIPTS, STYLE_SHEETS, PageContent, content_of, html_of
 from nexus.reporting.reading import read_contents
 
@@ -81,7 +89,7 @@ class OpenedRun:
             run = read_contents(self.found.folder, path_text(self.found.folder.resolve().name), self.logs)
             return View(tag, stamps, content_of([run]), None)
         except DAMAGE as error:
-            return View(tag, stamps, None, one_line(error))
+            return View(tag, stamps, None, damage_text(error))
 
     def page(self) -> str:
         """Return the page as HTML."""
