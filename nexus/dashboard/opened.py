@@ -26,7 +26,7 @@ from nexus.reporting.reading import read_contents
 __all__ = ["LIVE_RULES", "LIVE_SCRIPTS", "OpenedRun", "OpenedRuns", "problem_page", "tag_of"]
 
 MOST_OPENED = 6  # runs of which the logs are kept
-AT_ONCE = 0.5  # seconds for which a request reads; the rest is read behind it
+READ_FOR = 0.5  # seconds for which a request reads; the rest is read behind it
 SLICE = 0.1  # seconds for which the logs are read behind a request before another one may come in
 LIVE_RULES = {"connect-src": "'self'"}
 LIVE_SCRIPTS = (*SCRIPTS, "dashboard/live.js")
@@ -61,7 +61,7 @@ class OpenedRun:
         """Return what is to be shown now."""
         with self.lock:
             stamps = stamps_of(self.found.folder)
-            more = self.logs.read_on(AT_ONCE)
+            more = self.logs.read_on(READ_FOR)
             if more and self.reader is None:
                 self.reader = Thread(target=self.read_all, name="nexus dashboard: reading a log", daemon=True)
                 self.reader.start()

@@ -20,7 +20,7 @@ STANDARD = frozenset(("dqn", "double", "dueling", "prioritized", "n-step", "nois
 RECENT_EXAMS = 5  # the replay may hold nothing older
 DUE = 25.0  # terminal rows expected among those looked at above which none is no chance: e^-25
 FEWEST_ENDS = 8  # terminal rows to compare with others
-MOST_PLACES = 1_000  # of a state; larger ones are images
+MOST_PER_STATE = 1_000  # of a state; larger ones are images
 SHORT = 10  # steps; shorter episodes often have a fixed length by their rules
 OFF = 0.005  # relative error of a target that is not explained by rounding or by one update of the weights
 OFF_NOISY = 0.05  # where the update drew its own noise; rainbow's and noisy nets' reach 0.01
@@ -67,7 +67,7 @@ def of_ends(exam: Exam) -> Mapping[str, float]:
     if len(lengths) < LAST_EPISODES:
         return {}
     values = {"common_length": float(lengths[0] if len({*lengths}) == 1 else 0)}
-    if values["common_length"] < SHORT or exam.probes[0].numel() > MOST_PLACES:
+    if values["common_length"] < SHORT or exam.probes[0].numel() > MOST_PER_STATE:
         return values
     states = torch.cat([part["next_states"].flatten(1).float() for part in (exam.rows, exam.newest)])
     ends = torch.cat([part["discounts"] == 0 for part in (exam.rows, exam.newest)])

@@ -49,7 +49,7 @@ __all__ = [
 EPISODES_OF_MEAN = 20  # episodes of the running mean, as in `nexus plot`
 MOST_RUNS = 100  # on a page; more can't be told apart
 MOST_REMARKS = 5  # of one run
-Found = TypeVar("Found")
+Readable = TypeVar("Readable")
 OF_SCORE = frozenset(field.name for field in fields(Evaluation))
 
 
@@ -248,7 +248,7 @@ def is_cut_off(log: Path) -> bool:
         return False  # said by the code that reads it
 
 
-def usable(read: Callable[[], Found], remark: Callable[[str], object], before: str = "") -> Found | None:
+def usable(read: Callable[[], Readable], remark: Callable[[str], object], before: str = "") -> Readable | None:
     """Return what a function reads; if it can't, say why and return None."""
     try:
         return read()
