@@ -265,8 +265,8 @@ CASES: list[tuple[str, Chart, str]] = [
     ("signal", chart(0.6, reward_range=[0.0] * 3, terminated=0), "warning"),
     ("signal", chart(0.6, reward_range=[0.0] * 3, terminated=1), "fine"),
     ("signal", chart(0.6, reward_range=[0.0, 1.0, 0.0], terminated=0), "fine"),
-    ("dead-units", chart(dormant_units=[0.95, 0.92, 1.0]), "critical"),
-    ("dead-units", chart(dormant_units=[0.95, 0.5, 1.0]), "fine"),
+    ("dead-units", chart(dormant_units=[0.995, 1.0, 1.0]), "critical"),
+    ("dead-units", chart(dormant_units=[0.96, 1.0, 1.0]), "fine"),  # RL Zoo MountainCar
     ("output", chart(0.3, target_bias=[0.0] * 3, zero_values=[0.2] * 3), "critical"),
     ("output", chart(0.3, target_bias=[0.8, 0.7, 0.9], zero_values=[0.0] * 3), "critical"),
     ("output", chart(0.3, target_bias=[-0.8, -0.7, -0.9], zero_values=[0.0] * 3), "critical"),
