@@ -89,6 +89,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "named": sum(row["named"] for row in faults),
         "sound": len(sound),
         "alarmed": sum(bool(row["said"]) for row in sound),
+        "alarmed_after_a_loss": sum(bool(row["said"]) and row["collapse"] is not None for row in sound),
         "alarmed_at_the_end": sum(bool(row["alarms"]) for row in sound),
         "collapsed": len(fallen),
         "said_before": sum(lead > 0 for lead in leads),

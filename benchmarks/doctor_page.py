@@ -67,7 +67,9 @@ about its area during the run or at its end, *named* if that is the first cause 
 alarmed if there ever was a warning.
 
 - **{found} of {faults} faulty runs found ({found_share:.0%}), {named} named first ({named_share:.0%}).**
-- **{alarmed} of {sound_runs} sound runs alarmed ({alarmed_share:.0%})**, {alarmed_at_the_end} of them at the end.
+- **{alarmed} of {sound_runs} sound runs alarmed ({alarmed_share:.0%})**, {alarmed_at_the_end} of them at the end. Good
+  settings are no promise: {alarmed_after_a_loss} of these {alarmed} had really lost half of their best gain, and
+  {false_alarms} had not ({false_share:.0%} of {sound_runs}).
 - {collapsed} of all these runs collapsed: they lost half of the best return gained. In {said_before} a warning came
   before the loss ({before_share:.0%}), {median_lead:,.0f} steps earlier in the median.
 - **Cost: {cost}** of the processor time, median of ten pairs of runs with and without, in turn
@@ -111,6 +113,8 @@ def measured() -> str:
         found_share=totals["found"] / totals["faults"],
         named_share=totals["named"] / totals["faults"],
         alarmed_share=totals["alarmed"] / totals["sound"],
+        false_alarms=totals["alarmed"] - totals["alarmed_after_a_loss"],
+        false_share=(totals["alarmed"] - totals["alarmed_after_a_loss"]) / totals["sound"],
         before_share=totals["said_before"] / totals["collapsed"],
         cost=" and ".join(shares),
         faults="\n".join(fault_lines(rows)),
