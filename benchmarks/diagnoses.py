@@ -117,7 +117,14 @@ def main() -> None:
     totals = summary(rows)
     print(json.dumps(totals))
     if not words.dry:
-        record(NAME, rows, settings=dict(BASE), lengths=LENGTHS, summary=totals)
+        record(
+            NAME,
+            rows,
+            command="python -m benchmarks.diagnoses RUNS",
+            settings=dict(BASE),
+            lengths=LENGTHS,
+            summary=totals,
+        )
 
 
 if __name__ == "__main__":
