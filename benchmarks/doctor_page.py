@@ -67,10 +67,12 @@ about its area during the run or at its end, *named* if that is the first cause 
 alarmed if there ever was a warning.
 
 - **{found} of {faults} faulty runs found ({found_share:.0%}), {named} named first ({named_share:.0%}).**
-- **{alarmed} of {sound_runs} sound runs alarmed ({alarmed_share:.0%})**, {alarmed_at_the_end} of them at the end. Good settings are no promise:
-  {alarmed_after_a_loss} of these runs had lost half of their best gain, so {false_alarms} alarms were false ({false_share:.0%}).
-- {collapsed} of all these runs collapsed: they lost half of the best return gained. In {said_before} a warning came before the
-  loss ({before_share:.0%}), {median_lead:,.0f} steps earlier in the median; many of these are about the settings.
+- **{alarmed} of {sound_runs} sound runs alarmed ({alarmed_share:.0%})**, {alarmed_at_the_end} of them at the end. Good
+  settings are no promise: {alarmed_after_a_loss} of these runs had lost half of their best gain,
+  so {false_alarms} alarms were false ({false_share:.0%}).
+- {collapsed} of all these runs collapsed: they lost half of the best return gained. In {said_before} a warning came
+  before the loss ({before_share:.0%}), {median_lead:,.0f} steps earlier in the median; many of these are about
+  the settings.
 - **Cost: {cost}** of the processor time, by a clock
   around the doctor's calls; in brackets the difference between runs with and without it, in turn. Medians of ten pairs
   (`python -m benchmarks.doctor_cost`).
