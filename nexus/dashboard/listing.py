@@ -66,9 +66,9 @@ class RunList:
     looked: float = float("-inf")
     lines: dict[str, tuple[Stamps, dict[str, Any]]] = field(default_factory=dict)
 
-    def look(self, fresh: float = FRESH) -> Mapping[str, Found]:
-        """Return what is below the folder, by path, at most so many seconds old."""
-        if time.monotonic() - self.looked > fresh:
+    def look(self, fresh: float | None = None) -> Mapping[str, Found]:
+        """Return what is below the folder, by path, at most so many seconds old; None for `FRESH`."""
+        if time.monotonic() - self.looked > (FRESH if fresh is None else fresh):
             self.found = {each.path: each for each in found_below(self.root)}
             self.looked = time.monotonic()
             self.lines = {path: line for path, line in self.lines.items() if path in self.found}
