@@ -235,7 +235,7 @@ LARGER = {
     "nexus/parts.py Parts": "each part of a run under its name, and the statistics that a lost process no longer gives",
     "nexus/cli/progress.py TrainView": "what is on the screen",
     "nexus/planning/probe.py Probe": "a stopwatch has many hands",
-    "nexus/dashboard/kept_logs.py KeptLogs": "what was read so far of two logs that grow, and all that a report asks of it",
+    "nexus/dashboard/kept_logs.py KeptLogs": "what was read of two logs that grow, and what a report asks of it",
 }
 
 
