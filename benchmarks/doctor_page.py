@@ -75,7 +75,8 @@ alarmed if there ever was a warning.
   the settings.
 - **Cost: {cost}** of the processor time, by a clock
   around the doctor's calls; in brackets the difference between runs with and without it, in turn. Medians of ten pairs
-  (`python -m benchmarks.doctor_cost`). A run of 30,000 steps is examined every 1,000, and costs 2.9% on CartPole (one run).
+  (`python -m benchmarks.doctor_cost`). A run of 30,000 steps is examined every 1,000, and costs 2.9% on CartPole
+  (one run).
 
 Three checks were mended after they had been wrong on these seeds: the fixed length of episodes was judged by another
 stretch of the run, the rows of a tiny replay counted more than once, and two evaluations passed for three. The share
