@@ -11,6 +11,7 @@ import pytest
 import torch
 from gymnasium.utils.seeding import np_random
 
+from benchmarks.pitfall_diagnoses import sentence
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError
 from nexus.core.installation import install_command
@@ -368,6 +369,15 @@ def test_the_page_says_what_the_record_does() -> None:
         assert row["steps"] == PITFALLS[row["name"]].steps
     assert record["commit"] in page
     assert record["command"] in page
+
+
+def test_the_page_says_what_the_doctor_did() -> None:
+    page = " ".join((DOCS / "pitfalls.md").read_text("utf-8").split())
+    rows = json.loads((DOCS / "results" / "pitfall_diagnoses.json").read_text("utf-8"))["rows"]
+    assert len(rows) == 14, "two arms of all but the linear toy"
+    for name in NAMES:
+        after = page.partition(f"](images/pitfalls/{name}.png)")[2]
+        assert after.partition("**Cure:**")[0].endswith(f"{sentence(rows, name)} ")
 
 
 # The command.
