@@ -1,7 +1,6 @@
 """The logs of a run as they grow: read once, kept in bounded memory."""
 
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, nan
@@ -17,7 +16,7 @@ from nexus.dashboard.thinned import Thinned
 from nexus.doctor.afterwards import completed, diagnosed
 from nexus.doctor.chart import Chart
 from nexus.doctor.diagnosis import Diagnosis
-from nexus.reporting.reading import EPISODES_OF_MEAN, Logged, scalars_in
+from nexus.reporting.reading import EPISODES_OF_MEAN, Logged, ScalarColumns, enter_scalars, scalars_in
 from nexus.training.config import TrainConfig
 from nexus.training.curves import (
     EPISODE_COLUMNS,
@@ -124,7 +123,7 @@ class KeptLogs:
 
     def add_scalars(self, lines: Sequence[bytes], series: dict[str, Thinned], damages: list[str]) -> int:
         """Enter scalars and evaluations; return the number of lines."""
-        columns: dict[str, tuple[array[float], array[float]]] = {}
+        columns: ScalarColumns = {}
         for number, line in enumerate(lines, self.lines + 1):
             values = scalars_in(line.decode("utf-8", "replace"))
             if values is None:
@@ -132,14 +131,10 @@ class KeptLogs:
                 text = f"{self.folder / METRICS_FILE} is damaged: line {number} needs a step and numbers, got {said!r}"
                 damages.append(text)
                 continue
-            step = values.pop("step")
-            for name, value in values.items():
-                steps, numbers = columns.setdefault(name, (array("d"), array("d")))
-                steps.append(step)
-                numbers.append(value if isfinite(value) else nan)
+            enter_scalars(columns, values)
             mean, spread = values.get(SCORE, nan), values.get(SPREAD, nan)
             if isfinite(mean) and isfinite(spread) and len(self.found) < MOST_SCORES:
-                self.found[step] = mean, spread
+                self.found[values["step"]] = mean, spread
         for name, (steps, numbers) in columns.items():
             if name not in series and (len(series) >= MOST_SERIES or len(name) > LONGEST_KEY):
                 text = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from math import isfinite, nan
 from os import SEEK_END
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -40,7 +40,9 @@ __all__ = [
     "Logged",
     "Logs",
     "RunContents",
+    "ScalarColumns",
     "by_environment",
+    "enter_scalars",
     "read_contents",
     "read_several",
     "scalars_in",
@@ -50,6 +52,8 @@ EPISODES_OF_MEAN = 20  # episodes of the running mean, as in `nexus plot`
 MOST_RUNS = 100  # on a page; more can't be told apart
 MOST_REMARKS = 5  # of one run
 Readable = TypeVar("Readable")
+ScalarColumns: TypeAlias = "dict[str, tuple[array[float], array[float]]]"
+"""Of each scalar: the steps at which it was logged, and its values."""
 OF_SCORE = frozenset(field.name for field in fields(Evaluation))
 
 
@@ -281,20 +285,25 @@ def read_scalars(path: Path, damaged: Damaged) -> dict[str, Logged]:
         path: the file.
         damaged: called with each line that can't be read and is left out, and if nothing was logged.
     """
-    columns: dict[str, tuple[array[float], array[float]]] = {}
+    columns: ScalarColumns = {}
     for number, line in enumerate(log_lines(path, damaged), 1):
         values = scalars_in(line)
         if values is None:
             damaged(RunError(f"{path} is damaged: line {number} needs a step and numbers, got {line[:60]!r}"))
             continue
-        step = values.pop("step")
-        for name, value in values.items():
-            steps, numbers = columns.setdefault(name, (array("d"), array("d")))
-            steps.append(step)
-            numbers.append(value if isfinite(value) else nan)
+        enter_scalars(columns, values)
     if not columns:
         damaged(RunError(f"{path} has no complete line: nothing was logged yet"))
     return {name: Logged(np.array(steps), np.array(numbers)) for name, (steps, numbers) in columns.items()}
+
+
+def enter_scalars(columns: ScalarColumns, values: Mapping[str, float]) -> None:
+    """Append the step and value of each scalar of a line, as `scalars_in` returns it; nan if one is not finite."""
+    for name, value in values.items():
+        if name != "step":
+            steps, numbers = columns.setdefault(name, (array("d"), array("d")))
+            steps.append(values["step"])
+            numbers.append(value if isfinite(value) else nan)
 
 
 def scalars_in(line: str) -> dict[str, float] | None:
