@@ -140,8 +140,9 @@ KINDS = (
     ),
     KindOfChart(
         "Value of first states",
-        "Q(s₀, a₀) when an episode began, and the discounted return that it then earned: means over the last episodes "
-        "that ended by themselves. The prediction should approach the return.",
+        "Q(s₀, a₀) by the weights of now, and the discounted return that followed: means over the last 8 episodes. "
+        "What a truncated one would still have earned is the value of its last state. The prediction should approach "
+        "the return.",
         {"doctor/predicted_start": ("predicted", "line"), "doctor/realised_start": ("realised", "dashed")},
     ),
     KindOfChart(
