@@ -37,6 +37,7 @@ OF_REPLAY = (
     "replay_store",
     "prioritized",
     "reward_clip",
+    "potential",
     "frame_skip",
     "frame_stack",
 )

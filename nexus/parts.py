@@ -26,6 +26,7 @@ from nexus.envs.factory import (
     seen_by_agent,
     widest_part,
 )
+from nexus.envs.shaping import Potential
 from nexus.envs.statistics import Statistics, merged
 from nexus.envs.stream import TransitionStream
 from nexus.envs.workers import close_env
@@ -81,7 +82,8 @@ class Parts:
         self.replay: AnyReplay = replay_for(
             config, shape, self.state_dtype, device, learner.state_values, learner.unit_of_rewards
         )
-        self.stream = TransitionStream(vector_env, self.name, config.step_timeout)
+        shaping = None if config.potential is None else Potential(config.potential, config.gamma, space)
+        self.stream = TransitionStream(vector_env, self.name, config.step_timeout, shaping=shaping)
         require_no_wrapper_alike(self.stream.statistics(), config)
         self.under_way = fresh_under_way(config)
         self.counters = loop.Counters()

@@ -66,6 +66,7 @@ SHORT: Mapping[str, str] = {
     "nexus train": TRAINING,
     "nexus train CartPole-v1 --algo pqn": "--total-steps=2048 --eval-episodes=2 --target-return=none",
     "nexus train CartPole-v1 --algo rainbow --preset paper": f"{TRAINING} --learning-starts=200 --replay-capacity=2000",
+    "nexus train MountainCar-v0": f"{TRAINING} --learning-starts=200",
     "nexus train --config": "--eval-episodes=2",
     "nexus train pong": PQN,
     "nexus train breakout": GAME,

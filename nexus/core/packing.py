@@ -16,7 +16,7 @@ import numpy as np
 from nexus.core.errors import nearest
 from nexus.core.types import Array
 
-__all__ = ["PART_DTYPES", "Layout", "Part", "Path", "find", "place"]
+__all__ = ["PART_DTYPES", "Layout", "Part", "Path", "find", "nested", "place"]
 
 Path: TypeAlias = tuple[str | int, ...]
 """The keys of Dicts and the indices of Tuples that lead to a part of an observation."""
@@ -116,3 +116,12 @@ def find(observation: Any, path: Path) -> Any:
             raise LookupError(f"{here} has {len(found)} entries: needs at least {step + 1}")
         found = found[step]
     return found
+
+
+def nested(values: Mapping[Path, Any]) -> Any:
+    """Return values in mappings and tuples, each at its path."""
+    if () in values:
+        return values[()]
+    steps = dict.fromkeys(path[0] for path in values)
+    found = {step: nested({path[1:]: value for path, value in values.items() if path[0] == step}) for step in steps}
+    return found if any(isinstance(step, str) for step in steps) else tuple(found[step] for step in sorted(found))

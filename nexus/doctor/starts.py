@@ -42,10 +42,7 @@ class EpisodeStarts:
             # A state without axes is a NumPy number, which only becomes an array like this.
             self._first, self._action = np.array(step.states[0]), int(step.actions[0])
             self._gain, self._factor = 0.0, 1.0
-        reward = float(step.rewards[0])
-        if self.clip is not None:
-            reward = min(max(reward, -self.clip), self.clip)
-        self._gain += self._factor * reward
+        self._gain += self._factor * float(step.learned_rewards(self.clip)[0])
         self._factor *= self.gamma
         ended, cut = bool(step.terminated[0]), bool(step.truncated[0])
         if (ended or cut) and self._first is not None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nexus.core.checked import CheckedConfig, Keywords
-from nexus.core.importable import ImportNames
+from nexus.core.importable import ImportName, ImportNames
 
 __all__ = ["LEAST_FRAME", "MOST_FRAME", "AtariSettings", "EnvironmentSettings"]
 
@@ -40,6 +40,9 @@ class EnvironmentSettings(CheckedConfig):
     """Learn from rewards divided by the running deviation of discounted returns; reported returns never are."""
     reward_clip: float | None = None
     """Learn from rewards clipped to this size; reported returns are never clipped. None for no clipping."""
+    potential: ImportName | None = None
+    """Learn from rewards + γ Φ(s') - Φ(s), shaped by your Φ: a function from a state to a number, higher nearer the
+    goal, as module:Name. Reported returns are never shaped."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""

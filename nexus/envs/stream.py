@@ -1,7 +1,7 @@
 """The one place that handles autoreset: vector environments in, true transitions out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,12 @@ class Step:
     action_masks: Flags | None = None  # [E, A], the legal actions in `states`; None without masks
     next_action_masks: Flags | None = None  # [E, A], the legal actions in `next_states`
     life_lost: Flags | None = None  # [E], where a lost life ends the learning episode and the game continues
+    bonus: Array | None = None  # [E], what shaping adds to the rewards that are learned from
+
+    def learned_rewards(self, clip: float | None) -> Array:
+        """Return the rewards `[E]` that are learned from: clipped to a size, then shaped."""
+        rewards = self.rewards if clip is None else np.clip(self.rewards, -clip, clip)
+        return rewards if self.bonus is None else rewards + self.bonus
 
     @property
     def terminal(self) -> Array:
@@ -83,6 +89,7 @@ class TransitionStream:
         timeout: seconds for a step or a reset, for an environment whose sub-environments run in separate processes.
         longest: steps after which an episode is truncated if nothing else ends it.
         reseed_after: overrides that of `env`.
+        shaping: gives the bonus `[E]` of a step.
 
     Raises:
         EnvError: (from `reset`, `step`) an environment raised an error, its process died or took too long, a reward or
@@ -97,8 +104,10 @@ class TransitionStream:
         timeout: float | None = None,
         longest: int = LONGEST_EPISODE,
         reseed_after: int | None = None,
+        shaping: Callable[[Step], Array] | None = None,
     ) -> None:
         self.env = env
+        self.shaping = shaping
         self.name = name
         self.longest = longest
         self.reseed_after = int(getattr(env, "reseed_after", 0)) if reseed_after is None else reseed_after
@@ -166,7 +175,7 @@ class TransitionStream:
         next_action_masks = None
         if action_masks is not None or KEY in info:
             next_action_masks = self._follow_masks(info, reset_info, terminated, done)
-        return Step(
+        step = Step(
             states,
             actions,
             rewards,
@@ -179,6 +188,7 @@ class TransitionStream:
             next_action_masks,
             info.get(LIFE_LOST),
         )
+        return step if self.shaping is None else replace(step, bonus=self.shaping(step))
 
     def _too_long(self, terminated: Flags, truncated: Flags) -> Flags:
         """Return which episodes `[E]` end only because they are too long."""

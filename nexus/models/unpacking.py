@@ -1,6 +1,6 @@
 """The torso of packed states: images through convolutions, all other parts through fully connected layers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nexus.core import AgentConfig, ConfigError
 from nexus.core.importable import is_import_name
-from nexus.core.packing import Part, Path
+from nexus.core.packing import Part, nested
 from nexus.models.layers import Bounds, Normalizer, ValueRange
 from nexus.models.own_torso import Scaled, make_own_torso
 from nexus.models.torsos import make_torso, torso_of
@@ -141,15 +141,6 @@ class Unpacked(nn.Module):
     def nested(self, values: Sequence[Any]) -> Any:
         """Return a value for each part, where an observation has the part."""
         return nested(dict(zip(self.paths, values, strict=True)))
-
-
-def nested(values: Mapping[Path, Any]) -> Any:
-    """Return values in mappings and tuples, each at its path."""
-    if () in values:
-        return values[()]
-    steps = dict.fromkeys(path[0] for path in values)
-    found = {step: nested({path[1:]: value for path, value in values.items() if path[0] == step}) for step in steps}
-    return found if any(isinstance(step, str) for step in steps) else tuple(found[step] for step in sorted(found))
 
 
 def make_unpacking_torso(settings: AgentConfig, entries: Sequence[Entry]) -> tuple[nn.Module, int]:

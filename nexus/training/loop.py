@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -193,7 +192,7 @@ def store(
 
     A replay of frames stores the frames and passes on numbers in their place.
     """
-    rewards = clip(step.rewards, config.reward_clip)
+    rewards = step.learned_rewards(config.reward_clip)
     learner.observe(step.states, rewards, step.begins, step.valid)
     states, under_way.next_states = replay.remember(step.states, step.next_states, step.begins, step.valid)
     replay.add(
@@ -244,11 +243,6 @@ def updates_due(config: TrainConfig, before: Counters, after: Counters) -> int:
     if after.steps <= config.learning_starts:
         return 0
     return crossings(config.update_period, before, after) * config.gradient_steps
-
-
-def clip(rewards: Array, size: float | None) -> Array:
-    """Clip each reward before it is folded, so that an n-step reward can reach n times the size."""
-    return rewards if size is None else np.clip(rewards, -size, size)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
