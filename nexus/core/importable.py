@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-NAMING = ("wrappers", "algorithm", "torso", "epsilon_schedule", "learning_rate_schedule", "potential")
+NAMING = ("wrappers", "algorithm", "torso", "epsilon_schedule", "learning_rate_schedule", "potential", "bonus_states")
 """The settings that can have names to import."""
 EXAMPLE = "gymnasium.wrappers:NormalizeReward"
 

@@ -11,7 +11,9 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["Purpose", "generator", "seed_at", "seed_of", "seeded_initialisation", "torch_generator"]
 
 # Append new ones at the end: the position is the key, and existing runs must not change.
-Purpose = Literal["initialisation", "exploration", "replay", "environments", "evaluation", "noise", "levels"]
+Purpose = Literal[
+    "initialisation", "exploration", "replay", "environments", "evaluation", "noise", "levels", "goals", "novelty"
+]
 
 # Torch functions that draw from a given generator, or else from the global one.
 DRAWS: frozenset[Callable[..., Any]] = frozenset(
@@ -48,9 +50,9 @@ def torch_generator(seed: int, purpose: Purpose, device: torch.device | str = "c
     return torch.Generator(device).manual_seed(seed_of(seed, purpose))
 
 
-def seeded_initialisation(seed: int) -> TorchFunctionMode:
+def seeded_initialisation(seed: int, purpose: Purpose = "initialisation") -> TorchFunctionMode:
     """Return a context in which new networks draw their initial weights from one seed."""
-    return DrawsFrom(seed_of(seed, "initialisation"))
+    return DrawsFrom(seed_of(seed, purpose))
 
 
 class DrawsFrom(TorchFunctionMode):

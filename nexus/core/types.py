@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Array", "Batch", "Flags", "Floats", "Ints", "Outcome", "QOutput", "Transitions"]
+__all__ = ["Array", "Batch", "Flags", "Floats", "Ints", "Outcome", "QOutput", "Steps", "Transitions"]
 
 Array: TypeAlias = NDArray[Any]
 Flags: TypeAlias = NDArray[np.bool_]
@@ -52,6 +52,21 @@ class Transitions:
 
     def __len__(self) -> int:
         return len(self.actions)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Single steps in the rows of a replay, as a bonus for novelty sees them."""
+
+    rows: Ints  # [K], where they are stored
+    episodes: Ints  # [K], their numbers
+    states: Tensor  # [K, *obs]
+    actions: Tensor  # [K]
+    next_states: Tensor  # [K, *obs]
+
+    def every(self, n: int) -> "Steps":
+        """Return the first of every n steps."""
+        return Steps(self.rows[::n], self.episodes[::n], self.states[::n], self.actions[::n], self.next_states[::n])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The two parts of a replay: a storage keeps transitions, a sampler chooses which of them are drawn.
+"""The two parts of a replay: a storage keeps transitions, a sampler chooses which of them are drawn; and what fills it.
 
 Any storage works with any sampler. To add one, write a class in a new file that implements the protocol here, and add a
 line in `training/replays.py`.
@@ -9,18 +9,55 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from nexus.core.state import Series, State
 from nexus.core.types import Array, Transitions
 
-__all__ = ["NOTHING", "ArrayOrTensor", "Sampler", "Storage", "host_array", "tensor_on"]
+__all__ = ["NOTHING", "Accumulator", "ArrayOrTensor", "Sampler", "Storage", "host_array", "tensor_on"]
 
 ArrayOrTensor: TypeAlias = Array | Tensor
 """`[B]`, an array on the host or a tensor on a device; functions that need one of the two accept both."""
 
 NOTHING: Mapping[str, Tensor] = {}
+
+
+class Accumulator(Protocol):
+    """Turns vector steps into the transitions that are stored; see `NStepAccumulator` for the arguments."""
+
+    @property
+    def num_envs(self) -> int:
+        """Environments `E`."""
+
+    def push(
+        self,
+        states: Array,
+        actions: Array,
+        rewards: Array,
+        next_states: Array,
+        terminated: Array,
+        truncated: Array,
+        valid: NDArray[np.bool_],
+        action_masks: NDArray[np.bool_] | None = None,
+        next_action_masks: NDArray[np.bool_] | None = None,
+    ) -> Transitions:
+        """Add one vector step and return the transitions it completed, oldest first."""
+
+    def flush(
+        self, which: NDArray[np.bool_], next_states: Array, next_action_masks: Array | None = None
+    ) -> Transitions:
+        """Close what is open of some environments `[E]` as a truncation and return its transitions."""
+
+    def get_state(self) -> State:
+        """Return what is open."""
+
+    def set_state(self, state: State) -> None:
+        """Restore what `get_state` returned.
+
+        Raises:
+            RunError: something is missing or does not fit.
+        """
 
 
 class Storage(Protocol):

@@ -11,6 +11,7 @@ from nexus.core.period import Period
 from nexus.core.seeding import seed_of
 from nexus.core.types import Array, Batch, Outcome, Transitions
 from nexus.data.n_step import NStepAccumulator
+from nexus.data.protocols import Accumulator
 from nexus.envs.stream import Step, TransitionStream
 from nexus.training.config import TrainConfig
 
@@ -96,7 +97,7 @@ StepSpan = tuple[Counters, Counters]  # before and after a vector step
 class UnderWay:
     """Unfinished work between two vector steps; needed to resume a training exactly."""
 
-    accumulator: NStepAccumulator
+    accumulator: Accumulator
     next_states: Array | None = None  # [E, ...], the replay's form of the stream's states
     actions: Array | None = None  # [E], chosen but not taken, because an environment failed
     to_learn: list[StepSpan] = field(

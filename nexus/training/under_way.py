@@ -5,6 +5,7 @@ import numpy as np
 from nexus.core.errors import RunError
 from nexus.core.state import State, array_from, below, part, value_from
 from nexus.data.n_step import NStepAccumulator
+from nexus.data.single_steps import SingleSteps
 from nexus.training.config import TrainConfig
 from nexus.training.loop import Counters, UnderWay
 
@@ -13,6 +14,8 @@ __all__ = ["fresh_under_way", "restore_under_way", "state_of"]
 
 def fresh_under_way(config: TrainConfig) -> UnderWay:
     """Return the state before the first step."""
+    if config.folds_when_drawn:
+        return UnderWay(SingleSteps(config.num_envs, config.gamma))
     return UnderWay(NStepAccumulator(config.num_envs, config.n_step, config.gamma))
 
 
