@@ -38,6 +38,8 @@ OF_REPLAY = (
     "prioritized",
     "reward_clip",
     "potential",
+    "her",
+    "bonus",
     "frame_skip",
     "frame_stack",
 )

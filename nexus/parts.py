@@ -33,6 +33,7 @@ from nexus.envs.workers import close_env
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.rainbow import make_agent
 from nexus.models.setup import resolve_device
+from nexus.sparse import bonus_for, goals_for
 from nexus.training import concurrent_loop, loop
 from nexus.training.config import TrainConfig
 from nexus.training.divergence import WatchedLearner
@@ -79,8 +80,17 @@ class Parts:
         self.agent = agent_for(shape, action_dim, config, seen) if agent is None else agent
         require_shapes_of(self.agent, composition(space), action_dim, self.name, "the run was trained on")
         learner = self.agent.learner
+        goals = goals_for(config, self.spec, vector_env, stack)
+        self.bonus = bonus_for(config, self.name, space, action_dim, device)
         self.replay: AnyReplay = replay_for(
-            config, shape, self.state_dtype, device, learner.state_values, learner.unit_of_rewards
+            config,
+            shape,
+            self.state_dtype,
+            device,
+            learner.state_values,
+            learner.unit_of_rewards,
+            goals=goals,
+            bonus=self.bonus,
         )
         shaping = None if config.potential is None else Potential(config.potential, config.gamma, space)
         self.stream = TransitionStream(vector_env, self.name, config.step_timeout, shaping=shaping)
@@ -196,6 +206,8 @@ class Parts:
         seen = config.num_envs * (replay_bytes(1, shape, self.state_dtype) + 2 * action_dim)
         actions = 8 * config.num_envs * (self.stream.longest + self.stream.reseed_after)
         rollout = 0 if config.trace_lambda is None else self.replay_bytes  # a rollout has no chunks
+        if self.bonus is not None:
+            own += self.bonus.nbytes + 32 * config.total_steps  # a digest and a count for each state visited
         seen += 4 * sum(values.nbytes for values in self.stream.statistics().values())
         return 4 * own + 16 * config.replay_capacity + (config.n_step + 2) * seen + actions + rollout + (1 << 20)
 

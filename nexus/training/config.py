@@ -23,7 +23,13 @@ from nexus.core.settings import (
     QuantileSettings,
     TargetSettings,
 )
-from nexus.data.settings import PrioritySettings, ReplaySettings, RolloutSettings
+from nexus.data.settings import (
+    BonusSettings,
+    HindsightSettings,
+    PrioritySettings,
+    ReplaySettings,
+    RolloutSettings,
+)
 from nexus.envs.atari import is_atari
 from nexus.envs.factory import EnvSource, EnvSpec, name_of
 from nexus.envs.settings import AtariSettings, EnvironmentSettings
@@ -58,6 +64,8 @@ GROUPS: Mapping[str, tuple[type[CheckedConfig], ...]] = {
     "device": (DeviceSettings, ThreadSettings),
     "Atari": (AtariSettings,),
     "prioritized replay": (PrioritySettings,),
+    "hindsight": (HindsightSettings,),
+    "novelty": (BonusSettings,),
     "C51 and Rainbow": (C51Settings,),
     "QR-DQN and IQN": (QuantileSettings,),
     "Munchausen": (MunchausenSettings,),
@@ -72,6 +80,8 @@ GROUPS: Mapping[str, tuple[type[CheckedConfig], ...]] = {
 class TrainConfig(
     AtariSettings,
     RolloutSettings,
+    BonusSettings,
+    HindsightSettings,
     PrioritySettings,
     ThreadSettings,
     CheckpointSettings,
@@ -98,6 +108,11 @@ class TrainConfig(
         )
         self.check_returns()
         self.require(
+            self.her is None or self.potential is None,
+            "potential",
+            "no her, which changes the goals that the stored potentials were of",
+        )
+        self.require(
             self.replay_store in ("auto", "full") or self.frame_stack >= 2,
             "replay_store",
             "frame_stack to be 2 or more",
@@ -123,6 +138,8 @@ class TrainConfig(
         self.require(self.n_step == 1, "n_step", "1 with pqn, whose returns look ahead by trace_lambda")
         self.require(not self.prioritized, "prioritized", "false with pqn: it learns from every step played")
         self.require(self.replay_store in ("auto", "full"), "replay_store", "auto or full with pqn")
+        for name in ("her", "bonus"):
+            self.require(getattr(self, name) is None, name, "none with pqn, which keeps no replay to draw from")
         by_rollout = self.update_every in (None, Period(self.rollout_steps, "steps"))
         self.require(by_rollout, "update_every", f"none with pqn: it learns every rollout_steps = {self.rollout_steps}")
 
@@ -130,6 +147,11 @@ class TrainConfig(
     def has_rollouts(self) -> bool:
         """True if the run uses rollouts instead of a replay."""
         return self.trace_lambda is not None
+
+    @property
+    def folds_when_drawn(self) -> bool:
+        """True if n-step returns are folded when they are drawn, since their rewards change while they are stored."""
+        return self.her is not None or self.bonus is not None
 
     @property
     def update_period(self) -> Period:

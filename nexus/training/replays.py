@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from nexus.core.seeding import generator
 from nexus.core.types import Array
 from nexus.data.device_priorities import DevicePriorities
+from nexus.data.folding import Bonus, FoldingSampler, Goals
 from nexus.data.frame_index import MOST_STACKED_FRAMES
 from nexus.data.frame_memory import frame_replay_bytes, require_memory_for_frames, room_for_frames
 from nexus.data.frame_store import Kind
@@ -33,7 +34,8 @@ GPU_SHARE = 0.8  # of the free memory of a GPU: networks and batches need some t
 
 def frames(kind: Kind, config: TrainConfig, like: Array, device: torch.device) -> Storage:
     """Return a storage of frames of one kind."""
-    return Frames(config.replay_capacity, kind, config.n_step, like, device)
+    steps = 1 if config.folds_when_drawn else config.n_step  # that a stored transition spans
+    return Frames(config.replay_capacity, kind, steps, like, device)
 
 
 def priorities(config: TrainConfig, rng: np.random.Generator, device: torch.device) -> Sampler:
@@ -116,10 +118,14 @@ def replay_for(
     device: torch.device = CPU,
     values: Values | None = None,
     unit: Callable[[], float] = lambda: 1.0,
+    *,
+    goals: Goals | None = None,
+    bonus: Bonus | None = None,
 ) -> AnyReplay:
     """Return the config's replay, empty, for states of this shape and dtype and an agent on this device.
 
     With a trace λ it is a rollout: `values` returns the values of its next states, and `unit` the reward they count in.
+    With goals or a bonus it folds n-step returns when it draws them.
     """
     rng = generator(config.seed, "replay")
     if config.trace_lambda is not None:
@@ -129,4 +135,7 @@ def replay_for(
     like = np.broadcast_to(np.zeros((), state_dtype), (config.num_envs, *state_shape))
     storage = STORAGES[store](config, like, device)
     drawn = "uniform" if not config.prioritized else "prioritized" if store != "device" else "prioritized on a device"
-    return Replay(storage, SAMPLERS[drawn](config, rng, storage.device))
+    sampler = SAMPLERS[drawn](config, rng, storage.device)
+    if config.folds_when_drawn:
+        sampler = FoldingSampler(sampler, config.n_step, goals, bonus)
+    return Replay(storage, sampler)

@@ -1,0 +1,1 @@
+"""Bonuses for novelty from networks: what they can't predict yet is new."""
