@@ -233,6 +233,7 @@ LARGER = {
     "nexus/data/replay.py Replay": "what a replay is to loop, run and checkpoint; each goes to one of its parts",
     "nexus/envs/stream.py TransitionStream": "what an episode is under way with, for three autoreset modes",
     "nexus/parts.py Parts": "each part of a run under its name, and the statistics that a lost process no longer gives",
+    "nexus/training/config.py TrainConfig": "what settings of several groups decide together",
     "nexus/cli/progress.py TrainView": "what is on the screen",
     "nexus/planning/probe.py Probe": "a stopwatch has many hands",
     "nexus/dashboard/kept_logs.py KeptLogs": "what was read of two logs that grow, and what a report asks of it",

@@ -334,7 +334,7 @@ def test_the_settings_of_a_bonus_are_checked() -> None:
         TrainConfig.from_mapping({"bonus": "count"})
     with pytest.raises(ConfigError, match=r"bonus_scale = 0.0: needs above 0"):
         TrainConfig.from_mapping({"bonus": "rnd", "bonus_scale": 0})
-    with pytest.raises(ConfigError, match=r"bonus = 'rnd': needs none with pqn, which keeps no replay"):
+    with pytest.raises(ConfigError, match=r"bonus = 'rnd': needs none with pqn: it keeps no replay to add it to"):
         TrainConfig.from_mapping({"algorithm": "pqn", "trace_lambda": 0.5, "bonus": "rnd"})
 
 

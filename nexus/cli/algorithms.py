@@ -19,6 +19,7 @@ def run(arguments: list[str]) -> int:
     """Print the table."""
     parse(AlgorithmsCommand, arguments, "nexus algorithms")
     from nexus.models.rl.dqn.rainbow import ALGORITHMS
+    from nexus.training.config import APART, NOT_WITH_PQN
 
     table = Table(box=None, padding=(0, 1), show_header=False)
     refused: dict[tuple[str, str], list[str]] = {}
@@ -34,5 +35,9 @@ def run(arguments: list[str]) -> int:
     console.print("Combinations that make no sense:")
     for (setting, reason), names in refused.items():
         console.print(f"  {setting} with {', '.join(names)}: {reason}", soft_wrap=True)
+    for setting, reason in NOT_WITH_PQN.items():
+        console.print(f"  {setting} with pqn: {reason}", soft_wrap=True)
+    for (setting, other), reason in APART.items():
+        console.print(f"  {setting} with {other}: {reason}", soft_wrap=True)
     console.print("Combine them with flags, as in: nexus train CartPole-v1 --algo c51 --double --dueling")
     return 0

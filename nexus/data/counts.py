@@ -46,7 +46,7 @@ class Counts:
 
     def get_state(self, size: int) -> State:
         """Return the digests `[M, 16]` and the visits of each `[M]`."""
-        return table(self.visits)
+        return table_of(self.visits)
 
     def set_state(self, state: State, size: int) -> None:
         """Restore what `get_state` returned.
@@ -98,8 +98,8 @@ class EpisodicCounts:
 
     def get_state(self, size: int) -> State:
         """Return the bonuses of `size` rows, and the visits of the last episodes."""
-        tables = [table(visits) for visits in self._episodes.values()]
-        joined = {name: np.concatenate([one[name] for one in tables]) for name in tables[0]} if tables else table({})
+        tables = [table_of(visits) for visits in self._episodes.values()]
+        joined = {name: np.concatenate([one[name] for one in tables]) for name in tables[0]} if tables else table_of({})
         return {
             "bonuses": self._bonuses[:size].copy(),
             "episodes": np.array(list(self._episodes), np.int64),
@@ -125,7 +125,7 @@ class EpisodicCounts:
         )
 
 
-def table(visits: Mapping[bytes, int]) -> State:
+def table_of(visits: Mapping[bytes, int]) -> State:
     """Return visits as arrays: the digests `[M, 16]` and the visits of each `[M]`."""
     return {
         "digests": np.frombuffer(b"".join(visits), np.uint8).reshape(-1, DIGEST).copy(),
@@ -134,7 +134,7 @@ def table(visits: Mapping[bytes, int]) -> State:
 
 
 def pairs_from(state: State) -> list[tuple[bytes, int]]:
-    """Return the digests and visits that `table` made arrays of.
+    """Return the digests and visits that `table_of` made arrays of.
 
     Raises:
         RunError: something is missing or invalid.

@@ -126,7 +126,7 @@ class FoldingSampler:
         instead: dict[str, Tensor] = {}
         bonuses = None
         if self.bonus is not None:
-            steps = steps_of(batch, rows.ravel(), storage)
+            steps = steps_in(batch, rows.ravel(), storage)
             bonuses = self.bonus.of(steps).reshape(rows.shape)
             self._drawn = steps.every(self.n)
             instead["bonuses"] = torch.from_numpy(bonuses[:, 0].copy())
@@ -186,7 +186,7 @@ class FoldingSampler:
             return
         for first in range(max(self._entered, storage.added - storage.capacity), storage.added, CHUNK):
             rows = np.arange(first, min(first + CHUNK, storage.added)) % storage.capacity
-            self.bonus.enter(steps_of(storage.gather(rows, torch.ones(len(rows))), rows, storage))
+            self.bonus.enter(steps_in(storage.gather(rows, torch.ones(len(rows))), rows, storage))
         self._entered = storage.added
 
 
@@ -195,7 +195,7 @@ def in_windows(column: Tensor, rows: Ints) -> Tensor:
     return column.reshape(*rows.shape, *column.shape[1:])
 
 
-def steps_of(batch: Mapping[str, Tensor], rows: Ints, storage: Storage) -> Steps:
+def steps_in(batch: Mapping[str, Tensor], rows: Ints, storage: Storage) -> Steps:
     """Return the steps in rows `[K]`, which a storage has gathered."""
     episodes = storage.columns[EPISODE][rows]
     return Steps(rows, episodes, batch["states"], batch["actions"], batch["next_states"])

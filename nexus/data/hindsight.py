@@ -80,12 +80,12 @@ class Hindsight:
         seen = host_array(storage.gather(reached, torch.ones(len(reached)))["next_states"])
         count, n = len(chosen), windows.rows.shape[1]
         goals = np.repeat(self.goals.achieved(seen), n, 0)  # [count * n, *goal]
-        after = flat(next_states[chosen])
+        after = in_a_row(next_states[chosen])
         rewards, ended = self.goals.outcomes(self.goals.achieved(after), goals)
         windows.rewards[chosen] = rewards.reshape(count, n)
         windows.discounts[chosen] = np.where(ended, np.float32(0), self.gamma).reshape(count, n)
         for given in (states, next_states):
-            given[chosen] = self.goals.with_goals(flat(given[chosen]), goals).reshape(given[chosen].shape)
+            given[chosen] = self.goals.with_goals(in_a_row(given[chosen]), goals).reshape(given[chosen].shape)
         windows.states, windows.next_states = (
             torch.from_numpy(given).to(windows.states.device) for given in (states, next_states)
         )
@@ -131,6 +131,6 @@ class Hindsight:
         restore_generator(self.rng, state, "rng")
 
 
-def flat(windows: Array) -> Array:
+def in_a_row(windows: Array) -> Array:
     """Return `[K, n, *obs]` as `[K * n, *obs]`."""
     return windows.reshape(-1, *windows.shape[2:])

@@ -46,10 +46,22 @@ from nexus.training.settings import (
     UpdateSettings,
 )
 
-__all__ = ["GROUPS", "TrainConfig", "kwargs_for"]
+__all__ = ["APART", "GROUPS", "NOT_WITH_PQN", "TrainConfig", "kwargs_for"]
 
 MOST_EVAL_ENVS = 100  # for an evaluation in this process
 STILL_EXPLORING = 0.1  # fraction of ε's planned decay left at the end of the run that deserves a notice
+
+APART: Mapping[tuple[str, str], str] = {
+    ("potential", "her"): "another goal would change the potentials that the stored rewards hold",
+}
+"""Pairs of settings that make no sense together, with the reason."""
+
+NOT_WITH_PQN: Mapping[str, str] = {
+    "prioritized": "it learns from every step played",
+    "her": "it keeps no replay whose goals could change",
+    "bonus": "it keeps no replay to add it to",
+}
+"""Settings that make no sense with PQN's rollouts, with the reason."""
 
 GROUPS: Mapping[str, tuple[type[CheckedConfig], ...]] = {
     "run": (AlgorithmSettings, RunSettings),
@@ -107,11 +119,8 @@ class TrainConfig(
             not explores_by_noise or lowest_epsilon < 1, "noisy", "an ε below 1, or its noise never acts: epsilon 0"
         )
         self.check_returns()
-        self.require(
-            self.her is None or self.potential is None,
-            "potential",
-            "no her, which changes the goals that the stored potentials were of",
-        )
+        for (name, other), reason in APART.items():
+            self.require(getattr(self, name) is None or getattr(self, other) is None, name, f"no {other}: {reason}")
         self.require(
             self.replay_store in ("auto", "full") or self.frame_stack >= 2,
             "replay_store",
@@ -136,10 +145,11 @@ class TrainConfig(
         has_decay = self.trace_lambda is not None and 0 <= self.trace_lambda <= 1
         self.require(has_decay, "trace_lambda", "a number in [0, 1] for pqn")
         self.require(self.n_step == 1, "n_step", "1 with pqn, whose returns look ahead by trace_lambda")
-        self.require(not self.prioritized, "prioritized", "false with pqn: it learns from every step played")
         self.require(self.replay_store in ("auto", "full"), "replay_store", "auto or full with pqn")
-        for name in ("her", "bonus"):
-            self.require(getattr(self, name) is None, name, "none with pqn, which keeps no replay to draw from")
+        for name, reason in NOT_WITH_PQN.items():
+            given = getattr(self, name)
+            off = "false" if given is True else "none"
+            self.require(given in (None, False), name, f"{off} with pqn: {reason}")
         by_rollout = self.update_every in (None, Period(self.rollout_steps, "steps"))
         self.require(by_rollout, "update_every", f"none with pqn: it learns every rollout_steps = {self.rollout_steps}")
 
