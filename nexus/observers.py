@@ -72,8 +72,9 @@ class ScalarLog:
         steps = progress.counters.steps
         per_second, metrics = self.rate.at(steps, self.log.seconds), self.course.last_metrics()
         values = scalars(progress, episodes, self.parts.replay, self.config, per_second, metrics)
-        rollbacks = self.course.rollbacks
-        self.log.scalars(steps, values | ({"train/rollbacks": rollbacks} if rollbacks else {}))
+        rollbacks, bonus = self.course.rollbacks, self.parts.mean_bonus
+        values |= {"train/rollbacks": rollbacks} if rollbacks else {}
+        self.log.scalars(steps, values | ({} if bonus is None else {"replay/bonus": bonus}))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from nexus.core.errors import ConfigError
 from nexus.core.seeding import seed_at
 from nexus.core.state import Series, State, below, number_from, part
 from nexus.core.types import Batch, Outcome
+from nexus.data.folding import FoldingSampler
 from nexus.data.memory import replay_bytes
 from nexus.data.replay import Replay
 from nexus.envs.factory import (
@@ -132,6 +133,12 @@ class Parts:
         train = loop.train if config.actor_sync_every is None else concurrent_loop.train
         policy, replay = self.agent.policy, self.learned_from
         return train(self.stream, policy, self.learner, replay, config, self.counters, self.under_way)
+
+    @property
+    def mean_bonus(self) -> float | None:
+        """The mean bonus of the last batch, if there is a bonus."""
+        sampler = self.replay.sampler if isinstance(self.replay, Replay) else None
+        return sampler.mean_bonus if isinstance(sampler, FoldingSampler) else None
 
     def series(self) -> tuple[Series, ...]:
         """The data that the replay saves in chunks."""

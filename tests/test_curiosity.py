@@ -1,5 +1,6 @@
 """Bonuses from networks, and which states count as the same: by hand, over time, in targets, in runs that resume."""
 
+import json
 from typing import Any
 
 import gymnasium as gym
@@ -276,6 +277,7 @@ SHORT: dict[str, Any] = {
     "checkpoint_every": "300 steps",
     "threads": 1,
     "bonus_scale": 0.5,
+    "log_every": "250 steps",
 }
 KINDS = ["counts", "episodic-counts", "rnd", "icm"]
 
@@ -291,6 +293,9 @@ def test_a_run_with_a_bonus_resumes_exactly_and_reports_plain_returns(kind: str,
     lines = (whole.run_dir / "episodes.csv").read_text().splitlines()
     place = lines[0].split(",").index("return")
     assert {float(line.split(",")[place]) for line in lines[1:]} <= {0.0, 1.0}
+    logged = [json.loads(line) for line in (broken_off / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < line["replay/bonus"] < 5 for line in logged if "replay/size" in line and line["step"] > 60)
+    assert any("replay/bonus" in line for line in logged)
 
 
 @pytest.mark.parametrize("kind", KINDS)

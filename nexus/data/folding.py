@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nexus.core.state import State, below, count_from, part
+from nexus.core.state import State, below, count_from, number_from, part
 from nexus.core.types import Array, Ints, Steps
 from nexus.data.episode_index import EpisodeIndex
 from nexus.data.protocols import NOTHING, ArrayOrTensor, Sampler, Storage, host_array, tensor_on
@@ -99,6 +99,7 @@ class FoldingSampler:
         self.index = EpisodeIndex()
         self._entered = 0  # transitions that the bonus has seen
         self._drawn: Steps | None = None  # the last ones, to learn the bonus from
+        self.mean_bonus: float | None = None  # of the last batch
 
     @property
     def nbytes(self) -> int:
@@ -130,6 +131,7 @@ class FoldingSampler:
             bonuses = self.bonus.of(steps).reshape(rows.shape)
             self._drawn = steps.every(self.n)
             instead["bonuses"] = torch.from_numpy(bonuses[:, 0].copy())
+            self.mean_bonus = float(bonuses[:, 0].mean())
         if self.goals is not None:
             self.goals.relabel(windows, self.index, storage)
             instead["states"] = windows.states[:, 0]
@@ -164,7 +166,9 @@ class FoldingSampler:
         state = {**self.chosen_by.get_state(size), "entered": self._entered}
         if self.goals is not None:
             state |= below("goals", self.goals.get_state())
-        return state if self.bonus is None else {**state, **below("bonus", self.bonus.get_state(size))}
+        if self.bonus is not None:
+            state |= {"mean_bonus": self.mean_bonus, **below("bonus", self.bonus.get_state(size))}
+        return state
 
     def set_state(self, state: State, size: int) -> None:
         """Restore what `get_state` returned, for `size` rows.
@@ -179,6 +183,7 @@ class FoldingSampler:
             self.goals.set_state(part(state, "goals"))
         if self.bonus is not None:
             self.bonus.set_state(part(state, "bonus"), size)
+            self.mean_bonus = None if state.get("mean_bonus") is None else number_from(state, "mean_bonus")
 
     def _enter(self, storage: Storage) -> None:
         """Show the bonus the steps stored since the last draw."""
