@@ -73,7 +73,7 @@ def sea(size: int) -> Problem:
     settings = {**OFTEN, "total_steps": 10_000 * size, "num_envs": 1, "hidden_dim": 64, "batch_size": 32}
     settings |= {"replay_capacity": 100_000, "learning_starts": 100, "update_every": "1 steps", "epsilon": 0.0}
     settings |= {"epsilon_min": 0.0, "eval_every": f"{100 * size} steps", "eval_episodes": 1, "gamma": 0.99}
-    arms = {
+    arms: dict[str, Settings] = {
         "counts": {"bonus": "counts", "bonus_scale": 0.1},
         "rnd": {"bonus": "rnd", "bonus_scale": 0.05},
         "bootstrapped": {"algorithm": "bootstrapped", "double": False},
