@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_a_run_in_processes_finds_them_and_so_does_one_that_is_evaluated_by_anot
 
 def test_several_may_be_made_and_each_has_its_own_state() -> None:
     assert allows_several(EnvSpec("nexus/Catch-v0"))
-    vector = make_vector_env(EnvSpec("nexus/Catch-v0"), 3)
+    vector: Any = make_vector_env(EnvSpec("nexus/Catch-v0"), 3)
     observations, _ = vector.reset(seed=[0, 1, 2])
     assert observations.shape == (3, 10, 5)
     assert len({row.tobytes() for row in observations}) > 1
@@ -161,6 +162,22 @@ def test_deep_sea_pays_for_nothing_but_moves_to_the_right_all_the_way() -> None:
         [-0.0025, -0.0025, -0.0025, 0]
     )  # in its column, but to the left
     assert ended(env, [0, 0, 0, 0])[0] == [0, 0, 0, 0]
+
+
+def test_only_one_way_through_the_deep_sea_pays() -> None:
+    env = DeepSea(3)
+
+    def sailed(goes_right: tuple[bool, ...]) -> float:
+        env.reset()
+        total = 0.0
+        for wanted in goes_right:
+            right = int(env.right[env.row, env.column])
+            total += env.step(right if wanted else 1 - right)[1]
+        return total
+
+    returns = {way: sailed(way) for way in product((False, True), repeat=3)}
+    assert returns.pop((True, True, True)) == pytest.approx(1 - 0.01)
+    assert {way: round(300 * value) for way, value in returns.items()} == {way: -sum(way) for way in returns}
 
 
 def test_deep_sea_shows_the_diver_and_at_the_end_nothing() -> None:
@@ -370,7 +387,7 @@ def test_steps_agree_with_the_table(name: str, settings: dict[str, Any]) -> None
         while not over:
             action = int(rng.integers(len(table[0])))
             following, reward, terminated, truncated, _ = env.step(action)
-            possible = [outcome[1:] for outcome in table[state][action]]
+            possible: list[Any] = [outcome[1:] for outcome in table[state][action]]
             assert (following, pytest.approx(float(reward)), terminated) in possible
             assert terminated == (following == len(table) - 1)
             state, over, steps = following, terminated or truncated, steps + 1

@@ -14,7 +14,7 @@ from nexus.problems.tables import Table, ending
 
 __all__ = ["DeepSea"]
 
-SEA, TREASURE, DIVER = 30, (240, 200, 60), (80, 170, 250)
+WATER, TREASURE, DIVER = 30, (240, 200, 60), (80, 170, 250)
 
 
 class DeepSea(gym.Env[Any, Any]):
@@ -119,7 +119,7 @@ class DeepSea(gym.Env[Any, Any]):
             return None
         last = self.size - 1
         diver = min(self.row, last), self.column
-        return grid_picture(self.size, self.size, [((last, last), TREASURE), (diver, DIVER)], SEA)
+        return grid_picture(self.size, self.size, [((last, last), TREASURE), (diver, DIVER)], WATER)
 
     @property
     def state_number(self) -> int:

@@ -10,7 +10,7 @@ __all__ = ["Pixels", "grid_picture"]
 Pixels: TypeAlias = NDArray[np.uint8]
 
 CELL, LINE = 16, 1  # pixels: the side of a cell, and the lines between cells
-GREY = 40
+LINE_GREY = 40
 
 
 def grid_picture(
@@ -30,5 +30,5 @@ def grid_picture(
     picture = cells.repeat(CELL, 0).repeat(CELL, 1)
     for axis in (0, 1):
         lines = np.arange(picture.shape[axis]) % CELL < LINE
-        picture[(lines, slice(None)) if axis == 0 else (slice(None), lines)] = GREY
+        picture[(lines, slice(None)) if axis == 0 else (slice(None), lines)] = LINE_GREY
     return picture
