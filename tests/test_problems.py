@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from itertools import product
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,10 @@ def test_an_episode_of_deep_sea_is_bad_from_the_first_move_to_the_left_on_the_di
     assert [env.step(action)[4]["bad_episode"] for action in (1, 0, 1, 1)] == [False, True, True, True]
     env.reset(seed=0)
     assert [env.step(1)[4]["bad_episode"] for _ in range(4)] == [False] * 4
+    slips = DeepSea(4, stochastic=True, mapping_seed=None)
+    slips.reset(seed=0)
+    slips.row, slips.column = 2, 1  # after a slip, which is nobody's fault, and neither is what follows
+    assert slips.step(0)[4] == {"bad_episode": False}
 
 
 def test_the_published_deep_sea_has_other_actions_in_other_cells() -> None:
@@ -255,6 +260,10 @@ def test_rewards_are_scaled_and_noise_is_added_and_neither_is_in_the_regret() ->
     rewards = [noisy.step(3)[1] for _ in range(2000)]
     assert np.mean(rewards) == pytest.approx(0.3, abs=0.27)  # four standard errors
     assert np.std(rewards) == pytest.approx(3.0, abs=0.2)
+    missed = Catch(rows=2, columns=5, reward_scale=30.0)
+    missed.reset(seed=0)
+    missed.ball = 0
+    assert missed.step(1)[1::3] == (-30.0, {"regret": 2.0})
     between = Catch(reward_noise=0.5)  # also the steps without a reward, as in bsuite
     between.reset(seed=0)
     assert between.step(1)[1] != 0.0
@@ -569,3 +578,69 @@ def test_steps_are_those_of_bsuite(ours: Any, kind: str, settings: dict[str, Any
     counted = theirs.bsuite_info()
     assert regret == pytest.approx(counted.get("total_regret", 0))
     assert bad == counted.get("total_bad_episodes", 0)
+
+
+# The page.
+
+
+def mean_returns(env: gym.Env[Any, Any]) -> tuple[float, float]:
+    """The best mean return and that of random play, by the table and without a discount; each state comes once."""
+    numbered = Numbered(env)
+    table = transition_table(numbered)
+    best, random = np.zeros(len(table.rewards)), np.zeros(len(table.rewards))
+    for _ in range(150):  # more than an episode has steps
+        best = (table.rewards + table.probabilities @ best).max(1)
+        random = (table.rewards + table.probabilities @ random).mean(1)
+    firsts = sorted({numbered.reset(seed=seed)[0] for seed in range(100)})
+    return float(best[firsts].mean()), float(random[firsts].mean())
+
+
+@pytest.mark.parametrize(
+    ("env", "best", "random"),
+    [
+        (Bandit(), "1", "0.5"),
+        (Catch(), "1", "-0.6"),
+        (DeepSea(10), "0.99", "-0.0040"),
+        (DeepSea(10, stochastic=True), "0.381", "-0.0046"),
+        (DiscountingChain(3), "1.1", "1.02"),
+        (UmbrellaChain(7), "1", "0"),
+    ],
+)
+def test_the_returns_on_the_page_are_those_of_the_tables(env: gym.Env[Any, Any], best: str, random: str) -> None:
+    found = mean_returns(env)
+    assert [abs(value - float(shown)) < 1e-4 for value, shown in zip(found, (best, random), strict=True)] == [True] * 2
+    page = (ROOT / "docs" / "problems.md").read_text("utf-8")
+    name = f"| `nexus/{type(env).__name__}-v0` |"
+    _, returns = [line.split("|") for line in page.splitlines() if line.startswith(name)]
+    assert best in returns[4].replace(";", "").split()
+    assert random in returns[5].replace(";", "").split()
+
+
+def test_the_returns_of_bit_flipping_on_the_page_follow_from_the_distances() -> None:
+    size = 10
+    start = np.array([0.0, *(comb(size, distance) for distance in range(1, size + 1))]) / (2**size - 1)
+    now, reached, random = start, 0.0, 0.0
+    for _ in range(size):
+        after = np.zeros(size + 2)
+        for distance in range(1, size + 1):
+            after[distance - 1] += now[distance] * distance / size
+            after[distance + 1] += now[distance] * (size - distance) / size
+        reached += after[0]
+        random -= after[1:].sum()
+        now = np.array([0.0, *after[1 : size + 1]])
+    best = (start * (1 - np.arange(size + 1))).sum()
+    page = (ROOT / "docs" / "problems.md").read_text("utf-8")
+    assert (
+        f"{best:.2f} on average for n = 10 | {random:.2f} for n = 10, with the goal in {reached:.1%}"
+        in page.replace(" %", "%")
+    )
+    played = BitFlipping()
+    rng, returns = np.random.default_rng(0), []
+    for seed in range(2000):
+        played.reset(seed=seed)
+        total, over = 0.0, False
+        while not over:
+            _, reward, terminated, truncated, _ = played.step(rng.integers(size))
+            total, over = total + reward, terminated or truncated
+        returns.append(total)
+    assert np.mean(returns) == pytest.approx(random, abs=0.08)  # deviation about 0.6, of the mean 0.014
