@@ -377,10 +377,10 @@ def section() -> str:
         [
             "## Small problems with one difficulty each",
             "[bsuite's experiments](problems.md), scored from 0 to 1 by its formulas (`benchmarks/bsuite_scores.py`), "
-            "with the number of runs. All algorithms have the settings of bsuite's DQN, except those that define them: two "
-            "layers of 64 units, Adam at 0.001, batches of 32, γ = 0.99, a replay of 10,000, an update per step, a copy "
-            "of the target every four updates, ε = 0.05. The first column is bsuite's published DQN, read off a plot "
-            "to about 0.02.",
+            "with the number of runs. All algorithms have the settings of bsuite's DQN, except those that define them: "
+            "two layers of 64 units, Adam at 0.001, batches of 32, γ = 0.99, a replay of 10,000, an update per step, a "
+            "copy of the target every four updates, ε = 0.05. The first column is bsuite's published DQN, read off a "
+            "plot to about 0.02.",
             table(["experiment", "bsuite's DQN", *algorithms], lines),
             provenance(found),
         ]
