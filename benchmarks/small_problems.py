@@ -354,7 +354,8 @@ def chosen(settings: Sequence[Settings], most: int | None) -> list[tuple[int, Se
 
 
 def scores(rows: Rows) -> dict[tuple[str, str], tuple[float, int]]:
-    """Return score and number of runs of each experiment and algorithm."""
+    """Return score and number of runs of each experiment and algorithm; a run that failed does not count."""
+    rows = [row for row in rows if "error" not in row]
     groups = dict.fromkeys((row["experiment"], row["algorithm"]) for row in rows)
     found = {group: [row for row in rows if (row["experiment"], row["algorithm"]) == group] for group in groups}
     return {group: (EXPERIMENTS[group[0]].score(of), len(of)) for group, of in found.items()}
@@ -416,7 +417,7 @@ def main() -> None:
             rows.append(done.result())
             record(options.name, rows, agent=BSUITE_DQN, processes=options.processes)
             print(json.dumps(rows[-1]), flush=True)
-    for (name, algorithm), (score, count) in scores([row for row in rows if "error" not in row]).items():
+    for (name, algorithm), (score, count) in scores(rows).items():
         print(f"{name:20} {algorithm:12} {score:.2f}  {count} runs")
 
 

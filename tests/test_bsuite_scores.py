@@ -209,6 +209,8 @@ def test_rows_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
         row("discounting_chain", {"mapping_seed": 0}, **{"return": 1.05}),
         row("umbrella_length", {"length": 3, "distractors": 20}, regret=0.1),
         row("umbrella_length", {"length": 9, "distractors": 20}, regret=0.9),
+        row("umbrella_length", {"length": 1, "distractors": 20}, error=["killed"]),
+        row("bandit", {"mapping_seed": 0}, error=["killed"]),
     ]
     assert scores(rows) == {
         ("catch", "dqn"): (pytest.approx(0.875), 2),
