@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,24 @@ def test_the_settings_are_those_of_bsuite() -> None:
         ours = [{key: value for key, value in given.items() if key != "stochastic"} for given in of.settings]
         assert ours == theirs, name
         assert of.episodes == sweep.NUM_EPISODES
+
+
+def test_the_agent_is_that_of_bsuite() -> None:
+    package = Path(pytest.importorskip("bsuite").__file__).parent
+    agent = (package / "baselines" / "jax" / "dqn" / "agent.py").read_text("utf-8").partition("def default_agent")[2]
+    assert "hk.nets.MLP([64, 64, action_spec.num_values])" in agent
+    assert "optimizer=optax.adam(1e-3)" in agent
+    theirs = {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+),\n", agent)}
+    assert theirs == {
+        "batch_size": BSUITE_DQN["batch_size"],
+        "discount": BSUITE_DQN["gamma"],
+        "replay_capacity": BSUITE_DQN["replay_capacity"],
+        "min_replay_size": BSUITE_DQN["learning_starts"],
+        "sgd_period": int(BSUITE_DQN["update_every"].removesuffix(" steps")),
+        "target_update_period": int(BSUITE_DQN["target_update_every"].removesuffix(" updates")),
+        "epsilon": BSUITE_DQN["epsilon"],
+    }
+    assert BSUITE_DQN["epsilon_min"] == BSUITE_DQN["epsilon"]  # constant
 
 
 @pytest.mark.parametrize("name", list(EXPERIMENTS))

@@ -203,7 +203,7 @@ def test_an_episode_of_deep_sea_is_bad_from_the_first_move_to_the_left_on_the_di
     assert [env.step(1)[4]["bad_episode"] for _ in range(4)] == [False] * 4
     slips = DeepSea(4, stochastic=True, mapping_seed=None)
     slips.reset(seed=0)
-    slips.row, slips.column = 2, 1  # after a slip, which is nobody's fault, and neither is what follows
+    slips.row, slips.column = 2, 1  # after a slip; only moves from the diagonal count
     assert slips.step(0)[4] == {"bad_episode": False}
 
 
