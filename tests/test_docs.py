@@ -256,6 +256,8 @@ def test_a_command_works_as_printed(command: str, stopped: Path, empty: Path, mo
             (empty / path).write_text(text)
     if any(game in command for game in ("pong", "breakout", "seaquest")):
         pytest.importorskip("ale_py")
+    if "minigrid" in command:
+        pytest.importorskip("minigrid")
     if "watch" in command:
         pytest.importorskip("imageio_ffmpeg")
     if "dashboard" in command:  # it would serve until Ctrl-C

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import fields, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from nexus.pitfalls import PITFALLS, Evidence, demonstrate
 from nexus.pitfalls.arms import DQNArm, measured_at
 from nexus.pitfalls.deadly_triad import StarArm, star_features, td_gradient
 from nexus.pitfalls.evidence import Estimate, estimate_of
-from nexus.pitfalls.insufficient_exploration import DeepSea
+from nexus.pitfalls.insufficient_exploration import sea_of_the_page
 from nexus.pitfalls.overestimation import NoisyChain
 from nexus.pitfalls.picture import drawn
 from nexus.pitfalls.sparse_rewards import BitFlip, Shaped
@@ -84,34 +83,9 @@ def test_left_in_the_noisy_chain_is_worth_a_tenth_less_than_right() -> None:
     assert np.std(rewards) == pytest.approx(1.0, abs=0.03)
 
 
-def sailed(env: DeepSea, goes_right: tuple[bool, ...]) -> float:
-    env.reset()
-    total, ended = 0.0, False
-    for wanted in goes_right:
-        assert not ended
-        right = int(env.right[env.row, env.column])
-        _, reward, ended, truncated, _ = env.step(right if wanted else 1 - right)
-        assert not truncated
-        total += reward
-    assert ended
-    return total
-
-
-def test_only_one_way_through_the_deep_sea_pays() -> None:
-    env = DeepSea(3)
-    returns = {way: sailed(env, way) for way in product((False, True), repeat=3)}
-    assert returns.pop((True, True, True)) == pytest.approx(1 - 0.01)
-    assert returns[False, False, False] == 0.0
-    assert {way: round(300 * value) for way, value in returns.items()} == {way: -sum(way) for way in returns}
-
-
-def test_what_is_seen_in_the_deep_sea() -> None:
-    env = DeepSea(3)
-    assert env.reset()[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0]
-    assert env.step(env.right[0, 0])[0].tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
-    assert env.step(1 - env.right[1, 1])[0].tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0]
-    assert env.step(1 - env.right[2, 0])[0].tolist() == [0] * 9
-    assert len(set(DeepSea(8).right.ravel().tolist())) == 2  # no action is right everywhere
+def test_the_sea_is_the_one_that_the_page_shows() -> None:
+    assert sea_of_the_page(3).right.tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert len(set(sea_of_the_page(8).right.ravel().tolist())) == 2  # no action is right everywhere
 
 
 def bits(env: BitFlip, now: list[int], goal: list[int]) -> BitFlip:

@@ -18,6 +18,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
+import nexus.problems  # noqa: F401 - registers nexus/DeepSea-v0 and so on
 from nexus.core.errors import ConfigError, nearest, one_line
 from nexus.core.packing import Layout
 from nexus.envs.answers import said_in
@@ -399,14 +400,14 @@ def has_own_vector_form(spec: EnvSpec) -> bool:
 
 
 def allows_several(spec: EnvSpec) -> bool:
-    """True if a second instance is known to be harmless: for Gymnasium's environments and Atari games.
+    """True if a second instance is known to be harmless: for Gymnasium's environments, ours and Atari games.
 
     Others may allow only one in a process or on a port, or there may be only one robot.
     """
     if spec.rules is not None or not isinstance(spec.source, str):
         return spec.rules is not None
     parts = (str(registered_id(spec.source).entry_point), *spec.wrappers)
-    return all(part.startswith("gymnasium.") for part in parts)
+    return all(part.startswith(("gymnasium.", "nexus.problems.")) for part in parts)
 
 
 def registered_id(name: str) -> gym.envs.registration.EnvSpec:
