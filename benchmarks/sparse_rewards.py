@@ -71,13 +71,13 @@ def bits(n: int, steps: int) -> Problem:
 def sea(size: int) -> Problem:
     """Deep sea, where a random episode finds the treasure once in 2^size."""
     settings = {**OFTEN, "total_steps": 10_000 * size, "num_envs": 1, "hidden_dim": 64, "batch_size": 32}
-    settings |= {"replay_capacity": 100_000, "learning_starts": 100, "update_every": "1 steps", "epsilon": 0.0}
-    settings |= {"epsilon_min": 0.0, "eval_every": f"{100 * size} steps", "eval_episodes": 1, "gamma": 0.99}
+    settings |= {"replay_capacity": 100_000, "learning_starts": 100, "update_every": "1 steps", "epsilon": 0.05}
+    settings |= {"epsilon_min": 0.05, "eval_every": f"{100 * size} steps", "eval_episodes": 1, "gamma": 0.99}
     arms: dict[str, Settings] = {
         "counts": {"bonus": "counts", "bonus_scale": 0.1},
         "rnd": {"bonus": "rnd", "bonus_scale": 0.05},
         "bootstrapped": {"algorithm": "bootstrapped", "double": False},
-        "plain": {"epsilon": 0.05, "epsilon_min": 0.05},
+        "plain": PLAIN,
     }
     return Problem("nexus/DeepSea-v0", settings, arms, reaches=0.9, env_kwargs={"size": size})
 

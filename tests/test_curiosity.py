@@ -343,6 +343,16 @@ def test_the_settings_of_a_bonus_are_checked() -> None:
         TrainConfig.from_mapping({"algorithm": "pqn", "trace_lambda": 0.5, "bonus": "rnd"})
 
 
+@pytest.mark.parametrize("settings", [{"bonus": "counts"}, {"bonus": "rnd", "bonus_scale": 3.0}, {}])
+def test_the_doctor_finds_no_fault_in_rewards_that_change(settings: Any, tmp_path: Any) -> None:
+    """At the end of a run that is long enough to be judged, what it has learned from is not called mixed up."""
+    own = {**SHORT, "total_steps": 6_000, "log_every": "200 steps", "checkpoint_every": None, **settings}
+    result = nexus.train(Cells, config=TrainConfig.from_mapping(own), run_dir=tmp_path / "run", listener=Silent())
+    found = nexus.diagnose(result.run_dir)
+    wrong = {"batch", "divergence", "target", "transitions", "fit", "overestimation", "output", "terminals"}
+    assert found.names & wrong == set()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["counts", "rnd"])
 def test_a_bonus_finds_the_corner_that_chance_does_not(kind: str, tmp_path: Any) -> None:

@@ -12,6 +12,7 @@ from nexus.doctor.chart import Chart
 from nexus.doctor.check import Check
 from nexus.doctor.exam import Exam
 from nexus.doctor.symptom import Judgement, Unjudged, critical, slight, warning
+from nexus.training.config import TrainConfig
 
 __all__ = ["STORAGE_CHECKS", "storage_measures"]
 
@@ -66,7 +67,9 @@ def as_vectors(states: Tensor) -> Array:
 def chained(states: Array, following: Array, exam: Exam) -> float:
     """Return the share of newest rows whose next state is a state of a newer row, of those that could be."""
     config = exam.config
-    first = len(states) - config.num_envs * config.n_step * 2  # the next states of the last ones are not stored yet
+    first = (
+        len(states) - config.num_envs * config.stored_steps * 2
+    )  # the next states of the last ones are not stored yet
     goes_on = (exam.newest["discounts"] != 0).cpu().numpy()[: max(first, 0)]
     if goes_on.sum() < 16:
         return float("nan")
@@ -82,7 +85,7 @@ def altered(exam: Exam) -> float:
     batch = exam.taken.batch
     held = exam.replay.gather(batch["indices"], batch["weights"])
     differs = torch.zeros(len(batch["indices"]), dtype=torch.bool)
-    for name in COLUMNS:
+    for name in as_held(exam.config):
         if name in batch and name in held and batch[name].shape == held[name].shape:
             differs |= (
                 (batch[name].cpu() != held[name].cpu())
@@ -91,6 +94,13 @@ def altered(exam: Exam) -> float:
                 .any(1)
             )
     return float(differs.float().mean())
+
+
+def as_held(config: TrainConfig) -> tuple[str, ...]:
+    """Return the columns that a batch has as the replay holds them."""
+    if config.her is not None:
+        return ("actions",)
+    return ("actions", "states") if config.folds_when_drawn else COLUMNS
 
 
 def as_stored(chart: Chart) -> Judgement:
@@ -128,7 +138,7 @@ def as_played(chart: Chart) -> Judgement:
             "the state is not advanced: the old observation is stored again, or the environment does not react",
             unchanged=float(same.mean()),
         )
-    cut = chart.config.n_step * chart.last("doctor/truncated", 0.0) / chart.last("doctor/tallied_steps", 1.0)
+    cut = chart.config.stored_steps * chart.last("doctor/truncated", 0.0) / chart.last("doctor/tallied_steps", 1.0)
     expected = 1 - cut  # from the last state of a truncated episode nothing goes on
     if len(links) == 3 and expected > 0.2 and links.max() < 0.5 * expected:
         return critical(

@@ -167,7 +167,7 @@ class Stretch:
 
 def stretches(chart: Chart) -> Iterator[Stretch]:
     """Yield all stretches in which enough episodes ended, the latest first."""
-    rows, capacity = chart.config.n_step, chart.config.replay_capacity
+    rows, capacity = chart.config.stored_steps, chart.config.replay_capacity
     ended, cut, steps = (chart.series(f"doctor/{name}") for name in ("terminated", "truncated", "tallied_steps"))
     at, shares = chart.steps("doctor/terminal_rows"), chart.series("doctor/terminal_rows")
     count = min(len(ended), len(cut), len(steps))

@@ -12,6 +12,8 @@ from nexus.doctor.symptom import Judgement, Unjudged, critical, slight, warning
 
 __all__ = ["VALUE_CHECKS", "value_measures"]
 
+WITH_BONUS = "values hold a bonus, which the stored rewards and the returns don't"
+
 
 def value_measures(exam: Exam) -> Mapping[str, float]:
     """Return the numbers that describe the Q-values at the probes."""
@@ -39,10 +41,10 @@ def value_measures(exam: Exam) -> Mapping[str, float]:
 
 def bound_of(chart: Chart) -> float:
     """Return the largest |Q| that the rewards allow: R / (1 - γⁿ), R the largest folded reward ever stored."""
-    largest, discount = chart.series("doctor/reward_abs_max"), chart.config.gamma**chart.config.n_step
+    largest, discount = chart.series("doctor/reward_abs_max"), chart.config.gamma**chart.config.stored_steps
     if not largest.size:
         return float("nan")
-    longest = np.nanmax([chart.last("doctor/longest_episode"), 1.0]) / chart.config.n_step
+    longest = np.nanmax([chart.last("doctor/longest_episode"), 1.0]) / chart.config.stored_steps
     steps = min(1 / (1 - discount), 1e9) if discount < 1 else longest
     return float(largest.max()) * steps
 
@@ -51,6 +53,8 @@ def divergence(chart: Chart) -> Judgement:
     """|Q| above what any policy can earn (van Hasselt et al. 2018)."""
     if chart.config.munchausen:
         return Unjudged("a Munchausen reward has no bound that the rewards give")
+    if chart.config.bonus is not None:
+        return Unjudged(WITH_BONUS)
     bound, largest = bound_of(chart), chart.tail("doctor/q_abs_max", 2)
     if not np.isfinite(bound) or bound == 0 or len(largest) < 2:
         return Unjudged("there are no rewards or too few examinations to compare |Q| with")
@@ -69,6 +73,8 @@ def divergence(chart: Chart) -> Judgement:
 
 def fit(chart: Chart) -> Judgement:
     """The share of the targets' variance that the network explains, after two fifths of the run."""
+    if chart.config.bonus is not None:
+        return Unjudged(WITH_BONUS)
     values = chart.tail("doctor/explained_variance", 5)
     if chart.progress < 0.4 or len(values) < 5:
         return Unjudged("too early, or no targets to compare with")
@@ -97,6 +103,8 @@ def output(chart: Chart) -> Judgement:
             "a network whose last layer is linear",
             zero_values=float(zeros.mean()),
         )
+    if chart.config.bonus is not None:
+        return Unjudged(WITH_BONUS)
     if abs(biases).min() <= 0.5:
         return None
     return critical(
@@ -109,6 +117,8 @@ def output(chart: Chart) -> Judgement:
 
 def overestimation(chart: Chart) -> Judgement:
     """Predicted values against the discounted returns that the same states got."""
+    if chart.config.bonus is not None:
+        return Unjudged(WITH_BONUS)
     predicted, realised = chart.tail("doctor/predicted_start", 5), chart.tail("doctor/realised_start", 5)
     if len(realised) < 5 or chart.last("rollout/exploration_rate", 0.0) > 0.1 or chart.progress < 0.5:
         return Unjudged("too early, ε above 0.1, or too few episodes")

@@ -118,7 +118,7 @@ def contents_of(saved: SavedReplay, config: TrainConfig) -> ReplayContents | Non
         rows,
         replay.capacity,
         replay.added,
-        config.n_step,
+        config.stored_steps,
         float(distinct[0]),
         float(distinct[-1]),
         float(rewards.mean(dtype=np.float64)),

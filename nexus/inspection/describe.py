@@ -205,7 +205,7 @@ def first_values(folder: Path, about: Mapping[str, Any], config: TrainConfig, ag
 
 def largest_return(config: TrainConfig, chart: Chart) -> float | None:
     """Return the largest size of a discounted return of such rewards as were logged; None if unknown."""
-    if config.gamma == 1 or config.munchausen or config.normalize_rewards:
+    if config.gamma == 1 or config.munchausen or config.normalize_rewards or config.bonus is not None:
         return None  # endless, with a bonus in the rewards, or in another unit
     sizes = [abs(float(value)) for name in ("min", "max") for value in chart.series(f"replay/reward_{name}")]
-    return max(sizes, default=0.0) / (1 - config.gamma**config.n_step) or None
+    return max(sizes, default=0.0) / (1 - config.gamma**config.stored_steps) or None

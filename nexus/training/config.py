@@ -164,6 +164,11 @@ class TrainConfig(
         return self.her is not None or self.bonus is not None
 
     @property
+    def stored_steps(self) -> int:
+        """The most steps that a stored transition spans."""
+        return 1 if self.folds_when_drawn else self.n_step
+
+    @property
     def update_period(self) -> Period:
         """How often to learn: after each rollout of pqn, else every `update_every`."""
         if self.has_rollouts:

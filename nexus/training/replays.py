@@ -34,8 +34,7 @@ GPU_SHARE = 0.8  # of the free memory of a GPU: networks and batches need some t
 
 def frames(kind: Kind, config: TrainConfig, like: Array, device: torch.device) -> Storage:
     """Return a storage of frames of one kind."""
-    steps = 1 if config.folds_when_drawn else config.n_step  # that a stored transition spans
-    return Frames(config.replay_capacity, kind, steps, like, device)
+    return Frames(config.replay_capacity, kind, config.stored_steps, like, device)
 
 
 def priorities(config: TrainConfig, rng: np.random.Generator, device: torch.device) -> Sampler:
