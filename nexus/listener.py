@@ -11,6 +11,7 @@ from gymnasium.spaces import Space
 from nexus.core.errors import warn
 from nexus.core.period import Period
 from nexus.core.state import State, below, part
+from nexus.doctor.symptom import Symptom
 from nexus.envs.atari import AtariProtocol
 from nexus.models.rl.dqn import DQNAgent
 from nexus.training import loop
@@ -40,6 +41,7 @@ class LiveRun:
         self.replay = replay
         self.counters = counters
         self.stop_reason: str | None = None
+        self.symptoms: tuple[Symptom, ...] = ()  # what the doctor found last; none in a run too short to learn
         self._values: dict[str, float] = {}
 
     def log(self, values: Mapping[str, float]) -> None:
