@@ -223,3 +223,9 @@ class TrainResult:
     def exit_code(self) -> int:
         """0, or the shell's exit code for the signal."""
         return 0 if self.stopped_by is None else 128 + self.stopped_by
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it: a curve, the score and the folder."""
+        from nexus.cli.notebook import result_html
+
+        return result_html(self)

@@ -1,5 +1,10 @@
 """What a person sees while training: in 80 columns, with numbers of any size, and nothing that is out of date."""
 
+import os
+import re
+import struct
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -406,13 +411,78 @@ def test_a_program_may_show_its_runs(
 
 def test_who_looks_on_sees_a_run_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not somebody_looks_on()
-    with monkeypatch.context() as terminal:
-        terminal.setenv("FORCE_COLOR", "1")
-        assert somebody_looks_on()
-    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
     assert somebody_looks_on()
     with watching(Listener(), None) as (listener, _):
         assert type(listener) is Listener
+
+
+CONTROL = "\x1b[2K"  # clears a line
+
+
+def trained_in_a_terminal(folder: Path, **environment: str) -> str:
+    """Return all that the command writes to a terminal of 80 columns."""
+    import fcntl
+    import pty
+    import termios
+
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    unset = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+    known = {name: value for name, value in os.environ.items() if name not in unset}
+    words = ["train", "CartPole-v1", "--total-steps", "4000", "--eval-episodes", "2", "--run-dir", str(folder)]
+    command = [sys.executable, "-m", "nexus", *words]
+    with subprocess.Popen(
+        command, stdin=follower, stdout=follower, stderr=follower, env={**known, "TERM": "xterm", **environment}
+    ) as process:
+        os.close(follower)
+        written = b""
+        with suppress(OSError):  # which is how Linux says that the other end was closed
+            while part := os.read(leader, 65536):
+                written += part
+    os.close(leader)
+    assert process.returncode == 0
+    return written.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_a_terminal_draws_the_table_in_place(tmp_path: Path) -> None:
+    written = trained_in_a_terminal(tmp_path / "run", NO_COLOR="1")
+    assert CONTROL in written
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)
+    assert re.search(r"\ntraining ━*─+ [\d,]+/4,000  -?\d?:[\d-]{2}:[\d-]{2}  [\d,]+ steps/s\r\n", f"\n{drawn}")
+    assert "\nlearning ε " in drawn
+    assert "\nstep " not in drawn
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", written)  # no colour
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_a_terminal_that_can_draw_nothing_gets_lines(tmp_path: Path) -> None:
+    written = trained_in_a_terminal(tmp_path / "run", TERM="dumb")
+    assert "\x1b" not in written
+    steps = [line for line in written.splitlines() if line.startswith("step ")]
+    assert len(steps) == 4  # one per log period, 1,000 steps, at most
+
+
+def test_a_file_gets_one_line_per_log_period_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lines_with(**settings: Any) -> list[str]:
+        name = str(len(list(tmp_path.iterdir())))
+        with TrainView() as view:
+            nexus.train("CartPole-v1", run_dir=tmp_path / name, listener=view, **{**TINY, **settings})
+        said = capsys.readouterr().out
+        assert "\x1b" not in said
+        return [line.split(" of ")[0] for line in said.splitlines() if line.startswith("step ")]
+
+    monkeypatch.setenv("FORCE_COLOR", "1")  # asks for colours, not for a table that is drawn in place
+    monkeypatch.setattr(progress, "SILENCE", 3600.0)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    assert lines_with(log_every="10 steps") == [f"step {step:>9}" for step in range(40, 401, 40)]
+    assert lines_with(log_every="150 steps") == [f"step {step:>9}" for step in (150, 300)]
+    monkeypatch.setattr(progress, "SILENCE", 0.0)
+    assert lines_with(log_every="20 steps") == [f"step {step:>9}" for step in range(20, 401, 20)]
 
 
 def test_a_long_folder_is_shown_whole(

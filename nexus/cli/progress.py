@@ -27,9 +27,18 @@ from nexus.training.evaluation import Evaluation
 from nexus.training.logs import EpisodeTracker
 from nexus.training.loop import Progress
 
-__all__ = ["EvaluationView", "TrainView", "algorithm_line", "environment", "two_columns", "watching"]
+__all__ = [
+    "EvaluationView",
+    "TrainView",
+    "algorithm_line",
+    "environment",
+    "evaluating",
+    "plan_rows",
+    "two_columns",
+    "watching",
+]
 
-REFRESH = 0.25  # seconds between refreshes; only then does the table read numbers from the device
+REFRESH = 0.5  # seconds between refreshes; only then does the table read numbers from the device
 SECONDS_BETWEEN_LINES = 30.0  # seconds between lines during an evaluation without a terminal
 PROGRESS_LINES = 10  # progress lines of a run without a terminal,
 SILENCE = 60.0  # and one more after so many seconds without any
@@ -232,9 +241,9 @@ class EvaluationView(Listener):
 
 
 class Both(Listeners):
-    """A program's listener and the console view; only the listener's state is saved in checkpoints."""
+    """A program's listener and the view of the run; only the listener's state is saved in checkpoints."""
 
-    def __init__(self, own: Listener, view: TrainView) -> None:
+    def __init__(self, own: Listener, view: Listener) -> None:
         super().__init__(own, view)
         self.own = own
 
@@ -255,21 +264,25 @@ def watching(
 
     Args:
         listener: the program's listener.
-        verbose: whether to also show the run on the console; None shows it in a terminal or a notebook, unless there
-            is a listener.
+        verbose: whether to also show the run, in a notebook's output or on the console; None shows it in a terminal
+            or a notebook, unless there is a listener.
     """
+    from nexus.cli.notebook import NotebookView, kernel_display  # which imports this module
+
     own = Listener() if listener is None else listener
     if not (somebody_looks_on() and listener is None if verbose is None else verbose):
         yield own, lambda result: None
         return
-    with TrainView(commands=False) as view:
+    display = kernel_display()
+    with TrainView(commands=False) if display is None else NotebookView(display) as view:
         yield (view if listener is None else Both(own, view)), view.finish
 
 
 def somebody_looks_on() -> bool:
     """True in a terminal and in a notebook."""
-    console = Console()
-    return console.is_terminal or console.is_jupyter
+    from nexus.cli.notebook import kernel_display
+
+    return Console(force_jupyter=False).is_terminal or kernel_display() is not None
 
 
 def is_live(console: Console) -> bool:
@@ -283,7 +296,12 @@ def evaluating(steps: int, ended: int, episodes: int) -> str:
 
 
 def plan_table(plan: Plan) -> Table:
-    """Return the plan of a run as a table, with units."""
+    """Return the plan of a run as a table."""
+    return two_columns(plan_rows(plan))
+
+
+def plan_rows(plan: Plan) -> dict[str, str]:
+    """Return the plan of a run by name, with units."""
     config, network = plan.config, plan.agent.q_network
     linear = [layer.out_features for layer in network.torso.modules() if isinstance(layer, nn.Linear)]
     torsos = [torso for torso in plan.agent.states.torsos(config) if torso != "mlp"]
@@ -311,7 +329,7 @@ def plan_table(plan: Plan) -> Table:
         rows["protocol"] = str(plan.rules)
     if has_atoms(plan):
         rows["returns"] = f"{config.v_min:g} to {config.v_max:g}, {config.atoms} atoms"
-    return two_columns(rows)
+    return rows
 
 
 def environment(name: str, config: TrainConfig) -> str:
