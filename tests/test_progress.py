@@ -193,6 +193,23 @@ def test_a_curve_halves_its_points_when_it_is_full() -> None:
     assert (len(curve.steps), curve.steps[-1], curve.means[-1]) == (65, 1_310, 7.5)
 
 
+def test_a_rollback_drops_what_came_later() -> None:
+    curve = ReturnCurve()
+    for step, value in [(10, 1.0), (20, 2.0), (30, 3.0), (15, 7.0), (15, 9.0)]:
+        curve.add(step, value)
+    assert (curve.steps, curve.means) == ([10, 15, 15], [1.0, 7.0, 9.0])
+
+
+def test_a_resumed_run_begins_with_its_earlier_returns(tmp_path: Path) -> None:
+    run = nexus.train("CartPole-v1", run_dir=tmp_path / "run", verbose=False, **TINY)
+    with TrainView() as view:
+        nexus.resume(run, total_steps=500, listener=view)
+    lines = (run.run_dir / "episodes.csv").read_text().splitlines()[1:]
+    assert view.gauge.curve.steps == [int(line.split(",")[0]) for line in lines]
+    assert view.gauge.curve.means == [float(line.split(",")[2]) for line in lines]
+    assert view.gauge.curve.steps[0] < 400 < view.gauge.curve.steps[-1]
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(None, "-:--:--"), (0.4, "0:00:00"), (59.6, "0:01:00"), (3_725.0, "1:02:05"), (400_000.0, "111:06:40")],

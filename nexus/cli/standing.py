@@ -30,7 +30,12 @@ class ReturnCurve:
         self._step, self._sum, self._count = 0, 0.0, 0  # of the point in progress
 
     def add(self, step: int, value: float) -> None:
-        """Add the return of an episode that ended at a step."""
+        """Add the return of an episode that ended at a step; after a rollback what came later is dropped."""
+        if step < self._step:
+            self._sum, self._count = 0.0, 0
+            while self._steps and self._steps[-1] > step:
+                self._steps.pop()
+                self._means.pop()
         self._step, self._sum, self._count = step, self._sum + value, self._count + 1
         if self._count == self.per_point:
             self._steps.append(step)
