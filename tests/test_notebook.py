@@ -64,6 +64,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, shell: Any) -> Displays:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Displays:
     monkeypatch.setattr(notebook, "SECONDS_BETWEEN_UPDATES", 0.0)
+    monkeypatch.setattr(notebook, "MOST_SHARE", float("inf"))
     return pretend(monkeypatch, OfACompany())
 
 

@@ -244,7 +244,24 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(progress, "REFRESH", 0)
+    monkeypatch.setattr(progress, "MOST_SHARE", float("inf"))
     monkeypatch.setattr(progress, "is_live", lambda console: True)
+
+
+def test_slow_drawing_is_done_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("nexus.cli.progress.time.perf_counter", lambda: now)
+    view = TrainView()
+    for cost, seconds in [
+        (0.0, 0.5),
+        (0.004, 0.5),
+        (0.05, 5.0),
+    ]:  # a hundred times the cost, and half a second at least
+        view.shown_at, view.cost = now, cost
+        now += seconds - 0.01
+        assert not view.refresh_due()
+        now += 0.02
+        assert view.refresh_due()
 
 
 @pytest.mark.parametrize("total_steps", [400, 50_000_000])

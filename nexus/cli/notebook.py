@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from nexus.checking.first_steps import FirstSteps
 from nexus.cli.live_table import MOST_FINDINGS, learning, plain_line, said_of_return
-from nexus.cli.progress import evaluating, plan_rows
+from nexus.cli.progress import MOST_SHARE, evaluating, plan_rows
 from nexus.cli.standing import Gauge, ReturnCurve, Standing, clock
 from nexus.core.errors import RunError
 from nexus.core.figures import figures
@@ -76,7 +76,7 @@ class NotebookView(Listener):
         self.evaluations: list[tuple[int, Evaluation]] = []
         self.notes: list[str] = []
         self.first_steps = FirstSteps(self.on_notice)
-        self.shown_at = time.perf_counter()
+        self.shown_at, self.cost = time.perf_counter(), 0.0  # of the last update, seconds that it took
 
     def __enter__(self) -> Self:
         return self
@@ -135,8 +135,8 @@ class NotebookView(Listener):
         self.show()
 
     def is_due(self) -> bool:
-        """True once a second."""
-        return time.perf_counter() - self.shown_at >= SECONDS_BETWEEN_UPDATES
+        """True once a second, or less often if updates are slow."""
+        return time.perf_counter() - self.shown_at >= max(SECONDS_BETWEEN_UPDATES, self.cost / MOST_SHARE)
 
     def show(self) -> None:
         """Make the display, or update it."""
@@ -149,6 +149,7 @@ class NotebookView(Listener):
             self.handle = self.display(shown, display_id=True)
         else:
             self.handle.update(shown)
+        self.cost = time.perf_counter() - self.shown_at
 
 
 def run_html(

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 REFRESH = 0.5  # seconds between refreshes; only then does the table read numbers from the device
+MOST_SHARE = 0.01  # of the time that drawing takes: on a busy machine the table is drawn less often
 SECONDS_BETWEEN_LINES = 30.0  # seconds between lines during an evaluation without a terminal
 PROGRESS_LINES = 10  # progress lines of a run without a terminal,
 SILENCE = 60.0  # and one more after so many seconds without any
@@ -59,6 +60,7 @@ class TrainView(Listener):
         self.commands = commands
         self.standing: Standing | None = None  # as shown last
         self.evaluating: str | None = None
+        self.cost = 0.0  # seconds that the last drawing took
         self.live = Live(get_renderable=self.look, console=self.console, auto_refresh=False, transient=True)
         self.is_live = is_live(self.console)
         self.stack = ExitStack()
@@ -97,7 +99,7 @@ class TrainView(Listener):
         self.first_steps.on_start(plan)
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        """Refresh the table a few times a second; without a terminal print an occasional line."""
+        """Draw the table about twice a second; without a terminal print an occasional line."""
         self.first_steps.on_step(progress, episodes)
         self.gauge.follow(progress, episodes)
         if not (self.refresh_due() if self.is_live else self.line_due(progress)):
@@ -105,13 +107,18 @@ class TrainView(Listener):
         self.shown_at, self.shown_steps, self.logged = time.perf_counter(), progress.counters.steps, False
         self.standing, self.evaluating = self.gauge.standing(progress, episodes), None
         if self.is_live:
-            self.live.refresh()
+            self.draw()
         else:
             self.console.print(plain_line(self.standing), soft_wrap=True, markup=False)
 
     def refresh_due(self) -> bool:
-        """True a few times a second."""
-        return time.perf_counter() - self.shown_at >= REFRESH
+        """True twice a second, or less often if drawing is slow."""
+        return time.perf_counter() - self.shown_at >= max(REFRESH, self.cost / MOST_SHARE)
+
+    def draw(self) -> None:
+        """Draw the table again."""
+        self.live.refresh()
+        self.cost = time.perf_counter() - self.shown_at
 
     def line_due(self, progress: Progress) -> bool:
         """True at each tenth of the run and after a minute without a line, but once per log period at most."""
@@ -135,13 +142,14 @@ class TrainView(Listener):
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
         """Show the progress of an evaluation; without a terminal only if it takes long."""
-        if time.perf_counter() - self.shown_at < (REFRESH if self.is_live else SECONDS_BETWEEN_LINES):
+        silent = time.perf_counter() - self.shown_at < SECONDS_BETWEEN_LINES
+        if not self.refresh_due() if self.is_live else silent:
             return
         self.shown_at = time.perf_counter()
         said = evaluating(steps, ended, episodes)
         if self.is_live:
             self.evaluating = said
-            self.live.refresh()
+            self.draw()
         else:
             self.console.print(said, soft_wrap=True)
 
