@@ -36,11 +36,11 @@ SCHEMES = ("light", "dark")
 FAULT = "sign"  # r - γ max Q instead of r + γ max Q
 SEED = 1
 RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "cartpole": ("CartPole-v1", {"total_steps": 30_000, "target_return": None}),
-    "broken": ("CartPole-v1", {"total_steps": 30_000, "target_return": None}),
+    "cartpole": ("CartPole-v1", {"total_steps": 15_000, "target_return": None, "eval_episodes": 20}),
+    "broken": ("CartPole-v1", {"total_steps": 15_000, "target_return": None, "eval_episodes": 20}),
     "atari": (
         "ALE/Pong-v5",
-        {"preset": "fast", "total_steps": 8_000, "learning_starts": 1_000, "eval_every": None, "eval_episodes": 1}
+        {"preset": "fast", "total_steps": 5_000, "learning_starts": 1_000, "eval_every": None, "eval_episodes": 0}
         | {"log_every": "250 steps"},
     ),
 }
@@ -124,13 +124,14 @@ def taken(chromium: Any, page: Page, scheme: str) -> dict[str, Any]:
         chromium.execute_script(f"document.querySelector('{page.top}').scrollIntoView()")
     time.sleep(0.5)  # what follows the scrolling is drawn
     path = IMAGES / f"{page.name}-{scheme}.png"
-    size = write_picture(chromium.get_screenshot_as_png(), path)
+    height = chromium.execute_script("return Math.ceil(document.body.getBoundingClientRect().bottom)")
+    size = write_picture(chromium.get_screenshot_as_png(), path, min(HEIGHT, height))
     print(f"{path}: {size / 1e3:.0f} kB", flush=True)
     return {"picture": path.relative_to(IMAGES).as_posix(), "bytes": size}
 
 
-def write_picture(png: bytes, path: Path) -> int:
-    """Write a picture with few colours; return its size in bytes.
+def write_picture(png: bytes, path: Path, height: int) -> int:
+    """Write the upper part of a picture with few colours; return its size in bytes.
 
     Raises:
         ValueError: it is too large for the repository.
@@ -138,7 +139,9 @@ def write_picture(png: bytes, path: Path) -> int:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture = picture.crop((0, 0, picture.width, height))
+    picture.quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"{path} has {size} bytes: needs at most {MOST_BYTES}")
