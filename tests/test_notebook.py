@@ -174,6 +174,8 @@ def test_numbers_and_text_in_the_display() -> None:
         "note": "note 19",
         "": "2 more of the doctor's findings",
     }
+    old = rows_in(run_html(None, replace(HALFWAY, age=30_000), {"status": "running"}, [], []))
+    assert old["return"] == "71.8 (30,000 steps ago) (mean of the last training episodes)"
     assert "<script>" not in html
     assert "<script>" not in run_html(None, None, {"status": "starting"}, [], notes[:1])
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in run_html(None, None, {}, [], notes[:1])
