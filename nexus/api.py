@@ -118,8 +118,8 @@ def train(
         from_checkpoint: which of its weights, as `checkpoint` of `load_agent`.
         keep: what else to take over from it: any of "replay", "optimizer", and "epsilon", to explore as it did last.
         listener: called at the start, at each step and at each evaluation.
-        verbose: whether to show progress on the console; None shows it in a terminal or notebook, unless a listener is
-            given.
+        verbose: whether to show progress, on the console or as a notebook's display; None shows it in a terminal or
+            notebook, unless a listener is given.
         settings: any field of `TrainConfig`.
 
     Raises:

@@ -11,6 +11,7 @@ from gymnasium.spaces import Space
 from nexus.core.errors import warn
 from nexus.core.period import Period
 from nexus.core.state import State, below, part
+from nexus.doctor.symptom import Symptom
 from nexus.envs.atari import AtariProtocol
 from nexus.models.rl.dqn import DQNAgent
 from nexus.training import loop
@@ -40,6 +41,7 @@ class LiveRun:
         self.replay = replay
         self.counters = counters
         self.stop_reason: str | None = None
+        self.symptoms: tuple[Symptom, ...] = ()  # what the doctor found last; none in a run too short to learn
         self._values: dict[str, float] = {}
 
     def log(self, values: Mapping[str, float]) -> None:
@@ -221,3 +223,9 @@ class TrainResult:
     def exit_code(self) -> int:
         """0, or the shell's exit code for the signal."""
         return 0 if self.stopped_by is None else 128 + self.stopped_by
+
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it: a curve, the score and the folder."""
+        from nexus.cli.notebook import result_html
+
+        return result_html(self)

@@ -1,22 +1,21 @@
-"""Console output during training: first a table, then a bar with live numbers, then the result."""
+"""Console output during training: first the plan, then a bar with a live table, then the result."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Column, Table
 from torch import nn
 
 from nexus.checking.first_steps import FirstSteps
 from nexus.cli.encoding import printable
-from nexus.core.figures import figures
+from nexus.cli.live_table import live_lines, plain_line
+from nexus.cli.standing import Gauge, Standing
 from nexus.core.importable import is_import_name
 from nexus.core.installation import nexus_command, tensorboard_command
 from nexus.core.state import State
@@ -25,40 +24,45 @@ from nexus.listener import Listener, Listeners, Plan, TrainResult
 from nexus.models.rl.dqn.c51 import CategoricalReadout
 from nexus.training.config import TrainConfig
 from nexus.training.evaluation import Evaluation
-from nexus.training.logs import EpisodeTracker, Rate
+from nexus.training.logs import EpisodeTracker
 from nexus.training.loop import Progress
 
-__all__ = ["EvaluationView", "TrainView", "algorithm_line", "environment", "two_columns", "watching"]
+__all__ = [
+    "EvaluationView",
+    "TrainView",
+    "algorithm_line",
+    "environment",
+    "evaluating",
+    "plan_rows",
+    "two_columns",
+    "watching",
+]
 
-REFRESH = 0.25  # seconds between refreshes; only then does the bar read numbers from the device
+REFRESH = 0.5  # seconds between refreshes; only then does the table read numbers from the device
+MOST_SHARE = 0.01  # of the time that drawing takes: on a busy machine the table is drawn less often
 SECONDS_BETWEEN_LINES = 30.0  # seconds between lines during an evaluation without a terminal
-PROGRESS_LINES = 10  # progress lines of a whole run without a terminal
-STALE = 0.2  # fraction of a run after which a return is marked as old
-BAR = 16  # characters
+PROGRESS_LINES = 10  # progress lines of a run without a terminal,
+SILENCE = 60.0  # and one more after so many seconds without any
 UNTUNED = "No settings were tuned for {}: the preset general is used. --preset plain is DQN as published."
 
 
 class TrainView(Listener):
-    """Shows a run on the console or in a notebook. Use as a context manager.
+    """Shows a run on the console. Use as a context manager.
+
+    In a terminal it draws a bar and a small table in place; else it prints a line now and then, without control codes.
 
     Args:
         commands: whether to end with suggested commands, which are useless to a program.
     """
 
     def __init__(self, commands: bool = True) -> None:
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, force_jupyter=False)
         self.commands = commands
-        self.live = self.console.is_terminal or (self.console.is_jupyter and find_spec("ipywidgets") is not None)
-        self.bar = Bar(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=BAR),
-            TextColumn("{task.fields[steps]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}", markup=False),
-            console=self.console,
-            transient=True,
-            disable=not self.live,
-        )
+        self.standing: Standing | None = None  # as shown last
+        self.evaluating: str | None = None
+        self.cost = 0.0  # seconds that the last drawing took
+        self.live = Live(get_renderable=self.look, console=self.console, auto_refresh=False, transient=True)
+        self.is_live = is_live(self.console)
         self.stack = ExitStack()
         self.started = False
         self.notices: list[str] = []
@@ -71,12 +75,12 @@ class TrainView(Listener):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        self.live.stop()
         self.say_notices()  # for a run that did not start
         self.stack.close()
 
     def on_start(self, plan: Plan) -> None:
-        """Print the plan and start the bar."""
+        """Print the plan and start the table."""
         self.console.print(plan_table(plan))
         if plan.first_step:
             self.console.print(f"Continuing from step {plan.first_step:,}, {plan.seconds:.1f} s into the run.")
@@ -85,60 +89,74 @@ class TrainView(Listener):
         self.started = True
         self.say_notices()
         self.config, self.total = plan.config, plan.config.total_steps
+        self.gauge = Gauge(plan)
         self.shown_at = time.perf_counter()
-        self.rate = Rate(plan.first_step, self.shown_at)
-        self.shown_steps = self.ended_at = plan.first_step
-        self.ended: int | None = None  # episodes so far
+        self.shown_steps = plan.first_step
+        self.logged = False  # since the last line
         self.reached_target = False
-        self.task = self.bar.add_task("training", total=self.total, completed=plan.first_step, steps="", numbers="")
-        self.bar.start()
+        if self.is_live:
+            self.live.start()
         self.first_steps.on_start(plan)
 
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
-        """Refresh the bar a few times a second; without a terminal print an occasional line."""
+        """Draw the table about twice a second; without a terminal print an occasional line."""
         self.first_steps.on_step(progress, episodes)
-        steps = progress.counters.steps
-        if progress.counters.episodes != self.ended:
-            self.ended_at, self.ended = steps, progress.counters.episodes
-        if self.live:
-            if time.perf_counter() - self.shown_at < REFRESH:
-                return
-        elif (steps * PROGRESS_LINES) // self.total == (self.shown_steps * PROGRESS_LINES) // self.total:
+        self.gauge.follow(progress, episodes)
+        if not (self.refresh_due() if self.is_live else self.line_due(progress)):
             return
-        self.shown_at, self.shown_steps = time.perf_counter(), steps
-        parts = [
-            self.last_return(steps, episodes),
-            *live_numbers(progress, self.rate.at(steps, self.shown_at), self.config),
-        ]
-        if self.live:
-            count = f"{min(steps, self.total):,}/{self.total:,}"
-            numbers = fitting(parts, self.console.width - len("training  000:00:00  ") - BAR - len(count) - 2)
-            self.bar.update(self.task, completed=min(steps, self.total), steps=count, numbers=numbers)
+        self.shown_at, self.shown_steps, self.logged = time.perf_counter(), progress.counters.steps, False
+        self.standing, self.evaluating = self.gauge.standing(progress, episodes), None
+        if self.is_live:
+            self.draw()
         else:
-            self.console.print(f"step {steps:>9,} of {self.total:,}  {'  '.join(parts)}", soft_wrap=True)
+            self.console.print(plain_line(self.standing), soft_wrap=True, markup=False)
 
-    def last_return(self, steps: int, episodes: EpisodeTracker) -> str:
-        """Return text with the mean return of the last episodes, and its age if none has ended for a while."""
-        if episodes.mean_return is None:
-            return "return -"
-        age = steps - self.ended_at
-        said = f"return {figures(episodes.mean_return)[0]}"
-        return said if age <= STALE * self.total else f"{said} ({age:,} steps ago)"
+    def refresh_due(self) -> bool:
+        """True twice a second, or less often if drawing is slow."""
+        return time.perf_counter() - self.shown_at >= max(REFRESH, self.cost / MOST_SHARE)
+
+    def draw(self) -> None:
+        """Draw the table again."""
+        self.live.refresh()
+        self.cost = time.perf_counter() - self.shown_at
+
+    def line_due(self, progress: Progress) -> bool:
+        """True at each tenth of the run and after a minute without a line, but once per log period at most."""
+        self.logged |= progress.due(self.config.log_every)
+        steps = progress.counters.steps
+        return self.logged and (
+            (steps * PROGRESS_LINES) // self.total != (self.shown_steps * PROGRESS_LINES) // self.total
+            or time.perf_counter() - self.shown_at >= SILENCE
+        )
+
+    def look(self) -> Group:
+        """Return the table as it is drawn."""
+        if self.standing is None:
+            return Group(*([] if self.evaluating is None else [self.evaluating]))
+        ascii_only = self.console.options.ascii_only
+        return Group(*live_lines(self.standing, self.console.width, ascii_only, self.evaluating))
+
+    def on_scalars(self, steps: int, values: Mapping[str, float]) -> None:
+        """Keep what the doctor measured."""
+        self.gauge.note(values)
 
     def on_evaluation_step(self, steps: int, ended: int, episodes: int) -> None:
         """Show the progress of an evaluation; without a terminal only if it takes long."""
-        if time.perf_counter() - self.shown_at < (REFRESH if self.live else SECONDS_BETWEEN_LINES):
+        silent = time.perf_counter() - self.shown_at < SECONDS_BETWEEN_LINES
+        if not self.refresh_due() if self.is_live else silent:
             return
         self.shown_at = time.perf_counter()
         said = evaluating(steps, ended, episodes)
-        if self.live:
-            self.bar.update(self.task, numbers=said)
+        if self.is_live:
+            self.evaluating = said
+            self.draw()
         else:
             self.console.print(said, soft_wrap=True)
 
     def on_evaluation(self, steps: int, evaluation: Evaluation) -> None:
-        """Print each evaluation above the bar, and if it reached the target, why another one follows."""
+        """Print each evaluation above the table, and if it reached the target, why another one follows."""
         which = ", on different episodes" if self.reached_target else ""
+        self.evaluating = None
         self.console.print(f"evaluation after {steps:,} steps{which}: {evaluation}", soft_wrap=True)
         target = self.config.target_return
         if target is not None and evaluation.mean >= target and steps < self.total and not self.reached_target:
@@ -150,7 +168,7 @@ class TrainView(Listener):
             )
 
     def on_notice(self, text: str) -> None:
-        """Print a notice above the bar, but below the table."""
+        """Print a notice above the live table, but below the plan."""
         self.notices.append(text)
         if self.started:
             self.say_notices()
@@ -163,7 +181,7 @@ class TrainView(Listener):
 
     def finish(self, result: TrainResult) -> None:
         """Print how the run ended and where its files are."""
-        self.bar.stop()
+        self.live.stop()
         counters = result.counters
         verb = "Interrupted" if result.interrupted else "Trained"
         self.console.print(
@@ -231,9 +249,9 @@ class EvaluationView(Listener):
 
 
 class Both(Listeners):
-    """A program's listener and the console view; only the listener's state is saved in checkpoints."""
+    """A program's listener and the view of the run; only the listener's state is saved in checkpoints."""
 
-    def __init__(self, own: Listener, view: TrainView) -> None:
+    def __init__(self, own: Listener, view: Listener) -> None:
         super().__init__(own, view)
         self.own = own
 
@@ -254,21 +272,30 @@ def watching(
 
     Args:
         listener: the program's listener.
-        verbose: whether to also show the run on the console; None shows it in a terminal or a notebook, unless there
-            is a listener.
+        verbose: whether to also show the run, in a notebook's output or on the console; None shows it in a terminal
+            or a notebook, unless there is a listener.
     """
+    from nexus.cli.notebook import NotebookView, kernel_display  # which imports this module
+
     own = Listener() if listener is None else listener
     if not (somebody_looks_on() and listener is None if verbose is None else verbose):
         yield own, lambda result: None
         return
-    with TrainView(commands=False) as view:
+    display = kernel_display()
+    with TrainView(commands=False) if display is None else NotebookView(display) as view:
         yield (view if listener is None else Both(own, view)), view.finish
 
 
 def somebody_looks_on() -> bool:
     """True in a terminal and in a notebook."""
-    console = Console()
-    return console.is_terminal or console.is_jupyter
+    from nexus.cli.notebook import kernel_display
+
+    return Console(force_jupyter=False).is_terminal or kernel_display() is not None
+
+
+def is_live(console: Console) -> bool:
+    """True if a console is a terminal in which lines can be drawn again; FORCE_COLOR alone asks for colours only."""
+    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
 
 
 def evaluating(steps: int, ended: int, episodes: int) -> str:
@@ -276,31 +303,13 @@ def evaluating(steps: int, ended: int, episodes: int) -> str:
     return f"evaluating: {ended} of {episodes} episodes, step {steps:,}"
 
 
-def live_numbers(progress: Progress, rate: float, config: TrainConfig) -> list[str]:
-    """Return the numbers next to the bar, most important first."""
-    by_temperature = config.exploration == "boltzmann"
-    explores = f"temperature {progress.temperature:.3g}" if by_temperature else f"ε {progress.epsilon:.2f}"
-    parts = [f"{rate:,.0f} steps/s", explores]
-    if progress.update is not None:
-        metrics = dict(progress.update.items())
-        loss, q_mean = float(metrics["loss"]), float(metrics["q_mean"])
-        parts += [f"loss {figures(loss, least=3)[0]}", f"Q {figures(q_mean)[0]}"]
-    return parts
-
-
-def fitting(parts: Sequence[str], width: int) -> str:
-    """Return as many of the first parts as fit."""
-    said = ""
-    for part in parts:
-        longer = f"{said}  {part}" if said else part
-        if len(longer) > width:
-            break
-        said = longer
-    return said
-
-
 def plan_table(plan: Plan) -> Table:
-    """Return the plan of a run as a table, with units."""
+    """Return the plan of a run as a table."""
+    return two_columns(plan_rows(plan))
+
+
+def plan_rows(plan: Plan) -> dict[str, str]:
+    """Return the plan of a run by name, with units."""
     config, network = plan.config, plan.agent.q_network
     linear = [layer.out_features for layer in network.torso.modules() if isinstance(layer, nn.Linear)]
     torsos = [torso for torso in plan.agent.states.torsos(config) if torso != "mlp"]
@@ -328,7 +337,7 @@ def plan_table(plan: Plan) -> Table:
         rows["protocol"] = str(plan.rules)
     if has_atoms(plan):
         rows["returns"] = f"{config.v_min:g} to {config.v_max:g}, {config.atoms} atoms"
-    return two_columns(rows)
+    return rows
 
 
 def environment(name: str, config: TrainConfig) -> str:

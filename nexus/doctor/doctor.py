@@ -120,6 +120,8 @@ class Doctor(Listener):
         for symptom in diagnosis.alarms:
             self.first.setdefault(symptom.check, symptom.step)
         last, self.diagnosis = self.diagnosis, diagnosis.with_history(self.first)
+        if self.plan.config.total_steps >= TRIAL:
+            self.live.symptoms = self.diagnosis.symptoms
         changed = last is None or last.step == 0 or last.names != diagnosis.names
         said = self.said
         worse = [new for new in diagnosis.symptoms if RANKS.index(new.severity) > RANKS.index(said.get(new.check))]
