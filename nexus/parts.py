@@ -81,7 +81,7 @@ class Parts:
         self.replay: AnyReplay = replay_for(
             config, shape, self.state_dtype, device, learner.state_values, learner.unit_of_rewards
         )
-        self.stream = TransitionStream(vector_env, self.name, config.step_timeout)
+        self.stream = TransitionStream(vector_env, self.name, config.step_timeout, keep_ended=config.keep_episodes)
         require_no_wrapper_alike(self.stream.statistics(), config)
         self.under_way = fresh_under_way(config)
         self.counters = loop.Counters()

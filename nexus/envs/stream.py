@@ -1,7 +1,7 @@
 """The one place that handles autoreset: vector environments in, true transitions out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from nexus.envs.episodes import (
     STRAYED,
     ActionLog,
     Begun,
+    EndedEpisode,
     Seeds,
     episode_seed,
     seeds_for,
@@ -59,6 +60,9 @@ class Step:
     action_masks: Flags | None = None  # [E, A], the legal actions in `states`; None without masks
     next_action_masks: Flags | None = None  # [E, A], the legal actions in `next_states`
     life_lost: Flags | None = None  # [E], where a lost life ends the learning episode and the game continues
+    ended: tuple[EndedEpisode, ...] = field(
+        default=(), kw_only=True
+    )  # the episodes that ended here, if the stream keeps their actions
 
     @property
     def terminal(self) -> Array:
@@ -83,6 +87,7 @@ class TransitionStream:
         timeout: seconds for a step or a reset, for an environment whose sub-environments run in separate processes.
         longest: steps after which an episode is truncated if nothing else ends it.
         reseed_after: overrides that of `env`.
+        keep_ended: whether steps hold the seed and the actions of the episodes that they end; without autoreset only.
 
     Raises:
         EnvError: (from `reset`, `step`) an environment raised an error, its process died or took too long, a reward or
@@ -97,10 +102,12 @@ class TransitionStream:
         timeout: float | None = None,
         longest: int = LONGEST_EPISODE,
         reseed_after: int | None = None,
+        keep_ended: bool = False,
     ) -> None:
         self.env = env
         self.name = name
         self.longest = longest
+        self.keep_ended = keep_ended
         self.reseed_after = int(getattr(env, "reseed_after", 0)) if reseed_after is None else reseed_after
         self.num_envs = env.num_envs
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
@@ -149,8 +156,11 @@ class TransitionStream:
         next_states, reset_info, too_long = observations, info, self._too_long(terminated, truncated)
         truncated = truncated | too_long
         done = terminated | truncated
+        ended: tuple[EndedEpisode, ...] = ()
         if self.mode is AutoresetMode.DISABLED:
             self._log.add(actions)
+            if self.keep_ended:
+                ended = self._log.ended(done, self._lengths, self._begun)
         if self.mode is AutoresetMode.NEXT_STEP:
             self._resetting = done
         elif done.any():
@@ -178,6 +188,7 @@ class TransitionStream:
             action_masks,
             next_action_masks,
             info.get(LIFE_LOST),
+            ended=ended,
         )
 
     def _too_long(self, terminated: Flags, truncated: Flags) -> Flags:

@@ -37,6 +37,8 @@ class RunSettings(CheckedConfig):
     """How often a line is logged."""
     doctor: Literal["on", "off"] = "on"
     """Examine the run thirty times, and report what keeps it from learning."""
+    keep_episodes: bool = False
+    """Keep the seed and the actions of each training episode, for nexus watch RUN --episode N; a byte per action."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
