@@ -58,5 +58,14 @@ class Recording(Counting):
         return taken
 
 
-for name, kind in {"Counting-v0": Counting, "Recording-v0": Recording}.items():
+class Unlike(Counting):
+    """Its episodes are a step longer."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[State, dict[str, Any]]:
+        state, info = super().reset(seed=seed)
+        self.end += 1
+        return state, info
+
+
+for name, kind in {"Counting-v0": Counting, "Recording-v0": Recording, "Unlike-v0": Unlike}.items():
     gym.register(name, entry_point=cast(Any, kind))

@@ -13,7 +13,7 @@ from nexus.core.errors import ConfigError, EnvError, RunError
 from nexus.envs.episodes import EndedEpisode
 from nexus.envs.factory import make_env
 from nexus.inspection.training_episode import TrainingEpisode, played_again, training_episode
-from nexus.training.kept_episodes import KeptEpisode, line_of, read_kept_episode
+from nexus.training.kept_episodes import KeptEpisode, actions_line, read_kept_episode
 from nexus.training.run_folder import read_run
 from nexus.training.verify import verify
 from tests.chaos import Silent, differences, run_child
@@ -73,7 +73,7 @@ def again(run: Path, number: int) -> tuple[float, int]:
 def test_each_action_is_a_letter_or_as_few_as_it_takes(
     action_dim: int, actions: list[int], text: str, tmp_path: Path
 ) -> None:
-    line = line_of(1, EndedEpisode(3, 17, np.array(actions), {}), action_dim)
+    line = actions_line(1, EndedEpisode(3, 17, np.array(actions), {}), action_dim)
     assert line == f'[1,3,17,"{text}"]\n'
     (tmp_path / "actions.jsonl").write_text(line)
     assert read_kept_episode(tmp_path, 1, action_dim).actions.tolist() == actions
@@ -99,7 +99,7 @@ def test_a_million_steps_of_short_episodes_take_a_few_megabytes(tmp_path: Path) 
     size = (run / "actions.jsonl").stat().st_size
     assert size / 2_000 < 6.5  # episodes of five steps; of 200 it is 1.1
     episode = EndedEpisode(7, 1_839_758_865, np.zeros(200, np.int64), {})
-    assert len(line_of(4_812, episode, 2)) == 200 + 23
+    assert len(actions_line(4_812, episode, 2)) == 200 + 23
 
 
 def test_off_by_default_nothing_is_written_and_no_bit_changes(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from nexus.training.curves import read_episodes
 from nexus.training.kept_episodes import KeptEpisode, read_kept_episode
 from nexus.training.run_folder import EPISODES_FILE, RUN_FILE
 
-__all__ = ["Moment", "TrainingEpisode", "played_again", "training_episode"]
+__all__ = ["StateAgain", "TrainingEpisode", "played_again", "training_episode"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TrainingEpisode:
     length: int
 
 
-class Moment(NamedTuple):
+class StateAgain(NamedTuple):
     """A state of an episode that is played again."""
 
     state: Any
@@ -71,7 +71,7 @@ def action_dim_of(about: Mapping[str, Any], run: Path) -> int:
     raise RunError(f"{run / RUN_FILE} does not say how many actions there are")
 
 
-def played_again(env: Any, episode: TrainingEpisode, name: str) -> Iterator[Moment]:
+def played_again(env: Any, episode: TrainingEpisode, name: str) -> Iterator[StateAgain]:
     """Play a training episode again; yields its first state, and the state after each step.
 
     Args:
@@ -99,13 +99,13 @@ def played_again(env: Any, episode: TrainingEpisode, name: str) -> Iterator[Mome
         except Exception as error:
             raise otherwise(f"failed: {one_line(error)}") from error
 
-    state = first_state(env, kept, call)
+    state = begun_again(env, kept, call)
     episode_return, done = 0.0, False
-    yield Moment(state, episode_return, 0)
+    yield StateAgain(state, episode_return, 0)
     for length, action in enumerate(kept.actions.tolist(), 1):
         state, reward, terminated, truncated, _ = call(env.step, action)
         episode_return, done = episode_return + float(reward), terminated or truncated
-        yield Moment(state, episode_return, length)
+        yield StateAgain(state, episode_return, length)
         if done and length < len(kept.actions):
             raise otherwise(f"ended after {length} steps")
     if not done and len(kept.actions) < LONGEST_EPISODE:
@@ -114,7 +114,7 @@ def played_again(env: Any, episode: TrainingEpisode, name: str) -> Iterator[Mome
         raise otherwise(f"had {len(kept.actions)} steps and return {episode_return!r}")
 
 
-def first_state(env: Any, kept: KeptEpisode, call: Callable[..., Any]) -> Any:
+def begun_again(env: Any, kept: KeptEpisode, call: Callable[..., Any]) -> Any:
     """Begin the episode as in training, and return its first state."""
     if kept.statistics:
         running = Running(env)

@@ -15,7 +15,7 @@ from nexus.envs.statistics import Statistics, require_statistics
 from nexus.training.files import file_in
 from nexus.training.run_folder import ACTIONS_FILE
 
-__all__ = ["KeptEpisode", "kept_episodes", "line_of", "read_kept_episode"]
+__all__ = ["KeptEpisode", "actions_line", "kept_episodes", "read_kept_episode"]
 
 LETTERS = np.frombuffer(
     b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_", np.uint8
@@ -50,7 +50,7 @@ def digits_of(action_dim: int) -> int:
     return width
 
 
-def text_of(actions: Ints, action_dim: int) -> str:
+def letters_of(actions: Ints, action_dim: int) -> str:
     """Return actions `[T]` as text: each is a number in base 64."""
     powers = len(LETTERS) ** np.arange(digits_of(action_dim))[::-1]
     letters: bytes = LETTERS[actions[:, None] // powers % len(LETTERS)].tobytes()
@@ -58,7 +58,7 @@ def text_of(actions: Ints, action_dim: int) -> str:
 
 
 def actions_of(text: str, action_dim: int) -> Ints:
-    """Undo `text_of`.
+    """Undo `letters_of`.
 
     Raises:
         ValueError: it is no such text.
@@ -74,9 +74,9 @@ def actions_of(text: str, action_dim: int) -> Ints:
     return actions
 
 
-def line_of(number: int, episode: EndedEpisode, action_dim: int) -> str:
+def actions_line(number: int, episode: EndedEpisode, action_dim: int) -> str:
     """Return the line of an episode: `[number, env, seed, actions]`, and running statistics if there are any."""
-    entries: list[Any] = [number, episode.env, episode.seed, text_of(episode.actions, action_dim)]
+    entries: list[Any] = [number, episode.env, episode.seed, letters_of(episode.actions, action_dim)]
     if episode.statistics:
         entries.append({name: values.tolist() for name, values in episode.statistics.items()})
     return json.dumps(entries, separators=(",", ":")) + "\n"

@@ -17,7 +17,7 @@ from nexus.core.state import State, array_from, value_from
 from nexus.core.types import Array
 from nexus.training.config import TrainConfig
 from nexus.training.files import LogMarks, Mark, remove, wants_disk
-from nexus.training.kept_episodes import line_of
+from nexus.training.kept_episodes import actions_line
 from nexus.training.loop import Progress
 from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import ACTIONS_FILE, EPISODES_FILE, METRICS_FILE
@@ -210,7 +210,7 @@ class RunLog:
             self._episodes.write(f"{progress.counters.steps},{number},{episode_return!r},{length},{seconds:.2f}\n")
         if self._action_dim is not None:
             for number, episode in enumerate(progress.step.ended, first):
-                self._files[ACTIONS_FILE].write(line_of(number, episode, self._action_dim))
+                self._files[ACTIONS_FILE].write(actions_line(number, episode, self._action_dim))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line of scalars for a step."""

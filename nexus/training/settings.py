@@ -38,7 +38,7 @@ class RunSettings(CheckedConfig):
     doctor: Literal["on", "off"] = "on"
     """Examine the run thirty times, and report what keeps it from learning."""
     keep_episodes: bool = False
-    """Keep the seed and the actions of each training episode, for nexus watch RUN --episode N; a byte per action."""
+    """Keep the seed and actions of each training episode, a byte per action; nexus watch can then show it again."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
