@@ -84,8 +84,8 @@ def test_a_label_stands_above_a_frame_that_is_enlarged_without_blur() -> None:
     assert not text[20:24].any()
     other = labelled(frame, ("step 2,000", "return -3"))
     assert (other[:BAR] != shown[:BAR]).any(axis=(1, 2)).nonzero()[0].max() < 24  # the first line alone
-    assert labelled(np.zeros((400, 600, 3), np.uint8), ("a", "b")).shape == (400 + BAR, 600, 3)  # large enough
-    assert labelled(np.zeros((400, 8, 3), np.uint8), ("a", "b")).shape[1] == 240  # readable though it is narrow
+    assert labelled(np.zeros((400, 600, 3), np.uint8), ("a", "b")).shape == (400 + 52, 600, 3)  # letters of 20
+    assert labelled(np.zeros((60, 8, 3), np.uint8), ("a", "b")).shape[1] == 240  # readable though it is narrow
 
 
 def test_films_run_together_until_the_last_has_ended() -> None:

@@ -15,7 +15,8 @@ from nexus.core.types import Array
 __all__ = ["frame_of", "grid", "labelled", "require_writable", "together", "video_writer"]
 
 LEAST_HEIGHT = 240  # pixels of a labelled frame
-TEXT_HEIGHT, MARGIN = 16, 4  # pixels of a label's letters, and around them
+LEAST_TEXT, MARGIN = 16, 4  # pixels of a label's letters, and around them
+FRAME_PER_TEXT = 20  # a higher frame has larger letters, since it may be shown smaller
 
 
 def frame_of(env: Any) -> Array:
@@ -37,12 +38,13 @@ def labelled(frame: Array, lines: Sequence[str]) -> Array:
     """
     scale = math.ceil(LEAST_HEIGHT / min(LEAST_HEIGHT, *frame.shape[:2]))
     enlarged = frame.repeat(scale, axis=0).repeat(scale, axis=1)
-    font = load("PIL.ImageFont", "video").load_default(TEXT_HEIGHT)
-    height = (TEXT_HEIGHT + MARGIN) * len(lines) + MARGIN
+    size = max(LEAST_TEXT, len(enlarged) // FRAME_PER_TEXT)
+    font = load("PIL.ImageFont", "video").load_default(size)
+    height = (size + MARGIN) * len(lines) + MARGIN
     bar = load("PIL.Image", "video").new("RGB", (enlarged.shape[1], height + height % 2))
     draw = load("PIL.ImageDraw", "video").Draw(bar)
     for place, line in enumerate(lines):
-        draw.text((2 * MARGIN, MARGIN + place * (TEXT_HEIGHT + MARGIN)), line, fill="white", font=font, anchor="lt")
+        draw.text((2 * MARGIN, MARGIN + place * (size + MARGIN)), line, fill="white", font=font, anchor="lt")
     return np.concatenate([np.asarray(bar), enlarged])
 
 

@@ -49,7 +49,8 @@ class EpisodeSoFar(NamedTuple):
         return f"return {self.episode_return:g}, {self.length} steps{'' if self.over else ', cut off there'}"
 
 
-class Player(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Player:
     """An agent and an environment that can be shown."""
 
     agent: "DQNAgent"
@@ -163,8 +164,12 @@ def show_checkpoints(command: WatchCommand, notes: "Notes") -> None:
                 stack.callback(players[-1].env.close)
             show = stack.enter_context(screen(command, players[0].env, spec))
             for episode in range(command.count):
-                for frames in together([map(frame_from, film(player, command, episode)) for player in players]):
+                said: dict[Player, str] = {}
+                films = [map(frame_from, film(player, command, episode, said)) for player in players]
+                for frames in together(films):
                     show(partial(grid, frames))
+                for player in players:  # they have ended in another order
+                    print(said[player], flush=True)
             return
         show_next: Show | None = None
         for steps in checkpoints:
@@ -172,8 +177,10 @@ def show_checkpoints(command: WatchCommand, notes: "Notes") -> None:
             with closing(player.env):
                 show_next = show_next or stack.enter_context(screen(command, player.env, spec))
                 for episode in range(command.count):
-                    for draw in film(player, command, episode):
+                    said = {}
+                    for draw in film(player, command, episode, said):
                         show_next(draw)
+                    print(said[player], flush=True)
 
 
 def show_training_episode(command: WatchCommand, number: int, notes: "Notes") -> None:
@@ -237,16 +244,16 @@ def player_of(command: WatchCommand, spec: "EnvSpec", checkpoint: str | None, no
     return Player(agent, env, spec, checkpoint)
 
 
-def film(player: Player, command: WatchCommand, episode: int) -> Iterator[Callable[[], Array]]:
+def film(player: Player, command: WatchCommand, episode: int, said: dict[Player, str]) -> Iterator[Callable[[], Array]]:
     """Play an episode; yields at each state a function that draws it, with the steps of the checkpoint and the return.
 
-    The last of them is yielded before the episode's return is printed.
+    At its end it enters a line on the episode in `said`.
     """
     assert player.steps is not None
     step = f"step {int(player.steps):,}"
-    for moment in moments(player.env, player.agent, command, command.seed + episode, player.spec.rules):
-        yield partial(picture, player.env, (step, f"return {moment.episode_return:g}"))
-    print(f"{step}{f', episode {episode + 1}' if command.count > 1 else ''}: {moment}", flush=True)
+    for so_far in moments(player.env, player.agent, command, command.seed + episode, player.spec.rules):
+        yield partial(picture, player.env, (step, f"return {so_far.episode_return:g}"))
+    said[player] = f"{step}{f', episode {episode + 1}' if command.count > 1 else ''}: {so_far}"
 
 
 def picture(env: Any, lines: tuple[str, ...]) -> Array:
@@ -268,9 +275,9 @@ def show_episodes(
 ) -> None:
     """Play episodes, greedily or with the ε of an Atari game's protocol; `show` is called at each state."""
     for episode in range(command.count):
-        for moment in moments(env, agent, command, command.seed + episode, rules):
+        for so_far in moments(env, agent, command, command.seed + episode, rules):
             show()
-            last = moment
+            last = so_far
         print(f"episode {episode + 1}: {last}", flush=True)
 
 
