@@ -81,17 +81,17 @@ def video_writer(path: str, frames_per_second: float) -> Iterator[Callable[[Arra
         raise RunError(f"can't write {path}: {one_line(error)}") from error
 
 
-def require_writable(path: str) -> None:
-    """Raise an error before playing if the video can't be written there."""
-    video = Path(path)
-    if video.suffix.lower() != ".mp4":
-        raise ConfigError(f"video = {path!r}: needs a file name that ends in .mp4")
-    if not video.parent.is_dir():
-        raise ConfigError(f"video = {path!r}: there is no folder {str(video.parent)!r}; make it first")
-    existed = video.exists()
+def require_writable(path: str, option: str = "video", suffix: str = ".mp4") -> None:
+    """Raise an error before playing if a file of this kind can't be written there."""
+    file = Path(path)
+    if file.suffix.lower() != suffix:
+        raise ConfigError(f"{option} = {path!r}: needs a file name that ends in {suffix}")
+    if not file.parent.is_dir():
+        raise ConfigError(f"{option} = {path!r}: there is no folder {str(file.parent)!r}; make it first")
+    existed = file.exists()
     try:
-        video.open("ab").close()
+        file.open("ab").close()
     except OSError as error:
         raise RunError(f"can't write {path}: {error.strerror or error}") from None
     if not existed:
-        video.unlink()
+        file.unlink()

@@ -12,9 +12,10 @@ from nexus.core.errors import ConfigError, EnvError, RunError, one_line
 from nexus.envs.episodes import GO_ON_OPTION
 from nexus.envs.statistics import Running
 from nexus.envs.stream import LONGEST_EPISODE
+from nexus.inspection.saved_replay import dims_of
 from nexus.training.curves import read_episodes
 from nexus.training.kept_episodes import KeptEpisode, read_kept_episode
-from nexus.training.run_folder import EPISODES_FILE, RUN_FILE
+from nexus.training.run_folder import EPISODES_FILE
 
 __all__ = ["StateAgain", "TrainingEpisode", "played_again", "training_episode"]
 
@@ -50,25 +51,14 @@ def training_episode(run: Path, about: Mapping[str, Any], number: int) -> Traini
     """
     if not config_of(about, run).keep_episodes:
         raise RunError(f"{run} has not kept its training episodes: train with --keep-episodes")
-    kept = read_kept_episode(run, number, action_dim_of(about, run))
+    _, action_dim = dims_of(about, run)
+    kept = read_kept_episode(run, number, action_dim)
     logged = read_episodes(run)
     (found,) = np.nonzero(logged["episode"] == number)
     if not len(found):
         raise RunError(f"{run / EPISODES_FILE} has no episode {number}, or not yet")
     row = {name: values[found[0]] for name, values in logged.items()}
     return TrainingEpisode(kept, float(row["return"]), int(row["length"]))
-
-
-def action_dim_of(about: Mapping[str, Any], run: Path) -> int:
-    """Return a run's number of actions.
-
-    Raises:
-        RunError: its `run.json` does not say.
-    """
-    match about.get("agent"):
-        case {"action_dim": int(action_dim)} if action_dim > 0:
-            return action_dim
-    raise RunError(f"{run / RUN_FILE} does not say how many actions there are")
 
 
 def played_again(env: Any, episode: TrainingEpisode, name: str) -> Iterator[StateAgain]:
