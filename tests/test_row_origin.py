@@ -79,15 +79,15 @@ def test_each_row_is_of_the_step_that_its_state_says(settings: dict[str, Any], t
     run = trained(tmp_path / "run", **settings)
     rows = opened(run)
     ended = 0
-    for place, number in list(enumerate(rows.numbers.tolist()))[::3] + [(len(rows.numbers) - 1, int(rows.numbers[-1]))]:
-        origin = origin_of(rows, number)
+    for place in [*range(0, len(rows.numbers), 7), len(rows.numbers) - 1]:
+        origin = origin_of(rows, int(rows.numbers[place]))
         assert origin is not None
         assert origin.step == rows.batch_at(np.array([place]))["states"][0, 0]
         if origin.episode is not None:
             kept = read_kept_episode(run, origin.episode, 3)
             assert (kept.env, kept.actions[origin.step]) == (origin.env, rows.columns["action"][place])
             ended += 1
-    assert ended > 80
+    assert ended > 35
 
 
 def test_a_run_that_was_stopped_and_resumed_knows_too(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_where_an_episode_was_lost_nothing_is_claimed(counted: Path) -> None:
     rows = opened(counted)
     state = rows.saved.state
     lengths = state["stream.episode_lengths"] + np.array([0, 1, 0])
-    cast(dict[str, Any], state)["stream.episode_lengths"] = lengths
+    state["stream.episode_lengths"] = lengths
     assert origin_of(rows, int(rows.numbers[0])) is None
 
 
