@@ -113,6 +113,14 @@ def test_off_by_default_nothing_is_written_and_no_bit_changes(tmp_path: Path) ->
     assert differences(kept, tmp_path / "default", COUNTING) == []
 
 
+def test_evaluations_in_the_same_environment_are_not_kept(tmp_path: Path) -> None:
+    alone: dict[str, Any] = {"num_envs": 1, "total_steps": 300}  # a function may not allow a second environment
+    seldom = trained(lambda: Counting(), tmp_path / "seldom", **alone)
+    often = trained(lambda: Counting(), tmp_path / "often", **alone, eval_every="20 steps", eval_episodes=2)
+    assert (often / "actions.jsonl").read_bytes() == (seldom / "actions.jsonl").read_bytes()
+    assert len(lines_of(often)) == len(rows_of(often)) > 45
+
+
 # Killed and resumed.
 
 
@@ -122,6 +130,7 @@ def test_off_by_default_nothing_is_written_and_no_bit_changes(tmp_path: Path) ->
         ({}, [("step", 100), ("step", 333), ("file", 60)]),
         ({"num_envs": 1, "actor_sync_every": "16 steps"}, [("step", 250), ("torn", 7)]),
         ({"vectorization": "async"}, [("step", 301)]),
+        ({"wrappers": ["gymnasium.wrappers:NormalizeReward"]}, [("step", 188)]),
     ],
     ids=str,
 )

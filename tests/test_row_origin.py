@@ -11,7 +11,7 @@ import pytest
 import nexus
 from nexus.cli.main import main
 from nexus.core.errors import EnvError
-from nexus.inspection.row_origin import RowOrigin, frame_of_row, image_in, origin_of, place_in_order
+from nexus.inspection.row_origin import RowOrigin, frame_of_row, image_in, origin_of_row, place_in_order
 from nexus.inspection.rows import ReplayRows, rows_of_run
 from nexus.training.config import TrainConfig
 from nexus.training.kept_episodes import read_kept_episode
@@ -80,7 +80,7 @@ def test_each_row_is_of_the_step_that_its_state_says(settings: dict[str, Any], t
     rows = opened(run)
     ended = 0
     for place in [*range(0, len(rows.numbers), 7), len(rows.numbers) - 1]:
-        origin = origin_of(rows, int(rows.numbers[place]))
+        origin = origin_of_row(rows, int(rows.numbers[place]))
         assert origin is not None
         assert origin.step == rows.batch_at(np.array([place]))["states"][0, 0]
         if origin.episode is not None:
@@ -97,7 +97,7 @@ def test_a_run_that_was_stopped_and_resumed_knows_too(tmp_path: Path) -> None:
     nexus.resume(run, listener=Silent())
     rows = opened(run)
     for place in range(0, 300, 30):
-        origin = origin_of(rows, int(rows.numbers[place]))
+        origin = origin_of_row(rows, int(rows.numbers[place]))
         assert origin is not None
         assert origin.step == rows.batch_at(np.array([place]))["states"][0, 0]
 
@@ -107,8 +107,8 @@ def test_rows_of_another_run_are_from_no_episode_of_this_one(counted: Path, tmp_
     nexus.train(from_run=counted, run_dir=run, listener=Silent(), keep=["replay"], total_steps=120)
     rows = opened(run)
     at = rows.saved.replay.added - 120  # some of these steps are in windows that are still open
-    assert origin_of(rows, at - 10) is None
-    origin = origin_of(rows, at + 20)
+    assert origin_of_row(rows, at - 10) is None
+    origin = origin_of_row(rows, at + 20)
     assert origin is not None
     assert origin.step == rows.batch_at(np.array([rows.place_of(at + 20)]))["states"][0, 0]
 
@@ -118,7 +118,7 @@ def test_where_an_episode_was_lost_nothing_is_claimed(counted: Path) -> None:
     state = rows.saved.state
     lengths = state["stream.episode_lengths"] + np.array([0, 1, 0])
     state["stream.episode_lengths"] = lengths
-    assert origin_of(rows, int(rows.numbers[0])) is None
+    assert origin_of_row(rows, int(rows.numbers[0])) is None
 
 
 # What was to be seen.
@@ -128,33 +128,36 @@ def test_the_frame_of_a_row_is_that_of_its_step(
     counted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = pytest.importorskip("PIL.Image")
-    rows = opened(counted)
-    for place in (0, 17, 140):
+    rows, unfinished, steps_drawn = opened(counted), 0, set[int]()
+    for place in (0, 17, 140, -1, -3, -5):
         number, step = int(rows.numbers[place]), int(rows.batch_at(np.array([place]))["states"][0, 0])
-        origin = origin_of(rows, number)
+        origin = origin_of_row(rows, number)
         assert origin is not None
+        unfinished += origin.episode is None
+        steps_drawn.add(step)
         capsys.readouterr()
         path = tmp_path / f"{place}.png"
         assert main(["replay", str(counted), "--row", str(number), "--frame", str(path)]) == 0
         said = capsys.readouterr().out.splitlines()
-        assert (
-            said[1] == f"From training episode {origin.episode}, after {step} steps of it; sub-environment {origin.env}"
-        )
+        episode = "an episode that had not ended" if origin.episode is None else f"training episode {origin.episode}"
+        assert said[1] == f"From {episode}, after {step} steps of it; sub-environment {origin.env}"
         assert said[-1] == f"Frame: {path}"
         frame = np.asarray(image.open(path))
         assert frame.shape == (20, 30, 3)
         assert (frame[:, : 2 * step] == 255).all()
         assert (frame[:, 2 * step :] == 0).all()
+    assert unfinished > 0
+    assert len(steps_drawn) > 2
 
 
 def test_another_state_at_that_step_is_refused(counted: Path) -> None:
     rows = opened(counted)
     number = int(rows.numbers[30])
-    origin = origin_of(rows, number)
+    origin = origin_of_row(rows, number)
     assert origin is not None
     spec = nexus.api.env_of_run(counted)
     other = RowOrigin(origin.env, origin.step + (1 if origin.step == 0 else -1), origin.episode)
-    with pytest.raises(EnvError, match=f"at step {other.step} of episode {origin.episode} it shows another state"):
+    with pytest.raises(EnvError, match=f"again it shows another state after {other.step} steps than"):
         frame_of_row(rows, number, other, spec)
 
 

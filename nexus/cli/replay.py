@@ -86,7 +86,7 @@ def run(arguments: list[str]) -> int:
     look_here(None, command.run, None)
     from nexus.cli.notes import Notes
     from nexus.inspection.export import export_rows, require_archive
-    from nexus.inspection.row_origin import origin_of
+    from nexus.inspection.row_origin import origin_of_row
     from nexus.inspection.rows import rows_of_run
     from nexus.inspection.transition import terms_in_run
 
@@ -99,7 +99,7 @@ def run(arguments: list[str]) -> int:
     if command.row is not None:
         place = rows.place_of(command.row)
         try:
-            origin = origin_of(rows, command.row)
+            origin = origin_of_row(rows, command.row)
         except RunError as error:
             notes.on_notice(f"where the transition is from is not known: {error}")
             origin = None
@@ -185,9 +185,9 @@ def write_frame(path: str, rows: "ReplayRows", number: int, origin: "RowOrigin |
     from nexus.api import env_of_run
     from nexus.inspection.row_origin import frame_of_row, image_in
 
-    why = "its episode is not kept" if origin is None else "its episode had not ended yet"
+    why = "its episode is not kept"
     frame: Array | None = None
-    if origin is not None and origin.episode is not None:
+    if origin is not None:
         spec = env_of_run(rows.run, listener=notes)
         if "rgb_array" in modes_of(spec):
             frame = frame_of_row(rows, number, origin, spec)

@@ -104,7 +104,7 @@ class WatchCommand:
         if self.all_checkpoints and self.checkpoint is not None:
             raise ConfigError(f"all_checkpoints: plays each of them; leave out checkpoint = {self.checkpoint}")
         others = {"seed": self.seed > 0, "all_checkpoints": self.all_checkpoints}
-        others |= {name: getattr(self, name) is not None for name in ("checkpoint", "episodes", "max_steps")}
+        others |= {name: getattr(self, name) is not None for name in ("checkpoint", "device", "episodes", "max_steps")}
         given = [name for name, is_given in others.items() if is_given]
         if self.episode is not None and given:
             raise ConfigError(f"episode = {self.episode}: plays it as the training did; leave out {', '.join(given)}")

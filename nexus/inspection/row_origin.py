@@ -7,15 +7,17 @@ from itertools import islice
 import numpy as np
 
 from nexus.core.errors import EnvError, RunError
+from nexus.core.state import part
 from nexus.core.types import Array, Ints
+from nexus.envs.episodes import ActionLog
 from nexus.envs.factory import EnvSpec, make_env, name_of
 from nexus.envs.statistics import Running
 from nexus.inspection.rows import ReplayRows
-from nexus.inspection.training_episode import played_again, training_episode
+from nexus.inspection.training_episode import TrainingEpisode, played_again, training_episode
 from nexus.models.torsos import image_form
-from nexus.training.kept_episodes import kept_episodes
+from nexus.training.kept_episodes import KeptEpisode, kept_episodes
 
-__all__ = ["RowOrigin", "frame_of_row", "image_in", "origin_of", "place_in_order"]
+__all__ = ["RowOrigin", "frame_of_row", "image_in", "origin_of_row", "place_in_order"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def stored_times(times: Ints, ends: Ints, n_step: int) -> Ints:
     return earliest
 
 
-def origin_of(rows: ReplayRows, number: int) -> RowOrigin | None:
+def origin_of_row(rows: ReplayRows, number: int) -> RowOrigin | None:
     """Return where a transition is from; None if that is not known.
 
     It is known of a run with `keep_episodes`, except for transitions that it took over from another run, after an
@@ -101,19 +103,22 @@ def origin_of(rows: ReplayRows, number: int) -> RowOrigin | None:
 
 
 def frame_of_row(rows: ReplayRows, number: int, origin: RowOrigin, spec: EnvSpec) -> Array:
-    """Return what an environment renders at a transition of a kept episode, `[H, W, 3]`, by playing that episode again.
+    """Return what an environment renders at a transition, `[H, W, 3]`, by playing its episode again.
 
     Args:
         rows: the transitions.
         number: number of one.
-        origin: where it is from; its episode has ended.
+        origin: where it is from.
         spec: the environment.
 
     Raises:
         EnvError: the environment isn't reproducible: it shows another state there.
     """
-    assert origin.episode is not None
-    episode, name = training_episode(rows.run, rows.about, origin.episode), name_of(spec.source)
+    name = name_of(spec.source)
+    if origin.episode is None:
+        episode = episode_in_progress(rows, origin.env)
+    else:
+        episode = training_episode(rows.run, rows.about, origin.episode)
     env = make_env(spec, render_mode="rgb_array")
     try:
         scaled = bool(Running(env).kinds("observation"))  # by what isn't known of the time
@@ -121,12 +126,27 @@ def frame_of_row(rows: ReplayRows, number: int, origin: RowOrigin, spec: EnvSpec
         stored = rows.batch_at(np.array([rows.place_of(number)]))["states"][0].numpy()
         if not scaled and not np.array_equal(np.asarray(so_far.state).astype(stored.dtype), stored):
             raise EnvError(
-                f"{name} isn't reproducible: at step {origin.step} of episode {origin.episode} it shows another state "
+                f"{name} isn't reproducible: {episode}; played again it shows another state after {origin.step} steps "
                 f"than the one stored in row {number}"
             )
         return np.asarray(env.render())
     finally:
         env.close()
+
+
+def episode_in_progress(rows: ReplayRows, env: int) -> TrainingEpisode:
+    """Return the episode that had not ended in a sub-environment at the checkpoint, with those since its last seed.
+
+    Raises:
+        RunError: something is missing or does not fit.
+    """
+    log = ActionLog(rows.config.num_envs, rows.saved.action_dim)
+    log.set_state(part(rows.saved.state, "stream"))
+    since, length = log.actions_of(env), int(rows.saved.state["stream.episode_lengths"][env])
+    seed, earlier = int(log.seeds[env]), since[: len(since) - length]
+    before = (KeptEpisode(0, env, seed, earlier),) if len(earlier) else ()
+    kept = KeptEpisode(0, env, None if before else seed, since[len(earlier) :], before=before)
+    return TrainingEpisode(kept, None, length)
 
 
 def image_in(state: Array, rows: ReplayRows) -> Array | None:

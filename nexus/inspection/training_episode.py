@@ -22,11 +22,22 @@ __all__ = ["StateAgain", "TrainingEpisode", "played_again", "training_episode"]
 
 @dataclass(frozen=True)
 class TrainingEpisode:
-    """A training episode, and what it came to in training."""
+    """A training episode, and what it came to in training.
+
+    Args:
+        kept: the episode.
+        episode_return: its return; None of one that has not ended.
+        length: its steps.
+    """
 
     kept: KeptEpisode
-    episode_return: float
+    episode_return: float | None
     length: int
+
+    def __str__(self) -> str:
+        if self.episode_return is None:
+            return f"the episode in progress in sub-environment {self.kept.env} had {self.length} steps"
+        return f"episode {self.kept.number} had {self.length} steps and return {self.episode_return!r} in training"
 
 
 class StateAgain(NamedTuple):
@@ -78,10 +89,7 @@ def played_again(env: Any, episode: TrainingEpisode, name: str) -> Iterator[Stat
         raise ConfigError(f"{name} has {most} actions: episode {kept.number} has action {kept.actions.max()}")
 
     def otherwise(what: str) -> EnvError:
-        return EnvError(
-            f"{name} isn't reproducible: episode {kept.number} had {episode.length} steps and return "
-            f"{episode.episode_return!r} in training; played again it {what}"
-        )
+        return EnvError(f"{name} isn't reproducible: {episode}; played again it {what}")
 
     def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
@@ -98,6 +106,8 @@ def played_again(env: Any, episode: TrainingEpisode, name: str) -> Iterator[Stat
         yield StateAgain(state, episode_return, length)
         if done and length < len(kept.actions):
             raise otherwise(f"ended after {length} steps")
+    if episode.episode_return is None:
+        return
     if not done and len(kept.actions) < LONGEST_EPISODE:
         raise otherwise("did not end there")
     if (episode_return, len(kept.actions)) != (episode.episode_return, episode.length):
