@@ -94,7 +94,9 @@ class Parts:
             bonus=self.bonus,
         )
         shaping = None if config.potential is None else Potential(config.potential, config.gamma, space)
-        self.stream = TransitionStream(vector_env, self.name, config.step_timeout, shaping=shaping)
+        self.stream = TransitionStream(
+            vector_env, self.name, config.step_timeout, shaping=shaping, keep_ended=config.keep_episodes
+        )
         require_no_wrapper_alike(self.stream.statistics(), config)
         self.under_way = fresh_under_way(config)
         self.counters = loop.Counters()

@@ -76,6 +76,7 @@ SHORT: Mapping[str, str] = {
     "nexus plan pong": f"{PQN} --probe-seconds=2",
     "nexus evaluate": "--episodes=2",
     "nexus watch": "--episodes=1 --video=out.mp4",
+    "nexus watch RUN --episode": "--video=out.mp4",
     "nexus dashboard": "--port=0",
     "nexus pitfalls": "--seeds=1 --steps=1000 --processes=1",
     **dict.fromkeys(
@@ -221,7 +222,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped in its middle, with a finished part behind it."""
     run = tmp_path_factory.mktemp("docs") / "run"
     settings: dict[str, Any] = {"total_steps": 600, "learning_starts": 64, "eval_episodes": 2, "hidden_dim": 8}
-    settings |= {"eval_every": "200 steps", "target_return": None, "epsilon_steps": 300}
+    settings |= {"eval_every": "200 steps", "target_return": None, "epsilon_steps": 300, "keep_episodes": True}
     interrupted(lambda: nexus.train("CartPole-v1", run_dir=run, listener=Silent(400, interrupt), **settings))
     return run
 

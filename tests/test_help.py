@@ -58,7 +58,8 @@ def test_settings_are_in_groups_common_ones_first(capsys: pytest.CaptureFixture[
     flags = {
         title: re.findall(r"(?<!\S)--(?!no-)[a-z0-9-]+(?= [A-Z{\"]|, --no)", body) for title, body in found.items()
     }
-    assert flags["run options"] == ["--algorithm", "--seed", "--total-steps", "--log-every", "--doctor"]
+    general = ["--algorithm", "--seed", "--total-steps", "--log-every", "--doctor", "--keep-episodes"]
+    assert flags["run options"] == general
     assert flags["C51 and Rainbow options"] == ["--atoms", "--v-min", "--v-max"]
     assert flags["Munchausen options"] == [
         "--munchausen",

@@ -165,6 +165,8 @@ def test_the_disk_of_a_run_by_hand() -> None:
     assert disk.checkpoints == (3 + 1 + 1) * 4_000 + (100 + 3 * 50) * 10  # that of the end is the fourth
     assert disk.logs == 10 * LOG_LINE + 50 * EPISODE_LINE + 2 * 2 * 1_000  # the last weights and the best
     assert (disk.kept, disk.free, disk.total) == (4, 5, disk.checkpoints + disk.logs)
+    kept = disk_of(but(config, keep_episodes=True), network=1_000, row=10.0, free=5, episode_length=20.0)
+    assert kept.logs == disk.logs + 1_000 + 50 * 24  # a byte for each action, and the rest of each line
 
 
 def test_best_weights_and_priorities_take_more() -> None:
@@ -315,6 +317,7 @@ def test_what_does_not_move_learning_does_not_hide_a_band(name: str) -> None:
         "step_timeout": 1.0,
         "replay_store": "raw",
         "log_every": "7 steps",
+        "keep_episodes": True,
         "eval_every": "7 steps",
         "eval_episodes": 7,
         "checkpoint_every": None,

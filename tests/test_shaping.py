@@ -44,7 +44,7 @@ def broken(state: Any) -> float:
 
 def a_step(states: Any, next_states: Any, begins: Any, **ends: Any) -> Step:
     count = len(states)
-    flags = {name: np.array(ends.pop(name, [False] * count)) for name in ("terminated", "truncated")}
+    flags: dict[str, Any] = {name: np.array(ends.pop(name, [False] * count)) for name in ("terminated", "truncated")}
     now, then = (np.array(given, np.float32)[:, None] for given in (states, next_states))
     valid = np.array(ends.pop("valid", [True] * count))
     return Step(now, np.zeros(count, int), np.ones(count), then, **flags, valid=valid, begins=np.array(begins), **ends)

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,12 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
+from nexus.cli.extras import load
+from nexus.cli.film import require_writable
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
-from nexus.core.errors import ConfigError
+from nexus.core.errors import ConfigError, RunError
 from nexus.core.types import Array, Ints
 
 if TYPE_CHECKING:
+    from nexus.cli.notes import Notes
+    from nexus.envs.factory import EnvSpec
+    from nexus.inspection.row_origin import RowOrigin
     from nexus.inspection.rows import Condition, ReplayRows
     from nexus.inspection.transition import TransitionTerms
     from nexus.training.config import TrainConfig
@@ -37,6 +43,9 @@ class ReplayCommand:
     """Transitions to list, newest first; 0 for the histograms only."""
     row: int | None = None
     """Number of a transition to take apart, from the column row of the table."""
+    frame: str | None = None
+    """A .png file for what was to be seen at the start of that transition: its episode is played again if the run has
+    kept it, else the image in its state."""
     reward: str | None = None
     """Only those whose stored reward is so, as in '>0' or '>=-1,<0'."""
     terminal: bool = False
@@ -57,6 +66,8 @@ class ReplayCommand:
         others += ["terminal"] if self.terminal else []
         if self.row is not None and others:
             raise ConfigError(f"row = {self.row}: takes one transition apart; leave out {', '.join(others)}")
+        if self.frame is not None and self.row is None:
+            raise ConfigError(f"frame = {self.frame!r}: needs --row, the transition to draw")
 
     @property
     def conditions(self) -> "list[Condition]":
@@ -75,16 +86,27 @@ def run(arguments: list[str]) -> int:
     look_here(None, command.run, None)
     from nexus.cli.notes import Notes
     from nexus.inspection.export import export_rows, require_archive
+    from nexus.inspection.row_origin import origin_of_row
     from nexus.inspection.rows import rows_of_run
     from nexus.inspection.transition import terms_in_run
 
     archive = None if command.export is None else require_archive(command.export)
+    if command.frame is not None:
+        require_writable(command.frame, "frame", ".png")
+        load("PIL.Image", "video")
     notes = Notes()
     rows = rows_of_run(Path(command.run), notes)
     if command.row is not None:
         place = rows.place_of(command.row)
-        for line in lines_of_terms(rows, place, terms_in_run(rows, place, notes)):
+        try:
+            origin = origin_of_row(rows, command.row)
+        except RunError as error:
+            notes.on_notice(f"where the transition is from is not known: {error}")
+            origin = None
+        for line in lines_of_terms(rows, place, terms_in_run(rows, place, notes), origin):
             print(line)
+        if command.frame is not None:
+            write_frame(command.frame, rows, command.row, origin, notes)
         return 0
     if command.action is not None and not 0 <= command.action < rows.saved.action_dim:
         raise ConfigError(f"action = {command.action}: needs 0 to {rows.saved.action_dim - 1}")
@@ -153,13 +175,56 @@ def state_text(state: Array, room: int, packed: bool = False) -> str:
     return text
 
 
-def lines_of_terms(rows: "ReplayRows", place: int, terms: "TransitionTerms") -> Iterator[str]:
+def write_frame(path: str, rows: "ReplayRows", number: int, origin: "RowOrigin | None", notes: "Notes") -> None:
+    """Draw a transition into a file.
+
+    Raises:
+        ConfigError: its episode can't be played again or rendered, and its state is no image.
+        EnvError: the environment isn't reproducible.
+    """
+    from nexus.api import env_of_run
+    from nexus.inspection.row_origin import frame_of_row, image_in
+
+    why = "its episode is not kept"
+    frame: Array | None = None
+    if origin is not None:
+        spec = env_of_run(rows.run, listener=notes)
+        if "rgb_array" in modes_of(spec):
+            frame = frame_of_row(rows, number, origin, spec)
+        why = "its environment renders no images"
+    if frame is None:
+        frame = image_in(rows.batch_at(np.array([rows.place_of(number)]))["states"][0].numpy(), rows)
+    if frame is None:
+        raise ConfigError(f"frame = {path!r}: row {number} can't be drawn: {why}, and its state is not an image")
+    load("PIL.Image", "video").fromarray(frame).save(path)
+    print(f"\nFrame: {path}")
+
+
+def modes_of(spec: "EnvSpec") -> list[str]:
+    """Return the render modes of an environment."""
+    from nexus.envs.factory import make_env
+
+    with closing(make_env(spec)) as env:
+        return list(env.metadata.get("render_modes") or [])
+
+
+def origin_text(origin: "RowOrigin") -> str:
+    """Return which episode and step a transition is from."""
+    which = "an episode that had not ended" if origin.episode is None else f"training episode {origin.episode}"
+    return f"From {which}, after {origin.step} steps of it; sub-environment {origin.env}"
+
+
+def lines_of_terms(
+    rows: "ReplayRows", place: int, terms: "TransitionTerms", origin: "RowOrigin | None" = None
+) -> Iterator[str]:
     """Yield one transition, the values at both of its states, and its target term by term."""
     columns = {name: values[place] for name, values in rows.columns.items()}
     yield (
         f"Transition {columns['row']:,} of the run, {columns['age']:,} transitions old at step {rows.saved.steps:,}; "
         "weights of that step"
     )
+    if origin is not None:
+        yield origin_text(origin)
     batch = rows.batch_at(np.array([place]))
     state, next_state = (
         state_text(batch[name][0].numpy(), WIDTH_OF_LINES - INDENT, rows.are_packed)

@@ -13,7 +13,7 @@ from gymnasium.wrappers import HumanRendering
 from nexus.core.errors import ConfigError, EnvError, nearest, one_line
 from nexus.core.installation import not_installed
 from nexus.core.types import Array
-from nexus.envs.episodes import ACTIONS_OPTION, RESET_MASK, Seeds, play_aligned, seeds_for
+from nexus.envs.episodes import ACTIONS_OPTION, GO_ON_OPTION, RESET_MASK, Seeds, play_aligned, seeds_for
 
 __all__ = [
     "LIFE_LOST",
@@ -233,9 +233,13 @@ class OneGame(gym.Env[Any, Any]):
         self.observation_space, self.action_space = games.single_observation_space, games.single_action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin a game; without a seed, both emulators get the same random seed."""
+        """Begin a game; without a seed, both emulators get the same random seed.
+
+        With `GO_ON_OPTION` the generators continue instead, as they do in training.
+        """
         super().reset(seed=seed)
-        seed = int(self.np_random.integers(2**31 - 1)) if seed is None and self.screen is not None else seed
+        if seed is None and self.screen is not None and not (options or {}).get(GO_ON_OPTION):
+            seed = int(self.np_random.integers(2**31 - 1))
         observations, info = self.games.reset(seed=seed)
         if self.screen is not None:
             self.picture = self.screen.reset(seed=seed)[0][0, -1]

@@ -6,7 +6,7 @@ them inside each sub-environment, in whichever process it runs. Vector environme
 `play_aligned`. Wrappers with running statistics start from those at that reset, option `STATISTICS_OPTION`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -17,16 +17,18 @@ from gymnasium.vector import AutoresetMode
 from nexus.core.errors import RunError
 from nexus.core.state import State, array_from, value_from
 from nexus.core.types import Array, Flags, Ints
-from nexus.envs.statistics import Running, Statistics
+from nexus.envs.statistics import Running, Statistics, of_rewards
 
 __all__ = [
     "ACTIONS_OPTION",
     "BEGUN",
+    "GO_ON_OPTION",
     "RESET_MASK",
     "STATISTICS_OPTION",
     "STRAYED",
     "ActionLog",
     "Begun",
+    "EndedEpisode",
     "Replayable",
     "SeededCartPole",
     "episode_seed",
@@ -37,6 +39,7 @@ __all__ = [
 RESET_MASK = "reset_mask"  # Gymnasium's option of `reset`: which sub-environments to reset, [E]
 ACTIONS_OPTION = "nexus_actions"  # our option of `reset`: the actions [T_i] to replay in each sub-environment
 STATISTICS_OPTION = "nexus_statistics"  # likewise: the running statistics to start from
+GO_ON_OPTION = "nexus_go_on"  # of a single Atari game: begin the game that follows the last one, without a seed
 BEGUN = "nexus_begun"  # in the info of a reset with a seed: a `Begun`
 STRAYED = "nexus_strayed"  # in the info of such a reset: the episode ended or raised before its actions were replayed
 ROOM = 1_024  # initial capacity of a log in steps
@@ -60,6 +63,15 @@ class Begun(NamedTuple):
     """The running statistics at the start of an episode; an object, so that vectors do not split it."""
 
     statistics: Statistics
+
+
+class EndedEpisode(NamedTuple):
+    """An episode that has ended: what it takes to play it again."""
+
+    env: int  # its sub-environment
+    seed: int | None  # None if it continues with the generator of the episode before it in this sub-environment
+    actions: Ints  # [T]
+    statistics: Statistics  # the running statistics that scaled rewards at its start; empty without such a wrapper
 
 
 class ActionLog:
@@ -101,6 +113,21 @@ class ActionLog:
     def actions_of(self, env: int) -> Array:
         """Return the actions `[T]` since the last seed of one sub-environment."""
         return self._actions[self._begins[env] : self._rows, env].astype(np.int64)
+
+    def ended(self, done: Flags, lengths: Ints, begun: Sequence[Statistics]) -> tuple[EndedEpisode, ...]:
+        """Return the episodes that end now; call it before `begin`.
+
+        Args:
+            done: `[E]`, where an episode ends.
+            lengths: `[E]`, the steps of each sub-environment's episode.
+            begun: `[E]`, the running statistics at each one's last seed.
+        """
+        found = []
+        for env in np.flatnonzero(done).tolist():
+            since, length = self.actions_of(env), int(lengths[env])
+            seed = int(self.seeds[env]) if len(since) == length else None
+            found.append(EndedEpisode(env, seed, since[len(since) - length :], of_rewards(begun[env])))
+        return tuple(found)
 
     def _make_room(self) -> None:
         """Drop rows no longer needed, or double the capacity if half of them are needed."""

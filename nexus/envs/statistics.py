@@ -20,6 +20,7 @@ __all__ = [
     "Statistics",
     "differing",
     "merged",
+    "of_rewards",
     "out_of_reach",
     "require_statistics",
     "stack_statistics",
@@ -141,6 +142,15 @@ def out_of_reach(env: Any) -> dict[str, str]:
             for what in of_class(layer):
                 found.setdefault(what, type(layer).__name__)
     return found
+
+
+def of_rewards(statistics: Statistics) -> Statistics:
+    """Return those that scale rewards."""
+    return {
+        name: values
+        for name, values in statistics.items()
+        if (place := name.split(".")[1]) == CARRIED or PLACES[place] == "reward"
+    }
 
 
 def stack_statistics(envs: Sequence[Statistics]) -> Statistics:

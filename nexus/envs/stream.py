@@ -1,7 +1,7 @@
 """The one place that handles autoreset: vector environments in, true transitions out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from nexus.envs.episodes import (
     STRAYED,
     ActionLog,
     Begun,
+    EndedEpisode,
     Seeds,
     episode_seed,
     seeds_for,
@@ -60,6 +61,9 @@ class Step:
     next_action_masks: Flags | None = None  # [E, A], the legal actions in `next_states`
     life_lost: Flags | None = None  # [E], where a lost life ends the learning episode and the game continues
     bonus: Array | None = None  # [E], what shaping adds to the rewards that are learned from
+    ended: tuple[EndedEpisode, ...] = field(
+        default=(), kw_only=True
+    )  # the episodes that ended here, if the stream keeps their actions
 
     def learned_rewards(self, clip: float | None) -> Array:
         """Return the rewards `[E]` that are learned from: clipped to a size, then shaped."""
@@ -90,6 +94,7 @@ class TransitionStream:
         longest: steps after which an episode is truncated if nothing else ends it.
         reseed_after: overrides that of `env`.
         shaping: gives the bonus `[E]` of a step.
+        keep_ended: whether steps hold the seed and the actions of the episodes that they end; without autoreset only.
 
     Raises:
         EnvError: (from `reset`, `step`) an environment raised an error, its process died or took too long, a reward or
@@ -105,11 +110,13 @@ class TransitionStream:
         longest: int = LONGEST_EPISODE,
         reseed_after: int | None = None,
         shaping: Callable[[Step], Array] | None = None,
+        keep_ended: bool = False,
     ) -> None:
         self.env = env
         self.shaping = shaping
         self.name = name
         self.longest = longest
+        self.keep_ended = keep_ended
         self.reseed_after = int(getattr(env, "reseed_after", 0)) if reseed_after is None else reseed_after
         self.num_envs = env.num_envs
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
@@ -158,8 +165,11 @@ class TransitionStream:
         next_states, reset_info, too_long = observations, info, self._too_long(terminated, truncated)
         truncated = truncated | too_long
         done = terminated | truncated
+        ended: tuple[EndedEpisode, ...] = ()
         if self.mode is AutoresetMode.DISABLED:
             self._log.add(actions)
+            if self.keep_ended:
+                ended = self._log.ended(done, self._lengths, self._begun)
         if self.mode is AutoresetMode.NEXT_STEP:
             self._resetting = done
         elif done.any():
@@ -187,6 +197,7 @@ class TransitionStream:
             action_masks,
             next_action_masks,
             info.get(LIFE_LOST),
+            ended=ended,
         )
         return step if self.shaping is None else replace(step, bonus=self.shaping(step))
 

@@ -44,6 +44,7 @@ IGNORED = frozenset(
         "keep_checkpoints",
         "on_divergence",
         "doctor",
+        "keep_episodes",
     }
 )
 

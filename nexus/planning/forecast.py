@@ -28,6 +28,7 @@ __all__ = [
 
 LOG_LINE = 2_300  # bytes of a line of metrics.jsonl and its TensorBoard scalars, measured
 EPISODE_LINE = 28  # bytes of a line of episodes.csv
+ACTIONS_LINE = 24  # bytes of a line of actions.jsonl, besides one for each action
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,7 @@ def disk_of(
     # The last and the best weights, with both networks; the best as of the last checkpoint may be a third set.
     weights = (2 if config.eval_every is None else 3) * 2 * network
     logs = lines // every.count * LOG_LINE + episodes * EPISODE_LINE + weights
+    logs += config.total_steps + episodes * ACTIONS_LINE if config.keep_episodes else 0
     held = min(config.kept_transitions, config.total_steps)
     state = 4 * network + (8 * held if config.prioritized else 0)
     period = config.checkpoint_every

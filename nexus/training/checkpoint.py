@@ -17,7 +17,7 @@ from nexus.training.files import (
     read_json,
     read_tensors,
 )
-from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE, require_format
+from nexus.training.run_folder import ACTIONS_FILE, EPISODES_FILE, METRICS_FILE, require_format
 
 __all__ = [
     "CHECKPOINTS",
@@ -165,7 +165,10 @@ def logs_of(entry: Mapping[str, Any]) -> LogMarks:
         RunError: they can't be read.
     """
     match entry:
-        case {"files": dict(files), "boards": dict(boards)} if files.keys() == {METRICS_FILE, EPISODES_FILE}:
+        case {"files": dict(files), "boards": dict(boards)} if files.keys() - {ACTIONS_FILE} == {
+            METRICS_FILE,
+            EPISODES_FILE,
+        }:
             if all(isinstance(size, int) and size >= 0 for size in boards.values()):
                 return LogMarks({name: mark_of(mark, name) for name, mark in files.items()}, boards)
     raise RunError("the records of the log files can't be read")

@@ -1,4 +1,4 @@
-"""Scalars to `metrics.jsonl` and TensorBoard, episodes to `episodes.csv`."""
+"""Scalars to `metrics.jsonl` and TensorBoard, episodes to `episodes.csv` and, if they are kept, `actions.jsonl`."""
 
 import hashlib
 import json
@@ -17,9 +17,10 @@ from nexus.core.state import State, array_from, value_from
 from nexus.core.types import Array
 from nexus.training.config import TrainConfig
 from nexus.training.files import LogMarks, Mark, remove, wants_disk
+from nexus.training.kept_episodes import actions_line
 from nexus.training.loop import Progress
 from nexus.training.replays import AnyReplay
-from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE
+from nexus.training.run_folder import ACTIONS_FILE, EPISODES_FILE, METRICS_FILE
 
 __all__ = ["EpisodeTracker", "Rate", "RunLog", "scalars"]
 
@@ -154,6 +155,7 @@ class RunLog:
         kept: what `marks` returned at the checkpoint the run resumes from; None starts new files.
         seconds: duration of the run so far.
         told: called with each line of scalars.
+        action_dim: number of actions, to keep the seed and the actions of episodes; None keeps none.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class RunLog:
         kept: LogMarks | None = None,
         seconds: float = 0.0,
         told: Callable[[int, Mapping[str, float]], None] | None = None,
+        action_dim: int | None = None,
     ) -> None:
         from tensorboard.summary import Writer  # takes a third of a second, so only imported for logging
 
@@ -171,8 +174,10 @@ class RunLog:
         self._told = told
         self._boards = folder / "tensorboard"
         cut_boards(self._boards, kept.boards)
-        self._metrics = LogFile(folder / METRICS_FILE, kept.files.get(METRICS_FILE, nothing).bytes)
-        self._episodes = LogFile(folder / EPISODES_FILE, kept.files.get(EPISODES_FILE, nothing).bytes)
+        self._action_dim = action_dim
+        names = [METRICS_FILE, EPISODES_FILE, *([] if action_dim is None else [ACTIONS_FILE])]
+        self._files = {name: LogFile(folder / name, kept.files.get(name, nothing).bytes) for name in names}
+        self._metrics, self._episodes = self._files[METRICS_FILE], self._files[EPISODES_FILE]
         if not self._episodes.size:
             self._episodes.write("step,episode,return,length,seconds\n")
         self._board = Writer(str(self._boards))
@@ -185,8 +190,8 @@ class RunLog:
     ) -> None:
         with ExitStack() as stack:  # closes all of them even on a full disk
             stack.callback(self._close_board)
-            stack.callback(self._episodes.close)
-            stack.callback(self._metrics.close)
+            for file in self._files.values():
+                stack.callback(file.close)
 
     def _close_board(self) -> None:
         with wants_disk(self._boards):
@@ -203,12 +208,15 @@ class RunLog:
         first = progress.counters.episodes - len(ended) + 1
         for number, (episode_return, length) in enumerate(ended, first):
             self._episodes.write(f"{progress.counters.steps},{number},{episode_return!r},{length},{seconds:.2f}\n")
+        if self._action_dim is not None:
+            for number, episode in enumerate(progress.step.ended, first):
+                self._files[ACTIONS_FILE].write(actions_line(number, episode, self._action_dim))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line of scalars for a step."""
         self._metrics.write(json.dumps({"step": step, **values}) + "\n")
-        self._metrics.flush()
-        self._episodes.flush()
+        for file in self._files.values():
+            file.flush()
         with wants_disk(self._boards):
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
@@ -220,7 +228,7 @@ class RunLog:
         with wants_disk(self._boards):
             self._board.flush()
         sizes = {path.name: path.stat().st_size for path in self._boards.glob("events.*")}
-        return LogMarks({METRICS_FILE: self._metrics.mark(), EPISODES_FILE: self._episodes.mark()}, sizes)
+        return LogMarks({name: file.mark() for name, file in self._files.items()}, sizes)
 
 
 def cut_boards(folder: Path, sizes: Mapping[str, int]) -> None:

@@ -4,6 +4,7 @@ run.json           environment, config, preset, versions, progress
 agent.safetensors  the weights of all networks
 metrics.jsonl      one line of scalars per `log_every`
 episodes.csv       one line per finished training episode
+actions.jsonl      likewise, its seed and its actions, with `keep_episodes`
 evaluation.json    the final evaluation with its protocol and every return
 findings.json      what the doctor found
 tensorboard/       the scalars of metrics.jsonl for TensorBoard
@@ -38,6 +39,7 @@ from nexus.envs.statistics import Statistics, require_statistics
 from nexus.training.files import Mark, file_in, read_json, read_tensors, write_tensors
 
 __all__ = [
+    "ACTIONS_FILE",
     "AGENT_FILE",
     "EPISODES_FILE",
     "EVALUATION_FILE",
@@ -63,6 +65,7 @@ __all__ = [
 
 AGENT_FILE, RUN_FILE = "agent.safetensors", "run.json"
 METRICS_FILE, EPISODES_FILE, EVALUATION_FILE = "metrics.jsonl", "episodes.csv", "evaluation.json"
+ACTIONS_FILE = "actions.jsonl"
 FINDINGS_FILE = "findings.json"
 STATISTICS_ENTRY = "statistics"  # stored with the networks in files with weights
 STATISTICS_BYTES = 64  # per number of a state: two moments of eight bytes, times several layers

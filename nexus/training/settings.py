@@ -37,6 +37,8 @@ class RunSettings(CheckedConfig):
     """How often a line is logged."""
     doctor: Literal["on", "off"] = "on"
     """Examine the run thirty times, and report what keeps it from learning."""
+    keep_episodes: bool = False
+    """Keep the seed and actions of each training episode, a byte per action; nexus watch can then show it again."""
 
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
