@@ -19,11 +19,12 @@ import pytest
 
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError
+from nexus.core.installation import nexus_command
 from nexus.dashboard import kept_logs, listing
 from nexus.dashboard.growing import LONGEST_LINE, GrowingLog
 from nexus.dashboard.kept_logs import KeptLogs
 from nexus.dashboard.thinned import MOST_KEPT, Thinned
-from nexus.reporting.page import page_of
+from nexus.reporting.page import content_of, html_of
 from nexus.reporting.reading import read_contents
 from nexus.training.files import write_json
 
@@ -120,7 +121,8 @@ def test_the_runs_written_to_last_come_first(make: Make, client: Any) -> None:
 def test_the_page_is_that_of_the_report(make: Make, client: Any) -> None:
     run = make("a")
     answer = client.get("/api/run/a").json()
-    expected = page_of([read_contents(run, "a")])
+    content = content_of([read_contents(run, "a")], film_command=nexus_command("report", run))
+    expected = html_of(content.said, content.data, (), ())
     begin, end = (expected.index(mark) for mark in ("<main>", "</main>"))
     assert expected[begin:end] in answer["html"]
     assert json.dumps(answer["data"]) in json.dumps(json.loads(expected.split('id="report-data">')[1].split("<")[0]))
@@ -131,6 +133,14 @@ def test_the_page_is_that_of_the_report(make: Make, client: Any) -> None:
     assert returns["episodes"]["y"] == [10, 20.5]
     assert returns["mean of 20 episodes"]["y"] == [10, 15.25]
     assert (returns["evaluations"]["y"], returns["evaluations"]["low"]) == ([50], [pytest.approx(48.04)])
+
+
+def test_it_plays_nothing_and_names_the_command_that_does(make: Make, client: Any) -> None:
+    run = make("a&b")
+    page = client.get("/run/a&b").text
+    section = page[page.index('<section id="film">') :].partition("</section>")[0]
+    assert f"<code>{nexus_command('report', run)}</code>".replace("'", "&#39;").replace("&b", "&amp;b") in section
+    assert "<img" not in page
 
 
 # What changes.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any
 
+from nexus.core.installation import nexus_command
 from nexus.dashboard.kept_logs import KeptLogs
 from nexus.dashboard.listing import (
     DAMAGE,
@@ -52,6 +53,7 @@ class OpenedRun:
     def __init__(self, found: Found) -> None:
         self.found = found
         self.logs = KeptLogs(found.folder)
+        self.film_command = nexus_command("report", path_text(found.folder))
         self.lock = Lock()
         self.view: View | None = None
         self.body = ""
@@ -87,7 +89,7 @@ class OpenedRun:
         try:
             require_plausible(self.found.folder)
             run = read_contents(self.found.folder, path_text(self.found.folder.resolve().name), self.logs)
-            return View(tag, stamps, content_of([run]), None)
+            return View(tag, stamps, content_of([run], film_command=self.film_command), None)
         except DAMAGE as error:
             return View(tag, stamps, None, damage_text(error))
 

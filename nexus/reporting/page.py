@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from nexus import __version__
+from nexus.inspection.words import Unknown
 from nexus.reporting.charts import (
     POINTS_OF_MAIN,
     POINTS_OF_OTHERS,
@@ -22,6 +23,7 @@ from nexus.reporting.charts import (
     other_charts,
     with_room,
 )
+from nexus.reporting.film import EpisodeFilm
 from nexus.reporting.reading import RunContents, by_environment
 from nexus.reporting.sections import scores_of, sections_of
 
@@ -38,7 +40,7 @@ __all__ = [
 ]
 
 SIGNATURE = '<meta name="generator" content="nexus report'
-SCRIPTS = ("reporting/vendor/uplot/uPlot.iife.min.js", "reporting/report.js")
+SCRIPTS = ("reporting/vendor/uplot/uPlot.iife.min.js", "reporting/report.js", "reporting/film.js")
 STYLE_SHEETS = ("reporting/vendor/uplot/uPlot.min.css", "reporting/report.css")
 TEMPLATE = "reporting/page.html"
 NO_RULES: Mapping[str, str] = {}
@@ -69,14 +71,27 @@ class ChartsOfGroup:
     left_out: int
 
 
-def page_of(runs: Sequence[RunContents]) -> str:
-    """Return the page about some runs as HTML, which loads nothing else."""
-    content = content_of(runs)
+def page_of(runs: Sequence[RunContents], film: EpisodeFilm | Unknown | None = None) -> str:
+    """Return the page about some runs as HTML, which loads nothing else.
+
+    Args:
+        runs: what it is about.
+        film: an episode of the only run, or why there is none; None to leave that out.
+    """
+    content = content_of(runs, film)
     return html_of(content.said, content.data, SCRIPTS, STYLE_SHEETS)
 
 
-def content_of(runs: Sequence[RunContents]) -> PageContent:
-    """Return what a page about some runs says and draws."""
+def content_of(
+    runs: Sequence[RunContents], film: EpisodeFilm | Unknown | None = None, film_command: str | None = None
+) -> PageContent:
+    """Return what a page about some runs says and draws.
+
+    Args:
+        runs: as in `page_of`.
+        film: likewise.
+        film_command: a command that makes a page with a film, on a page that plays none.
+    """
     groups = by_environment(runs)
     main = [charts_of(group, len(runs) == 1) for group in groups.values()]
     others = [other_charts(group, len(runs) == 1) for group in groups.values()]
@@ -97,8 +112,12 @@ def content_of(runs: Sequence[RunContents]) -> PageContent:
         "runs": sections,
         "scores": [scores_of(env, group) for env, group in groups.items()],
         "groups": drawn,
+        "film": film,
+        "no_film": str(film) if isinstance(film, Unknown) else None,
+        "film_command": film_command,
     }
-    return PageContent(said, {"runs": len(runs), "charts": data})
+    more = {"film": film.to_mapping()} if isinstance(film, EpisodeFilm) else {}
+    return PageContent(said, {"runs": len(runs), "charts": data, **more})
 
 
 def html_of(
@@ -156,7 +175,8 @@ def json_in_script(values: Any) -> str:
 
 
 def policy_for(scripts: Sequence[str], styles: Sequence[str], more: Mapping[str, str] = NO_RULES) -> str:
-    """Return a content security policy: the page runs these scripts, uses these styles, and loads nothing.
+    """Return a content security policy: the page runs these scripts, uses these styles, shows the images that it
+    holds, and loads nothing.
 
     `more` has further rules, by name.
     """
@@ -164,6 +184,7 @@ def policy_for(scripts: Sequence[str], styles: Sequence[str], more: Mapping[str,
         "default-src": ["'none'"],
         "script-src": [source_of(script) for script in scripts],
         "style-src": [source_of(style) for style in styles],
+        "img-src": ["data:"],
         **{name: [source] for name, source in more.items()},
     }
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in rules.items())
