@@ -5,7 +5,9 @@ import io
 import json
 import re
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,22 @@ from nexus.api import config_of
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError
 from nexus.core.types import Array
+from nexus.envs.factory import EnvSpec, make_env
 from nexus.inspection.state_values import QValues
 from nexus.inspection.words import Unknown
 from nexus.models.rl.dqn.dqn import DQNLoss, Loss
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
-from nexus.reporting.film import Camera, Critic, EpisodeFilm, Reel, Scene, bars_of, episode, film_of_run
+from nexus.reporting.film import (
+    Camera,
+    Critic,
+    EpisodeFilm,
+    Reel,
+    Scene,
+    bars_of,
+    episode,
+    film_of_run,
+    names_of_actions,
+)
 from nexus.reporting.pictures import data_url, picture_of, png_of, shrunk
 from nexus.training.config import TrainConfig
 from nexus.training.files import write_json
@@ -381,3 +394,24 @@ def test_an_agent_in_training_is_filmed_from_its_latest_checkpoint(tmp_path: Pat
     film = film_of_run(made.run_dir, {**about, "status": "running"}, config_of(about, made.run_dir))
     assert isinstance(film, EpisodeFilm)
     assert film.weights == "those of checkpoint 200, the latest"
+
+
+def test_the_actions_of_an_atari_game_have_names() -> None:
+    pytest.importorskip("ale_py")
+    with closing(make_env(EnvSpec("ALE/Breakout-v5", frame_skip=4, frame_stack=4))) as game:
+        assert names_of_actions(game, 4) == ["NOOP", "FIRE", "RIGHT", "LEFT"]
+        assert names_of_actions(game, 5) == []
+
+
+class Turns(Enum):
+    turn = 0
+    go = 1
+
+
+def test_an_enumeration_names_actions_and_a_broken_answer_does_not() -> None:
+    env: Any = Scripted(named=False)
+    assert names_of_actions(env, 2) == []
+    env.actions = Turns
+    assert names_of_actions(env, 2) == ["turn", "go"]
+    env.get_action_meanings = lambda: 1 / 0
+    assert names_of_actions(env, 2) == []

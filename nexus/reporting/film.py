@@ -283,7 +283,7 @@ def film_played(run: Path, about: Mapping[str, Any], config: TrainConfig, seed: 
         frames = reel.within(FRAME_BYTES)
         if frames and camera.last is not None:
             frames[len(scenes)] = camera.last
-        names = names_of_actions(env, agent)
+        names = names_of_actions(env, agent.action_dim)
     return EpisodeFilm(
         name,
         weights,
@@ -447,7 +447,7 @@ def values_of(agent: DQNAgent, state: Array, legal: Any) -> QValues:
     return values_at(agent, state, masks, greedy)
 
 
-def names_of_actions(env: gym.Env[Any, Any], agent: DQNAgent) -> list[str]:
+def names_of_actions(env: gym.Env[Any, Any], action_dim: int) -> list[str]:
     """Return what an environment calls its actions; nothing if it does not say."""
     plain_env: Any = env.unwrapped
     try:
@@ -460,4 +460,4 @@ def names_of_actions(env: gym.Env[Any, Any], agent: DQNAgent) -> list[str]:
             return []
     except Exception:  # the environment's code can raise anything, and the numbers do as well
         return []
-    return names if len(names) == agent.action_dim else []
+    return names if len(names) == action_dim else []
