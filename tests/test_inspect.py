@@ -16,7 +16,7 @@ from torch import nn
 
 import nexus
 from nexus.cli.main import main
-from nexus.cli.replay import lines_of_table, state_text, target_text, value_text
+from nexus.cli.replay import lines_of_table
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.types import Array, Outcome, Transitions
 from nexus.data.prioritized_replay_buffer import Priorities
@@ -26,6 +26,7 @@ from nexus.inspection.export import export_rows, require_archive
 from nexus.inspection.histograms import action_lines, histogram_lines
 from nexus.inspection.rows import Condition, ReplayRows, conditions_of, rows_of_run
 from nexus.inspection.saved_replay import SavedReplay
+from nexus.inspection.telling import state_text, target_text, value_text
 from nexus.inspection.transition import terms_in_run, terms_of
 from nexus.listener import Listener
 from nexus.models.rl.dqn import DQNAgent, DQNNetwork
