@@ -20,13 +20,14 @@ import pytest
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError
 from nexus.core.installation import nexus_command
-from nexus.dashboard import kept_logs, listing
+from nexus.dashboard import kept_logs, listing, opened
 from nexus.dashboard.growing import LONGEST_LINE, GrowingLog
 from nexus.dashboard.kept_logs import KeptLogs
 from nexus.dashboard.thinned import MOST_KEPT, Thinned
-from nexus.reporting.page import content_of, html_of
+from nexus.reporting.page import Extras, content_of, html_of
 from nexus.reporting.reading import read_contents
 from nexus.training.files import write_json
+from tests.training import short_run
 
 pytest.importorskip("starlette", reason="needs the extra [dashboard]")
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra [dashboard]")
@@ -121,7 +122,9 @@ def test_the_runs_written_to_last_come_first(make: Make, client: Any) -> None:
 def test_the_page_is_that_of_the_report(make: Make, client: Any) -> None:
     run = make("a")
     answer = client.get("/api/run/a").json()
-    content = content_of([read_contents(run, "a")], film_command=nexus_command("report", run))
+    content = content_of(
+        [read_contents(run, "a")], Extras(film_command=nexus_command("report", run), asks_for_replay=True)
+    )
     expected = html_of(content.said, content.data, (), ())
     begin, end = (expected.index(mark) for mark in ("<main>", "</main>"))
     assert expected[begin:end] in answer["html"]
@@ -141,6 +144,28 @@ def test_it_plays_nothing_and_names_the_command_that_does(make: Make, client: An
     section = page[page.index('<section id="film">') :].partition("</section>")[0]
     assert f"<code>{nexus_command('report', run)}</code>".replace("'", "&#39;").replace("&b", "&amp;b") in section
     assert "<img" not in page
+
+
+def test_the_replay_is_read_on_demand(make: Make, root: Path, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    short_run("CartPole-v1", root / "real", total_steps=300, target_return=None)
+    page = client.get("/run/real/run").text
+    assert "Read the replay" in page
+    assert "Transition " not in page
+    answer = client.get("/api/replay/real/run")
+    assert answer.headers["content-type"] == "application/json"
+    html = answer.json()["html"]
+    assert "At step 304 the replay held 304 transitions" in html
+    assert 'id="row-303"' in html
+    assert "TD error" in html
+    make("bare")
+    assert client.get("/api/replay/bare").json()["html"] == "<p>No replay was saved: the run has no checkpoint.</p>"
+    assert client.get("/api/replay/../../x").status_code == 404
+    assert client.get("/api/replay/none").json() == {"gone": True}
+    assert client.post("/api/replay/real/run").status_code == 405
+    monkeypatch.setattr(opened, "LARGEST_REPLAY", 10)
+    assert "a page reads at most" in client.get("/api/replay/real/run").json()["html"]
+    (root / "real" / "run" / "run.json").write_text("{")
+    assert "<p>" in client.get("/api/replay/real/run").json()["html"]
 
 
 # What changes.

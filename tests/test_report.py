@@ -172,7 +172,7 @@ def test_it_says_what_was_trained_and_how_it_scored(make: Make, page: ReadPage) 
     assert "gamma 0.5 0.99" in said
     assert "torch 2.6" in said
     sections = [given["id"] for tag, given in page(make("b")).tags if tag == "section"]
-    assert sections == ["score", "findings", "curves", "film", "settings", "repeat"]
+    assert sections == ["score", "findings", "curves", "film", "replay", "settings", "repeat"]
 
 
 def test_without_a_final_evaluation_the_last_one_is_the_score(make: Make, page: ReadPage) -> None:
@@ -655,7 +655,16 @@ def test_what_a_page_is_made_of_is_shipped() -> None:
         path for path in (ROOT / "nexus" / "reporting").rglob("*") if path.is_file() and "pycache" not in str(path)
     }
     assert {path.name for path in parts if path.suffix != ".py"} == {
-        *("page.html", "report.css", "report.js", "film.js", "uPlot.iife.min.js", "uPlot.min.css", "LICENSE"),
+        *(
+            "page.html",
+            "replay.html",
+            "report.css",
+            "report.js",
+            "film.js",
+            "uPlot.iife.min.js",
+            "uPlot.min.css",
+            "LICENSE",
+        ),
     }
     assert {path for path in parts if path.suffix != ".py"} <= shipped
     assert "nexus/reporting/vendor/uplot/LICENSE" in project["project"]["license-files"]

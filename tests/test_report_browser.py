@@ -295,3 +295,22 @@ def test_a_film_without_frames_and_with_illegal_actions(opened: Open, scripted: 
     assert not illegal.find_elements("css selector", ".bar")
     said = browser.find_element("id", "film").text
     assert "There are no frames: the environment renders no images, and its states are no images." in said
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_a_row_of_the_replay_is_taken_apart_where_its_link_leads(width: int, opened: Open, scripted: Path) -> None:
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    browser = opened(scripted, width=width, scheme="dark")
+    links = browser.find_elements("css selector", "#replay-rows a")
+    assert [link.text for link in links[:3]] == ["199", "198", "197"]
+    assert not any(part.is_displayed() for part in browser.find_elements("css selector", ".apart"))
+    for link in (links[1], links[0]):
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", link)
+        link.send_keys(keys.ENTER)
+        (part,) = (part for part in browser.find_elements("css selector", ".apart") if part.is_displayed())
+        assert part.get_attribute("id") == f"row-{link.text}"
+        assert "TD error" in part.text
+    bars = browser.find_elements("css selector", "#replay svg rect")
+    assert max(bar.rect["width"] for bar in bars) > 50
+    page_width, window = browser.execute_script(WIDTH)
+    assert page_width <= window == width

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nexus.api import agent_of, require_fitting_env, scaled_as_trained, seen_by_run, steps_of
+from nexus.api import PROCESS_THREADS, agent_of, require_fitting_env, scaled_as_trained, seen_by_run, steps_of
 from nexus.core.errors import NexusError, one_line
 from nexus.core.figures import figures
 from nexus.core.types import Array, Floats
@@ -36,7 +36,7 @@ from nexus.training.config import TrainConfig
 from nexus.training.loop import clip
 from nexus.training.same_run import has_final_weights
 
-__all__ = ["EpisodeFilm", "Scene", "film_of_run"]
+__all__ = ["Collected", "EpisodeFilm", "Scene", "film_of_run"]
 
 End: TypeAlias = Literal["terminated", "truncated", "cut off"]
 
@@ -274,7 +274,8 @@ def film_played(run: Path, about: Mapping[str, Any], config: TrainConfig, seed: 
     with closing(make_env(seen.spec)) as plain_env:
         require_fitting_env(agent, plain_env)
         renders = "rgb_array" in (plain_env.metadata.get("render_modes") or [])
-    with closing(make_env(seen.spec, render_mode="rgb_array" if renders else None)) as env:
+    one_thread = PROCESS_THREADS.set_to(1, 1)  # for single states more only get in each other's way
+    with one_thread, closing(make_env(seen.spec, render_mode="rgb_array" if renders else None)) as env:
         notices = [*notes.notices, *scaled_as_trained(env, agent, name)]
         camera = Camera(env, renders, config)
         critic = Critic(agent, config)

@@ -25,17 +25,21 @@ from nexus.reporting.charts import (
 )
 from nexus.reporting.film import EpisodeFilm
 from nexus.reporting.reading import RunContents, by_environment
+from nexus.reporting.replay_panel import ReplayPanel
 from nexus.reporting.sections import scores_of, sections_of
 
 __all__ = [
+    "NO_EXTRAS",
     "SCRIPTS",
     "SIGNATURE",
     "STYLE_SHEETS",
+    "Extras",
     "PageContent",
     "content_of",
     "html_of",
     "page_of",
     "policy_for",
+    "replay_html",
     "shipped",
 ]
 
@@ -62,6 +66,27 @@ class PageContent:
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What a page of a single run shows besides its logs; each is None to leave it out.
+
+    Args:
+        film: a greedy episode, or why there is none.
+        film_command: a command that makes a page with a film, on a page that plays none.
+        replay: the newest checkpoint's replay, or why there is none.
+        asks_for_replay: whether the page has a button that reads it.
+    """
+
+    film: EpisodeFilm | Unknown | None = None
+    film_command: str | None = None
+    replay: ReplayPanel | Unknown | None = None
+    asks_for_replay: bool = False
+
+
+NO_EXTRAS = Extras()
+READ_BUTTON = Markup('<p><button type="button" class="read">Read the replay</button> <span role="status"></span></p>')
+
+
+@dataclass(frozen=True)
 class ChartsOfGroup:
     """The charts of one environment's runs with their places in the page's data, and how many had no room."""
 
@@ -71,27 +96,14 @@ class ChartsOfGroup:
     left_out: int
 
 
-def page_of(runs: Sequence[RunContents], film: EpisodeFilm | Unknown | None = None) -> str:
-    """Return the page about some runs as HTML, which loads nothing else.
-
-    Args:
-        runs: what it is about.
-        film: an episode of the only run, or why there is none; None to leave that out.
-    """
-    content = content_of(runs, film)
+def page_of(runs: Sequence[RunContents], more: Extras = NO_EXTRAS) -> str:
+    """Return the page about some runs as HTML, which loads nothing else."""
+    content = content_of(runs, more)
     return html_of(content.said, content.data, SCRIPTS, STYLE_SHEETS)
 
 
-def content_of(
-    runs: Sequence[RunContents], film: EpisodeFilm | Unknown | None = None, film_command: str | None = None
-) -> PageContent:
-    """Return what a page about some runs says and draws.
-
-    Args:
-        runs: as in `page_of`.
-        film: likewise.
-        film_command: a command that makes a page with a film, on a page that plays none.
-    """
+def content_of(runs: Sequence[RunContents], more: Extras = NO_EXTRAS) -> PageContent:
+    """Return what a page about some runs says and draws."""
     groups = by_environment(runs)
     main = [charts_of(group, len(runs) == 1) for group in groups.values()]
     others = [other_charts(group, len(runs) == 1) for group in groups.values()]
@@ -112,12 +124,20 @@ def content_of(
         "runs": sections,
         "scores": [scores_of(env, group) for env, group in groups.items()],
         "groups": drawn,
-        "film": film,
-        "no_film": str(film) if isinstance(film, Unknown) else None,
-        "film_command": film_command,
+        "film": more.film,
+        "no_film": str(more.film) if isinstance(more.film, Unknown) else None,
+        "film_command": more.film_command,
+        "replay": READ_BUTTON if more.asks_for_replay else None if more.replay is None else replay_html(more.replay),
     }
-    more = {"film": film.to_mapping()} if isinstance(film, EpisodeFilm) else {}
-    return PageContent(said, {"runs": len(runs), "charts": data, **more})
+    film = {"film": more.film.to_mapping()} if isinstance(more.film, EpisodeFilm) else {}
+    return PageContent(said, {"runs": len(runs), "charts": data, **film})
+
+
+def replay_html(panel: ReplayPanel | Unknown) -> Markup:
+    """Return what a page says of a replay, or why there is none, as HTML."""
+    if isinstance(panel, Unknown):
+        return Markup("<p>{}</p>").format(str(panel))
+    return Markup(template_of("reporting/replay.html").render(panel=panel))
 
 
 def html_of(

@@ -8,8 +8,9 @@ from typing import TypeAlias
 from nexus.core.errors import ConfigError, RunError
 from nexus.listener import TrainResult
 from nexus.reporting.film import film_of_run
-from nexus.reporting.page import SIGNATURE, page_of
-from nexus.reporting.reading import read_several
+from nexus.reporting.page import NO_EXTRAS, SIGNATURE, Extras, page_of
+from nexus.reporting.reading import RunContents, read_several
+from nexus.reporting.replay_panel import panel_of_run
 
 __all__ = ["report"]
 
@@ -32,7 +33,8 @@ def report(
 
     It is one HTML file that loads nothing else, made from the runs' folders alone, so it works for runs in progress and
     for those that were killed, diverged or are damaged in parts. Of older runs less is known. The page of a single run
-    has a film of one greedy episode, which is played for it; if that can't be, it says why.
+    has a film of one greedy episode, which is played for it, and the replay of the newest checkpoint; if that can't be,
+    it says why.
 
     Args:
         runs: folders of runs, or results of `nexus.train`; one or several.
@@ -57,11 +59,18 @@ def report(
         raise ConfigError(f"film_seed = {film_seed}: needs a whole number from 0")
     folders = [run.run_dir if isinstance(run, TrainResult) else Path(run) for run in several]
     read = read_several(folders, notice)
-    played = film_of_run(read[0].folder, read[0].about, read[0].config, film_seed) if film and len(read) == 1 else None
-    text = page_of(read, played)
+    text = page_of(read, extras_of(read[0], film, film_seed) if len(read) == 1 else NO_EXTRAS)
     # Names of folders may contain bytes that are not text.
     write_whole(path, text.encode("utf-8", errors="replace"))
     return path
+
+
+def extras_of(run: RunContents, film: bool, seed: int) -> Extras:
+    """Return the film of a run, if it is wanted, and its replay."""
+    return Extras(
+        film_of_run(run.folder, run.about, run.config, seed) if film else None,
+        replay=panel_of_run(run.folder, run.about, run.config, run.scored.episodes),
+    )
 
 
 def require_place(path: Path, force: bool) -> None:
