@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from nexus.cli.extras import load
 from nexus.cli.here import look_here
 from nexus.cli.parsing import parse
 from nexus.core.errors import ConfigError
@@ -46,7 +47,7 @@ class ReplayCommand:
     priority: str | None = None
     """Only those with such a priority, as in '>1'; of prioritized replay."""
     export: str | None = None
-    """An .npz file to write the chosen transitions to."""
+    """An .npz or .parquet file to write the chosen transitions to."""
 
     def __post_init__(self) -> None:
         if self.rows < 0:
@@ -72,11 +73,13 @@ def run(arguments: list[str]) -> int:
     conditions = command.conditions
     look_here(None, command.run, None)
     from nexus.cli.notes import Notes
-    from nexus.inspection.export import export_rows, require_archive
+    from nexus.inspection.export import PARQUET, export_rows, require_archive
     from nexus.inspection.rows import rows_of_run
     from nexus.inspection.transition import terms_in_run
 
     archive = None if command.export is None else require_archive(command.export)
+    if archive is not None and archive.suffix.lower() == PARQUET:
+        load("pyarrow.parquet", "parquet")
     notes = Notes()
     rows = rows_of_run(Path(command.run), notes)
     if command.row is not None:
