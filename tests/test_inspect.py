@@ -23,7 +23,7 @@ from nexus.core.types import Array, Outcome, Transitions
 from nexus.data.prioritized_replay_buffer import Priorities
 from nexus.data.replay import Replay
 from nexus.data.rows import Rows
-from nexus.inspection.export import export_rows, nested, require_archive
+from nexus.inspection.export import export_rows, nested_lists, require_archive
 from nexus.inspection.histograms import action_lines, histogram_lines
 from nexus.inspection.rows import Condition, ReplayRows, conditions_of, rows_of_run
 from nexus.inspection.saved_replay import SavedReplay
@@ -403,9 +403,9 @@ def test_a_parquet_file_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_images_are_nested_lists_in_parquet() -> None:
     arrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install -e '.[parquet]'")
     images = np.arange(2 * 2 * 3 * 4, dtype=np.uint8).reshape(2, 2, 3, 4)
-    lists = nested(arrow, images)
+    lists = nested_lists(arrow, images)
     assert lists.to_pylist() == images.tolist()
-    assert nested(arrow, np.array([True, False])).to_pylist() == [True, False]
+    assert nested_lists(arrow, np.array([True, False])).to_pylist() == [True, False]
 
 
 # Runs.

@@ -109,7 +109,7 @@ def write_parquet(exported: Exported, path: Path) -> None:
             for name, like in exported.one.items():
                 pieces = list(pieces_of(exported.rows, chosen, name))
                 columns[name] = np.concatenate(pieces) if pieces else like[:0]
-            table = arrow.table({name: nested(arrow, values) for name, values in columns.items()})
+            table = arrow.table({name: nested_lists(arrow, values) for name, values in columns.items()})
             writer = parquet.ParquetWriter(path, table.schema) if writer is None else writer
             writer.write_table(table)
     finally:
@@ -117,7 +117,7 @@ def write_parquet(exported: Exported, path: Path) -> None:
             writer.close()
 
 
-def nested(arrow: Any, values: Array) -> Any:
+def nested_lists(arrow: Any, values: Array) -> Any:
     """Return an array `[M, ...]` as an Arrow array of `M` numbers, or of nested lists of fixed sizes."""
     lists = arrow.array(np.ascontiguousarray(values).reshape(-1))
     for size in reversed(values.shape[1:]):

@@ -29,9 +29,9 @@ LARGEST_READ = 256 << 20  # bytes of a replay's files; a larger one is not read 
 PICKED = 10  # transitions of each kind
 ACTIONS_SHOWN = 20
 PICTURES_BYTES = 500_000  # of all pictures
-ROOM = 160  # characters of a state
+ROOM_FOR_STATE = 160  # characters of a state
 LONGEST_TERM = 400  # characters of a text
-COLUMNS = ("row", "age", "action", "reward", "discount", "priority")
+SHOWN_COLUMNS = ("row", "age", "action", "reward", "discount", "priority")
 MEGABYTE = 1 << 20
 
 
@@ -178,7 +178,7 @@ class Reader:
             histograms,
             labels,
             self.by_action(places, len(labels)),
-            [name for name in COLUMNS if name in columns],
+            [name for name in SHOWN_COLUMNS if name in columns],
             [self.picked_row(place, why) for place, why in sorted(picked.items(), reverse=True)],
         )
 
@@ -248,7 +248,7 @@ class Reader:
         cells = [
             f"{value:.4g}" if value.dtype.kind == "f" else f"{value:,}"
             for name, value in columns.items()
-            if name in COLUMNS
+            if name in SHOWN_COLUMNS
         ]
         return PickedRow(int(columns["row"]), cells, why, self.terms(place), self.pictures(place))
 
@@ -257,7 +257,7 @@ class Reader:
         if self.learner is None:
             return []
         terms = terms_of(self.learner, self.rows.batch_at(np.array([place])))
-        words = transition_in_words(self.rows, place, terms, ROOM)
+        words = transition_in_words(self.rows, place, terms, ROOM_FOR_STATE)
         return [(title, shortened_to(text, LONGEST_TERM)) for title, text in words if title]
 
     def pictures(self, place: int) -> list[str]:

@@ -59,13 +59,13 @@ def report(
         raise ConfigError(f"film_seed = {film_seed}: needs a whole number from 0")
     folders = [run.run_dir if isinstance(run, TrainResult) else Path(run) for run in several]
     read = read_several(folders, notice)
-    text = page_of(read, extras_of(read[0], film, film_seed) if len(read) == 1 else NO_EXTRAS)
+    text = page_of(read, extras_for_page(read[0], film, film_seed) if len(read) == 1 else NO_EXTRAS)
     # Names of folders may contain bytes that are not text.
     write_whole(path, text.encode("utf-8", errors="replace"))
     return path
 
 
-def extras_of(run: RunContents, film: bool, seed: int) -> Extras:
+def extras_for_page(run: RunContents, film: bool, seed: int) -> Extras:
     """Return the film of a run, if it is wanted, and its replay."""
     return Extras(
         film_of_run(run.folder, run.about, run.config, seed) if film else None,
