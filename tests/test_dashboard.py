@@ -19,13 +19,15 @@ import pytest
 
 from nexus.cli.main import main
 from nexus.core.errors import ConfigError
-from nexus.dashboard import kept_logs, listing
+from nexus.core.installation import nexus_command
+from nexus.dashboard import kept_logs, listing, opened
 from nexus.dashboard.growing import LONGEST_LINE, GrowingLog
 from nexus.dashboard.kept_logs import KeptLogs
 from nexus.dashboard.thinned import MOST_KEPT, Thinned
-from nexus.reporting.page import page_of
+from nexus.reporting.page import Extras, content_of, html_of
 from nexus.reporting.reading import read_contents
 from nexus.training.files import write_json
+from tests.training import short_run
 
 pytest.importorskip("starlette", reason="needs the extra [dashboard]")
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra [dashboard]")
@@ -120,7 +122,10 @@ def test_the_runs_written_to_last_come_first(make: Make, client: Any) -> None:
 def test_the_page_is_that_of_the_report(make: Make, client: Any) -> None:
     run = make("a")
     answer = client.get("/api/run/a").json()
-    expected = page_of([read_contents(run, "a")])
+    content = content_of(
+        [read_contents(run, "a")], Extras(film_command=nexus_command("report", run), asks_for_replay=True)
+    )
+    expected = html_of(content.said, content.data, (), ())
     begin, end = (expected.index(mark) for mark in ("<main>", "</main>"))
     assert expected[begin:end] in answer["html"]
     assert json.dumps(answer["data"]) in json.dumps(json.loads(expected.split('id="report-data">')[1].split("<")[0]))
@@ -131,6 +136,36 @@ def test_the_page_is_that_of_the_report(make: Make, client: Any) -> None:
     assert returns["episodes"]["y"] == [10, 20.5]
     assert returns["mean of 20 episodes"]["y"] == [10, 15.25]
     assert (returns["evaluations"]["y"], returns["evaluations"]["low"]) == ([50], [pytest.approx(48.04)])
+
+
+def test_it_plays_nothing_and_names_the_command_that_does(make: Make, client: Any) -> None:
+    run = make("a&b")
+    page = client.get("/run/a&b").text
+    section = page[page.index('<section id="film">') :].partition("</section>")[0]
+    assert f"<code>{nexus_command('report', run)}</code>".replace("'", "&#39;").replace("&b", "&amp;b") in section
+    assert "<img" not in page
+
+
+def test_the_replay_is_read_on_demand(make: Make, root: Path, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    short_run("CartPole-v1", root / "real", total_steps=300, target_return=None)
+    page = client.get("/run/real/run").text
+    assert "Read the replay" in page
+    assert "Transition " not in page
+    answer = client.get("/api/replay/real/run")
+    assert answer.headers["content-type"] == "application/json"
+    html = answer.json()["html"]
+    assert "At step 304 the replay held 304 transitions" in html
+    assert 'id="row-303"' in html
+    assert "TD error" in html
+    make("bare")
+    assert client.get("/api/replay/bare").json()["html"] == "<p>No replay was saved: the run has no checkpoint.</p>"
+    assert client.get("/api/replay/../../x").status_code == 404
+    assert client.get("/api/replay/none").json() == {"gone": True}
+    assert client.post("/api/replay/real/run").status_code == 405
+    monkeypatch.setattr(opened, "LARGEST_REPLAY", 10)
+    assert "a page reads at most" in client.get("/api/replay/real/run").json()["html"]
+    (root / "real" / "run" / "run.json").write_text("{")
+    assert "<p>" in client.get("/api/replay/real/run").json()["html"]
 
 
 # What changes.

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.test_report_browser import STEPS, write_run
+from tests.training import short_run
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra [dashboard]")
 pytest.importorskip("starlette", reason="needs the extra [dashboard]")
@@ -87,3 +88,22 @@ def test_a_page_follows_its_run(browser: Any, address: str, tmp_path: Path) -> N
     waited_for(lambda: "folder is gone" in browser.find_element("css selector", ".live").text)
     # The browser itself notes each answer 404.
     assert [entry for entry in browser.get_log("browser") if "404" not in entry["message"]] == []
+
+
+def test_the_replay_is_read_at_a_click(browser: Any, address: str, tmp_path: Path) -> None:
+    short_run("CartPole-v1", tmp_path / "real", total_steps=300, target_return=None)
+    browser.get_log("browser")
+    browser.get(f"{address}/run/real/run")
+    button = browser.find_element("css selector", "#replay .read")
+    assert not browser.find_elements("css selector", "#replay-rows")
+    for _ in range(2):  # the second time the old rows go
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        button.click()
+        waited_for(lambda: button.text == "Read it again" and button.is_enabled())
+        assert len(browser.find_elements("css selector", "#replay-rows")) == 1
+    link = browser.find_element("css selector", "#replay-rows a")
+    assert link.text == "303"
+    browser.execute_script("arguments[0].click()", link)
+    assert "TD error" in waited_for(lambda: browser.find_element("id", "row-303").text)
+    assert "nexus report" in browser.find_element("id", "film").text
+    assert browser.get_log("browser") == []

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +17,17 @@ from torch import nn
 
 import nexus
 from nexus.cli.main import main
-from nexus.cli.replay import lines_of_table, state_text, target_text, value_text
+from nexus.cli.replay import lines_of_table
 from nexus.core.errors import ConfigError, RunError
 from nexus.core.types import Array, Outcome, Transitions
 from nexus.data.prioritized_replay_buffer import Priorities
 from nexus.data.replay import Replay
 from nexus.data.rows import Rows
-from nexus.inspection.export import export_rows, require_archive
+from nexus.inspection.export import export_rows, nested_lists, require_archive
 from nexus.inspection.histograms import action_lines, histogram_lines
 from nexus.inspection.rows import Condition, ReplayRows, conditions_of, rows_of_run
 from nexus.inspection.saved_replay import SavedReplay
+from nexus.inspection.telling import state_text, target_text, value_text
 from nexus.inspection.transition import terms_in_run, terms_of
 from nexus.listener import Listener
 from nexus.models.rl.dqn import DQNAgent, DQNNetwork
@@ -365,7 +367,7 @@ def test_an_export_of_nothing_and_in_pieces(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_places_that_can_not_be_exported_to(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"needs a file name that ends in \.npz"):
+    with pytest.raises(ConfigError, match=r"needs a file name that ends in \.npz or \.parquet"):
         require_archive(str(tmp_path / "rows.csv"))
     with pytest.raises(ConfigError, match="there is no folder"):
         require_archive(str(tmp_path / "missing" / "rows.npz"))
@@ -373,6 +375,37 @@ def test_places_that_can_not_be_exported_to(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="can't write"):
         export_rows(rows_of(), np.arange(5), tmp_path / "folder.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.npz"]
+
+
+def test_a_parquet_file_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow: pip install -e '.[parquet]'")
+    monkeypatch.setattr("nexus.inspection.export.AT_ONCE", 2)
+    monkeypatch.setattr("nexus.inspection.export.GROUP_BYTES", 1)
+    export_rows(rows_of(), np.array([0, 1, 3]), tmp_path / "some.parquet")
+    assert parquet.ParquetFile(tmp_path / "some.parquet").num_row_groups == 2
+    table = parquet.read_table(tmp_path / "some.parquet")
+    found = table.to_pydict()
+    assert found.keys() == {"row", "age", "priority", "states", "actions", "rewards", "discounts", "next_states"}
+    assert found["row"] == [1, 2, 4]
+    assert found["age"] == [4, 3, 1]
+    assert found["priority"][1:] == pytest.approx([2, 4])
+    assert found["states"] == [[1, 1], [2, 2], [4, 4]]
+    assert found["next_states"] == [[2, 2], [3, 3], [5, 5]]
+    assert found["actions"][1:] == [2, 1]
+    assert found["rewards"][1:] == [np.float32(0.1), 3]
+    assert str(table.schema.field("states").type) == "fixed_size_list<element: float>[2]"
+    assert [path.name for path in tmp_path.iterdir()] == ["some.parquet"]
+    export_rows(rows_of(), np.array([], np.int64), tmp_path / "none.parquet")
+    empty = parquet.read_table(tmp_path / "none.parquet")
+    assert (empty.num_rows, empty.schema) == (0, table.schema)
+
+
+def test_images_are_nested_lists_in_parquet() -> None:
+    arrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install -e '.[parquet]'")
+    images = np.arange(2 * 2 * 3 * 4, dtype=np.uint8).reshape(2, 2, 3, 4)
+    lists = nested_lists(arrow, images)
+    assert lists.to_pylist() == images.tolist()
+    assert nested_lists(arrow, np.array([True, False])).to_pylist() == [True, False]
 
 
 # Runs.
@@ -547,3 +580,14 @@ def test_a_foreign_checkpoint_is_refused(tmp_path: Path, finished: Path, capsys:
 def test_the_help_lists_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "look into its replay:  nexus replay runs/NAME" in capsys.readouterr().out
+
+
+def test_without_pyarrow_the_command_that_installs_it_is_printed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    said = refused(capsys, finished, "--export", tmp_path / "rows.parquet")
+    assert "pyarrow is not installed; get it with: " in said
+    assert "[parquet]" in said
+    assert not list(tmp_path.iterdir())

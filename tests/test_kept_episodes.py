@@ -17,7 +17,7 @@ from nexus.training.kept_episodes import KeptEpisode, actions_line, read_kept_ep
 from nexus.training.run_folder import read_run
 from nexus.training.verify import verify
 from tests.chaos import Silent, differences, run_child
-from tests.scripted import Counting, Recording
+from tests.counting import Counting, Recording
 
 TINY: dict[str, Any] = {
     "total_steps": 600,
@@ -31,7 +31,7 @@ TINY: dict[str, Any] = {
     "checkpoint_every": "90 steps",
     "keep_episodes": True,
 }
-COUNTING = "tests.scripted:Counting-v0"
+COUNTING = "tests.counting:Counting-v0"
 
 
 def trained(env: Any, folder: Path, **settings: Any) -> Path:

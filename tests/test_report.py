@@ -172,7 +172,7 @@ def test_it_says_what_was_trained_and_how_it_scored(make: Make, page: ReadPage) 
     assert "gamma 0.5 0.99" in said
     assert "torch 2.6" in said
     sections = [given["id"] for tag, given in page(make("b")).tags if tag == "section"]
-    assert sections == ["score", "findings", "curves", "settings", "repeat"]
+    assert sections == ["score", "findings", "curves", "film", "replay", "settings", "repeat"]
 
 
 def test_without_a_final_evaluation_the_last_one_is_the_score(make: Make, page: ReadPage) -> None:
@@ -298,7 +298,7 @@ def test_runs_under_different_protocols_are_refused(
 def test_a_hostile_folder_is_only_text(name: str, make: Make, page: ReadPage) -> None:
     alone, both = page(make(name)), page(make(f"other/{name}", seed=2), make("plain"))
     for found in (alone, both):
-        assert [tag for tag, _ in found.tags].count("script") == 3
+        assert [tag for tag, _ in found.tags].count("script") == 4
         assert not any(tag == "img" or "onerror" in attributes for tag, attributes in found.tags)
     assert set(both.chart("Loss")) == {name, "plain"}
     assert " ".join(name.split()) in both.words
@@ -309,7 +309,7 @@ def test_all_text_from_a_run_is_escaped(make: Make, page: ReadPage) -> None:
     lines = json.dumps({"step": 1, HOSTILE: 2.0}) + "\n" + json.dumps({"step": 2, "x": HOSTILE}) + "\n"
     run = make("a", env=HOSTILE, lines=lines, env_kwargs={HOSTILE: HOSTILE}, more=more, status=HOSTILE)
     for found in (page(run), page(run, make("b", env=HOSTILE))):
-        assert [tag for tag, _ in found.tags].count("script") == 3
+        assert [tag for tag, _ in found.tags].count("script") == 4
         assert [tag for tag, _ in found.tags].count("style") == 2
         assert "<script>alert" not in found.html
         assert "\u2028" not in found.inline["script"][0]
@@ -339,6 +339,7 @@ def test_it_loads_nothing_and_runs_only_its_scripts(make: Make, page: ReadPage) 
         "default-src": ["'none'"],
         "script-src": digests(found.inline["script"][1:]),
         "style-src": digests(found.inline["style"]),
+        "img-src": ["data:"],
     }
 
 
@@ -654,7 +655,16 @@ def test_what_a_page_is_made_of_is_shipped() -> None:
         path for path in (ROOT / "nexus" / "reporting").rglob("*") if path.is_file() and "pycache" not in str(path)
     }
     assert {path.name for path in parts if path.suffix != ".py"} == {
-        *("page.html", "report.css", "report.js", "uPlot.iife.min.js", "uPlot.min.css", "LICENSE"),
+        *(
+            "page.html",
+            "replay.html",
+            "report.css",
+            "report.js",
+            "film.js",
+            "uPlot.iife.min.js",
+            "uPlot.min.css",
+            "LICENSE",
+        ),
     }
     assert {path for path in parts if path.suffix != ".py"} <= shipped
     assert "nexus/reporting/vendor/uplot/LICENSE" in project["project"]["license-files"]

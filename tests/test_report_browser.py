@@ -11,6 +11,8 @@ import pytest
 
 import nexus
 from nexus.training.files import write_json
+from tests.test_film import ENV, changed
+from tests.training import short_run
 
 webdriver: Any = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[browser]'")
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
@@ -208,3 +210,107 @@ def test_a_link_opens_the_section_of_its_run(opened: Open, runs: list[Path]) -> 
     assert section.get_attribute("open") is not None
     assert "<b>alert(1)<" in section.text
     assert "nexus train CartPole-v1" in section.text
+
+
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a script of three steps: rewards 0.5, -2 and 3, frames of shades 0, 10, 20 and 30."""
+    made = short_run(ENV, tmp_path_factory.mktemp("film"), total_steps=200, gamma=0.5, target_return=None)
+    assert made.run_dir is not None
+    return made.run_dir
+
+
+SHADE = """
+const canvas = document.createElement("canvas");
+const image = document.querySelector("#film img");
+const context = canvas.getContext("2d");
+context.drawImage(image, 0, 0);
+return [image.naturalWidth, image.naturalHeight, ...context.getImageData(1, 1, 1, 1).data];
+"""
+
+
+def film_now(browser: Any) -> str:
+    return str(browser.find_element("css selector", "#film .now").text)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 400])
+def test_the_film_is_stepped_through_with_the_keyboard(width: int, scheme: str, opened: Open, scripted: Path) -> None:
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    browser = opened(scripted, width=width, scheme=scheme)
+    slider = browser.find_element("css selector", "#film input")
+    canvas = browser.find_element("css selector", "#film canvas")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", slider)
+    data = json.loads(browser.execute_script("return document.getElementById('report-data').textContent"))["film"]
+    for place, reward in enumerate(["0.5", "-2", "3"]):
+        greedy = data["scenes"][place]["greedy"]
+        name = f"{greedy} {['<b>left</b>', 'right'][greedy]}"
+        assert film_now(browser).startswith(f"step {place}: action {name}, reward {reward}, TD error ")
+        assert slider.get_attribute("aria-valuetext") == film_now(browser)
+        assert browser.execute_script(SHADE) == [3, 2, *[10 * place] * 3, 255]
+        (row,) = browser.find_elements("css selector", "#film tr.greedy")
+        assert row.text.startswith(name)
+        assert row.text.endswith("greedy")
+        bar = row.find_element("css selector", ".bar")
+        others = browser.find_elements("css selector", "#film tr:not(.greedy) .bar")
+        assert all(bar.size["width"] >= other.size["width"] for other in others)
+        values = [each.text for each in browser.find_elements("css selector", "#film .u-value")]
+        assert values[0] == str(place)  # the cursor of the curve follows
+        assert float(values[2]) == [0.25, -0.5, 3][place]
+        slider.send_keys(keys.ARROW_RIGHT)
+    assert film_now(browser) == "step 3: terminated, so nothing follows"
+    assert browser.execute_script(SHADE)[2] == 30
+    slider.send_keys(keys.HOME)
+    assert film_now(browser).startswith("step 0: ")
+    assert browser.execute_script(INK, canvas.find_element("xpath", "..")) > 500
+    page_width, window = browser.execute_script(WIDTH)
+    assert page_width <= window == width
+
+
+def test_the_film_plays_and_pauses(opened: Open, scripted: Path) -> None:
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    browser = opened(scripted)
+    button, slider = (browser.find_element("css selector", f"#film {tag}") for tag in ("button", "input"))
+    assert button.text == "play"
+    button.send_keys(keys.ENTER)
+    assert button.text == "pause"
+    waiting = "const done = arguments[0], button = document.querySelector('#film button');"
+    waiting += (
+        "const look = setInterval(() => { if (button.textContent === 'play') { clearInterval(look); done() } }, 20)"
+    )
+    browser.execute_async_script(waiting)
+    assert film_now(browser).startswith("step 3: ")
+    slider.send_keys(keys.SPACE)
+    slider.send_keys(keys.SPACE)
+    assert button.text == "play"
+    assert not film_now(browser).startswith("step 3: ")
+
+
+def test_a_film_without_frames_and_with_illegal_actions(opened: Open, scripted: Path, tmp_path: Path) -> None:
+    run = changed(scripted, tmp_path / "masked", renders="none", masked=True, named=False)
+    browser = opened(run, width=400)
+    assert browser.find_element("css selector", "#film .screen").get_attribute("hidden") is not None
+    illegal = browser.find_element("css selector", "#film tr.illegal")
+    assert illegal.text.split() == ["0", "–", "not", "allowed"]
+    assert not illegal.find_elements("css selector", ".bar")
+    said = browser.find_element("id", "film").text
+    assert "There are no frames: the environment renders no images, and its states are no images." in said
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_a_row_of_the_replay_is_taken_apart_where_its_link_leads(width: int, opened: Open, scripted: Path) -> None:
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    browser = opened(scripted, width=width, scheme="dark")
+    links = browser.find_elements("css selector", "#replay-rows a")
+    assert [link.text for link in links[:3]] == ["199", "198", "197"]
+    assert not any(part.is_displayed() for part in browser.find_elements("css selector", ".apart"))
+    for link in (links[1], links[0]):
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", link)
+        link.send_keys(keys.ENTER)
+        (part,) = (part for part in browser.find_elements("css selector", ".apart") if part.is_displayed())
+        assert part.get_attribute("id") == f"row-{link.text}"
+        assert "TD error" in part.text
+    bars = browser.find_elements("css selector", "#replay svg rect")
+    assert max(bar.rect["width"] for bar in bars) > 50
+    page_width, window = browser.execute_script(WIDTH)
+    assert page_width <= window == width

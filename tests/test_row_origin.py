@@ -21,7 +21,7 @@ from tests.test_cli import refused
 
 __all__ = ["refused"]
 
-COUNTING = "tests.scripted:Counting-v0"
+COUNTING = "tests.counting:Counting-v0"
 TINY: dict[str, Any] = {
     "total_steps": 601,
     "num_envs": 3,

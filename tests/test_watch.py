@@ -18,7 +18,7 @@ from tests.test_cli import refused
 
 pytest.importorskip("imageio_ffmpeg", reason='imageio is not installed; the extra "video" brings it')
 
-COUNTING = "tests.scripted:Counting-v0"
+COUNTING = "tests.counting:Counting-v0"
 TINY: dict[str, Any] = {
     "total_steps": 300,
     "num_envs": 2,
@@ -258,8 +258,8 @@ def test_an_environment_that_is_not_reproducible_is_refused(
     counted: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     video = str(tmp_path / "out.mp4")
-    said = refused("watch", str(counted), "--episode", "2", "--env", "tests.scripted:Unlike-v0", "--video", video)
-    assert "tests.scripted:Unlike-v0 isn't reproducible: episode 2 had" in said
+    said = refused("watch", str(counted), "--episode", "2", "--env", "tests.counting:Unlike-v0", "--video", video)
+    assert "tests.counting:Unlike-v0 isn't reproducible: episode 2 had" in said
 
 
 @pytest.mark.parametrize("words", [["--all-checkpoints"], ["--episode", "3"]])

@@ -1,13 +1,12 @@
 """`nexus replay RUN`."""
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import tyro
 
 from nexus.cli.extras import load
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from nexus.inspection.row_origin import RowOrigin
     from nexus.inspection.rows import Condition, ReplayRows
     from nexus.inspection.transition import TransitionTerms
-    from nexus.training.config import TrainConfig
 
 __all__ = ["run"]
 
@@ -57,7 +55,7 @@ class ReplayCommand:
     priority: str | None = None
     """Only those with such a priority, as in '>1'; of prioritized replay."""
     export: str | None = None
-    """An .npz file to write the chosen transitions to."""
+    """An .npz or .parquet file to write the chosen transitions to."""
 
     def __post_init__(self) -> None:
         if self.rows < 0:
@@ -85,12 +83,14 @@ def run(arguments: list[str]) -> int:
     conditions = command.conditions
     look_here(None, command.run, None)
     from nexus.cli.notes import Notes
-    from nexus.inspection.export import export_rows, require_archive
+    from nexus.inspection.export import PARQUET, export_rows, require_archive
     from nexus.inspection.row_origin import origin_of_row
     from nexus.inspection.rows import rows_of_run
     from nexus.inspection.transition import terms_in_run
 
     archive = None if command.export is None else require_archive(command.export)
+    if archive is not None and archive.suffix.lower() == PARQUET:
+        load("pyarrow.parquet", "parquet")
     if command.frame is not None:
         require_writable(command.frame, "frame", ".png")
         load("PIL.Image", "video")
@@ -144,6 +144,8 @@ def lines_of_rows(rows: "ReplayRows", places: Ints, conditions: list[str], most:
 
 def lines_of_table(rows: "ReplayRows", places: Ints) -> Iterator[str]:
     """Yield a line for each of these rows."""
+    from nexus.inspection.telling import state_text
+
     names = [name for name in ("row", "age", "action", "reward", "discount", "priority") if name in rows.columns]
     states = rows.batch_at(places)["states"].numpy()
     cells = [
@@ -155,24 +157,6 @@ def lines_of_table(rows: "ReplayRows", places: Ints) -> Iterator[str]:
     for line, state in zip(zip(*cells, strict=True), states, strict=True):
         shown = "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
         yield f"{shown}  {state_text(state, WIDTH_OF_LINES - len(shown) - 2, rows.are_packed)}"
-
-
-def state_text(state: Array, room: int, packed: bool = False) -> str:
-    """Return the first numbers of a state that fit, or what kind of array it is."""
-    if packed or state.ndim > 1:
-        text = (
-            f"{state.size:,} packed bytes" if packed else f"{state.dtype}{list(state.shape)}, mean {state.mean():.4g}"
-        )
-        return text if len(text) <= room else f"{text[: max(0, room - 3)]}..."
-    if state.size > 1 and state.dtype.kind in "iu" and state.sum() == 1 == state.max() and state.min() == 0:
-        return f"one-hot {int(state.argmax())}"
-    text = ""
-    for number in state.tolist():
-        longer = f"{text} {number:.3g}".strip()
-        if len(longer) > room - 4:
-            return f"{text} ...".strip()
-        text = longer
-    return text
 
 
 def write_frame(path: str, rows: "ReplayRows", number: int, origin: "RowOrigin | None", notes: "Notes") -> None:
@@ -193,6 +177,8 @@ def write_frame(path: str, rows: "ReplayRows", number: int, origin: "RowOrigin |
             frame = frame_of_row(rows, number, origin, spec)
         why = "its environment renders no images"
     if frame is None:
+        import numpy as np
+
         frame = image_in(rows.batch_at(np.array([rows.place_of(number)]))["states"][0].numpy(), rows)
     if frame is None:
         raise ConfigError(f"frame = {path!r}: row {number} can't be drawn: {why}, and its state is not an image")
@@ -218,89 +204,17 @@ def lines_of_terms(
     rows: "ReplayRows", place: int, terms: "TransitionTerms", origin: "RowOrigin | None" = None
 ) -> Iterator[str]:
     """Yield one transition, the values at both of its states, and its target term by term."""
-    columns = {name: values[place] for name, values in rows.columns.items()}
-    yield (
-        f"Transition {columns['row']:,} of the run, {columns['age']:,} transitions old at step {rows.saved.steps:,}; "
-        "weights of that step"
-    )
+    from nexus.inspection.telling import transition_in_words
+
+    row, age = (rows.columns[name][place] for name in ("row", "age"))
+    yield f"Transition {row:,} of the run, {age:,} transitions old at step {rows.saved.steps:,}; weights of that step"
     if origin is not None:
         yield origin_text(origin)
-    batch = rows.batch_at(np.array([place]))
-    state, next_state = (
-        state_text(batch[name][0].numpy(), WIDTH_OF_LINES - INDENT, rows.are_packed)
-        for name in ("states", "next_states")
-    )
-    yield from titled({"": "", "state": state, "action": str(terms.action), "next state": next_state})
-    if terms.next_legal is not None:
-        legal = [str(action) for action, is_legal in enumerate(terms.next_legal) if is_legal]
-        yield from titled({"legal there": ", ".join(legal) or "none"})
-    if "priority" in columns:
-        yield from titled({"priority": f"{columns['priority']:.4g} as stored"})
-    yield from titled(
-        {
-            "": "",
-            "Q(s, ·)": values_text(terms.q_values),
-            "Q(s', ·)": f"{values_text(terms.next_online)}; best: {terms.online_choice}",
-            "target Q(s', ·)": f"{values_text(terms.next_target)}; best: {terms.target_choice}",
-        }
-    )
-    yield from titled({"": "", **terms_in_words(rows.config, terms)})
-    if "priority" in columns:
-        yield from titled({"new priority": f"{terms.priority:.4g}"})
+    for title, text in transition_in_words(rows, place, terms, WIDTH_OF_LINES - INDENT):
+        yield from titled(title, text)
 
 
-def terms_in_words(config: "TrainConfig", terms: "TransitionTerms") -> dict[str, str]:
-    """Return what the loss computes, by name."""
-    folded = f", summed over up to {config.n_step} steps" if config.n_step > 1 else ""
-    changes = {
-        "the bonus of Munchausen": config.munchausen,
-        "the division by their deviation": config.normalize_rewards,
-    }
-    how = " and ".join(name for name, is_made in changes.items() if is_made)
-    as_stored = f"; {terms.stored_reward:.4g} before {how}" if how else ""
-    drawn = "" if terms.prediction == terms.q_values[terms.action] else ", as the loss computes it"
-    return {
-        "reward": f"{terms.reward:.4g}{folded}{as_stored}",
-        "discount": f"{terms.discount:.4g}{'' if terms.discount else ': terminal, so no value follows'}",
-        "value of s'": f"{value_text(terms)}",
-        "target": target_text(terms),
-        "Q(s, a)": f"{terms.prediction:.4g}{drawn}",
-        "TD error": "not known" if terms.td_error is None else f"{terms.td_error:.4g}, the target minus Q(s, a)",
-        "loss": f"{terms.loss:.4g}{', before the importance weight' if config.prioritized else ''}",
-    }
-
-
-def titled(texts: Mapping[str, str]) -> Iterator[str]:
-    """Yield texts next to their titles, in lines that fit; without a title an empty line."""
-    for title, text in texts.items():
-        lines = textwrap.wrap(text, WIDTH_OF_LINES - INDENT) or [""]
-        for number, line in enumerate(lines):
-            yield f"{'' if number else title:<{INDENT}}{line}".rstrip()
-
-
-def values_text(values: tuple[float, ...]) -> str:
-    """Return values by action."""
-    return ", ".join(f"{action}: {value:.4g}" for action, value in enumerate(values))
-
-
-def value_text(terms: "TransitionTerms") -> str:
-    """Return the value of the next state, and whose it is."""
-    if terms.next_value is None:
-        return "the loss does not say"
-    if terms.chosen is None:
-        return f"{terms.next_value:.4g}, over all actions"
-    return f"{terms.next_value:.4g}, of action {terms.chosen} by the target network"
-
-
-def target_text(terms: "TransitionTerms") -> str:
-    """Return the target as a sum, and what the loss makes of it if that is something else, as C51 does at its ends."""
-    if terms.target is None:
-        return "the loss does not report it"
-    if terms.next_value is None:
-        return f"{terms.target:.4g}"
-    sum_of_terms = terms.reward + terms.discount * terms.next_value
-    value = f"{terms.next_value:.4g}" if terms.next_value >= 0 else f"({terms.next_value:.4g})"
-    text = f"{terms.reward:.4g} + {terms.discount:.4g} · {value} = {sum_of_terms:.4g}"
-    if np.isclose(sum_of_terms, terms.target, rtol=1e-4, atol=1e-5):
-        return text
-    return f"{terms.target:.4g}, by the loss; the terms alone give {text}"
+def titled(title: str, text: str) -> Iterator[str]:
+    """Yield a text next to its title, in lines that fit; without a title an empty line."""
+    for number, line in enumerate(textwrap.wrap(text, WIDTH_OF_LINES - INDENT) or [""]):
+        yield f"{'' if number else title:<{INDENT}}{line}".rstrip()

@@ -159,10 +159,17 @@ def app_for(root: Path, host: str = "127.0.0.1") -> Starlette:
         run = opened.at(found)
         return unless_known(request, run.look().tag, run.answer)
 
+    def read(request: Request) -> Response:
+        found = runs.at(path_of(request, "/api/replay/"))
+        if found is None:
+            return Response(json_text({"gone": True}), 404, media_type="application/json")
+        return Response(opened.at(found).replay(), media_type="application/json")
+
     routes = [
         Route("/", index, methods=["GET"]),
         Route("/api/runs", listed, methods=["GET"]),
         Route("/api/run/{path:path}", changed, methods=["GET"]),
+        Route("/api/replay/{path:path}", read, methods=["GET"]),
         Route("/run/{path:path}", shown, methods=["GET"]),
     ]
     app = Starlette(routes=routes, middleware=[Middleware(Guard, host=host)])

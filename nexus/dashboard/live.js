@@ -59,6 +59,26 @@
     timer = setTimeout(look, EVERY);
   }
 
+  // The replay is read on demand: that takes the server seconds.
+  const button = document.querySelector("#replay .read");
+  button?.addEventListener("click", async () => {
+    const status = document.querySelector("#replay [role=status]");
+    button.disabled = true;
+    status.textContent = "Reading it ...";
+    try {
+      const answer = await fetch(live.replay, { cache: "no-store" });
+      if (!answer.ok) throw new Error();
+      const found = new DOMParser().parseFromString((await answer.json()).html, "text/html");
+      document.querySelectorAll("#replay > :not(h2):not(:has(.read))").forEach((old) => old.remove());
+      document.querySelector("#replay").append(...[...found.body.children].map((part) => document.adoptNode(part)));
+      button.textContent = "Read it again";
+      status.textContent = "";
+    } catch {
+      status.textContent = "The dashboard could not read it.";
+    }
+    button.disabled = false;
+  });
+
   say(age());
   timer = setTimeout(look, EVERY);
   document.addEventListener("visibilitychange", () => {

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any
 
+from nexus.api import config_of
+from nexus.core.installation import nexus_command
 from nexus.dashboard.kept_logs import KeptLogs
 from nexus.dashboard.listing import (
     DAMAGE,
@@ -20,14 +22,20 @@ from nexus.dashboard.listing import (
     stamps_of,
     url_path,
 )
-from nexus.reporting.page import SCRIPTS, STYLE_SHEETS, PageContent, content_of, html_of
+from nexus.inspection.words import Unknown
+from nexus.reporting.page import SCRIPTS, STYLE_SHEETS, Extras, PageContent, content_of, html_of, replay_html
 from nexus.reporting.reading import read_contents
+from nexus.reporting.replay_panel import panel_of_run
+from nexus.training.curves import read_episodes
+from nexus.training.edited import read_run_or_copy
 
 __all__ = ["LIVE_RULES", "LIVE_SCRIPTS", "OpenedRun", "OpenedRuns", "problem_page", "tag_of"]
 
 MOST_OPENED = 6  # runs of which the logs are kept
 READ_FOR = 0.5  # seconds for which a request reads; the rest is read behind it
 SLICE = 0.1  # seconds for which the logs are read behind a request before another one may come in
+LARGEST_REPLAY = 64 << 20  # bytes of its files: watching must not take the memory that training needs
+READING = Lock()  # one replay is read at a time
 LIVE_RULES = {"connect-src": "'self'"}
 LIVE_SCRIPTS = (*SCRIPTS, "dashboard/live.js")
 
@@ -52,6 +60,7 @@ class OpenedRun:
     def __init__(self, found: Found) -> None:
         self.found = found
         self.logs = KeptLogs(found.folder)
+        self.extras = Extras(film_command=nexus_command("report", path_text(found.folder)), asks_for_replay=True)
         self.lock = Lock()
         self.view: View | None = None
         self.body = ""
@@ -87,7 +96,7 @@ class OpenedRun:
         try:
             require_plausible(self.found.folder)
             run = read_contents(self.found.folder, path_text(self.found.folder.resolve().name), self.logs)
-            return View(tag, stamps, content_of([run]), None)
+            return View(tag, stamps, content_of([run], self.extras), None)
         except DAMAGE as error:
             return View(tag, stamps, None, damage_text(error))
 
@@ -109,6 +118,20 @@ class OpenedRun:
                 self.body = self.written(view)
             return self.body
 
+    def replay(self) -> str:
+        """Return the replay of the newest checkpoint as JSON, read now; `html` is what the page shows of it."""
+        with READING:
+            try:
+                require_plausible(self.found.folder)
+                about = read_run_or_copy(self.found.folder, str)
+                config, episodes = config_of(about, self.found.folder), read_episodes(self.found.folder, str)
+                panel = panel_of_run(
+                    self.found.folder, about, config, episodes, most_bytes=LARGEST_REPLAY, imports=False
+                )
+            except DAMAGE as error:
+                panel = Unknown(damage_text(error))
+        return json.dumps({"html": replay_html(panel)})
+
     def written(self, view: View) -> str:
         """Return a view as JSON."""
         if view.content is None:
@@ -120,6 +143,7 @@ class OpenedRun:
         """Return what the page's script needs to stay up to date; `files` shows which of them have changed."""
         return {
             "url": f"/api/run/{url_path(self.found.path)}",
+            "replay": f"/api/replay/{url_path(self.found.path)}",
             "tag": view.tag,
             "files": {name: [size, changed / 1e9] for name, (size, changed, _) in view.stamps.items()},
             "problem": view.problem,

@@ -270,6 +270,10 @@ class OneGame(gym.Env[Any, Any]):
         """Return the image `[420, 320, 3]`: each of the console's pixels becomes four."""
         return self.picture.repeat(2, axis=0).repeat(2, axis=1)
 
+    def get_action_meanings(self) -> list[str]:
+        """Return the name of each action, such as FIRE."""
+        return [action.name for action in self.games.unwrapped.ale.get_action_set()]  # type: ignore[attr-defined]
+
     def close(self) -> None:
         """Close the vector."""
         self.games.close()

@@ -1,13 +1,13 @@
-"""Histograms in plain text, each line within 80 columns."""
+"""Histograms: their bins, and as plain text, each line within 80 columns."""
 
 from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 
-from nexus.core.types import Array, Floats
+from nexus.core.types import Array, Floats, Ints
 
-__all__ = ["action_lines", "histogram_lines"]
+__all__ = ["action_lines", "binned", "histogram_lines"]
 
 WIDTH = 80
 BINS = 10  # also the most different values that get a line each
@@ -15,19 +15,28 @@ LABEL, COUNT = 24, 12  # columns
 FAR = 1_000  # ratio of the largest to the smallest value from which bins grow geometrically
 
 
+def binned(values: Array) -> tuple[list[str], Ints]:
+    """Return the labels `[N]` of bins for values `[K]`, at least one of them, and in which bin each value is `[K]`.
+
+    Up to ten different values have a bin each.
+    """
+    distinct, places = np.unique(values, return_inverse=True)
+    if len(distinct) <= BINS:
+        return [f"{value:.4g}" for value in distinct], places.reshape(-1)
+    whole = values.dtype.kind in "iu"
+    edges = edges_of(float(distinct[0]), float(distinct[-1]), whole)
+    labels = [
+        f"{first:,.0f} to {last - 1:,.0f}" if whole else f"{first:.4g} to {last:.4g}" for first, last in pairwise(edges)
+    ]
+    within = np.searchsorted(edges, values.astype(np.float64), side="right") - 1
+    return labels, np.minimum(within, BINS - 1)  # the last bin has its upper end
+
+
 def histogram_lines(title: str, values: Array) -> Iterator[str]:
     """Yield a histogram of values `[K]`, at least one of them."""
     yield f"{title:<{LABEL}}{'rows':>{COUNT}}"
-    distinct, counts = np.unique(values, return_counts=True)
-    if len(distinct) <= BINS:
-        labels = [f"{value:.4g}" for value in distinct]
-    else:
-        edges = edges_of(float(distinct[0]), float(distinct[-1]), values.dtype.kind in "iu")
-        counts, _ = np.histogram(values.astype(np.float64), edges)
-        labels = [
-            f"{first:,.0f} to {last - 1:,.0f}" if values.dtype.kind in "iu" else f"{first:.4g} to {last:.4g}"
-            for first, last in pairwise(edges)
-        ]
+    labels, places = binned(values)
+    counts = np.bincount(places, minlength=len(labels))
     most = int(counts.max())
     for label, count in zip(labels, counts.tolist(), strict=True):
         yield f"  {label:<{LABEL - 2}}{count:>{COUNT},}  {bar_of(count, most)}".rstrip()

@@ -19,7 +19,7 @@ from nexus.training.replays import replay_for
 from nexus.training.run_folder import RUN_FILE
 from nexus.training.same_run import require_same_run
 
-__all__ = ["AT_ONCE", "SavedReplay", "saved_replay"]
+__all__ = ["AT_ONCE", "SavedReplay", "saved_replay", "saved_size"]
 
 AT_ONCE = 256  # rows whose states are unpacked at a time
 
@@ -74,6 +74,18 @@ def saved_replay(run: Path, about: Mapping[str, Any], config: TrainConfig) -> Sa
                 return replay_at(read_checkpoint(run, steps), about, config)
             except (RunError, ConfigError) as error:
                 damage.append(f"checkpoint {steps}: {error}")
+
+
+def saved_size(run: Path) -> tuple[int, int] | None:
+    """Return the steps of a run's newest checkpoint and the bytes of its replay's files; None without a checkpoint.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    present = Checkpoints(run, keep=1).present()
+    if not present:
+        return None
+    return present[0], sum(chunk.mark.bytes for chunk in read_checkpoint(run, present[0]).chunks)
 
 
 def replay_at(checkpoint: Checkpoint, about: Mapping[str, Any], config: TrainConfig) -> SavedReplay:

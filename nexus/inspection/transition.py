@@ -22,7 +22,7 @@ from nexus.models.rl.dqn.iqn import IQNLoss
 from nexus.models.rl.dqn.learner import Learner
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
 
-__all__ = ["TransitionTerms", "terms_in_run", "terms_of"]
+__all__ = ["TransitionTerms", "learner_in_run", "terms_in_run", "terms_of"]
 
 WITH_BOOTSTRAP = (DQNLoss, QuantileLoss, IQNLoss)
 
@@ -169,12 +169,11 @@ def noted_outcome(learner: Learner, batch: Batch) -> tuple[Outcome, Noted]:
     return loss(learner.q_network, learner.target_network, next_action, batch), noted
 
 
-def terms_in_run(rows: ReplayRows, place: int, listener: Listener) -> TransitionTerms:
-    """Return the terms of the transition at a place of the columns, with the weights of the replay's checkpoint.
+def learner_in_run(rows: ReplayRows, listener: Listener) -> Learner:
+    """Return a run's learner as it was at the replay's checkpoint.
 
     Args:
         rows: the replay.
-        place: of the transition.
         listener: called with notices.
 
     Raises:
@@ -182,4 +181,12 @@ def terms_in_run(rows: ReplayRows, place: int, listener: Listener) -> Transition
     """
     agent = agent_of(rows.about, rows.run, rows.saved.steps, "cpu", listener)
     agent.set_state(part(rows.saved.state, "agent"))
-    return terms_of(agent.learner, rows.batch_at(np.array([place])))
+    return agent.learner
+
+
+def terms_in_run(rows: ReplayRows, place: int, listener: Listener) -> TransitionTerms:
+    """Return the terms of the transition at a place of the columns, with the weights of the replay's checkpoint.
+
+    Raises as `learner_in_run`.
+    """
+    return terms_of(learner_in_run(rows, listener), rows.batch_at(np.array([place])))

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from nexus import __version__
+from nexus.inspection.words import Unknown
 from nexus.reporting.charts import (
     POINTS_OF_MAIN,
     POINTS_OF_OTHERS,
@@ -22,23 +23,28 @@ from nexus.reporting.charts import (
     other_charts,
     with_room,
 )
+from nexus.reporting.film import EpisodeFilm
 from nexus.reporting.reading import RunContents, by_environment
+from nexus.reporting.replay_panel import ReplayPanel
 from nexus.reporting.sections import scores_of, sections_of
 
 __all__ = [
+    "NO_EXTRAS",
     "SCRIPTS",
     "SIGNATURE",
     "STYLE_SHEETS",
+    "Extras",
     "PageContent",
     "content_of",
     "html_of",
     "page_of",
     "policy_for",
+    "replay_html",
     "shipped",
 ]
 
 SIGNATURE = '<meta name="generator" content="nexus report'
-SCRIPTS = ("reporting/vendor/uplot/uPlot.iife.min.js", "reporting/report.js")
+SCRIPTS = ("reporting/vendor/uplot/uPlot.iife.min.js", "reporting/report.js", "reporting/film.js")
 STYLE_SHEETS = ("reporting/vendor/uplot/uPlot.min.css", "reporting/report.css")
 TEMPLATE = "reporting/page.html"
 NO_RULES: Mapping[str, str] = {}
@@ -60,6 +66,27 @@ class PageContent:
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What a page of a single run shows besides its logs; each is None to leave it out.
+
+    Args:
+        film: a greedy episode, or why there is none.
+        film_command: a command that makes a page with a film, on a page that plays none.
+        replay: the newest checkpoint's replay, or why there is none.
+        asks_for_replay: whether the page has a button that reads it.
+    """
+
+    film: EpisodeFilm | Unknown | None = None
+    film_command: str | None = None
+    replay: ReplayPanel | Unknown | None = None
+    asks_for_replay: bool = False
+
+
+NO_EXTRAS = Extras()
+READ_BUTTON = Markup('<p><button type="button" class="read">Read the replay</button> <span role="status"></span></p>')
+
+
+@dataclass(frozen=True)
 class ChartsOfGroup:
     """The charts of one environment's runs with their places in the page's data, and how many had no room."""
 
@@ -69,13 +96,13 @@ class ChartsOfGroup:
     left_out: int
 
 
-def page_of(runs: Sequence[RunContents]) -> str:
+def page_of(runs: Sequence[RunContents], more: Extras = NO_EXTRAS) -> str:
     """Return the page about some runs as HTML, which loads nothing else."""
-    content = content_of(runs)
+    content = content_of(runs, more)
     return html_of(content.said, content.data, SCRIPTS, STYLE_SHEETS)
 
 
-def content_of(runs: Sequence[RunContents]) -> PageContent:
+def content_of(runs: Sequence[RunContents], more: Extras = NO_EXTRAS) -> PageContent:
     """Return what a page about some runs says and draws."""
     groups = by_environment(runs)
     main = [charts_of(group, len(runs) == 1) for group in groups.values()]
@@ -97,8 +124,20 @@ def content_of(runs: Sequence[RunContents]) -> PageContent:
         "runs": sections,
         "scores": [scores_of(env, group) for env, group in groups.items()],
         "groups": drawn,
+        "film": more.film,
+        "no_film": str(more.film) if isinstance(more.film, Unknown) else None,
+        "film_command": more.film_command,
+        "replay": READ_BUTTON if more.asks_for_replay else None if more.replay is None else replay_html(more.replay),
     }
-    return PageContent(said, {"runs": len(runs), "charts": data})
+    film = {"film": more.film.to_mapping()} if isinstance(more.film, EpisodeFilm) else {}
+    return PageContent(said, {"runs": len(runs), "charts": data, **film})
+
+
+def replay_html(panel: ReplayPanel | Unknown) -> Markup:
+    """Return what a page says of a replay, or why there is none, as HTML."""
+    if isinstance(panel, Unknown):
+        return Markup("<p>{}</p>").format(str(panel))
+    return Markup(template_of("reporting/replay.html").render(panel=panel))
 
 
 def html_of(
@@ -156,7 +195,8 @@ def json_in_script(values: Any) -> str:
 
 
 def policy_for(scripts: Sequence[str], styles: Sequence[str], more: Mapping[str, str] = NO_RULES) -> str:
-    """Return a content security policy: the page runs these scripts, uses these styles, and loads nothing.
+    """Return a content security policy: the page runs these scripts, uses these styles, shows the images that it
+    holds, and loads nothing.
 
     `more` has further rules, by name.
     """
@@ -164,6 +204,7 @@ def policy_for(scripts: Sequence[str], styles: Sequence[str], more: Mapping[str,
         "default-src": ["'none'"],
         "script-src": [source_of(script) for script in scripts],
         "style-src": [source_of(style) for style in styles],
+        "img-src": ["data:"],
         **{name: [source] for name, source in more.items()},
     }
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in rules.items())

@@ -7,8 +7,10 @@ from typing import TypeAlias
 
 from nexus.core.errors import ConfigError, RunError
 from nexus.listener import TrainResult
-from nexus.reporting.page import SIGNATURE, page_of
-from nexus.reporting.reading import read_several
+from nexus.reporting.film import film_of_run
+from nexus.reporting.page import NO_EXTRAS, SIGNATURE, Extras, page_of
+from nexus.reporting.reading import RunContents, read_several
+from nexus.reporting.replay_panel import panel_of_run
 
 __all__ = ["report"]
 
@@ -23,35 +25,52 @@ def report(
     out: str | os.PathLike[str] = "report.html",
     *,
     force: bool = False,
+    film: bool = True,
+    film_seed: int = 0,
     notice: Callable[[str], object] = str,
 ) -> Path:
     """Write a page about one or several runs: scores, the doctor's findings, curves, settings.
 
     It is one HTML file that loads nothing else, made from the runs' folders alone, so it works for runs in progress and
-    for those that were killed, diverged or are damaged in parts. Of older runs less is known.
+    for those that were killed, diverged or are damaged in parts. Of older runs less is known. The page of a single run
+    has a film of one greedy episode, which is played for it, and the replay of the newest checkpoint; if that can't be,
+    it says why.
 
     Args:
         runs: folders of runs, or results of `nexus.train`; one or several.
         out: the file to write.
         force: whether to overwrite a file that is not such a page.
+        film: whether to play the episode; it takes seconds, and runs the code of the environment.
+        film_seed: seed of the episode.
         notice: called with each folder that is skipped.
 
     Returns:
         The path of the file.
 
     Raises:
-        ConfigError: there is no run, `out` is not a name for a page or belongs to something else, or runs of one
-            environment have different protocols.
+        ConfigError: there is no run, the seed is negative, `out` is not a name for a page or belongs to something else,
+            or runs of one environment have different protocols.
         RunError: a folder is not a run, or the file can't be written.
     """
     several = [runs] if isinstance(runs, str | os.PathLike | TrainResult) else list(runs)
     path = Path(out)
     require_place(path, force)
+    if film_seed < 0:
+        raise ConfigError(f"film_seed = {film_seed}: needs a whole number from 0")
     folders = [run.run_dir if isinstance(run, TrainResult) else Path(run) for run in several]
-    text = page_of(read_several(folders, notice))
+    read = read_several(folders, notice)
+    text = page_of(read, extras_for_page(read[0], film, film_seed) if len(read) == 1 else NO_EXTRAS)
     # Names of folders may contain bytes that are not text.
     write_whole(path, text.encode("utf-8", errors="replace"))
     return path
+
+
+def extras_for_page(run: RunContents, film: bool, seed: int) -> Extras:
+    """Return the film of a run, if it is wanted, and its replay."""
+    return Extras(
+        film_of_run(run.folder, run.about, run.config, seed) if film else None,
+        replay=panel_of_run(run.folder, run.about, run.config, run.scored.episodes),
+    )
 
 
 def require_place(path: Path, force: bool) -> None:
