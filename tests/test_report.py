@@ -654,7 +654,7 @@ def test_what_a_page_is_made_of_is_shipped() -> None:
         path for path in (ROOT / "nexus" / "reporting").rglob("*") if path.is_file() and "pycache" not in str(path)
     }
     assert {path.name for path in parts if path.suffix != ".py"} == {
-        *("page.html", "report.css", "report.js", "uPlot.iife.min.js", "uPlot.min.css", "LICENSE"),
+        *("compared.html", "page.html", "report.css", "report.js", "uPlot.iife.min.js", "uPlot.min.css", "LICENSE"),
     }
     assert {path for path in parts if path.suffix != ".py"} <= shipped
     assert "nexus/reporting/vendor/uplot/LICENSE" in project["project"]["license-files"]

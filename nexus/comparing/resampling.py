@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from nexus.core.types import Floats
-from nexus.training.statistics import interquartile_mean, middle_half
+from nexus.training.statistics import middle_half
 
 __all__ = [
     "FEWEST_FOR_INTERVAL",
@@ -63,13 +63,13 @@ class Statistic:
 
 def iqm_of(strata: Strata) -> Statistic:
     """Return the interquartile mean over all scores, with its interval."""
-    value = interquartile_mean(np.concatenate(strata))
+    value = float(middle_means(np.concatenate(strata)))
     return with_ends(value, (strata,), lambda: draws_of_iqm(strata, 0))
 
 
 def difference_of_iqms(first: Strata, second: Strata) -> Statistic:
     """Return the interquartile mean of the first group minus that of the second, with its interval."""
-    value = interquartile_mean(np.concatenate(first)) - interquartile_mean(np.concatenate(second))
+    value = float(middle_means(np.concatenate(first)) - middle_means(np.concatenate(second)))
     return with_ends(value, (first, second), lambda: draws_of_iqm(first, 0) - draws_of_iqm(second, 1))
 
 
@@ -131,7 +131,7 @@ def band_of_curves(curves: Floats) -> tuple[Floats, Floats | None, Floats | None
     """Return the interquartile mean at each point of curves `[R, K]`, and the ends of its interval: `[K]` each."""
     ordered = np.sort(curves, axis=0)
     count = len(curves)
-    mean = middle_half(count) @ ordered / 0.5
+    mean = middle_means(curves.T)
     if count < FEWEST_FOR_INTERVAL:
         return mean, None, None
     picks = np.sort(resampler(0).integers(count, size=(RESAMPLES, count)), axis=1)
@@ -139,7 +139,7 @@ def band_of_curves(curves: Floats) -> tuple[Floats, Floats | None, Floats | None
     cells = (picks + np.arange(RESAMPLES)[:, None] * count).ravel()
     covered = np.tile(middle_half(count), RESAMPLES)
     shares = np.bincount(cells, covered, minlength=RESAMPLES * count).reshape(RESAMPLES, count) / 0.5
-    low, high = np.percentile(shares @ ordered, INTERVAL_ENDS, axis=0)
+    low, high = np.percentile(shares @ (ordered - ordered[0]), INTERVAL_ENDS, axis=0) + ordered[0]
     return mean, low, high
 
 
@@ -205,8 +205,15 @@ def draws_of_iqm(strata: Strata, stream: int) -> Floats:
     scores = np.concatenate(
         [np.sort(stratum)[rng.integers(len(stratum), size=(RESAMPLES, len(stratum)))] for stratum in strata], axis=1
     )
-    drawn: Floats = np.sort(scores, axis=1) @ middle_half(scores.shape[1]) / 0.5
-    return drawn
+    return middle_means(scores)
+
+
+def middle_means(scores: Floats) -> Floats:
+    """Return the interquartile mean of each row: `[..., R] -> [...]`; of equal scores exactly that score."""
+    ordered = np.sort(scores, axis=-1)
+    lowest = ordered[..., 0]
+    means: Floats = (ordered - lowest[..., None]) @ middle_half(scores.shape[-1]) / 0.5 + lowest
+    return means
 
 
 def counts_of(strata: Strata, stream: int) -> list[Floats]:

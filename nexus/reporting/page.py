@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from nexus import __version__
 from nexus.reporting.charts import (
+    MOST_POINTS,
     POINTS_OF_MAIN,
     POINTS_OF_OTHERS,
     ChartOnPage,
@@ -22,6 +23,7 @@ from nexus.reporting.charts import (
     other_charts,
     with_room,
 )
+from nexus.reporting.compared import comparison_on_page
 from nexus.reporting.reading import RunContents, by_environment
 from nexus.reporting.sections import scores_of, sections_of
 
@@ -40,7 +42,7 @@ __all__ = [
 SIGNATURE = '<meta name="generator" content="nexus report'
 SCRIPTS = ("reporting/vendor/uplot/uPlot.iife.min.js", "reporting/report.js")
 STYLE_SHEETS = ("reporting/vendor/uplot/uPlot.min.css", "reporting/report.css")
-TEMPLATE = "reporting/page.html"
+TEMPLATE, OF_COMPARISON = "reporting/page.html", "reporting/compared.html"
 NO_RULES: Mapping[str, str] = {}
 # Inside a script element HTML knows no escapes: `</script>` would end it, and old engines end a line at U+2028.
 UNSAFE_IN_SCRIPT = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
@@ -97,8 +99,18 @@ def content_of(runs: Sequence[RunContents]) -> PageContent:
         "runs": sections,
         "scores": [scores_of(env, group) for env, group in groups.items()],
         "groups": drawn,
+        "comparison": comparison_in(runs, data),
     }
     return PageContent(said, {"runs": len(runs), "charts": data})
+
+
+def comparison_in(runs: Sequence[RunContents], data: list[dict[str, Any]]) -> Markup | None:
+    """Return the section that compares groups of runs, None if there is none; its charts are added to the data."""
+    parts, notes = comparison_on_page([run.scored for run in runs])
+    if not parts:
+        return None
+    drawn = [numbered(part.charts, data, MOST_POINTS) for part in parts]
+    return Markup(template_of(OF_COMPARISON).render(parts=list(zip(parts, drawn, strict=True)), notes=notes))
 
 
 def html_of(
