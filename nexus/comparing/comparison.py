@@ -243,7 +243,7 @@ def compared_env(env: str, groups: Mapping[str, Sequence[ScoredRun]], how: How) 
     threshold = shared_target(everyone) if how.threshold is None else how.threshold
     baseline = baseline_of(list(groups), how.baseline)
     measures = measures_of(scored, step, how.window, threshold, baseline)
-    if not measures:
+    if "step" not in measures:
         raise ConfigError(
             f"at_step = {step:,.0f}: no run of {env} has a score there; "
             f"their evaluations are from step {min(run.steps[0] for run in evaluated):,.0f} "
@@ -344,7 +344,6 @@ def main_of(measures: Mapping[str, MeasuredGroups], how: How, env: str) -> str:
         return how.score
     reasons = {
         "final": "the runs have different lengths, or none is finished; step compares them at the common one",
-        "step": "no run reached that step",
         "window": "needs an evaluation before the window in every run, so an eval_every",
         "area": "needs more than one evaluation in every run, so an eval_every",
         "threshold": "needs a threshold",

@@ -116,7 +116,7 @@ class MeasuredGroups:
                 label: {
                     "iqm" if group.reached is None else "median": plain_statistic(group.center),
                     "runs": len(group.scores),
-                    "scores": dict(zip(group.folders, group.scores, strict=True)),
+                    "scores": dict(zip(group.folders, map(finite_or_none, group.scores), strict=True)),
                     **({} if group.reached is None else {"reached": group.reached}),
                 }
                 for label, group in self.groups.items()
@@ -136,7 +136,12 @@ class MeasuredGroups:
 def plain_statistic(statistic: Statistic) -> dict[str, float | None]:
     """Return plain values for JSON; None for what is infinite or unknown."""
     values = {"value": statistic.value, "low": statistic.low, "high": statistic.high}
-    return {name: value if value is not None and isfinite(value) else None for name, value in values.items()}
+    return {name: finite_or_none(value) for name, value in values.items()}
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """Return a number that JSON can hold, None for any other."""
+    return value if value is not None and isfinite(value) else None
 
 
 def scored_by(runs: Sequence[RunScores], score: Callable[[RunScores], float]) -> ScoresOfGroup:
