@@ -26,7 +26,7 @@ __all__ = ["RunsOrFolders", "read_evaluations"]
 RunsOrFolders: TypeAlias = str | PathLike[str] | TrainResult | Sequence[str | PathLike[str] | TrainResult]
 
 MOST_LEVELS = 3  # levels of folders below one that is named: study/setting/seed
-MOST_COMPARED = 10_000
+MOST_COMPARED = 2_000  # 10,000 resamples of so many scores are 160 MB
 NO_EPISODES = dict.fromkeys(("step", "episode", "return", "length", "seconds"), np.empty(0))
 
 

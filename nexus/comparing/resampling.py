@@ -6,6 +6,7 @@ Two groups are resampled independently: the seed of a run fixes different things
 seed are no pairs.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
@@ -172,10 +173,13 @@ def runs_needed(difference: float, spreads: tuple[float, float], power_z: float)
 
     The arguments are those of `detectable_difference`.
     """
-    for count in range(FEWEST_FOR_INTERVAL, MOST_RUNS_NEEDED + 1):
-        if detectable_difference(spreads, (count, count), power_z) <= abs(difference):
-            return count
-    return None
+    counts = range(FEWEST_FOR_INTERVAL, MOST_RUNS_NEEDED + 1)
+
+    def is_seen(count: int) -> bool:
+        return detectable_difference(spreads, (count, count), power_z) <= abs(difference)
+
+    place = bisect_left(counts, True, key=is_seen)  # more runs see smaller differences
+    return counts[place] if place < len(counts) else None
 
 
 def t_quantile(z: float, freedom: float) -> float:

@@ -13,7 +13,7 @@ from nexus.reporting.downsampling import points_to_draw
 from nexus.reporting.reading import EPISODES_OF_MEAN, RunContents
 
 __all__ = [
-    "MOST_POINTS",
+    "POINTS_OF_COMPARISON",
     "POINTS_OF_MAIN",
     "POINTS_OF_OTHERS",
     "ChartOnPage",
@@ -30,6 +30,7 @@ Style: TypeAlias = Literal["line", "dashed", "light", "dots", "marked"]
 MOST_POINTS = 1_000  # of a line: about as many as a screen has pixels
 FEWEST_POINTS = 20  # of a line on a page of many runs
 POINTS_OF_MAIN, POINTS_OF_OTHERS = 60_000, 20_000  # of all lines together: about 2 MB of text
+POINTS_OF_COMPARISON = 10_000  # likewise; each is four numbers
 MOST_LINES_OF_OTHERS = POINTS_OF_OTHERS // FEWEST_POINTS
 LONGEST_NAME = 80  # characters of a scalar's name
 LOGARITHMIC = 1_000.0  # the largest value divided by the smallest from which a chart starts with a logarithmic axis

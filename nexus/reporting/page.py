@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from nexus import __version__
 from nexus.reporting.charts import (
-    MOST_POINTS,
+    POINTS_OF_COMPARISON,
     POINTS_OF_MAIN,
     POINTS_OF_OTHERS,
     ChartOnPage,
@@ -109,7 +109,8 @@ def comparison_in(runs: Sequence[RunContents], data: list[dict[str, Any]]) -> Ma
     parts, notes = comparison_on_page([run.scored for run in runs])
     if not parts:
         return None
-    drawn = [numbered(part.charts, data, MOST_POINTS) for part in parts]
+    most = most_points([chart for part in parts for chart in part.charts], POINTS_OF_COMPARISON)
+    drawn = [numbered(part.charts, data, most) for part in parts]
     return Markup(template_of(OF_COMPARISON).render(parts=list(zip(parts, drawn, strict=True)), notes=notes))
 
 
