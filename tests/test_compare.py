@@ -121,7 +121,7 @@ def test_a_run_of_the_same_seed_and_settings_is_skipped_and_said(make: Make, tmp
     make("a", 10.0)
     make("b", 90.0)
     said: list[str] = []
-    found = nexus.compare(tmp_path / "runs", notice=said.append)
+    found = nexus.compare([tmp_path / "runs" / name for name in ("b", "a")], notice=said.append)
     assert iqms(found) == {"all runs": 10}
     assert said == [f"{tmp_path}/runs/b is skipped: it has the same seed 1 and settings as {tmp_path}/runs/a"]
 

@@ -107,6 +107,13 @@ class MeasuredGroups:
     differences: Mapping[str, Difference] = field(default_factory=dict)
     unit: Literal["return", "steps", "normalised score"] = "return"
 
+    @property
+    def baseline(self) -> str | None:
+        """The group that the others are compared with; None if there are no differences."""
+        return (
+            next((label for label in self.groups if label not in self.differences), None) if self.differences else None
+        )
+
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON; None for an infinite time."""
         return {

@@ -53,7 +53,7 @@ def read_evaluations(
         raise RunError(f"nothing to compare: there is no run in {', '.join(map(str, named[:3]))}")
     if len(folders) > MOST_COMPARED:
         raise ConfigError(f"{len(folders):,} runs: at most {MOST_COMPARED:,} can be compared")
-    read = [read_scored(folder, same_env, notice) for folder in folders.values()]
+    read = [read_scored(folder, same_env, notice) for folder in sorted(folders.values())]
     for env in dict.fromkeys(run.env for run in read):
         require_one_protocol([run for run in read if run.env == env])
     kept, skipped = different_seeds(read)

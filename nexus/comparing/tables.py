@@ -31,7 +31,7 @@ def comparison_text(comparison: Comparison) -> str:
         print_env(console, env)
     if comparison.aggregate is not None:
         console.print(Text(f"\nAll environments: {comparison.aggregate.about}\n"))
-        print_measure(console, comparison.aggregate, next((env.baseline for env in comparison.envs), None))
+        print_measure(console, comparison.aggregate)
     if comparison.notes:
         console.print()
         print_sentences(console, comparison.notes)
@@ -43,7 +43,7 @@ def print_env(console: Console, env: EnvComparison) -> None:
     main = env.measures[env.main]
     console.print(Text(env.env if env.protocol is None else f"{env.env}: {env.protocol}"))
     console.print(Text(f"Score: {main.about}\n"))
-    print_measure(console, main, env.baseline)
+    print_measure(console, main)
     # At the end of runs of one length the score at the common step is the final one.
     others = [measure for measure in env.measures.values() if measure.groups != main.groups]
     if others:
@@ -56,7 +56,7 @@ def print_env(console: Console, env: EnvComparison) -> None:
             print_sentences(console, said)
 
 
-def print_measure(console: Console, measure: MeasuredGroups, baseline: str | None) -> None:
+def print_measure(console: Console, measure: MeasuredGroups) -> None:
     """Print the table of groups by one measure, and that of differences."""
     is_time = any(group.reached is not None for group in measure.groups.values())
     center = "median" if is_time else "IQM"
@@ -68,7 +68,7 @@ def print_measure(console: Console, measure: MeasuredGroups, baseline: str | Non
     console.print(table)
     if not measure.differences:
         return
-    console.print(Text(f"\nAgainst {baseline}\n"))
+    console.print(Text(f"\nAgainst {measure.baseline}\n"))
     names = ["P(better)"] if is_time else ["difference", "P(better)", "seeds"]
     table = new_table("group", *names)
     for label, found in measure.differences.items():
