@@ -219,6 +219,12 @@ def test_while_no_run_is_finished_they_are_compared_where_all_have_been(make: Ma
     found = only(nexus.compare(tmp_path / "runs"))
     assert (found.step, found.main) == (200, "step")
     assert scores_in(found, "step") == [2, 4]
+    make("bad", {100: 7}, status="diverged", seed=3)
+    assert scores_in(only(nexus.compare(tmp_path / "runs")), "step") == [2, 4, 7]
+    make("late", {300: 9}, status="running", seed=4)
+    found = only(nexus.compare(tmp_path / "runs"))
+    assert (found.step, scores_in(found, "step")) == (200, [2, 4, 7])
+    assert found.remarks[0].startswith("all runs: 1 of 4 runs left out, unfinished")
 
 
 def test_a_diverged_run_counts_with_its_last_score(make: Make, tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ def test_of_two_times_the_order_counts_where_it_is_known() -> None:
     assert order_of_times((floats(10), floats(1)), (floats(10), floats(1))).value == 0.5
     assert order_of_times((floats(10), floats(1)), (floats(10), floats(0))).value == 1  # the other one came later
     assert order_of_times((floats(10), floats(0)), (floats(10), floats(1))).value == 0
+    assert order_of_times((floats(10), floats(0)), (floats(20), floats(1))).value == 0.5
+    assert order_of_times((floats(20), floats(1)), (floats(10), floats(0))).value == 0.5
 
 
 def test_a_profile_is_the_share_of_runs_above_each_level() -> None:

@@ -1,7 +1,7 @@
 """Comparing groups of runs: who counts, at which step, by which scores, and what can be concluded."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -215,7 +215,7 @@ def comparison_of(
         raise RunError("nothing to compare: none of these runs was evaluated, so none has a score")
     envs = [compared_env(env, groups, how) for env, groups in grouping.groups.items()]
     found = [env for env in envs if env is not None]
-    notes = [*said_of_merging(grouping)]
+    notes = said_of_merging(grouping)
     notes += [
         f"{env} is left out: no run there was evaluated"
         for env, one in zip(grouping.groups, envs, strict=True)
@@ -251,7 +251,7 @@ def compared_env(env: str, groups: Mapping[str, Sequence[ScoredRun]], how: How) 
         )
     main = main_of(measures, how, env)
     counted = {folder for group in measures[main].groups.values() for folder in group.folders}
-    comparison = EnvComparison(
+    return EnvComparison(
         env,
         protocol_said([run.run for run in everyone]),
         {label: [str(run.folder) for run in group] for label, group in groups.items()},
@@ -262,9 +262,8 @@ def compared_env(env: str, groups: Mapping[str, Sequence[ScoredRun]], how: How) 
         curves_of(scored, step),
         {} if main == "threshold" else profiles_of(measures[main]),
         endings_said(scored, counted, step, main),
-        (),
+        conclusions_of(measures[main]),
     )
-    return replace(comparison, conclusions=conclusions_of(measures[main], baseline, groups))
 
 
 def baseline_of(labels: Sequence[str], wanted: str | None) -> str | None:

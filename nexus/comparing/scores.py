@@ -1,5 +1,6 @@
 """The scores of one run: at its end or at a step, over a window or all evaluations, and the time to a threshold."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -95,17 +96,19 @@ def ending_of(run: ScoredRun) -> Ending:
     return "stopped early" if is_early else "finished"
 
 
-def common_step(runs: list[RunScores]) -> float:
+def common_step(runs: Sequence[RunScores]) -> float:
     """Return the last step at which runs can be compared: the end of the shortest that is finished.
 
-    Where none played all its steps it is the end of the longest one that stopped early or diverged, and where
-    none of those is there either, the last step that all have reached.
+    Where none played all its steps, it is the last one that all unfinished runs have reached, or if that is later, the
+    end of the longest that stopped early or diverged.
 
     Args:
-        runs: at least one that was evaluated.
+        runs: at least one that was evaluated; others are passed over.
     """
-    finished = [run.end for run in runs if run.ending == "finished"]
+    evaluated = [run for run in runs if len(run.steps)]
+    finished = [run.end for run in evaluated if run.ending == "finished"]
     if finished:
         return min(finished)
-    held = [run.end for run in runs if run.holds]
-    return max(held) if held else min(run.end for run in runs if len(run.steps))
+    held = [run.end for run in evaluated if run.holds]
+    unfinished = [run.end for run in evaluated if not run.holds]
+    return max([*held, *([min(unfinished)] if unfinished else [])])

@@ -1,7 +1,6 @@
 """What a comparison says in words: who does not count and why, what can be concluded, and what can't."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from nexus.comparing.grouping import Grouping
 from nexus.comparing.measures import Difference, MeasuredGroups
@@ -60,7 +59,7 @@ def endings_said(
             why = {
                 "not evaluated": "not evaluated",
                 "unfinished": "unfinished: running, stopped or killed",
-            }.get(ending, f"{ending} before that step")
+            }.get(ending, "without a score at that step")
             said.append(
                 f"{label}: {len(some)} of {len(runs)} {runs_word(len(runs))} left out, {why} ({folders_said(some)})"
             )
@@ -98,9 +97,9 @@ def folders_said(runs: Sequence[RunScores]) -> str:
     return ", ".join(names[:NAMED_FOLDERS]) + (f" and {more} more" if more > 0 else "")
 
 
-def conclusions_of(measure: MeasuredGroups, baseline: str | None, groups: Mapping[str, Any]) -> list[str]:
+def conclusions_of(measure: MeasuredGroups) -> list[str]:
     """Return what the groups show by a measure, one sentence for each that is not the baseline, and how sure it is."""
-    said = []
+    said, baseline = [], measure.baseline
     few = [label for label, group in measure.groups.items() if len(group.scores) < FEWEST_FOR_INTERVAL]
     if few:
         counts = ", ".join(f"{label}: {len(measure.groups[label].scores)}" for label in few)
