@@ -295,7 +295,7 @@ def measures_of(
         return by_scores(name, about, {label: scored_by(group, score) for label, group in runs.items()}, baseline)
 
     found: list[MeasuredGroups | None] = []
-    if have_one_length(groups):
+    if have_one_end(groups):
         final = {label: [run for run in group if run.is_final] for label, group in groups.items()}
         found.append(by("final", "evaluation of the final weights", final, lambda run: float(run.means[-1])))
     found.append(by("step", f"evaluation at step {step:,.0f}", reached, lambda run: float(run.at(np.array([step]))[0])))
@@ -313,9 +313,11 @@ def measures_of(
     return {measure.name: measure for measure in found if measure is not None}
 
 
-def have_one_length(groups: Mapping[str, Sequence[RunScores]]) -> bool:
-    """True if all runs were to have the same number of steps, so that their final scores can be compared."""
-    return len({run.run.settings.get("total_steps") for group in groups.values() for run in group}) == 1
+def have_one_end(groups: Mapping[str, Sequence[RunScores]]) -> bool:
+    """True if all runs were to have the same number of steps and one is at its end, so that there are final scores."""
+    everyone = [run for group in groups.values() for run in group]
+    planned = {run.run.settings.get("total_steps") for run in everyone}
+    return len(planned) == 1 and any(run.ending in ("finished", "stopped early") for run in everyone)
 
 
 def times_of(runs: Sequence[RunScores], threshold: float, step: float) -> ScoresOfGroup:
