@@ -20,6 +20,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "check",
+    "compare",
     "describe",
     "diagnose",
     "evaluate",
@@ -37,6 +38,7 @@ __all__ = [
 if TYPE_CHECKING:
     from nexus.api import evaluate, load_agent, resume, train
     from nexus.checking import check
+    from nexus.comparing import compare
     from nexus.core.checked import Settings
     from nexus.data.replay_buffer import ReplayBuffer
     from nexus.doctor.afterwards import diagnose
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
 HOMES = {
     "check": "nexus.checking",
+    "compare": "nexus.comparing",
     "describe": "nexus.inspection.describe",
     "diagnose": "nexus.doctor.afterwards",
     "evaluate": "nexus.api",

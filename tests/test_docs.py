@@ -19,6 +19,7 @@ import nexus
 from benchmarks import doctor_page, settings_page
 from nexus.cli.algorithms import AlgorithmsCommand
 from nexus.cli.check import CheckCommand
+from nexus.cli.compare import CompareCommand
 from nexus.cli.dashboard import DashboardCommand
 from nexus.cli.describe import DescribeCommand
 from nexus.cli.evaluate import EvaluateCommand
@@ -82,7 +83,7 @@ SHORT: Mapping[str, str] = {
     **dict.fromkeys(
         (
             *("nexus resume", "nexus verify", "nexus doctor", "nexus describe", "nexus replay", "nexus report"),
-            *("nexus plot", "nexus algorithms"),
+            *("nexus plot", "nexus compare", "nexus algorithms"),
         ),
         "",
     ),
@@ -342,6 +343,7 @@ def test_every_flag_is_one() -> None:
         WatchCommand,
         PlotCommand,
         ReportCommand,
+        CompareCommand,
         PitfallsCommand,
         DashboardCommand,
     ]

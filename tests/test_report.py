@@ -656,6 +656,7 @@ def test_what_a_page_is_made_of_is_shipped() -> None:
     }
     assert {path.name for path in parts if path.suffix != ".py"} == {
         *(
+            "compared.html",
             "page.html",
             "replay.html",
             "report.css",

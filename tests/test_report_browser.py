@@ -11,6 +11,7 @@ import pytest
 
 import nexus
 from nexus.training.files import write_json
+from tests.compared_runs import evaluated_run
 from tests.test_film import ENV, changed
 from tests.training import short_run
 
@@ -118,9 +119,10 @@ def test_every_chart_is_drawn_and_readable(count: int, width: int, scheme: str, 
     browser.execute_script("document.querySelectorAll('details').forEach((each) => { each.open = true })")
     browser.execute_async_script("setTimeout(arguments[0], 100)")  # `toggle` events come later
     drawn = plots(browser)
-    titles = [each.get_attribute("aria-label").partition(" over steps")[0] for each in drawn]
+    titles = [each.get_attribute("aria-label").partition(" over s")[0] for each in drawn]
+    of_groups = [] if count == 1 else ["Evaluations of groups", "Performance profile"]
     main = ["Return", "Loss", "Q-values", "Value of first states", "Exploration", "Learning rate", "Steps per second"]
-    assert titles == [*main, "mine/<i>odd"]
+    assert titles == [*of_groups, *main, "mine/<i>odd"]
     for title, each in zip(titles, drawn, strict=True):
         canvas = each.find_element("css selector", "canvas")
         assert canvas.size["width"] > 0.7 * min(width, each.size["width"]), title
@@ -314,3 +316,34 @@ def test_a_row_of_the_replay_is_taken_apart_where_its_link_leads(width: int, ope
     assert max(bar.rect["width"] for bar in bars) > 50
     page_width, window = browser.execute_script(WIDTH)
     assert page_width <= window == width
+
+
+def test_groups_of_runs_have_bands_and_a_profile_over_scores(opened: Open, tmp_path: Path) -> None:
+    folders = [
+        evaluated_run(
+            tmp_path / f"{algorithm}{seed}",
+            {100: -500, 300: last + seed},
+            algorithm=algorithm,
+            seed=seed,
+            env="Acrobot-v1",
+        )
+        for algorithm, last in (("c51", -120), ("dqn", -100))
+        for seed in range(5)
+    ]
+    browser = opened(*folders)
+    groups, profile = plot_of(browser, "Evaluations of groups"), plot_of(browser, "Performance profile")
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    groups.send_keys(keys.ARROW_RIGHT, keys.ARROW_RIGHT, keys.ARROW_RIGHT)
+    assert legend(groups) == {"step": "300", "algorithm=c51": "-118", "algorithm=dqn": "-98"}
+    assert browser.execute_script(INK, groups) > 1_000
+    profile.send_keys(keys.ARROW_RIGHT)
+    shown = legend(profile)
+    assert -120 < float(shown["score"]) < -100
+    assert (shown["algorithm=c51"], shown["algorithm=dqn"]) == ("0", "1")  # all scores of dqn are above those of c51
+    button = profile.find_element("css selector", "button")
+    assert not button.is_displayed()  # it begins at a negative score and is not zoomed
+    profile.send_keys("+")
+    assert button.is_displayed()
+    profile.send_keys("0")
+    assert not button.is_displayed()
+    assert "algorithm=dqn is better than algorithm=c51 by 20.0" in browser.find_element("id", "comparison").text

@@ -26,6 +26,7 @@ VERBS = {
     "verify": ("nexus.cli.verify", "check a run's files:   nexus verify runs/NAME"),
     "evaluate": ("nexus.cli.evaluate", "score a run:           nexus evaluate runs/NAME"),
     "watch": ("nexus.cli.watch", "watch a run play:      nexus watch runs/NAME --video out.mp4"),
+    "compare": ("nexus.cli.compare", "compare many runs:     nexus compare runs/*"),
     "report": ("nexus.cli.report", "a page about runs:     nexus report runs/* --out report.html"),
     "dashboard": ("nexus.cli.dashboard", "runs in a browser:     nexus dashboard runs"),
     "plot": ("nexus.cli.plot", "draw learning curves:  nexus plot runs/*"),

@@ -13,10 +13,12 @@ from nexus.reporting.downsampling import points_to_draw
 from nexus.reporting.reading import EPISODES_OF_MEAN, RunContents
 
 __all__ = [
+    "POINTS_OF_COMPARISON",
     "POINTS_OF_MAIN",
     "POINTS_OF_OTHERS",
     "ChartOnPage",
     "Line",
+    "Style",
     "charts_of",
     "most_points",
     "other_charts",
@@ -28,6 +30,7 @@ Style: TypeAlias = Literal["line", "dashed", "light", "dots", "marked"]
 MOST_POINTS = 1_000  # of a line: about as many as a screen has pixels
 FEWEST_POINTS = 20  # of a line on a page of many runs
 POINTS_OF_MAIN, POINTS_OF_OTHERS = 60_000, 20_000  # of all lines together: about 2 MB of text
+POINTS_OF_COMPARISON = 10_000  # likewise; each is four numbers
 MOST_LINES_OF_OTHERS = POINTS_OF_OTHERS // FEWEST_POINTS
 LONGEST_NAME = 80  # characters of a scalar's name
 LOGARITHMIC = 1_000.0  # the largest value divided by the smallest from which a chart starts with a logarithmic axis
@@ -88,17 +91,22 @@ class Line:
 
 @dataclass(frozen=True)
 class ChartOnPage:
-    """Lines that are drawn together."""
+    """Lines that are drawn together, over the steps of runs or from `start` on over something else."""
 
     title: str
     about: str = ""
     lines: Sequence[Line] = field(default_factory=tuple)
+    start: float = 0.0
+    axis: str = "step"
 
     def to_mapping(self, most: int) -> dict[str, Any]:
         """Return plain values for JSON, with at most `most` points per line."""
         lines = [line.to_mapping(most) for line in self.lines]
         end = max((float(line.x.max()) for line in self.lines if line.x.size), default=1.0)
-        return {"title": self.title, "end": max(end, 1.0), "logarithmic": self.logarithmic, "lines": lines}
+        if self.axis == "step":
+            end = max(end, 1.0)
+        axis = {"axis": self.axis, "start": self.start, "end": end}
+        return {"title": self.title, **axis, "logarithmic": self.logarithmic, "lines": lines}
 
     @property
     def gaps(self) -> int:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from nexus import __version__
 from nexus.inspection.words import Unknown
 from nexus.reporting.charts import (
+    POINTS_OF_COMPARISON,
     POINTS_OF_MAIN,
     POINTS_OF_OTHERS,
     ChartOnPage,
@@ -23,6 +24,7 @@ from nexus.reporting.charts import (
     other_charts,
     with_room,
 )
+from nexus.reporting.compared import comparison_on_page
 from nexus.reporting.film import EpisodeFilm
 from nexus.reporting.reading import RunContents, by_environment
 from nexus.reporting.replay_panel import ReplayPanel
@@ -46,7 +48,7 @@ __all__ = [
 SIGNATURE = '<meta name="generator" content="nexus report'
 SCRIPTS = ("reporting/vendor/uplot/uPlot.iife.min.js", "reporting/report.js", "reporting/film.js")
 STYLE_SHEETS = ("reporting/vendor/uplot/uPlot.min.css", "reporting/report.css")
-TEMPLATE = "reporting/page.html"
+TEMPLATE, OF_COMPARISON = "reporting/page.html", "reporting/compared.html"
 NO_RULES: Mapping[str, str] = {}
 # Inside a script element HTML knows no escapes: `</script>` would end it, and old engines end a line at U+2028.
 UNSAFE_IN_SCRIPT = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
@@ -128,6 +130,7 @@ def content_of(runs: Sequence[RunContents], more: Extras = NO_EXTRAS) -> PageCon
         "no_film": str(more.film) if isinstance(more.film, Unknown) else None,
         "film_command": more.film_command,
         "replay": READ_BUTTON if more.asks_for_replay else None if more.replay is None else replay_html(more.replay),
+        "comparison": comparison_in(runs, data),
     }
     film = {"film": more.film.to_mapping()} if isinstance(more.film, EpisodeFilm) else {}
     return PageContent(said, {"runs": len(runs), "charts": data, **film})
@@ -138,6 +141,16 @@ def replay_html(panel: ReplayPanel | Unknown) -> Markup:
     if isinstance(panel, Unknown):
         return Markup("<p>{}</p>").format(str(panel))
     return Markup(template_of("reporting/replay.html").render(panel=panel))
+
+
+def comparison_in(runs: Sequence[RunContents], data: list[dict[str, Any]]) -> Markup | None:
+    """Return the section that compares groups of runs, None if there is none; its charts are added to the data."""
+    parts, notes = comparison_on_page([run.scored for run in runs])
+    if not parts:
+        return None
+    most = most_points([chart for part in parts for chart in part.charts], POINTS_OF_COMPARISON)
+    drawn = [numbered(part.charts, data, most) for part in parts]
+    return Markup(template_of(OF_COMPARISON).render(parts=list(zip(parts, drawn, strict=True)), notes=notes))
 
 
 def html_of(

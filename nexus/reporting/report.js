@@ -23,10 +23,10 @@
     return marks.map((mark) => (mark === null ? "" : large ? mark.toLocaleString("en", compact) : short(mark)));
   }
 
-  // One x axis for all lines, from 0 to `end`. uPlot passes over undefined values, and leaves a gap for null. Several
+  // One x axis for all lines, from `start` to `end`. uPlot passes over undefined values, and leaves a gap for null. Several
   // episodes can end at one step, so an x that a line has twice occurs twice.
-  function merged(lines, end) {
-    const times = new Map([[0, 1], [end, 1]]);
+  function merged(lines, start, end) {
+    const times = new Map([[start, 1], [end, 1]]);
     for (const { x } of lines) {
       const own = new Map();
       for (const value of x) own.set(value, (own.get(value) ?? 0) + 1);
@@ -66,9 +66,9 @@
   function drawing(chart, known) {
     const positive = chart.lines.every((line) => line.y.every((value) => value === null || value > 0));
     const log = positive && (known ? known.log : chart.logarithmic);
-    const { xs, on } = merged(chart.lines, chart.end);
+    const { xs, on } = merged(chart.lines, chart.start, chart.end);
     const columns = [xs];
-    const series = [{ label: "step", value: (_, value) => short(value) }];
+    const series = [{ label: chart.axis, value: (_, value) => short(value) }];
     const bands = [];
     let inFront = 0;
     for (const line of chart.lines) {
@@ -102,7 +102,7 @@
         { ...axis, values: marked },
         { ...axis, values: marked, size: widthOf, grid: { ...axis.grid, ...(log && { filter: tens }) } },
       ],
-      cursor: { sync: { key: "steps" }, drag: { x: true, y: false }, points: { size: 7 } },
+      cursor: { sync: { key: chart.axis }, drag: { x: true, y: false }, points: { size: 7 } },
       legend: { live: true },
       hooks: { setScale: [(_, key) => key === "x" && zoomed(element)], setSeries: [hideEdges] },
     };
@@ -183,11 +183,11 @@
     state.chart = chart;
     state.plot.batch(() => {
       state.plot.setData(columns, false);
-      state.plot.setScale("x", range ?? { min: 0, max: chart.end });
+      state.plot.setScale("x", range ?? { min: chart.start, max: chart.end });
     });
   }
 
-  const isZoomed = ({ plot, chart }) => plot.scales.x.min > 0 || plot.scales.x.max < chart.end;
+  const isZoomed = ({ plot, chart }) => plot.scales.x.min > chart.start || plot.scales.x.max < chart.end;
 
   function zoomed(element) {
     const state = plots.get(element);
@@ -196,7 +196,7 @@
 
   function showAll(element) {
     const { plot, chart } = plots.get(element);
-    plot.setScale("x", { min: 0, max: chart.end });
+    plot.setScale("x", { min: chart.start, max: chart.end });
     element.focus();
   }
 
@@ -213,7 +213,7 @@
     };
     const zoom = (factor) => {
       const centre = xs[here];
-      plot.setScale("x", { min: Math.max(0, centre - (centre - min) * factor), max: Math.min(state.chart.end, centre + (max - centre) * factor) });
+      plot.setScale("x", { min: Math.max(state.chart.start, centre - (centre - min) * factor), max: Math.min(state.chart.end, centre + (max - centre) * factor) });
     };
     const acts = {
       ArrowLeft: () => go(here - 1),

@@ -88,6 +88,7 @@ class ScoredRun:
         finished: whether the last evaluation is of its final weights.
         trained: the protocol of training; empty except for Atari games.
         evaluated: the protocol of evaluations, with their ε; None if the run was not evaluated.
+        status: as in `run.json`; empty if unknown.
     """
 
     folder: Path
@@ -100,6 +101,7 @@ class ScoredRun:
     finished: bool = False
     trained: Mapping[str, Any] = field(default_factory=dict)
     evaluated: Mapping[str, Any] | None = None
+    status: str = ""
 
     def training(self, axis: Axis, window: int) -> Curve:
         """Return the running mean of the training returns over `window` episodes."""
@@ -281,6 +283,7 @@ def scored_run(
         finished,
         {"name": settings.get("protocol") or "nature"} if is_atari(str(about.get("env"))) else {},
         protocol,
+        str(about.get("status")),
     )
 
 

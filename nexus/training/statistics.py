@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bootstrap_interval", "interquartile_mean"]
+__all__ = ["bootstrap_interval", "interquartile_mean", "middle_half"]
 
 
 def bootstrap_interval(values: ArrayLike, resamples: int = 10_000) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -36,6 +36,10 @@ def interquartile_mean(values: ArrayLike) -> float:
         values: `[R]`, one score per run.
     """
     array = np.sort(np.asarray(values, float))
-    ranks = np.arange(len(array) + 1) / len(array)
-    weights = np.diff(np.clip(ranks, 0.25, 0.75))  # the share of the middle half that each value covers
-    return float(weights @ array / 0.5)
+    return float(middle_half(len(array)) @ array / 0.5)
+
+
+def middle_half(count: int) -> NDArray[np.float64]:
+    """Return how much of the middle half each of `count` sorted values covers, `[count]`; all together 0.5."""
+    ranks = np.arange(count + 1) / count
+    return np.diff(np.clip(ranks, 0.25, 0.75))
