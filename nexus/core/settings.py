@@ -4,7 +4,6 @@ A training run's are in `envs/settings.py`, `data/settings.py` and `training/set
 """
 
 from dataclasses import dataclass, field
-from math import inf
 from typing import Literal
 
 from nexus.core.checked import CheckedConfig, Keywords
@@ -236,9 +235,9 @@ class BootstrapSettings(CheckedConfig):
     def check(self) -> None:
         """Raise `ConfigError` if a value is impossible."""
         self.require(self.boot_heads >= 1, "boot_heads", "at least 1 head")
-        self.require(0 <= self.prior_scale < inf, "prior_scale", "a finite number, 0 or more")
+        self.require(self.prior_scale >= 0, "prior_scale", "0 or more")
         self.require(0 < self.boot_mask <= 1, "boot_mask", "a probability in (0, 1]")
-        self.require(0 <= self.boot_noise < inf, "boot_noise", "a finite number, 0 or more")
+        self.require(self.boot_noise >= 0, "boot_noise", "0 or more")
 
 
 @dataclass(frozen=True)
