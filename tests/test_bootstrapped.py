@@ -14,7 +14,6 @@ from nexus.core.errors import RunError
 from nexus.models.layers import Head, MLPTorso
 from nexus.models.rl.dqn import DQNAgent, DQNNetwork
 from nexus.models.rl.dqn.bootstrapped_dqn import (
-    ROWS,
     BlockLinear,
     BlockNorm,
     BootstrappedLoss,
@@ -28,6 +27,7 @@ from nexus.models.rl.dqn.double_dqn import greedy_on_online
 from nexus.models.rl.dqn.dqn import NextAction, greedy_on_target, huber, squared
 from nexus.models.rl.dqn.dueling_dqn import DuelingHead
 from nexus.models.rl.dqn.rainbow import make_agent
+from nexus.ops.hashing import hashed
 
 ACTIONS, HEADS, STATE = 2, 3, 4
 
@@ -59,7 +59,7 @@ BATCH = {
     "rewards": torch.tensor([1.0]),
     "discounts": torch.tensor([0.5]),
     "next_states": torch.tensor([[1.0]]),
-    "indices": torch.tensor([ROWS + 3]),
+    "indices": torch.tensor([3]),
 }
 
 
@@ -96,35 +96,45 @@ def test_a_terminal_state_is_worth_nothing_to_any_head() -> None:
     assert outcome.priorities.tolist() == [0.5]  # y = 1 against 1 and 2
 
 
-def held(masks: list[bool], noise: list[float] | None = None) -> HeldRows:
-    """Rows of which only number 3 is learned from, by these heads."""
-    rows = HeldRows(len(masks), 1.0, 0.0 if noise is None else 1.0, np.random.default_rng(0))
-    rows.masks[:] = False
-    rows.masks[3] = torch.tensor(masks)
-    if noise is not None and rows.noise is not None:
-        rows.noise[3] = torch.tensor(noise)
-    return rows
+class Held(HeldRows):
+    """Rows of which only number 3 is learned from, by these heads, with this noise."""
+
+    def __init__(self, masks: list[bool], noise: list[float]) -> None:
+        super().__init__(len(masks), 1.0, 0.0, np.random.default_rng(0))
+        self.masks, self.noises = torch.tensor([masks]).float(), torch.tensor([noise])
+
+    def learns(self, indices: Tensor) -> Tensor:
+        return self.masks * (indices == 3)
+
+    def noisy(self, targets: Tensor, indices: Tensor) -> Tensor:
+        return targets + self.noises * (indices == 3)
+
+
+def held(*masks: bool, noise: tuple[float, float] = (0.0, 0.0)) -> HeldRows:
+    return Held(list(masks), list(noise))
 
 
 def test_a_head_that_does_not_learn_from_a_row_has_no_loss_and_no_gradient_there() -> None:
     network = deepcopy(ONLINE)
-    outcome = BootstrappedLoss(squared, rows=held([True, False]))(network, TARGET, greedy_on_target, BATCH)
+    outcome = BootstrappedLoss(squared, rows=held(True, False))(network, TARGET, greedy_on_target, BATCH)
     assert outcome.loss.tolist() == [pytest.approx(4.5 / 2)]  # the other head's 0 counts in the mean
     assert outcome.priorities.tolist() == [pytest.approx(3.0)]  # of the head that learns alone
     (gradient,) = torch.autograd.grad(outcome.loss.sum(), list(network.parameters()))
     assert gradient.tolist() == [[[-1.5, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]  # (1 - 4) / 2
-    nobody = BootstrappedLoss(squared, rows=held([False, False]))(network, TARGET, greedy_on_target, BATCH)
+    nobody = BootstrappedLoss(squared, rows=held(False, False))(network, TARGET, greedy_on_target, BATCH)
     assert (nobody.loss.tolist(), nobody.priorities.tolist()) == ([0.0], [0.0])
 
 
 def test_noise_is_added_to_a_head_s_reward() -> None:
-    outcome = BootstrappedLoss(squared, rows=held([True, True], [1.0, -2.0]))(ONLINE, TARGET, greedy_on_target, BATCH)
+    outcome = BootstrappedLoss(squared, rows=held(True, True, noise=(1.0, -2.0)))(
+        ONLINE, TARGET, greedy_on_target, BATCH
+    )
     assert outcome.priorities.tolist() == [pytest.approx((4 + 0.5) / 2)]  # y = 4 + 1 and 4.5 - 2 against 1 and 2
 
 
 def test_without_rows_of_a_replay_all_heads_learn() -> None:
     batch = {name: values for name, values in BATCH.items() if name != "indices"}
-    outcome = BootstrappedLoss(squared, rows=held([True, False]))(ONLINE, TARGET, greedy_on_target, batch)
+    outcome = BootstrappedLoss(squared, rows=held(True, False))(ONLINE, TARGET, greedy_on_target, batch)
     assert outcome.priorities.tolist() == [pytest.approx(2.75)]
 
 
@@ -138,10 +148,26 @@ def test_which_heads_learn_from_a_row_is_held_and_comes_from_the_seed() -> None:
     assert (rows.learns(indices) == learns).all()
     assert (again.learns(indices) == learns).all()
     assert not (other.learns(indices) == learns).all()
-    assert (rows.learns(indices + ROWS) == learns).all()
+    other.load_state_dict(rows.state_dict())  # as a checkpoint does
+    assert (other.learns(indices) == learns).all()
     noise = rows.noisy(torch.zeros(5_000, 20), indices)
     assert float(noise.std()) == pytest.approx(2.0, abs=0.05)
-    assert rows.state_dict() == {}  # it follows from the seed
+    assert abs(float(noise.mean())) < 0.05
+    assert (rows.noisy(torch.zeros(5_000, 20), indices) == noise).all()
+    both = torch.corrcoef(torch.cat([learns, noise], 1).T).fill_diagonal_(0)  # heads are drawn separately
+    assert float(both.abs().max()) < 0.06
+
+
+def test_hashed_numbers_are_uniform_and_do_not_follow_rows() -> None:
+    numbers = hashed(torch.arange(100_000), 3, torch.tensor(7))
+    counts = torch.histc(numbers, 20, 0, 1)
+    assert float((counts / 15_000 - 1).abs().max()) < 0.04
+    assert 0 < float(numbers.min()) < 1e-4
+    assert 1 - 1e-4 < float(numbers.max()) < 1
+    for lag in (1, 10, 4_096):
+        pair = torch.stack([numbers[:-lag, 0], numbers[lag:, 0]])
+        assert abs(float(torch.corrcoef(pair)[0, 1])) < 0.02
+    assert not (numbers == hashed(torch.arange(100_000), 3, torch.tensor(8))).any(1).all()
 
 
 # --- heads that share nothing are as many agents ---

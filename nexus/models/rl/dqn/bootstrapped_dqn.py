@@ -21,6 +21,7 @@ from nexus.core.types import Array, Ints
 from nexus.models.layers import MLPTorso, hold_frozen
 from nexus.models.rl.dqn.dqn import GREEDY, Bootstrap, DQNNetwork, NextAction, huber, td_target, value_metrics
 from nexus.ops.action_values import values_of_actions
+from nexus.ops.hashing import hashed
 
 __all__ = [
     "BlockLinear",
@@ -34,9 +35,6 @@ __all__ = [
     "mean_of_heads",
     "stacked",
 ]
-
-ROWS = 65_537  # draws held for rows of the replay; a prime, so that no length of episodes divides it
-
 
 # --- networks ---
 
@@ -99,7 +97,7 @@ def stacked(torsos: Sequence[MLPTorso]) -> MLPTorso:
     for alike in zip(*[torso.layers for torso in torsos], strict=True):
         match alike[0]:
             case nn.Linear() if not layers:  # all read the same state, so that one product does
-                layers.append(joined(cast(Sequence[nn.Linear], alike)))
+                layers.append(side_by_side(cast(Sequence[nn.Linear], alike)))
             case nn.Linear():
                 layers.append(BlockLinear(cast(Sequence[nn.Linear], alike)))
             case nn.LayerNorm():
@@ -110,7 +108,7 @@ def stacked(torsos: Sequence[MLPTorso]) -> MLPTorso:
     return whole
 
 
-def joined(layers: Sequence[nn.Linear]) -> nn.Linear:
+def side_by_side(layers: Sequence[nn.Linear]) -> nn.Linear:
     """Return layers with the same inputs as one layer, with their outputs one after another."""
     outputs, inputs = layers[0].weight.shape
     whole = nn.Linear(inputs, len(layers) * outputs)
@@ -251,35 +249,32 @@ class HeadPerEpisode:
 class HeldRows(nn.Module):
     """Which heads learn from a transition, and the noise on its reward: the same as long as the replay holds it.
 
-    Both are drawn once for each row of the replay, so that nothing has to be stored with a transition and the draws of
-    a run follow from its seed. Rows that are `ROWS` apart share them, and so do the transitions that follow one another
-    in a row.
+    Both follow from the row of the replay and a key, so nothing has to be stored with a transition. The transitions
+    that follow one another in a row share them.
 
     Args:
         heads: `K`.
         probability: that a head learns from a transition.
         noise: deviation of the noise on rewards.
-        rng: source of the draws.
+        rng: source of the key.
     """
 
-    masks: Tensor  # [ROWS, K] bool
-    noise: Tensor | None  # [ROWS, K]
+    key: Tensor  # [] int64
 
     def __init__(self, heads: int, probability: float, noise: float, rng: np.random.Generator) -> None:
         super().__init__()
-        shape = ROWS, heads
-        masks = torch.from_numpy(rng.random(shape, np.float32) < probability)
-        noises = torch.from_numpy(noise * rng.standard_normal(shape, np.float32)) if noise else None
-        self.register_buffer("masks", masks, persistent=False)  # both follow from the seed
-        self.register_buffer("noise", noises, persistent=False)
+        self.heads, self.probability, self.noise = heads, probability, noise
+        self.register_buffer("key", torch.from_numpy(rng.integers(2**32, size=())))
 
     def learns(self, indices: Tensor) -> Tensor:
         """`[B] -> [B, K]` float32, 1 where a head learns from a row and 0 elsewhere."""
-        return self.masks[indices % ROWS].float()
+        return (hashed(indices, self.heads, self.key) < self.probability).float()
 
     def noisy(self, targets: Tensor, indices: Tensor) -> Tensor:
         """Return targets `[B, K]` with the noise of their rows `[B]`."""
-        return targets if self.noise is None else targets + self.noise[indices % ROWS]
+        if not self.noise:
+            return targets
+        return targets + self.noise * torch.special.ndtri(hashed(indices, self.heads, self.key + 1))
 
 
 @dataclass(frozen=True)
