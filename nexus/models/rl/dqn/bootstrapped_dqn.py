@@ -268,7 +268,8 @@ class HeldRows(nn.Module):
 
     def learns(self, indices: Tensor) -> Tensor:
         """`[B] -> [B, K]` float32, 1 where a head learns from a row and 0 elsewhere."""
-        return (hashed(indices, self.heads, self.key) < self.probability).float()
+        learns: Tensor = hashed(indices, self.heads, self.key) < self.probability
+        return learns.float()
 
     def noisy(self, targets: Tensor, indices: Tensor) -> Tensor:
         """Return targets `[B, K]` with the noise of their rows `[B]`."""
