@@ -1,4 +1,4 @@
-"""How soon Bootstrapped DQN, without its priors, and DQN solve DeepSea, and what an update of each costs.
+"""How soon Bootstrapped DQN and DQN solve DeepSea, and what an update of each costs.
 
     python -m benchmarks.deep_sea
 
@@ -37,7 +37,6 @@ SETTINGS: Mapping[str, Any] = {  # bsuite's, but for a batch of 128 and DQN's lo
 }
 AGENTS: Mapping[str, Mapping[str, Any]] = {
     "bootstrapped": {"algorithm": "bootstrapped"},
-    "bootstrapped, no priors": {"algorithm": "bootstrapped", "prior_scale": 0.0},
     "dqn, ε = 0.05": {"algorithm": "dqn", "epsilon": 0.05, "epsilon_min": 0.05},
 }
 
@@ -100,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--episodes", type=int, default=500)
+    parser.add_argument("--episodes", type=int, default=300)
     asked = parser.parse_args()
     speeds, rows = rates(asked.size), []
     for name in AGENTS:
