@@ -268,14 +268,14 @@ class HeldRows(nn.Module):
 
     def learns(self, indices: Tensor) -> Tensor:
         """`[B] -> [B, K]` float32, 1 where a head learns from a row and 0 elsewhere."""
-        learns: Tensor = hashed(indices, self.heads, self.key) < self.probability
-        return learns.float()
+        return torch.lt(hashed(indices, self.heads, self.key), self.probability).float()
 
     def noisy(self, targets: Tensor, indices: Tensor) -> Tensor:
         """Return targets `[B, K]` with the noise of their rows `[B]`."""
         if not self.noise:
             return targets
-        return targets + self.noise * torch.special.ndtri(hashed(indices, self.heads, self.key + 1))
+        noise: Tensor = torch.special.ndtri(hashed(indices, self.heads, self.key + 1))
+        return targets + self.noise * noise
 
 
 @dataclass(frozen=True)
