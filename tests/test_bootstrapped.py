@@ -1,7 +1,9 @@
 """Bootstrapped DQN: targets by hand, heads held to independent learners, priors, masks, and who acts when."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.deep_sea import solved_after
 from nexus.core import Batch, ConfigError, QOutput
 from nexus.core.errors import RunError
 from nexus.models.layers import Head, MLPTorso
@@ -28,6 +31,8 @@ from nexus.models.rl.dqn.dqn import NextAction, greedy_on_target, huber, squared
 from nexus.models.rl.dqn.dueling_dqn import DuelingHead
 from nexus.models.rl.dqn.rainbow import make_agent
 from nexus.ops.hashing import hashed
+from nexus.parts import Parts
+from nexus.training.config import TrainConfig
 
 ACTIONS, HEADS, STATE = 2, 3, 4
 
@@ -465,3 +470,48 @@ def test_a_follower_acts_on_the_heads_of_its_policy() -> None:
 def test_what_makes_no_sense_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_agent("bootstrapped", **config(**settings))
+
+
+# --- learning ---
+
+
+def test_heads_act_alone_for_whole_episodes_in_a_run() -> None:
+    """Three environments, each with episodes of its own length; every change of a head is at the end of an episode."""
+    acting: list[list[int]] = []
+    ended: list[list[bool]] = []
+    config = TrainConfig.from_mapping(
+        {
+            "algorithm": "bootstrapped",
+            "boot_heads": 5,
+            "hidden_dim": 8,
+            "epsilon": 0.0,
+            "epsilon_min": 0.0,
+            "num_envs": 3,
+            "total_steps": 600,
+            "learning_starts": 550,
+            "batch_size": 8,
+            "replay_capacity": 600,
+        }
+    )
+    with ExitStack() as stack:
+        parts = Parts("CartPole-v1", config, stack)
+        part = parts.agent.policy.acting
+        assert isinstance(part, HeadPerEpisode)
+        parts.watch(Path())
+        for progress in parts.steps(config):
+            acting.append(part.chosen.tolist())
+            ended.append((progress.step.terminated | progress.step.truncated).tolist())
+    changes = np.array(acting)[1:] != np.array(acting)[:-1]
+    ends = np.array(ended)[:-1]
+    assert changes.any(0).all()  # in each environment
+    assert not (changes & ~ends).any()
+    assert 0.6 < changes.sum() / ends.sum() < 0.95  # 4 of 5 new heads are others
+    assert len({tuple(row) for row in acting}) > 10  # environments have heads of their own
+
+
+@pytest.mark.slow
+def test_it_finds_the_treasure_of_deep_sea_and_dqn_does_not() -> None:
+    after, found = solved_after("bootstrapped", 10, seed=1, episodes=150)
+    assert after is not None
+    assert found >= 25
+    assert solved_after("dqn, ε = 0.05", 10, seed=1, episodes=150) == (None, 0)
