@@ -26,6 +26,7 @@ from nexus.training.loop import learn, train
 FIRST_SEED, WINDOW, ROUNDS, UPDATES = 100, 50, 9, 20  # no setting was chosen on seeds from 100 on
 
 SETTINGS: Mapping[str, Any] = {  # bsuite's, but for a batch of 128 and DQN's loss, which is Huber's here by default
+    "num_envs": 1,
     "hidden_dim": 50,
     "batch_size": 32,
     "loss": "squared",
