@@ -5,6 +5,12 @@ from typing import Any
 from nexus.core.types import Batch
 from nexus.models.rl.dqn.rainbow import ALGORITHMS
 
+NOISY_OR_NOT = [
+    (name, noisy)
+    for name, algorithm in ALGORITHMS.items()
+    for noisy in (False, True)
+    if not noisy or "noisy" not in algorithm.refuses
+]
 REPLAYED = [name for name in ALGORITHMS if name != "pqn"]
 
 PACE: dict[str, Any] = {

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from nexus.core.types import Array
 from nexus.models.rl.dqn import DQNAgent, DQNNetwork
-from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
-from tests.rollouts import with_returns
+from nexus.models.rl.dqn.rainbow import make_agent
+from tests.rollouts import NOISY_OR_NOT, with_returns
 
 SETTINGS: dict[str, Any] = {"state_dim": 4, "action_dim": 3, "hidden_dim": 8, "atoms": 5, "quantiles": 4}
 STATES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -47,8 +47,7 @@ def require_same(one: dict[str, Any], other: dict[str, Any]) -> None:
         np.testing.assert_equal(one[name], other[name], err_msg=name)
 
 
-@pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("algorithm", "noisy"), NOISY_OR_NOT)
 def test_acting_outside_training_draws_nothing_and_leaves_every_mode(algorithm: str, noisy: bool) -> None:
     agent = agent_of(algorithm, noisy=noisy)
     learn(agent)
@@ -62,8 +61,7 @@ def test_acting_outside_training_draws_nothing_and_leaves_every_mode(algorithm: 
         assert not np.array_equal(agent.get_state()["generators.noise"], before["generators.noise"])
 
 
-@pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("algorithm", "noisy"), NOISY_OR_NOT)
 def test_what_follows_is_as_if_nobody_had_evaluated(algorithm: str, noisy: bool) -> None:
     watched, alone = agent_of(algorithm, noisy=noisy), agent_of(algorithm, noisy=noisy)
     for _ in range(3):

@@ -199,6 +199,8 @@ REFUSED = [
     ("rainbow", {"munchausen": True, "double": False}, ATOMS),
     ("iqn", {"compile": True}, DRAWS),
     ("beyond", {"compile": True}, DRAWS),
+    ("bootstrapped", {"noisy": True}, "would change it at every step"),
+    ("bootstrapped", {"munchausen": True, "double": True}, SOFT),
     ("pqn", {"double": True}, TOLD),
     ("pqn", {"munchausen": True}, TOLD),
 ]

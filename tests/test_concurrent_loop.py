@@ -48,6 +48,9 @@ class Follower:
     def follow(self) -> None:
         self.agent.events.append("follow")
 
+    def begin(self, begins: Array) -> None:
+        pass
+
     def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
         assert training
         self.agent.events.append("act")

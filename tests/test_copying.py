@@ -10,8 +10,8 @@ import torch
 from nexus.core.types import Batch
 from nexus.models.rl.dqn import DQNAgent
 from nexus.models.rl.dqn.learner import Learner
-from nexus.models.rl.dqn.rainbow import ALGORITHMS, make_agent
-from tests.rollouts import with_returns
+from nexus.models.rl.dqn.rainbow import make_agent
+from tests.rollouts import NOISY_OR_NOT, with_returns
 
 SETTINGS: dict[str, Any] = {"state_dim": 4, "action_dim": 3, "hidden_dim": 8, "atoms": 5, "quantiles": 4}
 STATES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -53,8 +53,7 @@ def require_same(agent: DQNAgent, state: dict[str, Any]) -> None:
         np.testing.assert_equal(value, state[name], err_msg=name)
 
 
-@pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("algorithm", "noisy"), NOISY_OR_NOT)
 def test_a_copy_goes_on_as_the_original_would_and_neither_moves_the_other(algorithm: str, noisy: bool) -> None:
     agent = agent_of(algorithm, noisy=noisy)
     go_on(agent, 0)
@@ -111,8 +110,7 @@ def test_a_scheduler_that_is_copied_along_goes_with_the_copy() -> None:
     assert agent.optimizer.param_groups[0]["lr"] == 0.0005
 
 
-@pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("algorithm", "noisy"), NOISY_OR_NOT)
 def test_eval_and_train_change_neither_acting_nor_learning(algorithm: str, noisy: bool) -> None:
     plain, switched = agent_of(algorithm, noisy=noisy), agent_of(algorithm, noisy=noisy)
     expected, found = [], []

@@ -47,9 +47,13 @@ class Witness:
         self.epsilon = self.temperature = 0.0
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD([torch.zeros(1)], lr=9.0)
         self.calls: list[str] = []
+        self.begun: list[list[bool]] = []
         self.observed: list[tuple[Array, Array, Array, Array]] = []
         self.epsilons: list[float] = []
         self.learning_rates: list[float] = []
+
+    def begin(self, begins: Array) -> None:
+        self.begun.append(begins.tolist())
 
     def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
         assert training
@@ -165,6 +169,14 @@ def test_a_learner_observes_each_step_once_as_it_was_played() -> None:
         assert rewards.tolist() == step.rewards.tolist() == [7.0, 7.0]
         assert (begins == step.begins).all()
         assert (valid == step.valid).all()
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_the_loop_passes_on_where_episodes_begin_before_each_act(mode: AutoresetMode) -> None:
+    agent, _, _, yielded = run(mode)
+    period = EPISODE + (mode is AutoresetMode.NEXT_STEP)  # there a step only resets
+    assert agent.begun == [[at % period == 0] * 2 for at in range(len(yielded))]
+    assert agent.begun == [progress.step.begins.tolist() for progress in yielded]
 
 
 def test_without_clipping_rewards_stay() -> None:

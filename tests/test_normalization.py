@@ -280,8 +280,9 @@ def test_every_algorithm_runs_with_them(algorithm: str, tmp_path: Path) -> None:
     assert result.counters.updates > 10
     assert not torch.equal(result.agent.learner.theta, fresh.learner.theta)
     assert result.agent.learner.theta.isfinite().all()
-    (layer,) = normalizers(result.agent.q_network)
-    assert (layer.deviation != 1).all()
+    layers = normalizers(result.agent.q_network)
+    assert len(layers) == (2 if algorithm == "bootstrapped" else 1)  # its priors have one as well
+    assert all((layer.deviation != 1).all() for layer in layers)
     assert result.agent.learner.unit_of_rewards() != 1.0
 
 

@@ -95,7 +95,7 @@ def q_values(agent: nexus.DQNAgent, states: Any) -> Tensor:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_torso_of_ones_own_learns_and_is_found_again_under_every_algorithm(algorithm: str, tmp_path: Path) -> None:
-    settings = {**TINY, **pace_of(algorithm), "total_steps": 200}
+    settings = {**TINY, **pace_of(algorithm), "total_steps": 200, "prior_scale": 0.0}  # a prior is put around a torso
     run = tmp_path / "run"
     agent = nexus.train(probes.MatchReward, run_dir=run, algorithm=algorithm, torso=Torso, **settings).agent
     torso = agent.q_network.torso

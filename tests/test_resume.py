@@ -202,11 +202,14 @@ STREAMS = {
     "replay.rng": {},
     "agent.generators.noise": algorithm_settings("noisy"),
     "agent.generators.loss.generator": algorithm_settings("iqn"),
+    "agent.acting.rng": algorithm_settings("bootstrapped"),
 }
 OTHERS = {
     "agent.optimizer.exp_avg": {},
     "agent.optimizer.step": {},
     "agent.target_network.head.linear.weight": {},
+    "agent.acting.heads": algorithm_settings("bootstrapped"),
+    "agent.loss.rows.key": algorithm_settings("bootstrapped"),
     "replay.leaves": {"prioritized": True},
     "replay.highest_priority": {"prioritized": True, "update_every": "50 steps"},
     "episodes.returns": {},

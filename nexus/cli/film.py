@@ -15,7 +15,7 @@ from nexus.core.types import Array
 __all__ = ["frame_of", "grid", "labelled", "require_writable", "together", "video_writer"]
 
 LEAST_HEIGHT = 240  # pixels of a labelled frame
-LEAST_TEXT, MARGIN = 16, 4  # pixels of a label's letters, and around them
+LEAST_TEXT, FRAME_MARGIN = 16, 4  # pixels of a label's letters, and around them
 FRAME_PER_TEXT = 20  # a higher frame has larger letters, since it may be shown smaller
 
 
@@ -40,11 +40,13 @@ def labelled(frame: Array, lines: Sequence[str]) -> Array:
     enlarged = frame.repeat(scale, axis=0).repeat(scale, axis=1)
     size = max(LEAST_TEXT, len(enlarged) // FRAME_PER_TEXT)
     font = load("PIL.ImageFont", "video").load_default(size)
-    height = (size + MARGIN) * len(lines) + MARGIN
+    height = (size + FRAME_MARGIN) * len(lines) + FRAME_MARGIN
     bar = load("PIL.Image", "video").new("RGB", (enlarged.shape[1], height + height % 2))
     draw = load("PIL.ImageDraw", "video").Draw(bar)
     for place, line in enumerate(lines):
-        draw.text((2 * MARGIN, MARGIN + place * (size + MARGIN)), line, fill="white", font=font, anchor="lt")
+        draw.text(
+            (2 * FRAME_MARGIN, FRAME_MARGIN + place * (size + FRAME_MARGIN)), line, fill="white", font=font, anchor="lt"
+        )
     return np.concatenate([np.asarray(bar), enlarged])
 
 

@@ -27,7 +27,7 @@ from nexus.training.loop import Progress
 __all__ = ["NotebookView", "kernel_display", "result_html"]
 
 SECONDS_BETWEEN_UPDATES = 1.0  # each sends a few kilobytes to the browser
-WIDTH, HEIGHT, MARGIN = 480, 120, 8  # of the picture, in pixels
+SVG_WIDTH, HEIGHT, SVG_MARGIN = 480, 120, 8  # of the picture, in pixels
 MOST_NOTES, MOST_EVALUATIONS = 20, 5  # shown; of more the last ones
 
 Display = Callable[..., Any]
@@ -189,10 +189,10 @@ def run_html(
     rows += [("note", text) for text in notes[-MOST_NOTES:]]
     settings = Markup()
     if plan is not None:
-        body = table_of(plan_rows(plan).items())
+        body = html_table(plan_rows(plan).items())
         settings = Markup("<details><summary>settings</summary>{}</details>").format(body)
     title = "nexus" if plan is None else plan.env
-    return Markup("<div><strong>{}</strong>{}{}{}</div>").format(title, picture, table_of(rows), settings)
+    return Markup("<div><strong>{}</strong>{}{}{}</div>").format(title, picture, html_table(rows), settings)
 
 
 def result_html(result: TrainResult) -> Markup:
@@ -205,7 +205,7 @@ def result_html(result: TrainResult) -> Markup:
     with suppress(RunError):
         title = read_run_or_copy(result.run_dir, lambda text: None).get("env", title)
     score = [] if result.evaluation is None else [(result.counters.steps, result.evaluation.mean)]
-    picture, rows = picture_of_returns(curve.steps, curve.means, score), table_of(facts_of_result(result).items())
+    picture, rows = picture_of_returns(curve.steps, curve.means, score), html_table(facts_of_result(result).items())
     return Markup("<div><strong>{}</strong>{}{}</div>").format(str(title), picture, rows)
 
 
@@ -224,7 +224,7 @@ def facts_of_result(result: TrainResult) -> dict[str, str]:
     return {**facts, "folder": str(result.run_dir)}
 
 
-def table_of(rows: Iterable[tuple[str, str]]) -> Markup:
+def html_table(rows: Iterable[tuple[str, str]]) -> Markup:
     """Return names and texts as a table."""
     cell = '<td style="text-align:left;white-space:pre-wrap">{}</td>'
     line = Markup('<tr><th scope="row" style="text-align:left">{}</th>' + cell + "</tr>")
@@ -247,15 +247,17 @@ def picture_of_returns(steps: Sequence[int], means: Sequence[float], scores: Seq
 
     def place(step: float, value: float) -> tuple[str, str]:
         height = (value - lowest) / (highest - lowest) if highest > lowest else 0.5
-        x, y = WIDTH * step / max(end, 1), HEIGHT * (1 - height)
-        return f"{MARGIN + x:.1f}", f"{MARGIN + y:.1f}"
+        x, y = SVG_WIDTH * step / max(end, 1), HEIGHT * (1 - height)
+        return f"{SVG_MARGIN + x:.1f}", f"{SVG_MARGIN + y:.1f}"
 
     points = " ".join(",".join(place(step, mean)) for step, mean in zip(steps, means, strict=True))
     circle = Markup('<circle cx="{}" cy="{}" r="3" fill="none" stroke="#d97706" stroke-width="2"/>')
     circles = Markup().join(circle.format(*place(step, score)) for step, score in scores)
     said = f"returns over {end:,} steps, from {at_lowest} to {at_highest}"
     line = "training episodes, which explore (line)" + (" and evaluations (circles)" if scores else "")
-    size = Markup('width="{0}" height="{1}" viewBox="0 0 {0} {1}"').format(WIDTH + 2 * MARGIN, HEIGHT + 2 * MARGIN)
+    size = Markup('width="{0}" height="{1}" viewBox="0 0 {0} {1}"').format(
+        SVG_WIDTH + 2 * SVG_MARGIN, HEIGHT + 2 * SVG_MARGIN
+    )
     return Markup(
         '<div><svg {} role="img" aria-label="{}" style="display:block;max-width:100%">'
         '<polyline points="{}" fill="none" stroke="#3b82f6" stroke-width="1.5"/>{}</svg><small>{}: {}</small></div>'

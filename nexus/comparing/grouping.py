@@ -51,7 +51,9 @@ def grouped(runs: Sequence[ScoredRun], by: Sequence[str] = ()) -> Grouping:
         if name not in known:
             reason = "runs are grouped without it" if name == "seed" else f"no run has it{nearest(name, known)}"
             raise ConfigError(f"by = {name!r}: needs a setting in which runs differ; {reason}")
-    differing = {env: [name for name in known if len(values_of(group, (name,))) > 1] for env, group in envs.items()}
+    differing = {
+        env: [name for name in known if len(distinct_settings(group, (name,))) > 1] for env, group in envs.items()
+    }
     anywhere = [name for name in known if any(name in names for names in differing.values())]
     chosen = tuple(by) or shortest(list(envs.values()), anywhere)
     groups = {env: by_label(group, chosen) for env, group in envs.items()}
@@ -65,7 +67,7 @@ def shortest(envs: Sequence[Sequence[ScoredRun]], names: Sequence[str]) -> tuple
     names = sorted(names, key=lambda name: (name != FIRST_KEY, name))
 
     def apart(chosen: tuple[str, ...]) -> int:
-        return sum(len(values_of(group, chosen)) for group in envs)
+        return sum(len(distinct_settings(group, chosen)) for group in envs)
 
     chosen: tuple[str, ...] = ()
     while apart(chosen) < apart(tuple(names)):
@@ -73,7 +75,7 @@ def shortest(envs: Sequence[Sequence[ScoredRun]], names: Sequence[str]) -> tuple
     return chosen
 
 
-def values_of(runs: Sequence[ScoredRun], names: Sequence[str]) -> set[Key]:
+def distinct_settings(runs: Sequence[ScoredRun], names: Sequence[str]) -> set[Key]:
     """Return the different values that some settings have together."""
     return {key_of(run, names) for run in runs}
 
@@ -112,4 +114,4 @@ def order_of(value: Any) -> tuple[bool, float, str]:
 
 def differs_within(groups: Mapping[str, Sequence[ScoredRun]], name: str) -> bool:
     """True if a setting differs between runs of one group."""
-    return any(len(values_of(group, (name,))) > 1 for group in groups.values())
+    return any(len(distinct_settings(group, (name,))) > 1 for group in groups.values())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from nexus.core.settings import (
     AlgorithmSettings,
     BoltzmannSettings,
+    BootstrapSettings,
     C51Settings,
     DeviceSettings,
     ExplorationSettings,
@@ -24,6 +25,7 @@ __all__ = ["AgentConfig"]
 class AgentConfig(
     OwnAlgorithmSettings,
     BoltzmannSettings,
+    BootstrapSettings,
     NoisySettings,
     MunchausenSettings,
     QuantileSettings,

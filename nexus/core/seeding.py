@@ -12,7 +12,17 @@ __all__ = ["Purpose", "generator", "seed_at", "seed_of", "seeded_initialisation"
 
 # Append new ones at the end: the position is the key, and existing runs must not change.
 Purpose = Literal[
-    "initialisation", "exploration", "replay", "environments", "evaluation", "noise", "levels", "goals", "novelty"
+    "initialisation",
+    "exploration",
+    "replay",
+    "environments",
+    "evaluation",
+    "noise",
+    "levels",
+    "goals",
+    "novelty",
+    "heads",
+    "bootstrap",
 ]
 
 # Torch functions that draw from a given generator, or else from the global one.

@@ -13,6 +13,7 @@ from nexus.core.names import algorithm_name
 __all__ = [
     "AlgorithmSettings",
     "BoltzmannSettings",
+    "BootstrapSettings",
     "C51Settings",
     "DeviceSettings",
     "ExplorationSettings",
@@ -216,6 +217,27 @@ class MunchausenSettings(CheckedConfig):
         self.require(0 <= self.munchausen_alpha <= 1, "munchausen_alpha", "a fraction in [0, 1]")
         self.require(self.munchausen_temperature > 0, "munchausen_temperature", "a temperature above 0")
         self.require(self.munchausen_clip <= 0, "munchausen_clip", "0 or less")
+
+
+@dataclass(frozen=True)
+class BootstrapSettings(CheckedConfig):
+    """The heads of Bootstrapped DQN."""
+
+    boot_heads: int = 20
+    """bootstrapped: heads; each begins with other weights, and one of them acts for a whole episode."""
+    prior_scale: float = 3.0
+    """bootstrapped: factor of the fixed random network added to each head, in units of the return; 0 for none."""
+    boot_mask: float = 0.5
+    """bootstrapped: probability that a head learns from a transition."""
+    boot_noise: float = 0.0
+    """bootstrapped: deviation of the noise added to a reward, different for each head."""
+
+    def check(self) -> None:
+        """Raise `ConfigError` if a value is impossible."""
+        self.require(self.boot_heads >= 1, "boot_heads", "at least 1 head")
+        self.require(self.prior_scale >= 0, "prior_scale", "0 or more")
+        self.require(0 < self.boot_mask <= 1, "boot_mask", "a probability in (0, 1]")
+        self.require(self.boot_noise >= 0, "boot_noise", "0 or more")
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,11 @@ class TransitionStream:
         self._named_seeds: Seeds = [None] * env.num_envs  # for errors: the last seed of each sub-environment
         self._since = np.zeros(self.num_envs, np.int64)
 
+    @property
+    def begins(self) -> Flags:
+        """`[E]`, True where the next step will be the first of an episode."""
+        return self._begins
+
     def reset(self, seed: int | None = None, statistics: Statistics | None = None) -> Array:
         """Begin an episode in every environment and return the first states `[E, *obs]`.
 

@@ -16,6 +16,7 @@ from nexus.core.types import Batch, Outcome, QOutput
 from nexus.inspection.rows import ReplayRows
 from nexus.listener import Listener
 from nexus.models.layers import in_mode
+from nexus.models.rl.dqn.bootstrapped_dqn import BootstrappedLoss
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
 from nexus.models.rl.dqn.dqn import Bootstrap, DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
 from nexus.models.rl.dqn.iqn import IQNLoss
@@ -24,7 +25,7 @@ from nexus.models.rl.dqn.qr_dqn import QuantileLoss
 
 __all__ = ["TransitionTerms", "learner_in_run", "terms_in_run", "terms_of"]
 
-WITH_BOOTSTRAP = (DQNLoss, QuantileLoss, IQNLoss)
+WITH_BOOTSTRAP = (DQNLoss, QuantileLoss, IQNLoss, BootstrappedLoss)
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class TransitionTerms:
         next_legal: `[A]`, which actions are legal in s'; None if the environment reports none.
         online_choice: the best legal action in s' by θ.
         target_choice: the same by θ⁻.
-        chosen: a', whose value the loss takes; None if it averages over all actions, or does not say.
-        next_value: the value of s' that the loss takes, for quantiles their mean; None if it does not say.
+        chosen: a', whose value the loss takes; None if it averages over all actions, its heads choose separately, or it
+            does not say.
+        next_value: the value of s' that the loss takes, for quantiles and heads their mean; None if it does not say.
         prediction: Q(s, a; θ) that the loss compares; of IQN at drawn levels.
         target: y; None if the loss does not report it.
         loss: loss of this transition, before its weight.
@@ -75,12 +77,12 @@ class TransitionTerms:
 
 @dataclass
 class Noted:
-    """What was returned while a loss was computed."""
+    """What was returned while a loss was computed; of K heads, one row for each."""
 
-    actions: Tensor | None = None  # [1]
+    actions: Tensor | None = None  # [1], or [K]
     target_output: QOutput | None = None
-    rewards: Tensor | None = None  # [1]
-    next_values: Tensor | None = None  # [1] or [1, N]
+    rewards: Tensor | None = None  # [1], or [K]
+    next_values: Tensor | None = None  # [1] or [1, N], or [K]
 
 
 @dataclass(frozen=True)
@@ -126,14 +128,14 @@ def terms_of(learner: Learner, batch: Batch) -> TransitionTerms:
         target_choice = int(greedy_on_target(q_network, next_output, scaled)[0])
     action, legal = int(scaled["actions"][0]), scaled.get("next_action_masks")
     predicted, target = (metric_numbers(outcome.metrics.get(name)) for name in ("q_mean", "target_mean"))
-    chosen = None if noted.actions is None else int(noted.actions[0])
+    chosen = None if noted.actions is None or len(noted.actions) > 1 else int(noted.actions[0])
     next_value = None if noted.next_values is None else float(noted.next_values.mean())
     if next_value is None and chosen is not None and noted.target_output is not None:
         next_value = float(noted.target_output.q_values[0, chosen])
     return TransitionTerms(
         action,
         float(ready["rewards"][0]),
-        float((scaled["rewards"] if noted.rewards is None else noted.rewards)[0]),
+        float((scaled["rewards"] if noted.rewards is None else noted.rewards).mean()),
         float(scaled["discounts"][0]),
         tuple(q_values.tolist()),
         tuple(next_online.tolist()),
@@ -164,7 +166,9 @@ def noted_outcome(learner: Learner, batch: Batch) -> tuple[Outcome, Noted]:
         return noted.actions
 
     loss: Loss = learner.loss
-    if isinstance(loss, DQNLoss | QuantileLoss | IQNLoss) and type(loss) in WITH_BOOTSTRAP:  # a subclass differs
+    if (
+        isinstance(loss, DQNLoss | QuantileLoss | IQNLoss | BootstrappedLoss) and type(loss) in WITH_BOOTSTRAP
+    ):  # a subclass differs
         loss = replace(loss, bootstrap=NotedBootstrap(loss.bootstrap, noted))
     return loss(learner.q_network, learner.target_network, next_action, batch), noted
 

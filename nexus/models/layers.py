@@ -23,6 +23,7 @@ __all__ = [
     "ScaleToBounds",
     "ValueRange",
     "flatten_parameters",
+    "hold_frozen",
     "in_mode",
     "noisy_layers",
     "resample_noise",
@@ -278,6 +279,15 @@ def scale(states: Tensor, span: ValueRange | None = None) -> Tensor:
     if low != 0:
         numbers.sub_(low)
     return numbers.div_(high - low)
+
+
+def hold_frozen(torso: nn.Module) -> None:
+    """Make buffers of parameters that are not learned: they are saved and copied with the network, and not in θ."""
+    for module in torso.modules():
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                delattr(module, key)
+                module.register_buffer(key, parameter.data)
 
 
 def flatten_parameters(module: nn.Module) -> Tensor:

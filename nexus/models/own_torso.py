@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nexus.core import ConfigError
 from nexus.core.errors import one_line
 from nexus.core.importable import import_object
-from nexus.models.layers import Bounds, Normalizer, ScaleToBounds, ValueRange, scale
+from nexus.models.layers import Bounds, Normalizer, ScaleToBounds, ValueRange, hold_frozen, scale
 
 __all__ = ["OwnTorso", "Scaled", "make_own_torso"]
 
@@ -183,15 +183,6 @@ def tried(torso: nn.Module, states: Any, name: str, state_shape: Any) -> Tensor:
         kind = str(features.dtype).removeprefix("torch.")
         raise ConfigError(f"torso {name!r} returned features of {kind}: needs float32")
     return features
-
-
-def hold_frozen(torso: nn.Module) -> None:
-    """Make buffers of parameters that are not learned: they are saved and copied with the network, and not in θ."""
-    for module in torso.modules():
-        for key, parameter in list(module.named_parameters(recurse=False)):
-            if not parameter.requires_grad:
-                delattr(module, key)
-                module.register_buffer(key, parameter.data)
 
 
 def require_unchanged_buffers(torso: nn.Module, states: Any, name: str) -> None:

@@ -13,6 +13,7 @@ from nexus.core.period import Period
 from nexus.core.settings import (
     AlgorithmSettings,
     BoltzmannSettings,
+    BootstrapSettings,
     C51Settings,
     DeviceSettings,
     ExplorationSettings,
@@ -81,6 +82,7 @@ GROUPS: Mapping[str, tuple[type[CheckedConfig], ...]] = {
     "C51 and Rainbow": (C51Settings,),
     "QR-DQN and IQN": (QuantileSettings,),
     "Munchausen": (MunchausenSettings,),
+    "Bootstrapped DQN": (BootstrapSettings,),
     "noisy nets": (NoisySettings,),
     "Boltzmann": (BoltzmannSettings,),
     "PQN": (RolloutSettings,),

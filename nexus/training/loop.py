@@ -39,6 +39,9 @@ class PolicyProtocol(Protocol):
     epsilon: float
     temperature: float
 
+    def begin(self, begins: Array) -> None:
+        """Note where `[E]` the states of the next `act` are the first of an episode."""
+
     def act(self, states: Array, epsilon: float, training: bool, action_masks: Array | None) -> Array:
         """Return actions `[E]` for states `[E, *obs]`, legal ones if masks `[E, A]` are given."""
 
@@ -178,6 +181,7 @@ def play(
     policy.epsilon = config.epsilon_at(counters.steps, counters.episodes)
     policy.temperature = config.temperature_at(counters.steps, counters.episodes)
     if under_way.actions is None:
+        policy.begin(stream.begins)
         under_way.actions = policy.act(stream.states, policy.epsilon, True, stream.action_masks)
     step = stream.step(under_way.actions)
     under_way.actions = None

@@ -12,7 +12,7 @@ import torch
 
 from nexus.core import AgentConfig, Batch, ConfigError, NexusModule
 from nexus.core.seeding import generator, seeded_initialisation, torch_generator
-from nexus.core.state import State, number_from, restore_generator
+from nexus.core.state import State, below, number_from, part, restore_generator
 from nexus.core.types import Array, Outcome
 from nexus.models.averaging import WeightAverage
 from nexus.models.layers import resample_noise
@@ -20,7 +20,7 @@ from nexus.models.normalization import ObservationStatistics, ReturnStatistics, 
 from nexus.models.rl.dqn.dqn import ERRORS, DQNLoss, DQNNetwork, Loss, NextAction, greedy_on_target
 from nexus.models.rl.dqn.learner import Learner
 from nexus.models.rl.dqn.learner_state import CapturedStep, learner_state, networks, restore_learner
-from nexus.models.rl.dqn.policy import Exploration, Policy, by_epsilon
+from nexus.models.rl.dqn.policy import AS_GIVEN, ActingValues, Exploration, Policy, by_epsilon
 from nexus.models.setup import pop_dims, pop_rewards_normalized, resolve_device
 from nexus.models.states import pop_states
 
@@ -42,6 +42,7 @@ class DQNAgent(NexusModule):
         loss: a custom loss object.
         next_action: a custom choice of the next action.
         exploration: a custom way to act while learning.
+        acting: custom values to act on while learning.
 
     Raises:
         ConfigError: a key is missing, unknown or impossible.
@@ -55,6 +56,7 @@ class DQNAgent(NexusModule):
         loss: Loss | None = None,
         next_action: NextAction = greedy_on_target,
         exploration: Exploration = by_epsilon,
+        acting: ActingValues = AS_GIVEN,
     ) -> None:
         super().__init__(config)
         given = dict(config)
@@ -81,7 +83,7 @@ class DQNAgent(NexusModule):
         networks = self.q_network, self.target_network
         self.learner = Learner(settings, *networks, loss, next_action, noise, average, observed, returns)
         rng, at_rest = generator(settings.seed, "exploration"), None if average is None else average.network
-        self.policy = Policy(self.q_network, self.learner.theta, exploration, rng, noise, at_rest)
+        self.policy = Policy(self.q_network, self.learner.theta, exploration, rng, noise, at_rest, acting)
         self.policy.epsilon, self.policy.temperature = settings.epsilon, settings.temperature
         if settings.cuda_graph and device.type == "cuda":
             self.learner.record_by(CapturedStep)
@@ -139,6 +141,10 @@ class DQNAgent(NexusModule):
         masks = None if action_masks is None else self._usable(np.asarray(action_masks)[None])
         states = self.states.read(state, many=False)[None]
         return int(self.act(states, self.epsilon if training else 0.0, training, masks)[0])
+
+    def begin(self, begins: Array) -> None:
+        """Note where `[E]` the states of the next `act` in training are the first of an episode."""
+        self.policy.begin(begins)
 
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
         """Return an action for each of `[E, *obs]`, as `Policy.act` does."""
@@ -211,6 +217,7 @@ class DQNAgent(NexusModule):
             "epsilon": self.epsilon,
             "temperature": self.temperature,
             "exploration": self.policy.rng.bit_generator.state,
+            **below("acting", self.policy.acting.get_state()),
         }
 
     def set_state(self, state: State) -> None:
@@ -223,3 +230,4 @@ class DQNAgent(NexusModule):
         self.epsilon = number_from(state, "epsilon", 0, 1)
         self.temperature = number_from(state, "temperature", low=0)
         restore_generator(self.policy.rng, state, "exploration")
+        self.policy.acting.set_state(part(state, "acting"))

@@ -133,7 +133,7 @@ class Learner:
 
     def prepared(self, batch: Batch) -> dict[str, Tensor]:
         """Move a batch to the device; the only place where the original `dones` become discounts."""
-        ready = {key: value for key, value in batch.items() if key not in ("dones", "indices", *MASK_COLUMNS)}
+        ready = {key: value for key, value in batch.items() if key not in ("dones", *MASK_COLUMNS)}
         if "dones" in batch:
             ready["discounts"] = self.gamma * (1.0 - batch["dones"])
         ready |= {key: batch[key].bool() for key in MASK_COLUMNS if key in batch}

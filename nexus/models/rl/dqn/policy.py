@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nexus.core import QOutput
+from nexus.core.state import State
 from nexus.core.types import Array
 from nexus.models.layers import awake, flatten_parameters, in_mode, noisy_layers
 from nexus.models.normalization import normalizers
@@ -17,7 +19,7 @@ from nexus.models.rl.dqn.dqn import DQNNetwork
 from nexus.ops.action_values import only_legal
 from nexus.ops.exploration import epsilon_greedy
 
-__all__ = ["Exploration", "Follower", "Policy", "by_epsilon"]
+__all__ = ["AS_GIVEN", "ActingValues", "ExpectedValues", "Exploration", "Follower", "Policy", "by_epsilon"]
 
 
 class Exploration(Protocol):
@@ -46,6 +48,47 @@ def by_epsilon(
     return epsilon_greedy(greedy_actions, q_values.shape[1], epsilon, rng, action_masks)
 
 
+class ActingValues(Protocol):
+    """The values that a policy acts on in training, from a network's output. It may keep state per environment."""
+
+    def begin(self, begins: Array) -> None:
+        """Note where `[E]` the next states are the first of an episode."""
+
+    def __call__(self, output: QOutput) -> Tensor:
+        """Return the values `[E, A]` to act on, from an output for E states."""
+
+    def get_state(self) -> State:
+        """Return what acting changes; empty for nothing."""
+
+    def set_state(self, state: State) -> None:
+        """Restore what `get_state` returned.
+
+        Raises:
+            RunError: something is missing or does not fit.
+        """
+
+
+class ExpectedValues:
+    """The Q-values themselves, the same for all environments."""
+
+    def begin(self, begins: Array) -> None:
+        """Do nothing."""
+
+    def __call__(self, output: QOutput) -> Tensor:
+        """`[E, A]`, as the network returns them."""
+        return output.q_values
+
+    def get_state(self) -> State:
+        """Return nothing."""
+        return {}
+
+    def set_state(self, state: State) -> None:
+        """Do nothing."""
+
+
+AS_GIVEN = ExpectedValues()
+
+
 class Policy:
     """Chooses actions by a network's Q-values.
 
@@ -56,6 +99,7 @@ class Policy:
         rng: source of the coins.
         noise: source of the noise in noisy layers, on the network's device.
         at_rest: the network that acts outside training, if different.
+        acting: the values to act on in training, if not the Q-values.
     """
 
     epsilon = 0.0  # probability of a random action; set by the caller, like the temperature
@@ -69,6 +113,7 @@ class Policy:
         rng: np.random.Generator,
         noise: torch.Generator,
         at_rest: DQNNetwork | None = None,
+        acting: ActingValues = AS_GIVEN,
     ) -> None:
         self.network = network
         self.theta = theta
@@ -76,9 +121,14 @@ class Policy:
         self.rng = rng
         self.noise = noise
         self.at_rest = network if at_rest is None else at_rest
+        self.acting = acting
         self._noisy = noisy_layers(network)
         statistics = [(layer.mean, layer.deviation) for layer in normalizers(network)]
         self._read = [theta, *(tensor for pair in statistics for tensor in pair)]
+
+    def begin(self, begins: Array) -> None:
+        """Note where `[E]` the states of the next `act` in training are the first of an episode."""
+        self.acting.begin(begins)
 
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
         """Return an action for each of `[E, *obs]`: in training by `exploration`, else ε-greedily.
@@ -91,7 +141,9 @@ class Policy:
         legal = None if action_masks is None else torch.as_tensor(action_masks, device=self.theta.device).bool()
         mode = awake(self._noisy, self.noise) if training else in_mode(network.modules(), False)
         with mode, torch.inference_mode():
-            q_values = only_legal(network(states), legal)  # [E, A]
+            output = network.output(torch.as_tensor(states, device=network.device))
+            values = self.acting(output) if training else output.q_values
+            q_values = only_legal(values, legal)  # [E, A]
         masks = None if action_masks is None else np.asarray(action_masks, bool)
         choose = self.exploration if training else by_epsilon  # an evaluation's ε means ε-greedy
         return choose(q_values, epsilon, self.temperature, self.rng, masks)
@@ -119,10 +171,11 @@ class Policy:
                 own.copy_(part)
 
     def copy(self) -> "Policy":
-        """Return a policy on a copy of the network with separate noise; both share the generator of ε coins."""
+        """Return a policy on a copy of the network with separate noise; both share ε coins and acting values."""
         network = deepcopy(self.network).requires_grad_(False)
         noise = torch.Generator(self.theta.device)
-        return self._like(Policy(network, flatten_parameters(network), self.exploration, self.rng, noise))
+        theta = flatten_parameters(network)
+        return self._like(Policy(network, theta, self.exploration, self.rng, noise, acting=self.acting))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Policy":
         """Return an independent copy; if its learner was copied first, on that copy's weights."""
@@ -134,6 +187,7 @@ class Policy:
             deepcopy(self.rng, memo),
             deepcopy(self.noise, memo),
             deepcopy(self.at_rest, memo),
+            deepcopy(self.acting, memo),
         )
         return self._like(copy)
 
@@ -169,6 +223,10 @@ class Follower:
             self.policy.noise.manual_seed(int(torch.randint(2**62, (), generator=noise, device=noise.device)))
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.source.theta.device))
+
+    def begin(self, begins: Array) -> None:
+        """Note where `[E]` an episode begins, as `Policy.begin` does."""
+        self.policy.begin(begins)
 
     def act(self, states: Array, epsilon: float, training: bool = True, action_masks: Array | None = None) -> Array:
         """Return an action for each of `[E, *obs]`, as `Policy.act` does."""

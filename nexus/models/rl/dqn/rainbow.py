@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 import torch
 from torch import nn
@@ -21,11 +21,22 @@ from nexus.core.checked import Keywords, Settings, annotations_of, convert
 from nexus.core.errors import NexusError, one_line
 from nexus.core.importable import imported_module, is_import_name
 from nexus.core.names import ALIASES, REGISTERED, algorithm_name, current_names, is_taken
-from nexus.core.seeding import seeded_initialisation, torch_generator
+from nexus.core.seeding import generator, seeded_initialisation, torch_generator
 from nexus.core.settings import MunchausenSettings
-from nexus.models.layers import Head, NoisyLinear
+from nexus.models.layers import Head, MLPTorso, NoisyLinear
 from nexus.models.rl.dqn.agent import DQNAgent
 from nexus.models.rl.dqn.boltzmann import by_temperature
+from nexus.models.rl.dqn.bootstrapped_dqn import (
+    BlockLinear,
+    BootstrappedLoss,
+    HeadPerEpisode,
+    HeadWithPrior,
+    HeldRows,
+    TorsoWithPrior,
+    as_prior,
+    mean_of_heads,
+    stacked,
+)
 from nexus.models.rl.dqn.c51 import C51Loss, CategoricalReadout
 from nexus.models.rl.dqn.double_dqn import greedy_on_online
 from nexus.models.rl.dqn.dqn import (
@@ -42,7 +53,7 @@ from nexus.models.rl.dqn.dqn import (
 from nexus.models.rl.dqn.dueling_dqn import DuelingHead
 from nexus.models.rl.dqn.iqn import IQNLoss, IQNNetwork
 from nexus.models.rl.dqn.munchausen_dqn import MunchausenBootstrap
-from nexus.models.rl.dqn.policy import by_epsilon
+from nexus.models.rl.dqn.policy import AS_GIVEN, ActingValues, by_epsilon
 from nexus.models.rl.dqn.pqn import ReturnLoss
 from nexus.models.rl.dqn.qr_dqn import QuantileLoss
 from nexus.models.rl.dqn.trial import require_trainable
@@ -136,6 +147,44 @@ def implicit_quantile(parts: BuilderInput) -> tuple[DQNNetwork, Loss]:
     return network, IQNLoss(generator, samples, samples, bootstrap=parts.bootstrap)
 
 
+def bootstrapped(parts: BuilderInput) -> tuple[DQNNetwork, Loss]:
+    """K heads with random priors."""
+    settings, heads = parts.settings, parts.settings.boot_heads
+    torso, head = heads_on(parts, parts.torso)
+    if settings.prior_scale:
+        prior = as_prior(*heads_on(parts, parts.states.torso(settings)[0]))
+        torso, head = TorsoWithPrior(torso, prior, settings.prior_scale), HeadWithPrior(head, parts.action_dim, heads)
+    network = DQNNetwork(parts.state_shape, parts.action_dim, torso=torso, head=head, readout=mean_of_heads)
+    sampled, rows = generator(settings.seed, "bootstrap"), None
+    if settings.boot_mask < 1 or settings.boot_noise:
+        rows = HeldRows(heads, settings.boot_mask, settings.boot_noise, sampled)
+    return network, BootstrappedLoss(ERRORS[settings.loss], parts.bootstrap, rows)
+
+
+def heads_on(parts: BuilderInput, torso: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Return a torso and K heads on it: on an mlp each has layers of its own, on any other torso they share it."""
+    heads = parts.settings.boot_heads
+    if not isinstance(torso, MLPTorso):
+        return torso, parts.head(heads)
+    members = [torso, *(parts.states.torso(parts.settings)[0] for _ in range(heads - 1))]
+
+    def linear(inputs: int, outputs: int) -> BlockLinear:
+        return BlockLinear([nn.Linear(inputs // heads, outputs // heads) for _ in range(heads)], heads_last=True)
+
+    head = head_kind(parts.settings)(heads * parts.features, parts.action_dim, heads, linear)
+    return stacked(cast(list[MLPTorso], members)), head
+
+
+def head_kind(settings: AgentConfig) -> type[Head] | type[DuelingHead]:
+    """Return the kind of head that the settings choose."""
+    return DuelingHead if settings.dueling else Head
+
+
+def head_per_episode(settings: AgentConfig) -> ActingValues:
+    """Return the part that acts on one head for each episode."""
+    return HeadPerEpisode(settings.boot_heads, generator(settings.seed, "heads"))
+
+
 def bootstrap_of(settings: MunchausenSettings) -> Bootstrap:
     """Return the bootstrap that the settings choose."""
     if not settings.munchausen:
@@ -155,6 +204,7 @@ class Algorithm:
         settings: its settings; presets and users can override those of the trainer.
         refuses: settings that make no sense with it, each with the reason.
         own: the settings that only it has, a subclass of `nexus.Settings`.
+        acting: makes the values that it acts on in training.
 
     Raises:
         ConfigError: a field of `own` can't be a setting.
@@ -167,19 +217,21 @@ class Algorithm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     refuses: Mapping[str, str] = field(default_factory=dict)
     own: type[Settings] | None = None
+    acting: Callable[[AgentConfig], ActingValues] = lambda settings: AS_GIVEN
 
     def __post_init__(self) -> None:
         if self.own is not None:
             require_settings(self.own)
 
 
-NO_EPSILON = {"epsilon": 0.0, "epsilon_min": 0.0}  # the noise explores
+NO_EPSILON = {"epsilon": 0.0, "epsilon_min": 0.0}  # the noise explores, or the heads
 NO_DRAWS = {"compile": "torch can't draw its levels from a generator inside a compiled graph"}
 NO_SAMPLES = {"munchausen": "its atoms can't move, and a soft value shifts each action's return by its own log-policy"}
 NO_NEXT_ACTION = {
     "double": "its returns already contain the value of s', so no next action is chosen",
     "munchausen": "its returns already contain the value of s'",
 }
+NO_NOISE = {"noisy": "a head explores by acting for a whole episode, and noise would change it at every step"}
 SOFT_VALUE = {"double": "a soft value averages over all next actions, so none is chosen"}
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -211,6 +263,15 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         "munchausen_dqn.py",
         settings={"munchausen": True, "double": False},
         refuses=SOFT_VALUE,
+    ),
+    "bootstrapped": Algorithm(
+        "heads with random priors, one of which acts for an episode",
+        "arxiv.org/abs/1806.03335",
+        "bootstrapped_dqn.py",
+        bootstrapped,
+        settings=NO_EPSILON,
+        refuses=NO_NOISE,
+        acting=head_per_episode,
     ),
     "c51": Algorithm(
         "the value: probabilities on atoms",
@@ -440,6 +501,7 @@ def make_agent(algorithm: str = "dqn", /, **config: Any) -> DQNAgent:
         loss=loss,
         next_action=next_action_of(settings),
         exploration=by_temperature if settings.exploration == "boltzmann" else by_epsilon,
+        acting=algorithm_named(settings.algorithm).acting(settings),
     )
 
 
@@ -467,7 +529,7 @@ def put_together(algorithm: str, config: Mapping[str, Any]) -> tuple[dict[str, A
     settings = AgentConfig.from_mapping(values)
     require_sense(algorithm, settings)
     linear = partial(NoisyLinear, sigma0=settings.noisy_sigma) if settings.noisy else nn.Linear
-    head = DuelingHead if settings.dueling else Head
+    head = head_kind(settings)
     with seeded_initialisation(settings.seed):
         torso, features = states.torso(settings)
         parts = BuilderInput(
