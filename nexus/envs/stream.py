@@ -27,11 +27,14 @@ from nexus.envs.episodes import (
     ACTIONS_OPTION,
     BEGUN,
     RESET_MASK,
+    STAGES_OPTION,
     STATISTICS_OPTION,
     STRAYED,
     ActionLog,
     Begun,
     Seeds,
+    StageChooser,
+    StageReport,
     episode_seed,
     seeds_for,
 )
@@ -41,6 +44,7 @@ from nexus.envs.workers import Workers
 __all__ = ["LONGEST_EPISODE", "STATISTICS_BEGUN", "STATISTICS_NOW", "Step", "TransitionStream"]
 
 STATISTICS_BEGUN, STATISTICS_NOW = "statistics", "statistics_now"  # keys of a state: running statistics
+CURRICULUM = "curriculum"  # a key of a state
 LONGEST_EPISODE = 100_000  # steps; a longer episode is assumed never to end
 
 
@@ -59,6 +63,7 @@ class Step:
     action_masks: Flags | None = None  # [E, A], the legal actions in `states`; None without masks
     next_action_masks: Flags | None = None  # [E, A], the legal actions in `next_states`
     life_lost: Flags | None = None  # [E], where a lost life ends the learning episode and the game continues
+    staged: StageReport | None = None  # None without a curriculum
 
     @property
     def terminal(self) -> Array:
@@ -83,6 +88,7 @@ class TransitionStream:
         timeout: seconds for a step or a reset, for an environment whose sub-environments run in separate processes.
         longest: steps after which an episode is truncated if nothing else ends it.
         reseed_after: overrides that of `env`.
+        chooser: decides the stage of each episode, for an environment in mode disabled that reads `STAGES_OPTION`.
 
     Raises:
         EnvError: (from `reset`, `step`) an environment raised an error, its process died or took too long, a reward or
@@ -97,8 +103,10 @@ class TransitionStream:
         timeout: float | None = None,
         longest: int = LONGEST_EPISODE,
         reseed_after: int | None = None,
+        chooser: StageChooser | None = None,
     ) -> None:
         self.env = env
+        self.chooser = chooser
         self.name = name
         self.longest = longest
         self.reseed_after = int(getattr(env, "reseed_after", 0)) if reseed_after is None else reseed_after
@@ -149,6 +157,7 @@ class TransitionStream:
         next_states, reset_info, too_long = observations, info, self._too_long(terminated, truncated)
         truncated = truncated | too_long
         done = terminated | truncated
+        staged = None if self.chooser is None else self.chooser.observe(rewards, done, info, self._fault)
         if self.mode is AutoresetMode.DISABLED:
             self._log.add(actions)
         if self.mode is AutoresetMode.NEXT_STEP:
@@ -178,6 +187,7 @@ class TransitionStream:
             action_masks,
             next_action_masks,
             info.get(LIFE_LOST),
+            staged,
         )
 
     def _too_long(self, terminated: Flags, truncated: Flags) -> Flags:
@@ -207,6 +217,7 @@ class TransitionStream:
                 self._named_seeds[env], self._since[env] = seeds[env], 0
             options: dict[str, Any] = {} if which.all() else {RESET_MASK: which.copy()}
             options |= {} if not statistics else {STATISTICS_OPTION: unstack_statistics(statistics, self.num_envs)}
+            options |= {} if self.chooser is None else {STAGES_OPTION: self.chooser.choose(which)}
             given = {"options": options} if options else {}
             observations, info = self._call(self.calls.reset, seed=seeds, **given)
             self._log.begin(seeded, seeds)
@@ -245,6 +256,7 @@ class TransitionStream:
         masks: State = {} if self.action_masks is None else {"action_masks": self.action_masks}
         own = {"seed": self.seed, "states": self.states, "begins": self._begins}
         seen = {**below(STATISTICS_BEGUN, self.begun_with), **below(STATISTICS_NOW, self.statistics())}
+        seen |= {} if self.chooser is None else below(CURRICULUM, self.chooser.get_state())
         return {**self._log.get_state(), **own, **masks, **seen, "episode_lengths": self._lengths.copy()}
 
     def statistics(self) -> Statistics:
@@ -293,6 +305,9 @@ class TransitionStream:
         )
         options: dict[str, Any] = {ACTIONS_OPTION: [self._log.actions_of(env) for env in range(self.num_envs)]}
         options |= {} if not begun else {STATISTICS_OPTION: unstack_statistics(begun, self.num_envs)}
+        if self.chooser is not None:
+            self.chooser.set_state(part(state, CURRICULUM))
+            options[STAGES_OPTION] = self.chooser.stages
         observations, info = self._call(self.calls.reset, seed=self._log.seeds.tolist(), options=options)
         self._note_begun(info)
         self.states = self._taken(observations).copy()
@@ -377,6 +392,7 @@ class TransitionStream:
 
     def _fault(self, index: int | None, text: str) -> EnvError:
         which = "" if index is None else f" sub-environment {index} of {self.num_envs},"
+        which += "" if index is None or self.chooser is None else f" stage {self.chooser.stages[index] + 1},"
         seed, steps = self._named_seeds[index or 0], int(self._since[index or 0])
         known = seed is not None and (index is not None or len(set(self._named_seeds)) == 1)
         seeded = f" seed {seed}," if known else ""
