@@ -149,6 +149,10 @@ class TrainView(Listener):
                 soft_wrap=True,
             )
 
+    def on_event(self, steps: int, text: str) -> None:
+        """Print it above the bar."""
+        self.console.print(f"step {steps:,}: {text}", soft_wrap=True, markup=False)
+
     def on_notice(self, text: str) -> None:
         """Print a notice above the bar, but below the table."""
         self.notices.append(text)
