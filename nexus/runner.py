@@ -188,7 +188,8 @@ class Run:
     def open_log(self) -> RunLog:
         """Open the log files, truncated to the checkpoint the run resumes from."""
         logs = None if self.from_checkpoint is None else self.from_checkpoint.logs
-        return RunLog(self.files.folder, logs, self.course.seconds, self.listener.on_scalars)
+        staged = self.config.curriculum is not None
+        return RunLog(self.files.folder, logs, self.course.seconds, self.listener.on_scalars, staged)
 
     def follow(self, log: RunLog, evaluations: Evaluations) -> None:
         """Iterate the loop to its end, until an evaluation reaches the target return, or until a stop is requested."""

@@ -314,6 +314,7 @@ def plan_table(plan: Plan) -> Table:
         "environment": f"{environment(plan.env, config)}, {plan.agent.action_dim} actions",
         "algorithm": algorithm_line(plan.config),
         **({} if start is None else {"starts with": start}),
+        **curriculum_row(config),
         "settings": f"preset {plan.preset}" if plan.preset else "as given" if start is None else "of that run",
         "training": f"{config.total_steps:,} steps (decisions, all environments together)",
         "network": f"{'-'.join(map(str, layers))}, {network.num_parameters:,} parameters"
@@ -340,6 +341,13 @@ def environment(name: str, config: TrainConfig) -> str:
     told = "".join(f", {word}={value}" for word, value in config.env_kwargs.items())
     around = f", in {', '.join(config.wrappers)}" if config.wrappers else ""
     return f"{name}{told}{around}, {config.num_envs} in parallel"
+
+
+def curriculum_row(config: TrainConfig) -> dict[str, str]:
+    """Return a row on the stages of a curriculum, if there is one."""
+    if config.curriculum is None:
+        return {}
+    return {"curriculum": f"{len(config.curriculum['stages'])} stages; evaluations are of the last one"}
 
 
 def two_columns(rows: Mapping[str, str]) -> Table:

@@ -11,7 +11,9 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["Purpose", "generator", "seed_at", "seed_of", "seeded_initialisation", "torch_generator"]
 
 # Append new ones at the end: the position is the key, and existing runs must not change.
-Purpose = Literal["initialisation", "exploration", "replay", "environments", "evaluation", "noise", "levels"]
+Purpose = Literal[
+    "initialisation", "exploration", "replay", "environments", "evaluation", "noise", "levels", "curriculum"
+]
 
 # Torch functions that draw from a given generator, or else from the global one.
 DRAWS: frozenset[Callable[..., Any]] = frozenset(

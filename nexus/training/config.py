@@ -25,6 +25,7 @@ from nexus.core.settings import (
 )
 from nexus.data.settings import PrioritySettings, ReplaySettings, RolloutSettings
 from nexus.envs.atari import is_atari
+from nexus.envs.curriculum import CurriculumSettings
 from nexus.envs.factory import EnvSource, EnvSpec, name_of
 from nexus.envs.settings import AtariSettings, EnvironmentSettings
 from nexus.ops import schedules
@@ -48,6 +49,7 @@ STILL_EXPLORING = 0.1  # fraction of ε's planned decay left at the end of the r
 GROUPS: Mapping[str, tuple[type[CheckedConfig], ...]] = {
     "run": (AlgorithmSettings, RunSettings),
     "environment": (EnvironmentSettings,),
+    "curriculum": (CurriculumSettings,),
     "learning": (TargetSettings, UpdateSettings),
     "exploration": (ExplorationSettings, ScheduleSettings),
     "optimizer": (OptimizerSettings, LearningRateSettings),
@@ -80,6 +82,7 @@ class TrainConfig(
     LearningRateSettings,
     ScheduleSettings,
     UpdateSettings,
+    CurriculumSettings,
     EnvironmentSettings,
     RunSettings,
     AgentConfig,

@@ -15,13 +15,14 @@ import numpy as np
 
 from nexus.core.state import State, array_from, value_from
 from nexus.core.types import Array
+from nexus.envs.episodes import StageReport
 from nexus.training.config import TrainConfig
 from nexus.training.files import LogMarks, Mark, remove, wants_disk
 from nexus.training.loop import Progress
 from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import EPISODES_FILE, METRICS_FILE
 
-__all__ = ["EpisodeTracker", "Rate", "RunLog", "scalars"]
+__all__ = ["EpisodeTracker", "Rate", "RunLog", "scalars", "stage_scalars"]
 
 BURST = 0.05  # seconds within which steps count as simultaneous
 
@@ -154,6 +155,7 @@ class RunLog:
         kept: what `marks` returned at the checkpoint the run resumes from; None starts new files.
         seconds: duration of the run so far.
         told: called with each line of scalars.
+        staged: whether the episodes have a stage, as in a curriculum.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class RunLog:
         kept: LogMarks | None = None,
         seconds: float = 0.0,
         told: Callable[[int, Mapping[str, float]], None] | None = None,
+        staged: bool = False,
     ) -> None:
         from tensorboard.summary import Writer  # takes a third of a second, so only imported for logging
 
@@ -174,7 +177,7 @@ class RunLog:
         self._metrics = LogFile(folder / METRICS_FILE, kept.files.get(METRICS_FILE, nothing).bytes)
         self._episodes = LogFile(folder / EPISODES_FILE, kept.files.get(EPISODES_FILE, nothing).bytes)
         if not self._episodes.size:
-            self._episodes.write("step,episode,return,length,seconds\n")
+            self._episodes.write(f"step,episode,return,length,{'stage,' if staged else ''}seconds\n")
         self._board = Writer(str(self._boards))
 
     def __enter__(self) -> Self:
@@ -199,10 +202,14 @@ class RunLog:
 
     def episodes(self, progress: Progress, ended: list[tuple[float, int]]) -> None:
         """Write a row for each episode that has just ended."""
-        seconds = self.seconds
+        seconds, step = self.seconds, progress.step
         first = progress.counters.episodes - len(ended) + 1
-        for number, (episode_return, length) in enumerate(ended, first):
-            self._episodes.write(f"{progress.counters.steps},{number},{episode_return!r},{length},{seconds:.2f}\n")
+        stages = [""] * len(ended)
+        if step.staged is not None:
+            stages = [f"{stage + 1}," for stage in step.staged.stages[step.terminated | step.truncated]]
+        for number, ((episode_return, length), stage) in enumerate(zip(ended, stages, strict=True), first):
+            row = f"{progress.counters.steps},{number},{episode_return!r},{length},{stage}{seconds:.2f}\n"
+            self._episodes.write(row)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line of scalars for a step."""
@@ -221,6 +228,12 @@ class RunLog:
             self._board.flush()
         sizes = {path.name: path.stat().st_size for path in self._boards.glob("events.*")}
         return LogMarks({METRICS_FILE: self._metrics.mark(), EPISODES_FILE: self._episodes.mark()}, sizes)
+
+
+def stage_scalars(staged: StageReport) -> dict[str, float]:
+    """Return the current stage, counted from 1, and its success rate, if an episode of it has ended."""
+    values: dict[str, float] = {"curriculum/stage": staged.current + 1}
+    return values if staged.success is None else values | {"curriculum/success": staged.success}
 
 
 def cut_boards(folder: Path, sizes: Mapping[str, int]) -> None:
@@ -281,6 +294,8 @@ def scalars(
         values["rollout/temperature"] = progress.temperature
     else:
         values["rollout/exploration_rate"] = progress.epsilon
+    if progress.step.staged is not None:
+        values |= stage_scalars(progress.step.staged)
     if episodes.returns:
         values["rollout/ep_rew_mean"] = float(np.mean(episodes.returns))
         values["rollout/ep_len_mean"] = float(np.mean(episodes.lengths))
