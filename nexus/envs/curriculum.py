@@ -19,6 +19,7 @@ from nexus.core.checked import CheckedConfig, JsonObject, Keywords, config_text
 from nexus.core.errors import ConfigError, nearest, one_line
 from nexus.core.state import State, array_from, count_from, restore_generator, value_from
 from nexus.core.types import Array, Flags, Ints
+from nexus.envs.action_masks import KEY
 from nexus.envs.atari import canonical, is_atari
 from nexus.envs.checks import Fault
 from nexus.envs.episodes import STAGES_OPTION, StageChooser, StageReport
@@ -151,8 +152,8 @@ def stage_specs(curriculum: Curriculum, goal: EnvSpec) -> tuple[StageSpec, ...]:
         goal: the run's environment.
 
     Raises:
-        ConfigError: a stage can't be made or reset, has other spaces than the goal, is an Atari game, or has wrappers
-            with running statistics; or the last stage is not the goal.
+        ConfigError: a stage can't be made or reset, has other spaces than the goal, has action masks that another one
+            lacks, is an Atari game, or has wrappers with running statistics; or the last stage is not the goal.
     """
     stages = tuple(
         StageSpec(spec_of_stage(stage, goal, f"{WHAT}, stage {number}"), stage.options)
@@ -163,10 +164,15 @@ def stage_specs(curriculum: Curriculum, goal: EnvSpec) -> tuple[StageSpec, ...]:
             f"{WHAT}, stage {len(stages)}: the last stage is the run's environment, {name_of(goal.source)}, in which "
             f"evaluations are played: needs {{}} there{way_to_last(stages[-1], goal)}"
         )
+    masked: dict[int, bool] = {}
     with closing(make_env(goal)) as first:
         for spec in unique([stage.spec for stage in stages]):
             numbers = [number for number, stage in enumerate(stages) if stage.spec == spec]
-            try_out(spec, first, {number: stages[number].options for number in numbers})
+            masked |= try_out(spec, first, {number: stages[number].options for number in numbers})
+    for number, has_masks in sorted(masked.items()):
+        if has_masks != masked[len(stages) - 1]:
+            has, lacks = ("it", "the last stage") if has_masks else ("the last stage", "it")
+            raise ConfigError(f"{WHAT}, stage {number + 1}: {has} has action masks and {lacks} none: needs all or none")
     return stages
 
 
@@ -202,13 +208,16 @@ def unique(specs: Sequence[EnvSpec]) -> list[EnvSpec]:
     return [spec for place, spec in enumerate(specs) if spec not in specs[:place]]
 
 
-def try_out(spec: EnvSpec, goal: Env, options: Mapping[int, Mapping[str, Any]]) -> None:
+def try_out(spec: EnvSpec, goal: Env, options: Mapping[int, Mapping[str, Any]]) -> dict[int, bool]:
     """Make an environment, compare it with the goal, and reset it with the options of each of its stages.
+
+    Returns:
+        Whether there was an action mask, by stage.
 
     Raises:
         ConfigError: one of it fails.
     """
-    where = f"{WHAT}, stage {min(options) + 1}"
+    where, masked = f"{WHAT}, stage {min(options) + 1}", {}
     try:
         env = make_env(spec)
     except ConfigError as error:
@@ -226,10 +235,12 @@ def try_out(spec: EnvSpec, goal: Env, options: Mapping[int, Mapping[str, Any]]) 
             )
         for number, given in options.items():
             try:
-                env.reset(seed=0, options=deepcopy(dict(given)) or None)
+                _, info = env.reset(seed=0, options=deepcopy(dict(given)) or None)
             except Exception as error:  # foreign code
                 said = f" with options {dict(given)}" if given else ""
                 raise ConfigError(f"{WHAT}, stage {number + 1}: reset{said} failed: {one_line(error)}") from error
+            masked[number] = KEY in info
+    return masked
 
 
 class StagedEnv(gym.Wrapper[Any, Any, Any, Any]):
