@@ -1,4 +1,4 @@
-"""A curriculum: which stage each episode is from, when that changes, and that a run with one can be stopped and resumed."""
+"""A curriculum: which stage each episode is from, when that changes, and that such a run resumes exactly."""
 
 import json
 import shutil
@@ -73,7 +73,7 @@ class Rungs(gym.Env[Array, SupportsInt]):
         return state, float(int(action) == WIN), ended, self.at == 20, info
 
 
-gym.register("Rungs-v0", Rungs)
+gym.register("Rungs-v0", entry_point="tests.test_curriculum:Rungs")
 
 
 def stages(*levels: int, **rule: Any) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def levels(stream: TransitionStream) -> list[int]:
 def test_the_stage_and_the_seed_of_each_episode_are_those_worked_out_by_hand() -> None:
     """Two copies; episode number k of copy i has the seed number 2k + i."""
     stream = stream_of(stages(1, 2))
-    news = []
+    news: list[str] = []
     for actions in ((WIN, WIN), (LOSE, LOSE), (WIN, LOSE), (WIN, WIN), (GO_ON, LOSE), (WIN, WIN), (WIN, WIN)):
         step = take(stream, *actions)
         assert step.staged is not None
@@ -165,9 +165,11 @@ def test_a_copy_changes_its_stage_at_its_own_next_episode(mode: str) -> None:
     ]
 
 
-def test_an_episode_that_goes_on_for_too_long_is_no_success() -> None:
-    stream = stream_of(stages(1, window=1), num_envs=1)
-    for _ in range(20):
+@pytest.mark.parametrize("success", [1, "info"])
+def test_an_episode_that_goes_on_for_too_long_is_no_success(success: Any) -> None:
+    stream = stream_of(stages(1, window=1, success=success), num_envs=1)
+    stream.longest = 5  # the environment itself would go on
+    for _ in range(5):
         step = take(stream, GO_ON)
     assert step.truncated.tolist() == [True]
     assert step.staged is not None
@@ -215,7 +217,7 @@ def test_an_info_without_success_is_an_error_that_names_the_episode() -> None:
     seed = episode_seed(7, 1)
     message = (
         f"Rungs: sub-environment 1 of 2, stage 1, seed {seed}, step 2: ended an episode without is_success or success "
-        "in its info, which the curriculum needs"
+        "in its info: needs true or false there"
     )
     take(stream, GO_ON, GO_ON)
     with pytest.raises(EnvError, match=message):
@@ -235,7 +237,7 @@ def test_a_share_of_the_episodes_is_from_earlier_stages_and_does_not_count() -> 
     assert counts[:2] / 8_000 == pytest.approx([0.125, 0.125], abs=0.011)
     ladder.stages[:] = 0, 2, 1, 2
     won = np.array([1.0, 1.0, 1.0, 0.0])
-    report = ladder.observe(won, everywhere, {}, lambda index, text: EnvError(text))
+    report = ladder.observe(won, everywhere, ~everywhere, {}, lambda index, text: EnvError(text))
     assert report.success == 0.5  # of the two of stage 2
 
 
@@ -298,8 +300,8 @@ def test_every_environment_made_is_closed(monkeypatch: pytest.MonkeyPatch) -> No
 def test_cart_pole_has_its_single_form_under_a_curriculum(tmp_path: Path) -> None:
     values = {"stages": [{"kwargs": {"max_episode_steps": 20}}, {}], "success": 20, "window": 4, "promote": 0.5}
     result = nexus.train(
-        "CartPole-v1", curriculum=values, run_dir=tmp_path / "run", total_steps=600, learning_starts=50, eval_episodes=1,
-        target_return=None, num_envs=4, verbose=False, listener=Silent(),
+        "CartPole-v1", curriculum=values, run_dir=tmp_path / "run", total_steps=600, learning_starts=50,
+        eval_episodes=1, target_return=None, num_envs=4, verbose=False, listener=Silent(),
     )  # fmt: skip
     episodes = read_episodes(result.run_dir)
     assert set(episodes["stage"]) == {1.0, 2.0}
@@ -567,7 +569,7 @@ def test_a_curriculum_that_makes_no_sense_is_refused_in_one_line(
 def test_a_game_has_no_curriculum(tmp_path: Path) -> None:
     pytest.importorskip("ale_py")
     values = listed({"env": "CartPole-v1"}, GOAL)
-    with pytest.raises(ConfigError, match="stage 1: ALE/Pong-v5 is an Atari game.*leave the curriculum out"):
+    with pytest.raises(ConfigError, match=r"stage 1: ALE/Pong-v5 is an Atari game.*leave the curriculum out"):
         nexus.train("pong", curriculum=values, run_dir=tmp_path / "run", listener=Silent())
 
 
@@ -618,7 +620,7 @@ def test_a_function_can_have_stages_by_options_and_none_by_arguments(tmp_path: P
     settings: dict[str, Any] = RUN | {"curriculum": values, "env_kwargs": {}}
     folder = nexus.train(made, run_dir=tmp_path / "run", listener=Silent(), **settings).run_dir
     assert set(stages_in(folder)) == {1, 2}
-    with pytest.raises(ConfigError, match="curriculum, stage 1: kwargs level: made is not made by gymnasium.make"):
+    with pytest.raises(ConfigError, match=r"curriculum, stage 1: kwargs level: made is not made by gymnasium\.make"):
         nexus.train(made, run_dir=tmp_path / "b", listener=Silent(), **settings | {"curriculum": stages(1)})
 
 
@@ -675,7 +677,9 @@ class Locks(gym.Env[Array, SupportsInt]):
         return self.seen(), {}
 
     def seen(self) -> Array:
-        return np.eye(16, dtype=np.float32)[self.at]
+        state = np.zeros(16, np.float32)
+        state[self.at] = 1.0
+        return state
 
     def step(self, action: SupportsInt) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         self.taken += 1
@@ -684,7 +688,7 @@ class Locks(gym.Env[Array, SupportsInt]):
         return self.seen(), float(solved), solved, self.taken == self.length, {}
 
 
-gym.register("Locks-v0", Locks)
+gym.register("Locks-v0", entry_point="tests.test_curriculum:Locks")
 
 
 def score_of(seed: int, folder: Path, curriculum: dict[str, Any] | None) -> float:

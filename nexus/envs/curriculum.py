@@ -20,6 +20,7 @@ from nexus.core.errors import ConfigError, nearest, one_line
 from nexus.core.state import State, array_from, count_from, restore_generator, value_from
 from nexus.core.types import Array, Flags, Ints
 from nexus.envs.action_masks import KEY
+from nexus.envs.answers import SUCCESS, SUCCESS_KEYS
 from nexus.envs.atari import canonical, is_atari
 from nexus.envs.checks import Fault
 from nexus.envs.episodes import STAGES_OPTION, StageChooser, StageReport
@@ -31,7 +32,6 @@ __all__ = ["Curriculum", "CurriculumSettings", "Ladder", "StagedEnv", "stage_spe
 PartT = TypeVar("PartT", bound=CheckedConfig)
 WHAT = "curriculum"  # at the start of each error
 MOST_STAGES, LONGEST_WINDOW = 1_000, 100_000
-SUCCESS_KEYS = ("is_success", "success")  # in the info of an episode's last step
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ class Ladder(StageChooser):
         self.stages: Ints = np.zeros(num_envs, np.int64)
         self._returns = np.zeros(num_envs)  # of the episodes in progress
 
-    def observe(self, rewards: Array, ended: Flags, info: dict[str, Any], fault: Fault) -> StageReport:
+    def observe(self, rewards: Array, ended: Flags, too_long: Flags, info: dict[str, Any], fault: Fault) -> StageReport:
         """Count the episodes that ended, and change the stage if that is due.
 
         Raises:
@@ -307,7 +307,7 @@ class Ladder(StageChooser):
         stages, news = self.stages.copy(), []
         self._returns += rewards
         for env in map(int, np.flatnonzero(ended)):
-            success = self._succeeded(env, info, fault)
+            success = self._succeeded(env, bool(too_long[env]), info, fault)
             if stages[env] == self.current:
                 self.outcomes.append(success)
                 news += self._moved()
@@ -318,16 +318,16 @@ class Ladder(StageChooser):
         """Success rate of the last episodes of the current stage; None before the first has ended."""
         return sum(self.outcomes) / len(self.outcomes) if self.outcomes else None
 
-    def _succeeded(self, env: int, info: dict[str, Any], fault: Fault) -> bool:
+    def _succeeded(self, env: int, too_long: bool, info: dict[str, Any], fault: Fault) -> bool:
         needed = self.curriculum.stages[self.stages[env]].success
         if needed != "info":
             return bool(self._returns[env] >= needed)
-        for key in SUCCESS_KEYS:
-            if key in info and info.get(f"_{key}", np.ones(len(self.stages), bool))[env]:
-                return bool(info[key][env])
-        raise fault(
-            env, f"ended an episode without {' or '.join(SUCCESS_KEYS)} in its info, which the curriculum needs"
-        )
+        if too_long:  # cut off by the stream, so the environment did not know of an end
+            return False
+        if SUCCESS in info and info[f"_{SUCCESS}"][env]:
+            return bool(info[SUCCESS][env])
+        needs = "needs true or false there, since the curriculum judges by it"
+        raise fault(env, f"ended an episode without {' or '.join(SUCCESS_KEYS)} in its info: {needs}")
 
     def _moved(self) -> list[str]:
         """Change the stage if that is due, and return a line that says so."""

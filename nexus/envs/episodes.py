@@ -83,8 +83,11 @@ class StageChooser(Protocol):
 
     stages: Ints  # [E], of the episodes in progress
 
-    def observe(self, rewards: Array, ended: Flags, info: dict[str, Any], fault: Fault) -> StageReport:
-        """See a vector step: rewards and where an episode ended, `[E]` each, and its info; can raise `fault`."""
+    def observe(self, rewards: Array, ended: Flags, too_long: Flags, info: dict[str, Any], fault: Fault) -> StageReport:
+        """See a vector step: rewards, where an episode ended, where only for its length, `[E]` each, and the info.
+
+        It can raise `fault`.
+        """
 
     def choose(self, which: Flags) -> Ints:
         """Choose the stages of the episodes that begin in these environments `[E]`; return those of all `[E]`."""

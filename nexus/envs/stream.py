@@ -157,7 +157,7 @@ class TransitionStream:
         next_states, reset_info, too_long = observations, info, self._too_long(terminated, truncated)
         truncated = truncated | too_long
         done = terminated | truncated
-        staged = None if self.chooser is None else self.chooser.observe(rewards, done, info, self._fault)
+        staged = None if self.chooser is None else self.chooser.observe(rewards, done, too_long, info, self._fault)
         if self.mode is AutoresetMode.DISABLED:
             self._log.add(actions)
         if self.mode is AutoresetMode.NEXT_STEP:
