@@ -114,25 +114,17 @@ def test_the_stage_and_the_seed_of_each_episode_are_those_worked_out_by_hand() -
         step = take(stream, *actions)
         assert step.staged is not None
         news += step.staged.news
-    rows = [(level, seed) for level, seed, _ in NOTES]
-    expected = [
-        (1, 1),  # begin in the first stage, in which two of two are won
-        (2, 2),  # two of two are lost
-        (1, 1),  # one of two is won: the stage stays
-        (1, 1),  # two of two are won
-        (2, 2),  # copy 0 goes on, copy 1 loses and begins again in stage 2
-        (None, 2),  # one of two is won: copy 0's last, after copy 1's loss; then two of two, as copy 1 wins too
-        (9, 9),  # in the last stage nothing follows
-        (9, 9),
+    numbered = [
+        *[(1, 0), (1, 1)],  # the first stage, in which two of two are won
+        *[(2, 2), (2, 3)],  # two of two are lost
+        *[(1, 4), (1, 5)],  # one of two is won: the stage stays
+        *[(1, 6), (1, 7)],  # two of two are won
+        *[(2, 8), (2, 9)],  # copy 0 goes on, and copy 1 loses
+        (2, 11),  # both win: after one of two, the last two of two
+        *[(9, 10), (9, 13)],  # both win, but no stage follows the last one
+        *[(9, 12), (9, 15)],
     ]
-    numbers = [0, 0]
-    wanted = []
-    for place, pair in enumerate(expected):
-        for env, level in enumerate(pair):
-            if level is not None and not (place == 5 and env == 0):
-                wanted.append((level, episode_seed(7, 2 * numbers[env] + env)))
-                numbers[env] += 1
-    assert rows == wanted
+    assert [(level, seed) for level, seed, _ in NOTES] == [(level, episode_seed(7, n)) for level, n in numbered]
     assert news == [
         "up to stage 2 of 3, level=2: 2 of the last 2 episodes of stage 1 succeeded",
         "back to stage 1 of 3, level=1: 0 of the last 2 episodes of stage 2 succeeded",
