@@ -6,7 +6,7 @@ reverse curriculum (Florensa et al. 2017, https://arxiv.org/abs/1707.05300).
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
@@ -18,7 +18,7 @@ import numpy as np
 from nexus.core.checked import CheckedConfig, JsonObject, Keywords, config_text
 from nexus.core.errors import ConfigError, nearest, one_line
 from nexus.core.state import State, array_from, count_from, restore_generator, value_from
-from nexus.core.types import Array, Flags, Ints
+from nexus.core.types import Array, Flags, Floats, Ints
 from nexus.envs.action_masks import KEY
 from nexus.envs.answers import SUCCESS, SUCCESS_KEYS
 from nexus.envs.atari import canonical, is_atari
@@ -295,8 +295,9 @@ class Ladder(StageChooser):
         self.rng = rng
         self.current = 0
         self.outcomes: deque[bool] = deque(maxlen=curriculum.rule.window)
+        self.success: float | None = None  # rate of the outcomes; None if there are none
         self.stages: Ints = np.zeros(num_envs, np.int64)
-        self._returns = np.zeros(num_envs)  # of the episodes in progress
+        self._returns: Floats = np.zeros(num_envs)  # of the episodes in progress
 
     def observe(self, rewards: Array, ended: Flags, too_long: Flags, info: dict[str, Any], fault: Fault) -> StageReport:
         """Count the episodes that ended, and change the stage if that is due.
@@ -305,24 +306,21 @@ class Ladder(StageChooser):
             EnvError: success is judged by the info, and an episode's last one says nothing of it.
         """
         stages, news = self.stages.copy(), []
-        self._returns += rewards
-        for env in map(int, np.flatnonzero(ended)):
-            success = self._succeeded(env, bool(too_long[env]), info, fault)
+        returns = self._returns + rewards
+        won = {env: self._succeeded(env, returns, too_long, info, fault) for env in map(int, np.flatnonzero(ended))}
+        self._returns = returns  # only now: a run that a fault ends can be resumed before this step
+        for env, success in won.items():
             if stages[env] == self.current:
                 self.outcomes.append(success)
+                self.success = rate_of(self.outcomes)
                 news += self._moved()
         return StageReport(stages, self.current, self.success, tuple(news))
 
-    @property
-    def success(self) -> float | None:
-        """Success rate of the last episodes of the current stage; None before the first has ended."""
-        return sum(self.outcomes) / len(self.outcomes) if self.outcomes else None
-
-    def _succeeded(self, env: int, too_long: bool, info: dict[str, Any], fault: Fault) -> bool:
+    def _succeeded(self, env: int, returns: Floats, too_long: Flags, info: dict[str, Any], fault: Fault) -> bool:
         needed = self.curriculum.stages[self.stages[env]].success
         if needed != "info":
-            return bool(self._returns[env] >= needed)
-        if too_long:  # cut off by the stream, so the environment did not know of an end
+            return bool(returns[env] >= needed)
+        if too_long[env]:  # cut off by the stream, so the environment did not know of an end
             return False
         if SUCCESS in info and info[f"_{SUCCESS}"][env]:
             return bool(info[SUCCESS][env])
@@ -341,6 +339,7 @@ class Ladder(StageChooser):
         why = f"{sum(self.outcomes)} of the last {rule.window} episodes of stage {self.current + 1} succeeded"
         self.current += 1 if up else -1
         self.outcomes.clear()
+        self.success = None
         where = f"stage {self.current + 1} of {len(self.curriculum.stages)}"
         what = text_of_stage(self.curriculum.stages[self.current])
         return [f"{'up' if up else 'back'} to {where}{what}: {why}"]
@@ -378,11 +377,17 @@ class Ladder(StageChooser):
         stages = array_from(state, "stages", self.stages)
         for stage in (int(stages.min()), int(stages.max())):
             count_from({"stages": stage}, "stages", 0, last)
-        self._returns[:] = array_from(state, "returns", self._returns)
+        self._returns = array_from(state, "returns", self._returns).copy()
         self.stages = stages.copy()
         self.outcomes.clear()
         self.outcomes.extend(outcomes.tolist())
+        self.success = rate_of(self.outcomes)
         restore_generator(self.rng, state, "rng")
+
+
+def rate_of(outcomes: Collection[bool]) -> float | None:
+    """Return the share of successes; None of no outcomes."""
+    return sum(outcomes) / len(outcomes) if outcomes else None
 
 
 def text_of_stage(stage: Stage) -> str:
