@@ -203,6 +203,7 @@ def inherited(
     source = seen.source if env is None else canonical(env)
     if name_of(source) != name_of(seen.source):
         settings["env_kwargs"] = {}  # they are arguments of the other environment
+        settings["curriculum"] = None  # its last stage is the other environment
     explored: dict[str, Any] = {}
     if "epsilon" in kept and is_import_name(config.epsilon_schedule):
         raise ConfigError(f"keep = epsilon: {config.epsilon_schedule} sets ε at every step of a run; leave it out")

@@ -122,6 +122,9 @@ class Listener:
     def on_scalars(self, steps: int, values: Mapping[str, float]) -> None:
         """Called with each line of scalars, as written to `metrics.jsonl` and TensorBoard."""
 
+    def on_event(self, steps: int, text: str) -> None:
+        """Called with a line on something expected that happened, such as a curriculum's change of stage."""
+
     def on_end(self, status: str) -> None:
         """Called once when the run has ended: `finished`, `interrupted`, `failed` or `diverged`, as in `run.json`."""
 
@@ -170,6 +173,11 @@ class Listeners(Listener):
         """Call all."""
         for listener in self.listeners:
             listener.on_scalars(steps, values)
+
+    def on_event(self, steps: int, text: str) -> None:
+        """Call all."""
+        for listener in self.listeners:
+            listener.on_event(steps, text)
 
     def on_end(self, status: str) -> None:
         """Call all."""

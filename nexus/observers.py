@@ -18,7 +18,7 @@ from nexus.run_files import RunFiles
 from nexus.training.config import TrainConfig
 from nexus.training.course import Course
 from nexus.training.evaluation import Evaluation, evaluate_policy, long_evaluation
-from nexus.training.logs import EpisodeTracker, Rate, RunLog, scalars
+from nexus.training.logs import EpisodeTracker, Rate, RunLog, scalars, stage_scalars
 from nexus.training.loop import Progress
 from nexus.training.signals import StopRequest
 
@@ -38,6 +38,10 @@ class EpisodeLog:
     def on_step(self, progress: Progress, episodes: EpisodeTracker) -> None:
         """Write a line per episode."""
         self.log.episodes(progress, episodes.add(progress))
+        if progress.step.staged is not None and progress.step.staged.news:
+            self.log.scalars(progress.counters.steps, stage_scalars(progress.step.staged))
+            for text in progress.step.staged.news:
+                self.listener.on_event(progress.counters.steps, text)
         stream = self.parts.stream
         for text in stream.pop_notices():
             self.listener.on_notice(text)

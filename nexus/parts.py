@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,12 +12,13 @@ from gymnasium.vector import VectorEnv
 
 from nexus.core.config import AgentConfig
 from nexus.core.errors import ConfigError
-from nexus.core.seeding import seed_at
+from nexus.core.seeding import generator, seed_at
 from nexus.core.state import Series, State, below, number_from, part
 from nexus.core.types import Batch, Outcome
 from nexus.data.folding import FoldingSampler
 from nexus.data.memory import replay_bytes
 from nexus.data.replay import Replay
+from nexus.envs.curriculum import Curriculum, Ladder, StagedEnv, stage_specs
 from nexus.envs.factory import (
     EnvSource,
     allows_several,
@@ -70,7 +72,12 @@ class Parts:
         for schedule in config.own_schedules.values():
             schedule.try_out()
         self.spec = config.spec_of(env)
-        vector_env = make_vector_env(self.spec, config.num_envs, config.vectorization)
+        make, ladder = None, None
+        if config.curriculum is not None:
+            curriculum = Curriculum.read(config.curriculum)
+            make = partial(StagedEnv, stage_specs(curriculum, self.spec))
+            ladder = Ladder(curriculum, config.num_envs, generator(config.seed, "curriculum"))
+        vector_env = make_vector_env(self.spec, config.num_envs, config.vectorization, make)
         stack.callback(close_env, vector_env)
         space = vector_env.single_observation_space
         self.config = config = with_channels(config, space.shape)
@@ -95,7 +102,12 @@ class Parts:
         )
         shaping = None if config.potential is None else Potential(config.potential, config.gamma, space)
         self.stream = TransitionStream(
-            vector_env, self.name, config.step_timeout, shaping=shaping, keep_ended=config.keep_episodes
+            vector_env,
+            self.name,
+            config.step_timeout,
+            shaping=shaping,
+            keep_ended=config.keep_episodes,
+            chooser=ladder,
         )
         require_no_wrapper_alike(self.stream.statistics(), config)
         self.under_way = fresh_under_way(config)

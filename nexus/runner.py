@@ -189,7 +189,10 @@ class Run:
         """Open the log files, truncated to the checkpoint the run resumes from."""
         logs = None if self.from_checkpoint is None else self.from_checkpoint.logs
         action_dim = self.parts.agent.action_dim if self.config.keep_episodes else None
-        return RunLog(self.files.folder, logs, self.course.seconds, self.listener.on_scalars, action_dim)
+        staged = self.config.curriculum is not None
+        return RunLog(
+            self.files.folder, logs, self.course.seconds, self.listener.on_scalars, action_dim=action_dim, staged=staged
+        )
 
     def follow(self, log: RunLog, evaluations: Evaluations) -> None:
         """Iterate the loop to its end, until an evaluation reaches the target return, or until a stop is requested."""

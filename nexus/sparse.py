@@ -43,7 +43,7 @@ def goals_for(config: TrainConfig, spec: EnvSpec, env: VectorEnv[Any, Any, Any],
     if config.her is None:
         return None
     name, alone = name_of(spec.source), getattr(env, "envs", None)
-    if alone is None:
+    if alone is None or config.curriculum is not None:  # the goals are those of the last stage, the run's environment
         alone = [make_env(spec)]
         stack.callback(alone[0].close)
     inside = next((layer.env for layer in layers_of(alone[0]) if isinstance(layer, Edge)), alone[0])

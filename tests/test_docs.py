@@ -97,7 +97,14 @@ FILES: Mapping[str, Mapping[str, str]] = {
         "from gymnasium.envs.classic_control import CartPoleEnv\n"
         'gym.register("MyEnv-v0", entry_point=CartPoleEnv, max_episode_steps=100)\n'
         "def Shaped(env): return gym.wrappers.TransformReward(env, lambda reward: reward - 0.5)\n",
-    }
+    },
+    "stages.json": {
+        "stages.json": next(
+            code
+            for kind, code in FENCED.findall((ROOT / "docs" / "curriculum.md").read_text("utf-8"))
+            if kind == "json"
+        )
+    },
 }
 # The modules that pages show, by name; commands and other blocks use them.
 MODULES: Mapping[str, str] = {
@@ -164,6 +171,7 @@ REPLACED: Mapping[tuple[str, int], Sequence[tuple[str, str]]] = {
         ("total_steps=20_000", "total_steps=1_100, eval_episodes=2"),
     ),
     ("your_environment.md", 2): (("from my_envs import Corridor\n", ""),),
+    ("curriculum.md", 1): (("total_steps=10_000)", "total_steps=1_100, eval_episodes=2)"),),
     ("own_parts.md", 1): (('algorithm="rainbow")', 'algorithm="rainbow"' + BRIEFLY),),
     ("own_parts.md", 3): (("dueling=True)", "dueling=True" + BRIEFLY),),
     ("own_parts.md", 5): (("schedule=warmup)", "schedule=warmup" + BRIEFLY),),
@@ -243,7 +251,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 # A block that registers an environment and a command that imports it run in one process.
-OVERRIDING = pytest.mark.filterwarnings("ignore:.*Overriding environment (Corridor|HeavyPole)-v0")
+OVERRIDING = pytest.mark.filterwarnings("ignore:.*Overriding environment (Corridor|HeavyPole|Doors)-v0")
 RUN_HERE = [command for command in commands() if not command.startswith(NOT_RUN)]
 
 

@@ -414,8 +414,8 @@ def test_a_run_is_examined_thirty_times() -> None:
 
 def a_step(states: Any, rewards: Any, begins: Any, terminated: Any = (0, 0), truncated: Any = (0, 0)) -> Step:
     now = np.array(states, np.float32)[:, None]
-    flags = [np.array(given, bool) for given in (terminated, truncated, (1, 1), begins)]
-    return Step(now, np.array([1, 0]), np.array(rewards, float), now, *flags)
+    terminated, truncated, valid, begins = (np.array(x, bool) for x in (terminated, truncated, (1, 1), begins))
+    return Step(now, np.array([1, 0]), np.array(rewards, float), now, terminated, truncated, valid, begins)
 
 
 def test_discounted_returns_of_first_states() -> None:

@@ -21,6 +21,8 @@ BOXES = [
     "device options",
     "Atari options",
     "prioritized replay options",
+    "hindsight options",
+    "novelty options",
     "C51 and Rainbow options",
     "QR-DQN and IQN options",
     "Munchausen options",

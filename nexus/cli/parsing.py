@@ -12,13 +12,14 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from itertools import dropwhile, takewhile
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from nexus.core.checked import Keywords, convert, keyword
+from nexus.core.checked import JsonObject, Keywords, convert, keyword
 from nexus.core.errors import ConfigError
 from nexus.core.importable import ImportName, ImportNames, import_names
 from nexus.core.period import Period, whole_number
@@ -76,6 +77,38 @@ def keywords(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         is_instance=lambda value: isinstance(value, Mapping) or (value is None and NoneType in options),
         str_from_instance=lambda value: [f"{word}={given}" for word, given in (value or {}).items()],
     )
+
+
+@registry.primitive_rule
+def json_file(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read the object in a JSON file, and `none`."""
+    options = get_args(info.type) if get_origin(info.type) in (Union, UnionType) else (info.type,)
+    if JsonObject not in options:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FILE|none",
+        instance_from_str=lambda texts: None if texts[0].lower() == "none" else read_object(texts[0]),
+        is_instance=lambda value: value is None or isinstance(value, JsonObject),
+        str_from_instance=lambda value: ["none" if value is None else "as in the file"],
+    )
+
+
+def read_object(file: str) -> JsonObject:
+    """Return the object in a JSON file.
+
+    Raises:
+        ConfigError: it can't be read, or has something else.
+    """
+    try:
+        values = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"can't read {file}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} holds a {type(values).__name__}: needs an object")
+    return JsonObject(values)
 
 
 @registry.primitive_rule

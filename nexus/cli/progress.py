@@ -167,6 +167,10 @@ class TrainView(Listener):
                 soft_wrap=True,
             )
 
+    def on_event(self, steps: int, text: str) -> None:
+        """Print it above the bar."""
+        self.console.print(f"step {steps:,}: {text}", soft_wrap=True, markup=False)
+
     def on_notice(self, text: str) -> None:
         """Print a notice above the live table, but below the plan."""
         self.notices.append(text)
@@ -319,6 +323,7 @@ def plan_rows(plan: Plan) -> dict[str, str]:
         "environment": f"{environment(plan.env, config)}, {plan.agent.action_dim} actions",
         "algorithm": algorithm_line(plan.config),
         **({} if start is None else {"starts with": start}),
+        **curriculum_row(config),
         "settings": f"preset {plan.preset}" if plan.preset else "as given" if start is None else "of that run",
         "training": f"{config.total_steps:,} steps (decisions, all environments together)",
         "network": f"{'-'.join(map(str, layers))}, {network.num_parameters:,} parameters"
@@ -345,6 +350,13 @@ def environment(name: str, config: TrainConfig) -> str:
     told = "".join(f", {word}={value}" for word, value in config.env_kwargs.items())
     around = f", in {', '.join(config.wrappers)}" if config.wrappers else ""
     return f"{name}{told}{around}, {config.num_envs} in parallel"
+
+
+def curriculum_row(config: TrainConfig) -> dict[str, str]:
+    """Return a row on the stages of a curriculum, if there is one."""
+    if config.curriculum is None:
+        return {}
+    return {"curriculum": f"{len(config.curriculum['stages'])} stages; evaluations are of the last one"}
 
 
 def two_columns(rows: Mapping[str, str]) -> Table:

@@ -14,10 +14,14 @@ from nexus.core.importable import ImportName, ImportNames, import_name, import_n
 from nexus.core.names import current_names
 from nexus.core.period import Period
 
-__all__ = ["CheckedConfig", "Keywords", "Settings", "annotations_of", "config_text", "convert", "keyword"]
+__all__ = ["CheckedConfig", "JsonObject", "Keywords", "Settings", "annotations_of", "config_text", "convert", "keyword"]
 
 Keywords: TypeAlias = Mapping[str, Any]
 """Keyword arguments as JSON values."""
+
+
+class JsonObject(dict[str, Any]):
+    """An object as in JSON, which the command line reads from a file; a type that a setting can declare."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,9 @@ def convert(name: str, value: Any, kind: Any) -> Any:
         elif option == Keywords:
             if isinstance(value, Mapping):
                 return {word: keyword(name, word, given) for word, given in value.items()}
+        elif option is JsonObject:
+            if isinstance(value, Mapping):
+                return JsonObject({word: keyword(name, word, given) for word, given in value.items()})
         elif get_origin(option) is Literal:
             if value in get_args(option):
                 return value
@@ -166,7 +173,11 @@ def fits_type(value: Any, option: Any) -> bool:
 def options_text(options: tuple[Any, ...]) -> str:
     """Name types as a user would."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "none"}
-    words |= {Keywords: "a mapping from names to values", ImportName: "your own as module:Name"}
+    words |= {
+        Keywords: "a mapping from names to values",
+        JsonObject: "a mapping as in a JSON file",
+        ImportName: "your own as module:Name",
+    }
     return " or ".join(
         "one of " + ", ".join(map(str, get_args(option))) if get_origin(option) is Literal else words[option]
         for option in options

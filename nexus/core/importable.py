@@ -22,7 +22,16 @@ __all__ = [
 ]
 
 FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-NAMING = ("wrappers", "algorithm", "torso", "epsilon_schedule", "learning_rate_schedule", "potential", "bonus_states")
+NAMING = (
+    "wrappers",
+    "algorithm",
+    "torso",
+    "epsilon_schedule",
+    "learning_rate_schedule",
+    "potential",
+    "bonus_states",
+    "curriculum",
+)
 """The settings that can have names to import."""
 EXAMPLE = "gymnasium.wrappers:NormalizeReward"
 
@@ -93,10 +102,20 @@ def names_in(config: Any) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for setting in NAMING:
         given = settings.get(setting)
+        if setting == "curriculum":
+            found |= {setting: envs} if (envs := envs_in(given)) else {}
+            continue
         names = [name for name in (given if isinstance(given, list | tuple) else [given]) if is_import_name(name)]
         if names:
             found[setting] = names
     return found
+
+
+def envs_in(curriculum: Any) -> list[str]:
+    """Return the ids with a module, `module:Id`, in the stages of a curriculum."""
+    stages = curriculum.get("stages") if isinstance(curriculum, Mapping) else None
+    named = [stage.get("env") for stage in stages if isinstance(stage, Mapping)] if isinstance(stages, list) else []
+    return [name for name in named if isinstance(name, str) and ":" in name]
 
 
 def found_name(thing: Any) -> str | None:

@@ -23,6 +23,7 @@ Purpose = Literal[
     "novelty",
     "heads",
     "bootstrap",
+    "curriculum",
 ]
 
 # Torch functions that draw from a given generator, or else from the global one.

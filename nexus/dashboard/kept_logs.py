@@ -26,6 +26,7 @@ from nexus.training.curves import (
     Damaged,
     ScoredRun,
     Scores,
+    columns_in,
     read_row,
     running_mean,
     with_interval,
@@ -152,19 +153,21 @@ class KeptLogs:
         if self.header is None:
             self.header, texts = texts[0], texts[1:]
             self.rows = 1
-        if tuple(self.header.strip().split(",")) != EPISODE_COLUMNS:
+        names = columns_in(self.header)
+        if names is None:
             return
         path, damages = self.folder / EPISODES_FILE, self.damages_of_episodes
         rows = [
             row
             for number, text in enumerate(texts, self.rows + 1)
-            if (row := read_row(path, number, text, lambda error: damages.append(str(error))))
+            if (row := read_row(path, number, text, lambda error: damages.append(str(error)), names))
         ]
         self.rows += len(texts)
         del damages[MOST_DAMAGES:]
         if not rows:
             return
-        columns = dict(zip(EPISODE_COLUMNS, np.array(rows).T, strict=True))
+        columns = dict(zip(names, np.array(rows).T, strict=True))
+        columns.pop("stage", None)  # not shown
         steps, returns = columns.pop("step"), columns["return"]
         means = running_mean(np.concatenate([list(self.last_returns), returns]), EPISODES_OF_MEAN)[-len(returns) :]
         self.last_returns.extend(returns.tolist())
@@ -201,7 +204,7 @@ class KeptLogs:
         path = self.folder / EPISODES_FILE
         if header is None:
             damaged(RunError(f"{path} is empty or missing: {needs}"))
-        elif tuple(header.strip().split(",")) != EPISODE_COLUMNS:
+        elif columns_in(header) is None:
             damaged(RunError(f"{path} is damaged: {needs}, got {header[:60]!r}"))
         for text in self.damages(EPISODES_FILE):
             damaged(RunError(text))

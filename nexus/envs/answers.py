@@ -1,6 +1,7 @@
 """Reading an environment's return values: one array, one number, two flags; anything else is a one-line error."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from math import prod
@@ -17,6 +18,8 @@ from nexus.envs.checks import index_text
 __all__ = [
     "OLD_RESET",
     "OLD_STEP",
+    "SUCCESS",
+    "SUCCESS_KEYS",
     "Form",
     "flag_in",
     "form_of",
@@ -28,8 +31,11 @@ __all__ = [
     "said_in",
     "saying",
     "step_answer",
+    "success_in",
 ]
 
+SUCCESS_KEYS = ("is_success", "success")  # of an info
+SUCCESS = "nexus_success"  # in our infos: whether an episode that has just ended was a success
 SAID = "nexus_said"  # attribute of a state space: the entries of the agent's config that say how to read observations
 SMALLEST_PICTURE = 36  # pixels on a side of a grey image without a channel axis
 NUMBERS = "biuf"  # NumPy's kinds: booleans, whole numbers and floats
@@ -267,6 +273,18 @@ def flag_in(flag: Any, name: str) -> bool:
     if given.size != 1 or given.dtype.kind not in NUMBERS or given.item() not in (0, 1):
         raise EnvError(f"got {name} {describe_value(flag)}: needs True or False")
     return bool(given.item())
+
+
+def success_in(info: Mapping[str, Any]) -> dict[str, bool]:
+    """Return our info entry on whether an episode that has just ended was a success; empty if its last info has none.
+
+    A value that is neither true nor false counts as none: only a curriculum reads this, other runs must not fail by it.
+    """
+    for key in SUCCESS_KEYS:
+        if key in info:
+            with suppress(Exception):
+                return {SUCCESS: flag_in(info[key], key)}
+    return {}
 
 
 def describe_value(value: Any) -> str:

@@ -26,6 +26,7 @@ from nexus.envs.answers import (
     reset_answer,
     saying,
     step_answer,
+    success_in,
 )
 from nexus.envs.atari import LIFE_LOST
 from nexus.envs.checks import describe_error
@@ -150,7 +151,10 @@ class Edge(gym.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = step_answer(answer)
         ended = flag_in(terminated, "terminated")
         state, told = self._taken(observation, info, ended)
-        return state, number_in(reward), ended, flag_in(truncated, "truncated"), told
+        number, cut = number_in(reward), flag_in(truncated, "truncated")
+        if ended or cut:
+            told |= success_in(info)
+        return state, number, ended, cut, told
 
     def close(self) -> None:
         """Close the environment and release it; an error only warns, since the work is done by then."""

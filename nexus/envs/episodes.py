@@ -4,10 +4,12 @@ Each episode is reset with a separate seed, and `ActionLog` records the actions 
 resume, `reset` gets the seeds and, as the option `ACTIONS_OPTION`, the actions to replay at once: `Replayable` replays
 them inside each sub-environment, in whichever process it runs. Vector environments that step all of theirs together use
 `play_aligned`. Wrappers with running statistics start from those at that reset, option `STATISTICS_OPTION`.
+
+In a curriculum an episode has a stage as well, option `STAGES_OPTION`; the stream asks a `StageChooser` for it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -17,6 +19,7 @@ from gymnasium.vector import AutoresetMode
 from nexus.core.errors import RunError
 from nexus.core.state import State, array_from, value_from
 from nexus.core.types import Array, Flags, Ints
+from nexus.envs.checks import Fault
 from nexus.envs.statistics import Running, Statistics, of_rewards
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "BEGUN",
     "GO_ON_OPTION",
     "RESET_MASK",
+    "STAGES_OPTION",
     "STATISTICS_OPTION",
     "STRAYED",
     "ActionLog",
@@ -31,6 +35,8 @@ __all__ = [
     "EndedEpisode",
     "Replayable",
     "SeededCartPole",
+    "StageChooser",
+    "StageReport",
     "episode_seed",
     "play_aligned",
     "seeds_for",
@@ -40,6 +46,7 @@ RESET_MASK = "reset_mask"  # Gymnasium's option of `reset`: which sub-environmen
 ACTIONS_OPTION = "nexus_actions"  # our option of `reset`: the actions [T_i] to replay in each sub-environment
 STATISTICS_OPTION = "nexus_statistics"  # likewise: the running statistics to start from
 GO_ON_OPTION = "nexus_go_on"  # of a single Atari game: begin the game that follows the last one, without a seed
+STAGES_OPTION = "nexus_stages"  # likewise: the stage of a curriculum [E] that the next episode is from
 BEGUN = "nexus_begun"  # in the info of a reset with a seed: a `Begun`
 STRAYED = "nexus_strayed"  # in the info of such a reset: the episode ended or raised before its actions were replayed
 ROOM = 1_024  # initial capacity of a log in steps
@@ -72,6 +79,36 @@ class EndedEpisode(NamedTuple):
     seed: int | None  # None if it continues with the generator of the episode before it in this sub-environment
     actions: Ints  # [T]
     statistics: Statistics  # the running statistics that scaled rewards at its start; empty without such a wrapper
+
+
+class StageReport(NamedTuple):
+    """A vector step in a curriculum. Stages are counted from 0."""
+
+    stages: Ints  # [E], of the episodes the step belongs to
+    current: int  # after the step
+    success: float | None  # of the last episodes of the current stage; None before the first
+    news: tuple[str, ...]  # a line for each change of stage
+
+
+class StageChooser(Protocol):
+    """Decides which stage of a curriculum the next episodes are from."""
+
+    stages: Ints  # [E], of the episodes in progress
+
+    def observe(self, rewards: Array, ended: Flags, too_long: Flags, info: dict[str, Any], fault: Fault) -> StageReport:
+        """See a vector step: rewards, where an episode ended, where only for its length, `[E]` each, and the info.
+
+        It can raise `fault`.
+        """
+
+    def choose(self, which: Flags) -> Ints:
+        """Choose the stages of the episodes that begin in these environments `[E]`; return those of all `[E]`."""
+
+    def get_state(self) -> State:
+        """Return the state needed to resume exactly."""
+
+    def set_state(self, state: State) -> None:
+        """Restore what `get_state` returned."""
 
 
 class ActionLog:

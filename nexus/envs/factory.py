@@ -51,6 +51,7 @@ __all__ = [
     "can_be_normalized",
     "composition",
     "describe_spaces",
+    "difference_of_spaces",
     "in_turn",
     "make_env",
     "make_raw",
@@ -299,7 +300,10 @@ def no_space(space: Any, place: str, name: str) -> str:
 
 
 def make_vector_env(
-    spec: EnvSpec, num_envs: int, mode: Literal["auto", "sync", "async"] = "auto"
+    spec: EnvSpec,
+    num_envs: int,
+    mode: Literal["auto", "sync", "async"] = "auto",
+    make: Callable[[int], Env] | None = None,
 ) -> VectorEnv[Any, Any, Any]:
     """Return `num_envs` sub-environments as one vector environment.
 
@@ -308,36 +312,45 @@ def make_vector_env(
     more. Atari games run in ale-py's threads.
 
     None autoresets; each can be reset with a separate seed, and restored to the middle of an episode (`episodes.py`).
+
+    `make` makes the sub-environment of an index, if not just `make_env(spec)`: no vector form of the environment's own
+    is used then, and there are no Atari games.
     """
     if spec.rules is not None:
         if mode != "auto":
             raise ConfigError(f"vectorization = {mode!r}: Atari games are stepped by ale-py's threads; use auto")
         frames = spec.frame_skip, spec.frame_stack, spec.frame_size
         return make_atari(name_of(spec.source), spec.rules, num_envs, *frames)
-    if mode == "auto" and has_own_vector_form(spec):
+    if mode == "auto" and make is None and has_own_vector_form(spec):
         registered = registered_id(str(spec.source))
         settings = dict(registered.kwargs)
         if registered.max_episode_steps is not None:
             settings["max_episode_steps"] = registered.max_episode_steps
         return SeededCartPole(num_envs, **settings)
+    make = partial(make_alike, spec) if make is None else make
     if mode == "async":
         asked_by = os.getpid()
         return in_processes(
-            [partial(make_reporter, spec, env, asked_by) for env in range(num_envs)], name_of(spec.source)
+            [partial(make_reporter, make, env, asked_by) for env in range(num_envs)], name_of(spec.source)
         )
-    return in_turn([partial(make_replayable, spec, env) for env in range(num_envs)], name_of(spec.source))
+    return in_turn([partial(make_replayable, make, env) for env in range(num_envs)], name_of(spec.source))
 
 
-def make_replayable(spec: EnvSpec, index: int) -> Env:
+def make_alike(spec: EnvSpec, _index: int) -> Env:
+    """Return a sub-environment that does not depend on its index."""
+    return make_env(spec)
+
+
+def make_replayable(make: Callable[[int], Env], index: int) -> Env:
     """Return the sub-environment number `index` of a vector."""
-    return Replayable(make_env(spec), index)
+    return Replayable(make(index), index)
 
 
-def make_reporter(spec: EnvSpec, index: int, asked_by: int) -> Env:
+def make_reporter(make: Callable[[int], Env], index: int, asked_by: int) -> Env:
     """Return a sub-environment for a worker process; the process `asked_by` also makes one, to read its spaces."""
     if os.getpid() != asked_by:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run handles Ctrl-C: it finishes its step and saves
-    return Reporter(make_replayable(spec, index))
+    return Reporter(make_replayable(make, index))
 
 
 def in_turn(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, Any, Any]:
@@ -366,14 +379,22 @@ def given(env: Env) -> Env:
 
 def require_alike(env: Env, first: Env, index: int, name: str) -> None:
     """Raise `ConfigError` unless a sub-environment has the spaces of the first one."""
+    if (unlike := difference_of_spaces(env, first)) is not None:
+        what, its, needed = unlike
+        raise ConfigError(
+            f"{name}: sub-environment {index} has {what}s {its}, sub-environment 0 has {needed}: all must be equal"
+        )
+
+
+def difference_of_spaces(env: Env, first: Env) -> tuple[str, Any, Any] | None:
+    """Return the first difference between two environments as agents see them: what differs, and both; or None."""
     for what in ("observation", "action"):
         its, needed = getattr(env, f"{what}_space"), getattr(first, f"{what}_space")
         if packed_in(its) is not None and packed_in(needed) is not None:
             its, needed = composition(its), composition(needed)
         if its != needed:
-            raise ConfigError(
-                f"{name}: sub-environment {index} has {what}s {its}, sub-environment 0 has {needed}: all must be equal"
-            )
+            return what, its, needed
+    return None
 
 
 def in_processes(makers: list[Callable[[], Env]], name: str) -> VectorEnv[Any, Any, Any]:

@@ -27,12 +27,15 @@ from nexus.envs.episodes import (
     ACTIONS_OPTION,
     BEGUN,
     RESET_MASK,
+    STAGES_OPTION,
     STATISTICS_OPTION,
     STRAYED,
     ActionLog,
     Begun,
     EndedEpisode,
     Seeds,
+    StageChooser,
+    StageReport,
     episode_seed,
     seeds_for,
 )
@@ -42,6 +45,7 @@ from nexus.envs.workers import Workers
 __all__ = ["LONGEST_EPISODE", "STATISTICS_BEGUN", "STATISTICS_NOW", "Step", "TransitionStream"]
 
 STATISTICS_BEGUN, STATISTICS_NOW = "statistics", "statistics_now"  # keys of a state: running statistics
+CURRICULUM = "curriculum"  # a key of a state
 LONGEST_EPISODE = 100_000  # steps; a longer episode is assumed never to end
 
 
@@ -61,6 +65,7 @@ class Step:
     next_action_masks: Flags | None = None  # [E, A], the legal actions in `next_states`
     life_lost: Flags | None = None  # [E], where a lost life ends the learning episode and the game continues
     bonus: Array | None = None  # [E], what shaping adds to the rewards that are learned from
+    staged: StageReport | None = None  # None without a curriculum
     ended: tuple[EndedEpisode, ...] = field(
         default=(), kw_only=True
     )  # the episodes that ended here, if the stream keeps their actions
@@ -95,6 +100,7 @@ class TransitionStream:
         reseed_after: overrides that of `env`.
         shaping: gives the bonus `[E]` of a step.
         keep_ended: whether steps hold the seed and the actions of the episodes that they end; without autoreset only.
+        chooser: decides the stage of each episode, for an environment in mode disabled that reads `STAGES_OPTION`.
 
     Raises:
         EnvError: (from `reset`, `step`) an environment raised an error, its process died or took too long, a reward or
@@ -111,9 +117,10 @@ class TransitionStream:
         reseed_after: int | None = None,
         shaping: Callable[[Step], Array] | None = None,
         keep_ended: bool = False,
+        chooser: StageChooser | None = None,
     ) -> None:
         self.env = env
-        self.shaping = shaping
+        self.shaping, self.chooser = shaping, chooser
         self.name = name
         self.longest = longest
         self.keep_ended = keep_ended
@@ -171,6 +178,7 @@ class TransitionStream:
         truncated = truncated | too_long
         done = terminated | truncated
         ended: tuple[EndedEpisode, ...] = ()
+        staged = None if self.chooser is None else self.chooser.observe(rewards, done, too_long, info, self._fault)
         if self.mode is AutoresetMode.DISABLED:
             self._log.add(actions)
             if self.keep_ended:
@@ -202,6 +210,7 @@ class TransitionStream:
             action_masks,
             next_action_masks,
             info.get(LIFE_LOST),
+            staged=staged,
             ended=ended,
         )
         return step if self.shaping is None else replace(step, bonus=self.shaping(step))
@@ -233,6 +242,7 @@ class TransitionStream:
                 self._named_seeds[env], self._since[env] = seeds[env], 0
             options: dict[str, Any] = {} if which.all() else {RESET_MASK: which.copy()}
             options |= {} if not statistics else {STATISTICS_OPTION: unstack_statistics(statistics, self.num_envs)}
+            options |= {} if self.chooser is None else {STAGES_OPTION: self.chooser.choose(which)}
             given = {"options": options} if options else {}
             observations, info = self._call(self.calls.reset, seed=seeds, **given)
             self._log.begin(seeded, seeds)
@@ -271,6 +281,7 @@ class TransitionStream:
         masks: State = {} if self.action_masks is None else {"action_masks": self.action_masks}
         own = {"seed": self.seed, "states": self.states, "begins": self._begins}
         seen = {**below(STATISTICS_BEGUN, self.begun_with), **below(STATISTICS_NOW, self.statistics())}
+        seen |= {} if self.chooser is None else below(CURRICULUM, self.chooser.get_state())
         return {**self._log.get_state(), **own, **masks, **seen, "episode_lengths": self._lengths.copy()}
 
     def statistics(self) -> Statistics:
@@ -319,6 +330,9 @@ class TransitionStream:
         )
         options: dict[str, Any] = {ACTIONS_OPTION: [self._log.actions_of(env) for env in range(self.num_envs)]}
         options |= {} if not begun else {STATISTICS_OPTION: unstack_statistics(begun, self.num_envs)}
+        if self.chooser is not None:
+            self.chooser.set_state(part(state, CURRICULUM))
+            options[STAGES_OPTION] = self.chooser.stages
         observations, info = self._call(self.calls.reset, seed=self._log.seeds.tolist(), options=options)
         self._note_begun(info)
         self.states = self._taken(observations).copy()
@@ -403,6 +417,7 @@ class TransitionStream:
 
     def _fault(self, index: int | None, text: str) -> EnvError:
         which = "" if index is None else f" sub-environment {index} of {self.num_envs},"
+        which += "" if index is None or self.chooser is None else f" stage {self.chooser.stages[index] + 1},"
         seed, steps = self._named_seeds[index or 0], int(self._since[index or 0])
         known = seed is not None and (index is not None or len(set(self._named_seeds)) == 1)
         seeded = f" seed {seed}," if known else ""

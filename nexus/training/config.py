@@ -32,6 +32,7 @@ from nexus.data.settings import (
     RolloutSettings,
 )
 from nexus.envs.atari import is_atari
+from nexus.envs.curriculum import CurriculumSettings
 from nexus.envs.factory import EnvSource, EnvSpec, name_of
 from nexus.envs.settings import AtariSettings, EnvironmentSettings
 from nexus.ops import schedules
@@ -54,6 +55,7 @@ STILL_EXPLORING = 0.1  # fraction of ε's planned decay left at the end of the r
 
 APART: Mapping[tuple[str, str], str] = {
     ("potential", "her"): "another goal would change the potentials that the stored rewards hold",
+    ("keep_episodes", "curriculum"): "a kept episode has no stage to be played again in",
 }
 """Pairs of settings that make no sense together, with the reason."""
 
@@ -67,6 +69,7 @@ NOT_WITH_PQN: Mapping[str, str] = {
 GROUPS: Mapping[str, tuple[type[CheckedConfig], ...]] = {
     "run": (AlgorithmSettings, RunSettings),
     "environment": (EnvironmentSettings,),
+    "curriculum": (CurriculumSettings,),
     "learning": (TargetSettings, UpdateSettings),
     "exploration": (ExplorationSettings, ScheduleSettings),
     "optimizer": (OptimizerSettings, LearningRateSettings),
@@ -104,6 +107,7 @@ class TrainConfig(
     LearningRateSettings,
     ScheduleSettings,
     UpdateSettings,
+    CurriculumSettings,
     EnvironmentSettings,
     RunSettings,
     AgentConfig,
@@ -122,7 +126,8 @@ class TrainConfig(
         )
         self.check_returns()
         for (name, other), reason in APART.items():
-            self.require(getattr(self, name) is None or getattr(self, other) is None, name, f"no {other}: {reason}")
+            both = all(getattr(self, each) not in (None, False) for each in (name, other))
+            self.require(not both, name, f"no {other}: {reason}")
         self.require(
             self.replay_store in ("auto", "full") or self.frame_stack >= 2,
             "replay_store",

@@ -28,6 +28,7 @@ __all__ = [
     "Curve",
     "ScoredRun",
     "Scores",
+    "columns_in",
     "different_seeds",
     "episodes_per_evaluation",
     "grid_of",
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 EPISODE_COLUMNS = ("step", "episode", "return", "length", "seconds")
+STAGED_COLUMNS = ("step", "episode", "return", "length", "stage", "seconds")  # in a curriculum
 SCORE, SPREAD = "eval/mean_reward", "eval/std_reward"  # names of an evaluation's scores in metrics.jsonl
 GRID = 300  # points of a mean curve: more than a plot usually resolves
 NORMAL = 1.96  # standard errors on either side of a mean, for 95 %
@@ -400,7 +402,7 @@ def log_lines(path: Path, damaged: Damaged) -> list[str]:
 
 
 def read_episodes(folder: Path, damaged: Damaged = raise_it) -> dict[str, Floats]:
-    """Read `episodes.csv` into a column `[K]` per name.
+    """Read `episodes.csv` into a column `[K]` per name; `stage` is among them if the run had a curriculum.
 
     Args:
         folder: the run's folder.
@@ -411,23 +413,30 @@ def read_episodes(folder: Path, damaged: Damaged = raise_it) -> dict[str, Floats
     """
     path = folder / EPISODES_FILE
     header, *lines = log_lines(path, damaged) or [""]
-    if tuple(header.split(",")) != EPISODE_COLUMNS:
+    columns = columns_in(header)
+    if columns is None:
         needs = f"needs the columns {', '.join(EPISODE_COLUMNS)}"
         damaged(RunError(f"{path} is damaged: {needs}, got {header[:60]!r}" if header else f"{path} is empty: {needs}"))
-        lines = []
-    read = [read_row(path, number, line, damaged) for number, line in enumerate(lines, 2)]
-    rows = np.array([row for row in read if row]).reshape(-1, len(EPISODE_COLUMNS))
-    return dict(zip(EPISODE_COLUMNS, rows.T, strict=True))
+        columns, lines = EPISODE_COLUMNS, []
+    read = [read_row(path, number, line, damaged, columns) for number, line in enumerate(lines, 2)]
+    rows = np.array([row for row in read if row]).reshape(-1, len(columns))
+    return dict(zip(columns, rows.T, strict=True))
 
 
-def read_row(path: Path, number: int, line: str, damaged: Damaged) -> list[float]:
+def columns_in(header: str) -> tuple[str, ...] | None:
+    """Return the columns that a header of `episodes.csv` names, None if they are not those of a run."""
+    named = tuple(header.strip().split(","))
+    return named if named in (EPISODE_COLUMNS, STAGED_COLUMNS) else None
+
+
+def read_row(path: Path, number: int, line: str, damaged: Damaged, columns: Sequence[str]) -> list[float]:
     """Return the numbers of one line; none if it is damaged and `damaged` does not raise."""
     try:
         row = [float(word) for word in line.split(",")]
     except ValueError:
         row = []
-    if len(row) != len(EPISODE_COLUMNS) or not all(map(isfinite, row)):
-        damaged(RunError(f"{path} is damaged: line {number} needs {len(EPISODE_COLUMNS)} numbers, got {line[:60]!r}"))
+    if len(row) != len(columns) or not all(map(isfinite, row)):
+        damaged(RunError(f"{path} is damaged: line {number} needs {len(columns)} numbers, got {line[:60]!r}"))
         return []
     return row
 

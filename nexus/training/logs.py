@@ -15,6 +15,7 @@ import numpy as np
 
 from nexus.core.state import State, array_from, value_from
 from nexus.core.types import Array
+from nexus.envs.episodes import StageReport
 from nexus.training.config import TrainConfig
 from nexus.training.files import LogMarks, Mark, remove, wants_disk
 from nexus.training.kept_episodes import actions_line
@@ -22,7 +23,7 @@ from nexus.training.loop import Progress
 from nexus.training.replays import AnyReplay
 from nexus.training.run_folder import ACTIONS_FILE, EPISODES_FILE, METRICS_FILE
 
-__all__ = ["EpisodeTracker", "Rate", "RunLog", "scalars"]
+__all__ = ["EpisodeTracker", "Rate", "RunLog", "scalars", "stage_scalars"]
 
 BURST = 0.05  # seconds within which steps count as simultaneous
 
@@ -156,6 +157,7 @@ class RunLog:
         seconds: duration of the run so far.
         told: called with each line of scalars.
         action_dim: number of actions, to keep the seed and the actions of episodes; None keeps none.
+        staged: whether the episodes have a stage, as in a curriculum.
     """
 
     def __init__(
@@ -165,6 +167,7 @@ class RunLog:
         seconds: float = 0.0,
         told: Callable[[int, Mapping[str, float]], None] | None = None,
         action_dim: int | None = None,
+        staged: bool = False,
     ) -> None:
         from tensorboard.summary import Writer  # takes a third of a second, so only imported for logging
 
@@ -179,7 +182,7 @@ class RunLog:
         self._files = {name: LogFile(folder / name, kept.files.get(name, nothing).bytes) for name in names}
         self._metrics, self._episodes = self._files[METRICS_FILE], self._files[EPISODES_FILE]
         if not self._episodes.size:
-            self._episodes.write("step,episode,return,length,seconds\n")
+            self._episodes.write(f"step,episode,return,length,{'stage,' if staged else ''}seconds\n")
         self._board = Writer(str(self._boards))
 
     def __enter__(self) -> Self:
@@ -204,10 +207,14 @@ class RunLog:
 
     def episodes(self, progress: Progress, ended: list[tuple[float, int]]) -> None:
         """Write a row for each episode that has just ended."""
-        seconds = self.seconds
+        seconds, step = self.seconds, progress.step
         first = progress.counters.episodes - len(ended) + 1
-        for number, (episode_return, length) in enumerate(ended, first):
-            self._episodes.write(f"{progress.counters.steps},{number},{episode_return!r},{length},{seconds:.2f}\n")
+        stages = [""] * len(ended)
+        if step.staged is not None:
+            stages = [f"{stage + 1}," for stage in step.staged.stages[step.terminated | step.truncated]]
+        for number, ((episode_return, length), stage) in enumerate(zip(ended, stages, strict=True), first):
+            row = f"{progress.counters.steps},{number},{episode_return!r},{length},{stage}{seconds:.2f}\n"
+            self._episodes.write(row)
         if self._action_dim is not None:
             for number, episode in enumerate(progress.step.ended, first):
                 self._files[ACTIONS_FILE].write(actions_line(number, episode, self._action_dim))
@@ -229,6 +236,12 @@ class RunLog:
             self._board.flush()
         sizes = {path.name: path.stat().st_size for path in self._boards.glob("events.*")}
         return LogMarks({name: file.mark() for name, file in self._files.items()}, sizes)
+
+
+def stage_scalars(staged: StageReport) -> dict[str, float]:
+    """Return the current stage, counted from 1, and its success rate, if an episode of it has ended."""
+    values: dict[str, float] = {"curriculum/stage": staged.current + 1}
+    return values if staged.success is None else values | {"curriculum/success": staged.success}
 
 
 def cut_boards(folder: Path, sizes: Mapping[str, int]) -> None:
@@ -289,6 +302,8 @@ def scalars(
         values["rollout/temperature"] = progress.temperature
     else:
         values["rollout/exploration_rate"] = progress.epsilon
+    if progress.step.staged is not None:
+        values |= stage_scalars(progress.step.staged)
     if episodes.returns:
         values["rollout/ep_rew_mean"] = float(np.mean(episodes.returns))
         values["rollout/ep_len_mean"] = float(np.mean(episodes.lengths))
