@@ -102,7 +102,7 @@ BIT_SETTINGS: Mapping[str, Any] = {
     "epsilon_min": 0.1,
     "epsilon_steps": 3_000,
 }
-SPARSE, SUCCESS = partial(BitFlip, BITS), partial(played, partial(BitFlip, BITS), 25)
+SPARSE, SUCCESSES = partial(BitFlip, BITS), partial(played, partial(BitFlip, BITS), 25)
 
 SPARSE_REWARDS = Pitfall(
     name="sparse-rewards",
@@ -112,8 +112,8 @@ SPARSE_REWARDS = Pitfall(
     world=f"{BITS} bits to flip into a random goal",
     broken_by="the sparse reward",
     cured_by="the shaped one",
-    broken=DQNArm(SPARSE, BIT_SETTINGS, SUCCESS),
-    cured=DQNArm(shaped_bits, BIT_SETTINGS, SUCCESS),
+    broken=DQNArm(SPARSE, BIT_SETTINGS, SUCCESSES),
+    cured=DQNArm(shaped_bits, BIT_SETTINGS, SUCCESSES),
     steps=8_000,
     measure="share of goals reached",
     better="higher",

@@ -69,7 +69,6 @@ NOT_WITH_PQN: Mapping[str, str] = {
 GROUPS: Mapping[str, tuple[type[CheckedConfig], ...]] = {
     "run": (AlgorithmSettings, RunSettings),
     "environment": (EnvironmentSettings,),
-    "curriculum": (CurriculumSettings,),
     "learning": (TargetSettings, UpdateSettings),
     "exploration": (ExplorationSettings, ScheduleSettings),
     "optimizer": (OptimizerSettings, LearningRateSettings),
@@ -80,6 +79,7 @@ GROUPS: Mapping[str, tuple[type[CheckedConfig], ...]] = {
     "device": (DeviceSettings, ThreadSettings),
     "Atari": (AtariSettings,),
     "prioritized replay": (PrioritySettings,),
+    "curriculum": (CurriculumSettings,),
     "hindsight": (HindsightSettings,),
     "novelty": (BonusSettings,),
     "C51 and Rainbow": (C51Settings,),
