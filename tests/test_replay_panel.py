@@ -233,3 +233,41 @@ def test_the_page_has_the_rows_and_escapes_all_text(prioritized: Path, tmp_path:
 def test_several_runs_have_no_replay_on_their_page(prioritized: Path, of_frames: Path, tmp_path: Path) -> None:
     html = nexus.report([prioritized, of_frames], tmp_path / "page.html").read_text("utf-8")
     assert 'id="replay"' not in html
+
+
+COUNTING: dict[str, Any] = {
+    "total_steps": 300,
+    "num_envs": 2,
+    "learning_starts": 40,
+    "hidden_dim": 8,
+    "batch_size": 16,
+    "eval_episodes": 0,
+    "checkpoint_every": "300 steps",
+    "keep_episodes": True,
+}
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_step": 3}, {"bonus": "counts", "n_step": 3}])
+def test_transitions_of_kept_episodes_are_drawn_as_they_were_seen(settings: Any, tmp_path: Path) -> None:
+    """The frame has a white column of two pixels for each step that the episode had taken: the state's first number."""
+    run = trained(tmp_path / "run", "tests.counting:Counting-v0", **COUNTING | settings)
+    rows = shown(run, plays=True).rows
+    assert len(rows) >= 10
+    columns = rows_at(run)
+    for row in rows:
+        (picture,) = row.pictures
+        state = columns.batch_at(np.array([columns.place_of(row.number)]))["states"][0]
+        white = (pixels(picture)[..., 0] == 255).mean(0)
+        assert white.tolist() == [1.0] * 2 * int(state[0]) + [0.0] * (30 - 2 * int(state[0]))
+    assert all(not row.pictures for row in shown(run).rows), "without playing"
+
+
+def test_where_an_episode_cannot_be_played_again_the_page_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(tmp_path / "run", "tests.counting:Counting-v0", **COUNTING)
+    monkeypatch.setattr("nexus.reporting.replay_panel.LONGEST_DRAWING", -1.0)
+    panel = shown(run, plays=True)
+    assert not any(row.pictures for row in panel.rows)
+    said = "playing the episodes of all of these transitions again would take too long"
+    assert panel.remarks == [f"The other transitions are not drawn: {said}."]

@@ -78,8 +78,10 @@ def origin_of_row(rows: ReplayRows, number: int) -> RowOrigin | None:
     """
     config, state, action_dim = rows.config, rows.saved.state, rows.saved.action_dim
     lengths, open_windows = state.get("stream.episode_lengths"), state.get("under_way.accumulator.open")
+    if config.folds_when_drawn:
+        open_windows = np.zeros(1)  # each step is stored at once
     rules = config.spec_of(str(rows.about["env"])).rules if rows.about.get("env_is_id") else None
-    by_lives = rules is not None and rules.life_loss and config.n_step > 1 and config.num_envs > 1
+    by_lives = rules is not None and rules.life_loss and config.stored_steps > 1 and config.num_envs > 1
     if not config.keep_episodes or by_lives or lengths is None or open_windows is None:
         return None
     played = rows.saved.steps // config.num_envs
@@ -96,7 +98,7 @@ def origin_of_row(rows: ReplayRows, number: int) -> RowOrigin | None:
     if any(own_ends[-1] + length != played for own_ends, length in zip(ended, lengths.tolist(), strict=True)):
         return None
     ends = [np.array(own_ends[1:], np.int64) for own_ends in ended]
-    time, env = place_in_order(own, ends, config.n_step)
+    time, env = place_in_order(own, ends, config.stored_steps)
     before = int(np.searchsorted(ends[env], time, side="right"))
     episode_number = numbers[env][before] if before < len(numbers[env]) else None
     return RowOrigin(env, time - ended[env][before], episode_number)

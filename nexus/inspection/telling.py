@@ -62,7 +62,7 @@ def state_text(state: Array, room: int, packed: bool = False) -> str:
 
 def terms_in_words(config: TrainConfig, terms: TransitionTerms) -> dict[str, str]:
     """Return what the loss computes, by name."""
-    folded = f", summed over up to {config.n_step} steps" if config.n_step > 1 else ""
+    folded = f", summed over up to {config.stored_steps} steps" if config.stored_steps > 1 else ""
     changes = {
         "the bonus of Munchausen": config.munchausen,
         "the division by their deviation": config.normalize_rewards,

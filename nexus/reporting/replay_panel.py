@@ -1,6 +1,8 @@
 """What a page shows of a replay: histograms, and some transitions taken apart by the run's own loss."""
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from nexus.core.errors import NexusError, one_line
+from nexus.api import seen_by_run
+from nexus.core.errors import EnvError, NexusError, one_line
 from nexus.core.importable import names_in
 from nexus.core.installation import nexus_command
 from nexus.core.types import Array, Floats, Ints
+from nexus.envs.factory import EnvSpec, make_env
 from nexus.inspection.histograms import binned
+from nexus.inspection.row_origin import frame_of_row, origin_of_row
 from nexus.inspection.rows import ReplayRows
 from nexus.inspection.saved_replay import saved_replay, saved_size
 from nexus.inspection.telling import transition_in_words
@@ -30,6 +35,7 @@ PICKED = 10  # transitions of each kind
 ACTIONS_SHOWN = 20
 PICTURES_BYTES = 500_000  # of all pictures
 ROOM_FOR_STATE = 160  # characters of a state
+LONGEST_DRAWING = 20.0  # seconds for playing kept episodes again
 LONGEST_TERM = 400  # characters of a text
 SHOWN_COLUMNS = ("row", "age", "action", "reward", "discount", "priority")
 MEGABYTE = 1 << 20
@@ -77,7 +83,7 @@ class PickedRow:
         cells: its columns as text.
         picked: why it is here.
         terms: what the loss makes of it, as titles and texts; empty if that is not known.
-        pictures: its two states as URLs; empty if they are no images.
+        pictures: its two states as URLs, or what the environment rendered at the first; empty if there are none.
     """
 
     number: int
@@ -118,6 +124,7 @@ def panel_of_run(
     *,
     most_bytes: int = LARGEST_READ,
     imports: bool = True,
+    plays: bool = False,
 ) -> ReplayPanel | Unknown:
     """Read the replay of a run's newest checkpoint; or say why that can't be.
 
@@ -128,6 +135,7 @@ def panel_of_run(
         episodes: the columns of its `episodes.csv`.
         most_bytes: a larger replay is not read.
         imports: whether the user's own modules may be imported, to take transitions apart with them.
+        plays: whether kept episodes may be played again in the environment, to draw transitions of them.
     """
     if config is None:
         return Unknown("no replay is shown, since the settings can't be read")
@@ -139,7 +147,8 @@ def panel_of_run(
                 f"{most_bytes / MEGABYTE:,.0f} MB; in the terminal: {nexus_command('replay', run)}"
             )
         rows = ReplayRows(run, about, config, saved_replay(run, about, config))
-        return Reader(rows, imports).panel(episodes)
+        by_id = plays and config.keep_episodes and about.get("env_is_id")
+        return Reader(rows, imports, seen_by_run(run, about).spec if by_id else None).panel(episodes)
     except NexusError as error:
         return Unknown(one_line(error))
 
@@ -150,10 +159,12 @@ class Reader:
     Args:
         rows: the replay.
         imports: as in `panel_of_run`.
+        spec: the environment in which kept episodes may be played again, if they may.
     """
 
-    def __init__(self, rows: ReplayRows, imports: bool) -> None:
-        self.rows, self.imports = rows, imports
+    def __init__(self, rows: ReplayRows, imports: bool, spec: EnvSpec | None = None) -> None:
+        self.rows, self.imports, self.spec = rows, imports, spec
+        self.until = time.monotonic() + LONGEST_DRAWING
         self.remarks: list[str] = []
         self.left = PICTURES_BYTES
 
@@ -267,6 +278,8 @@ class Reader:
             picture_of(batch[name][0].numpy(), config.frame_stack > 1, config.channels)
             for name in ("states", "next_states")
         ]
+        if not any(image is not None for image in images):
+            images = [self.rendered(int(self.rows.numbers[place]))]
         urls = [data_url(png_of(shrunk(image))) for image in images if image is not None]
         self.left -= sum(map(len, urls))
         if self.left < 0 and urls:
@@ -274,6 +287,28 @@ class Reader:
             self.remarks.extend([said] if said not in self.remarks else [])
             return []
         return urls
+
+    def rendered(self, number: int) -> Array | None:
+        """Return what the environment renders at a transition of a kept episode; None, with a remark, if it can't."""
+        if self.spec is None or not self.rows.config.keep_episodes:
+            return None
+        try:
+            if time.monotonic() > self.until:
+                raise EnvError("playing the episodes of all of these transitions again would take too long")
+            origin = origin_of_row(self.rows, number)
+            if origin is None or not renders_images(self.spec):
+                return None
+            return np.asarray(frame_of_row(self.rows, number, origin, self.spec))
+        except Exception as error:  # the environment's code can raise anything
+            self.spec = None
+            self.remarks.append(f"The other transitions are not drawn: {one_line(error)}.")
+            return None
+
+
+def renders_images(spec: EnvSpec) -> bool:
+    """True if an environment can be rendered as arrays."""
+    with closing(make_env(spec)) as env:
+        return "rgb_array" in (env.metadata.get("render_modes") or [])
 
 
 def histogram_of(title: str, values: Array) -> Histogram:

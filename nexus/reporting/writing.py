@@ -69,7 +69,7 @@ def extras_for_page(run: RunContents, film: bool, seed: int) -> Extras:
     """Return the film of a run, if it is wanted, and its replay."""
     return Extras(
         film_of_run(run.folder, run.about, run.config, seed) if film else None,
-        replay=panel_of_run(run.folder, run.about, run.config, run.scored.episodes),
+        replay=panel_of_run(run.folder, run.about, run.config, run.scored.episodes, plays=film),
     )
 
 
