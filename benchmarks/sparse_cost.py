@@ -21,7 +21,8 @@ from nexus.training.config import TrainConfig
 from nexus.training.loop import Counters, learn, train
 
 ROUNDS, UPDATES, FILLED = 15, 40, 3_000
-CAR, BITS = ("MountainCar-v0", {}), ("nexus/BitFlipping-v0", {"bits": 10})
+CAR: tuple[str, dict[str, Any]] = ("MountainCar-v0", {})
+BITS: tuple[str, dict[str, Any]] = ("nexus/BitFlipping-v0", {"bits": 10})
 ARMS: Mapping[str, tuple[tuple[str, dict[str, Any]], dict[str, Any], str]] = {
     "plain": (CAR, {}, "plain"),
     "n-step 3": (CAR, {"n_step": 3}, "n-step 3"),
