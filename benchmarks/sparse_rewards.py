@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.page import load, provenance, table
+from benchmarks.page import load, provenance, save, table
 from benchmarks.record import record, rows_of
 from benchmarks.untuned import setting
 from nexus.core.types import Floats
@@ -178,11 +178,34 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
 
 
+def draw(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the episodes that deep sea took against its size, for each arm: every seed, and a line through medians."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 3.6))
+    seas = [row for row in rows if row["problem"].startswith("deep-sea-") and "error" not in row]
+    for place, arm in enumerate(dict.fromkeys(row["arm"] for row in seas)):
+        sizes = sorted({int(row["problem"].rsplit("-", 1)[1]) for row in seas if row["arm"] == arm})
+        of_size = {
+            size: [row for row in seas if (row["arm"], row["problem"]) == (arm, f"deep-sea-{size}")] for size in sizes
+        }
+        color, shift = f"C{place}", 0.15 * (place - 1.5)
+        for size, found in of_size.items():
+            for row in found:
+                axes.plot(size + shift, row["episodes"], "o" if row["solved"] else "x", color=color, ms=4, alpha=0.6)
+        medians = [float(np.median([row["episodes"] for row in of_size[size]])) for size in sizes]
+        axes.plot([size + shift for size in sizes], medians, color=color, label=arm)
+    axes.set(yscale="log", xlabel="N", ylabel="episodes to the first greedy treasure", xticks=[10, 20, 30])
+    axes.legend(frameon=False)
+    save(figure, "deep_sea")
+
+
 def section() -> str:
-    """Return this benchmark's section of docs/results.md."""
+    """Draw the picture and return this benchmark's section of docs/results.md."""
     found = load(NAME)
     if found is None:
         return ""
+    draw(found["rows"])
     cells = []
     for problem, arm in dict.fromkeys((row["problem"], row["arm"]) for row in found["rows"]):
         rows = [row for row in found["rows"] if (row["problem"], row["arm"]) == (problem, arm) and "error" not in row]
@@ -204,6 +227,8 @@ def section() -> str:
             "treasure, 10,000 at most. Scores are interquartile means over seeds with a bootstrap interval. What each "
             "part is for, and what failed: [sparse rewards](sparse_rewards.md).",
             table(head, cells),
+            "![Deep sea: episodes until a greedy one finds the treasure, by size and arm](images/deep_sea.png)\n\n"
+            "*Each seed a dot, a cross where 10,000 episodes were not enough; the lines join medians.*",
             provenance(found),
         ]
     )
