@@ -255,8 +255,9 @@ def test_slow_drawing_is_done_less_often(monkeypatch: pytest.MonkeyPatch) -> Non
     for cost, seconds in [
         (0.0, 0.5),
         (0.004, 0.5),
-        (0.05, 5.0),
-    ]:  # a hundred times the cost, and half a second at least
+        (0.02, 2.0),
+        (1.0, 5.0),
+    ]:  # a hundred times the cost, from half a second to five
         view.shown_at, view.cost = now, cost
         now += seconds - 0.01
         assert not view.refresh_due()

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 REFRESH = 0.5  # seconds between refreshes; only then does the table read numbers from the device
+RARELY = 5.0  # seconds, the most between refreshes
 MOST_SHARE = 0.01  # of the time that drawing takes: on a busy machine the table is drawn less often
 SECONDS_BETWEEN_LINES = 30.0  # seconds between lines during an evaluation without a terminal
 PROGRESS_LINES = 10  # progress lines of a run without a terminal,
@@ -112,8 +113,8 @@ class TrainView(Listener):
             self.console.print(plain_line(self.standing), soft_wrap=True, markup=False)
 
     def refresh_due(self) -> bool:
-        """True twice a second, or less often if drawing is slow."""
-        return time.perf_counter() - self.shown_at >= max(REFRESH, self.cost / MOST_SHARE)
+        """True twice a second, or if drawing is slow less often, down to once in five seconds."""
+        return time.perf_counter() - self.shown_at >= min(max(REFRESH, self.cost / MOST_SHARE), RARELY)
 
     def draw(self) -> None:
         """Draw the table again."""
