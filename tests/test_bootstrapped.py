@@ -487,10 +487,10 @@ def test_heads_act_alone_for_whole_episodes_in_a_run() -> None:
             "epsilon": 0.0,
             "epsilon_min": 0.0,
             "num_envs": 3,
-            "total_steps": 600,
-            "learning_starts": 550,
+            "total_steps": 3_000,
+            "learning_starts": 2_950,
             "batch_size": 8,
-            "replay_capacity": 600,
+            "replay_capacity": 3_000,
         }
     )
     with ExitStack() as stack:
@@ -505,7 +505,7 @@ def test_heads_act_alone_for_whole_episodes_in_a_run() -> None:
     ends = np.array(ended)[:-1]
     assert changes.any(0).all()  # in each environment
     assert not (changes & ~ends).any()
-    assert 0.6 < changes.sum() / ends.sum() < 0.95  # 4 of 5 new heads are others
+    assert 0.7 < changes.sum() / ends.sum() < 0.9  # 4 of 5 new heads are others
     assert len({tuple(row) for row in acting}) > 10  # environments have heads of their own
 
 

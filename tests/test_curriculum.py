@@ -403,9 +403,11 @@ def test_the_stage_is_in_the_episodes_the_scalars_and_the_events(run: tuple[Path
     assert [steps for steps, _ in listener.events] == [steps for steps, _ in moves]
     assert [int(text.partition("stage ")[2][0]) for _, text in listener.events] == [stage for _, stage in moves]
     assert listener.notices == []
-    last = json.loads([line for line in (folder / "metrics.jsonl").read_text().splitlines() if "fps" in line][-1])
-    assert last["curriculum/stage"] == moves[-1][1]
-    assert 0 <= last["curriculum/success"] <= 1
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if "fps" in line]
+    assert lines[-1]["curriculum/stage"] == moves[-1][1]
+    rates = [line["curriculum/success"] for line in lines if "curriculum/success" in line]  # none right after a change
+    assert len(rates) > len(lines) / 2
+    assert all(0 <= rate <= 1 for rate in rates)
 
 
 def test_evaluations_are_of_the_last_stage(run: tuple[Path, Listening]) -> None:
@@ -520,7 +522,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (listed(GOAL, GOAL, revisit=1.0), "curriculum: revisit = 1.0: needs a share in [0, 1)"),
     ({"stages": [{"success": 1}, {}]}, "curriculum, stage 2: needs success, the least return of an episode"),
     # What only making the stages shows.
-    (listed({"env": "Rung-v0"}, GOAL), "curriculum, stage 1: no environment 'Rung-v0'; did you mean Rungs-v0?"),
+    (listed({"env": "Rung-v0"}, GOAL), "curriculum, stage 1: no environment 'Rung-v0'; did you mean Rungs-v0"),
     (
         listed({"kwargs": {"levl": 1}}, GOAL),
         "curriculum, stage 1: environment 'tests.test_curriculum:Rungs-v0' can't be",
@@ -579,8 +581,8 @@ def test_a_file_that_holds_none_is_refused_in_one_line(
     if content is not None:
         file.write_text(content)
     assert main(["train", ENV, "--curriculum", str(file)]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert message.format(file=file) in said
+    said, expected = ("".join(text.split()) for text in (capsys.readouterr().err, message.format(file=file)))
+    assert expected in said  # without spaces: a long path is broken at the end of a line
 
 
 def test_python_can_pass_a_mapping_only_of_plain_values() -> None:

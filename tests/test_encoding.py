@@ -69,7 +69,6 @@ def test_the_list_of_algorithms_fits_a_narrow_terminal(
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["algorithms"]) == 0
     said = capsys.readouterr().out
-    assert "arxiv.org/abs/1511.05952, data/prioritized_replay_buffer.py\n" in said.replace(" \n", "\n").replace(
-        "  ", ""
-    )
+    lines = [line.strip() for line in said.splitlines()]
+    assert "arxiv.org/abs/1511.05952, data/prioritized_replay_buffer.py" in lines
     assert "update_every=None, gradient_steps=64" in " ".join(said.split())

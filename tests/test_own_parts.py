@@ -382,7 +382,7 @@ def test_of_several_parts_it_gets_the_vectors_normalised_and_the_images_as_they_
 def test_every_setting_that_can_have_a_name_to_import_is_looked_at() -> None:
     kinds = annotations_of(TrainConfig)
     named = {name for name, kind in kinds.items() if kind is ImportNames or ImportName in getattr(kind, "__args__", ())}
-    assert {*named, "algorithm"} == set(NAMING)
+    assert {*named, "algorithm", "curriculum"} == set(NAMING)  # whose stages have ids of environments
 
 
 # --- an algorithm ---

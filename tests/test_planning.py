@@ -379,6 +379,10 @@ def changed(name: str) -> tuple[TrainConfig, TrainConfig]:
         "actor_sync_every": "64 steps",
         "eval_max_steps": 500,
         "target_update_every": "7 steps",
+        "potential": "tests.test_shaping:height",
+        "her": "future",
+        "bonus": "counts",
+        "bonus_states": "exact",
         "curriculum": {"stages": [{}, {}], "success": 1},
     }
     if name in text:

@@ -35,6 +35,7 @@ def every_outcome(env: gym.Env[Any, Any]) -> Transitions:
 def taught(algorithm: str, env: gym.Env[Any, Any], updates: int, **settings: Any) -> DQNAgent:
     """An agent after so many updates from a replay of every outcome, its learning rate falling to 0."""
     common: dict[str, Any] = {"hidden_dim": 64, "hidden_layers": 1, "gamma": GAMMA, "atoms": 51, "quantiles": 8, **SOFT}
+    common["boot_mask"] = 1.0  # each outcome is in the replay once, and every head needs it
     config: TrainConfig = make_config("FrozenLake-v1", algorithm=algorithm, **{**common, **settings})
     agent, replay = agent_for((STATES,), 4, config), replay_for(config)
     replay.add(every_outcome(env))
