@@ -5,9 +5,9 @@
     python -m benchmarks.screenshots --runs FOLDER          keep the runs there, and reuse those that are there
     python -m benchmarks.screenshots --atari RUN            show this run of an Atari game
 
-It trains three runs, CartPole, CartPole with a fault in its targets, and a minute of Pong, writes their reports, opens
+It trains three runs, CartPole, CartPole with a fault in its replay, and a minute of Pong, writes their reports, opens
 these and the dashboard in a browser, and writes `docs/images/report/*.png`, `docs/images/dashboard/*.png` and a record.
-The first lines of a page are shown as they are; of a report of a sound run, the curves.
+Of the broken run the first lines are shown, of CartPole the curves, and of the game the film of an episode.
 """
 
 import argparse
@@ -33,7 +33,7 @@ COLORS = 256  # of a picture: pages are flat, and a palette makes them a third a
 MOST_BYTES = 200_000
 SECONDS = 60.0  # to wait for a page
 SCHEMES = ("light", "dark")
-FAULT = "sign"  # r - γ max Q instead of r + γ max Q
+FAULT = "terminal_not_stored"  # values beyond the end of an episode are added to its last reward
 SEED = 1
 RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "cartpole": ("CartPole-v1", {"total_steps": 15_000, "target_return": None, "eval_episodes": 20}),
@@ -44,6 +44,8 @@ RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         | {"log_every": "250 steps"},
     ),
 }
+TOPS: Mapping[str, str | None] = {"cartpole": "figure", "broken": None, "atari": "#film"}
+"""What each picture of a report begins with: the first curve, the score and the findings, the film."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def pages(address: str) -> list[Page]:
     drawn = "return document.querySelectorAll('.plot canvas').length > 2"
     for name in RUNS:
         path = nexus.report(Path("runs", name), f"{name}.html", force=True)
-        found.append(Page(f"report/{name}", path.resolve().as_uri(), drawn, None if name == "broken" else "figure"))
+        found.append(Page(f"report/{name}", path.resolve().as_uri(), drawn, TOPS[name]))
     return found
 
 
