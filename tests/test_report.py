@@ -676,3 +676,8 @@ def test_defaults_are_those_of_this_version(make: Make, page: ReadPage) -> None:
     found = page(make("a", **TrainConfig().to_mapping() | {"total_steps": 300, "learning_starts": 50}))
     changed = re.findall(r"<tr><th scope=\"row\">(\w+)</th><td>[^<]*</td><td>[^<]*</td></tr>", found.html)
     assert changed == ["total_steps", "learning_starts"]
+
+
+def test_what_stands_between_backticks_is_code_and_still_escaped() -> None:
+    assert str(with_code("return `a < b`, not <b>")) == "return <code>a &lt; b</code>, not &lt;b&gt;"
+    assert str(with_code("plain")) == "plain"

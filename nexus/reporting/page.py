@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from nexus import __version__
 from nexus.inspection.words import Unknown
@@ -187,7 +187,16 @@ def html_of(
 def template_of(name: str) -> Template:
     """Return a template of nexus, given its path there."""
     how = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    how.filters["with_code"] = with_code
     return how.from_string(shipped(name))
+
+
+def with_code(text: str) -> Markup:
+    """Return a text as HTML, what stands between backticks as code."""
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(text.split("`"))
+    )
 
 
 def points_per_line(groups: Sequence[Sequence[ChartOnPage]], of_all: int) -> int:
