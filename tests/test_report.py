@@ -21,6 +21,7 @@ from nexus.cli.train import TrainCommand, read_as
 from nexus.core.errors import ConfigError, RunError
 from nexus.reporting.charts import ChartOnPage, Line, most_points
 from nexus.reporting.downsampling import points_to_draw
+from nexus.reporting.page import with_code
 from nexus.reporting.reading import read_contents
 from nexus.training.config import TrainConfig
 from nexus.training.files import write_json
