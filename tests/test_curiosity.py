@@ -169,6 +169,8 @@ def test_a_grid_cuts_each_number_between_its_bounds() -> None:
 def test_numbers_without_bounds_are_cut_up_too() -> None:
     """x / (1 + |x|) in four: below -1, to 0, to 1, above 1."""
     space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    huge = spaces.Box(-3.4e38, 3.4e38, (1,), np.float32)  # as of CartPole's velocities
+    assert same(huge, "grid", *np.array([[-50], [-0.9], [0.5], [1.5]], np.float32), bins=4) == [0, 1, 2, 3]
     assert same(
         space, "grid", *np.array([[-50], [-1.1], [-0.9], [-0.1], [0.5], [1.5], [1e30]], np.float32), bins=4
     ) == [

@@ -224,6 +224,9 @@ def test_episodic_counts_of_several_environments_are_kept_apart_and_restored() -
     assert entered(again, 3, 8, 1) == pytest.approx(0.5**0.5)
     assert entered(again, 4, 9, 1) == 1, "7 has ended"
     assert list(again._episodes) == [8, 9]
+    assert [entered(again, 5, 8, 1), entered(again, 6, 10, 1), entered(again, 7, 8, 1)] == pytest.approx(
+        [3**-0.5, 1, 0.5]
+    )
     with pytest.raises(RunError, match="don't fit the episodes"):
         again.set_state({**bonus.get_state(3), "states": np.array([1, 5])}, 3)
 
@@ -253,11 +256,19 @@ def test_a_restored_sampler_goes_on_with_the_counts_and_counts_nothing_twice() -
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_an_index_forgets_what_is_overwritten() -> None:
+@pytest.mark.parametrize("often", [True, False])
+def test_an_index_forgets_what_is_overwritten(often: bool) -> None:
     """Seven rows, three of an episode of nine steps overwritten: the others are still in order."""
     sampler = FoldingSampler(Given([0]), 3)
-    replay = replay_of([[0, 1], list(range(10, 20))], sampler, capacity=7)
+    replay = Replay(Rows(7), sampler)
+    whole = replay_of([[0, 1], list(range(10, 20))], Given([0])).storage.columns
+    for row in range(10):  # as they are played, one by one
+        columns = {name: whole[name][row : row + 1] for name in whole}
+        replay.add(Transitions(extras={EPISODE: columns.pop(EPISODE)}, **columns))
+        if often:
+            sampler.index.follow(replay.storage)
     sampler.index.follow(replay.storage)
+    assert sampler.index.nbytes == 3 * 7 * 8 + 8 * (9 if often else 7), "the first episode is forgotten"
     places = replay.storage.columns["states"][:, 0]
     ahead = sampler.index.ahead(np.arange(7), 3)
     seen = {
