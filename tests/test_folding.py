@@ -296,6 +296,30 @@ def test_an_index_forgets_what_is_overwritten(often: bool) -> None:
     assert places[sampler.index.last(np.array([row]))[0]] == 18
 
 
+def test_a_goal_is_of_what_is_still_stored_of_an_episode() -> None:
+    """Of six steps three are overwritten by another episode, whose rows must not be taken for theirs."""
+    sampler = FoldingSampler(Given([0]), 1)
+    replay = replay_of([[0, 1, 2, 3, 4, 5, 6]], sampler, capacity=7)
+    sampler.index.follow(replay.storage)
+    replay.add(
+        Transitions(
+            np.array([[10], [11], [12], [13]], np.float32),
+            np.zeros(4, int),
+            np.ones(4, np.float32),
+            np.full(4, GAMMA, np.float32),
+            np.array([[11], [12], [13], [14]], np.float32),
+            extras={EPISODE: np.full(4, 1)},
+        )
+    )
+    sampler.index.follow(replay.storage)
+    places = replay.storage.columns["states"][:, 0]
+    row = int(np.flatnonzero(places == 4)[0])
+    found = {
+        float(places[sampler.index.any_of(np.array([row]), np.array([part]))[0]]) for part in (0, 0.34, 0.67, 0.99)
+    }
+    assert found == {3, 4, 5}
+
+
 def test_priorities_go_to_the_sampler_that_chooses() -> None:
     priorities = Priorities(100, 0, 1.0, 0.4)
     replay = replay_of([[0, 1, 2, 3]], FoldingSampler(priorities, 2, bonus=Counts(keys, 1.0)))
