@@ -687,9 +687,9 @@ gym.register("Locks-v0", entry_point="tests.test_curriculum:Locks")
 def score_of(seed: int, folder: Path, curriculum: dict[str, Any] | None) -> float:
     result = nexus.train(
         "tests.test_curriculum:Locks-v0", curriculum=curriculum, env_kwargs={"length": 12}, seed=seed, run_dir=folder,
-        preset="plain", total_steps=3_000, learning_starts=100, epsilon_steps=300, epsilon_min=0.1, n_step=5, gamma=0.9,
+        preset="plain", total_steps=6_000, learning_starts=100, epsilon_steps=300, epsilon_min=0.1, n_step=5, gamma=0.9,
         hidden_dim=32, batch_size=32, num_envs=4, update_every="2 steps", target_update_every="50 updates",
-        learning_rate=0.005, replay_capacity=4_000, eval_episodes=1, log_every="4000 steps", checkpoint_every=None,
+        learning_rate=0.005, replay_capacity=4_000, eval_episodes=1, log_every="8000 steps", checkpoint_every=None,
         doctor="off", listener=Silent(),
     )  # fmt: skip
     assert result.evaluation is not None
@@ -703,4 +703,4 @@ def test_doors_are_opened_with_a_curriculum_and_not_without(tmp_path: Path) -> N
     with_it = [score_of(seed, tmp_path / f"with-{seed}", values) for seed in range(5)]
     without = [score_of(seed, tmp_path / f"without-{seed}", None) for seed in range(5)]
     assert sum(with_it) >= 4
-    assert without == [0.0] * 5
+    assert sum(without) <= 1  # random play gets through once in 4,096 episodes, and there are 500
