@@ -159,7 +159,7 @@ class Crew:
             process = self.idle.pop() if self.idle else self.place.process()
             self.busy.append((process, run))
             planned = run.planned
-            process.begin(Job(self.env, planned.preset, planned.config.to_mapping(), str(run.folder)))
+            process.begin(Job(self.env, planned.preset, planned.config.to_mapping(), str(run.folder.absolute())))
             if not run.restarts:
                 run.steps_before = run.steps
             run.state, run.begun_at = "running", time.perf_counter()

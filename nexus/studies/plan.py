@@ -17,7 +17,15 @@ from nexus.own_modules import said_of_programs
 from nexus.resolver import Resolved, resolve
 from nexus.training.config import TrainConfig
 
-__all__ = ["PlannedRun", "StudyPlan", "plan_of", "planned_runs", "seeds_from", "setting_label"]
+__all__ = [
+    "PlannedRun",
+    "StudyPlan",
+    "plan_of",
+    "planned_runs",
+    "said_with_setting",
+    "seeds_from",
+    "setting_label",
+]
 
 USUAL_SEEDS = 10  # docs/compare.md: how far to trust an interval
 MOST_SEEDS = 100_000
@@ -208,11 +216,10 @@ def resolved_settings(plan: StudyPlan) -> Iterator[tuple[Mapping[str, Any], Reso
     """
     for values in product(*plan.vary.values()):
         combination = dict(zip(plan.vary, values, strict=True))
-        with_label = setting_label(combination)
         try:
             resolved = resolve(plan.env, {**plan.settings, **combination}, plan.preset)
         except NexusError as error:
-            raise ConfigError(f"{with_label}: {error}" if with_label else str(error)) from None
+            raise ConfigError(said_with_setting(str(error), combination)) from None
         for text in said_of_programs(resolved.config.to_mapping()):
             raise ConfigError(f"a study runs in other processes: {text}")
         yield combination, resolved
@@ -237,6 +244,12 @@ def planned_runs(plan: StudyPlan) -> list[PlannedRun]:
 def setting_label(values: Mapping[str, Any]) -> str:
     """Return varied settings as text, as in `algorithm=dqn, n_step=3`."""
     return ", ".join(f"{name}={said_value(value)}" for name, value in values.items())
+
+
+def said_with_setting(error: str, values: Mapping[str, Any]) -> str:
+    """Return an error with the combination of settings that it is of, unless it names the only one itself."""
+    named_already = not values or (len(values) == 1 and next(iter(values)) in error)
+    return error if named_already else f"{setting_label(values)}: {error}"
 
 
 def said_value(value: Any) -> str:

@@ -18,9 +18,10 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO, Any, Protocol
 
-__all__ = ["FORKS", "Ended", "Job", "LocalProcess", "Place", "ThisMachine"]
+__all__ = ["FORKS", "STOPPED", "Ended", "Job", "LocalProcess", "Place", "RunProcess", "ThisMachine"]
 
 FORKS = sys.platform == "linux"  # a run is then a fork of a process that has imported everything already
+STOPPED = 130  # exit code of a run that was stopped and saved
 THREADS = 1  # of torch in each process, so that the bits of a run don't depend on how many run at once
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LONGEST_ERROR = 2_000  # characters of an error
@@ -55,7 +56,9 @@ class Ended:
 class RunProcess(Protocol):
     """A process that works on one run after another."""
 
-    steps: int  # of the present run
+    @property
+    def steps(self) -> int:
+        """Steps of the present run."""
 
     def begin(self, job: Job) -> None:
         """Begin a run."""
@@ -165,12 +168,13 @@ class LocalProcess:
         self.popen.wait()
         self.reader.join(LINGER)
         assert self.popen.stdout is not None
-        self.popen.stdout.close()
+        if not self.reader.is_alive():  # else a fork outlives the process for a moment, and closing would wait for it
+            self.popen.stdout.close()
         self.stderr.close()
 
     def last_words(self, code: int) -> str | None:
         """Return the last line that a failed run wrote to stderr, None if it did not fail or wrote nothing."""
-        if code <= 0:
+        if code <= 0 or code == STOPPED:
             return None
         self.stderr.seek(self.read_to)
         lines = self.stderr.read().decode(errors="replace").strip().splitlines()

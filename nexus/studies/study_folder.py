@@ -13,6 +13,7 @@ from nexus.core.checked import config_text
 from nexus.core.errors import RunError
 from nexus.core.names import current_names
 from nexus.studies.plan import PlannedRun, StudyPlan
+from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.files import file_in, read_json, remove, write_json
 from nexus.training.run_folder import LOCK_FILE, RUN_FILE, read_run, versions
 
@@ -126,7 +127,7 @@ def write_failures(folder: Path, failed: Failures) -> None:
 
 
 def state_of_run(folder: Path, run: PlannedRun, failed: Failures) -> tuple[RunState, str, int]:
-    """Return how a run of a study stands: its state, its error if it failed, and its steps.
+    """Return how a run of a study stands: its state, its error if it failed, and the steps that are saved.
 
     Raises:
         RunError: the folder of that name has another run.
@@ -139,12 +140,11 @@ def state_of_run(folder: Path, run: PlannedRun, failed: Failures) -> tuple[RunSt
     except RunError as error:
         return "failed", str(error), 0
     require_planned(about, run, path)
-    progress = about.get("progress")
+    progress, status = about.get("progress"), about.get("status")
     steps = progress.get("steps") if isinstance(progress, Mapping) else None
-    done = steps if isinstance(steps, int) else 0
-    status = about.get("status")
     if status == "finished":
-        return "finished", "", done
+        return "finished", "", steps if isinstance(steps, int) else 0
+    done = next(iter(Checkpoints(path, keep=1).present()), 0)  # where it would go on
     if run.name in failed or status in ("failed", "diverged"):
         known = failed.get(run.name) or about.get("divergence") or f"its {RUN_FILE} says that it {status}"
         return "failed", str(known), done

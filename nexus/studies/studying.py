@@ -15,7 +15,7 @@ from nexus.core.names import current_names
 from nexus.parts import Parts
 from nexus.pitfalls.running import usable_cores
 from nexus.studies.crew import Crew, StudyRun, StudyView
-from nexus.studies.plan import StudyPlan, plan_of, planned_runs, setting_label
+from nexus.studies.plan import StudyPlan, plan_of, planned_runs, said_with_setting, setting_label
 from nexus.studies.processes import Place, ThisMachine
 from nexus.studies.study_folder import (
     STUDY_FILE,
@@ -218,7 +218,7 @@ def require_usable(plan: StudyPlan, folder: Path) -> None:
             with ExitStack() as stack:
                 Parts(plan.env, run.planned.config, stack)
         except NexusError as error:
-            raise type(error)(f"{label}: {error}" if label else str(error)) from None
+            raise type(error)(said_with_setting(str(error), run.planned.values)) from None
 
 
 def command_to_go_on(folder: Path) -> str:

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import IO, Any
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 from nexus import api
 from nexus.core.errors import NexusError
 from nexus.listener import Listener, Plan
-from nexus.studies.processes import FORKS, Job
+from nexus.studies.processes import FORKS, STOPPED, Job
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.config import TrainConfig
 from nexus.training.logs import EpisodeTracker
@@ -33,7 +34,6 @@ __all__ = ["main_of_worker"]
 
 SECONDS_BETWEEN_STEPS = 0.5  # between two answers with the steps
 PATIENCE = 120.0  # seconds for the process of a study that was killed to save the run and end
-STOPPED = 130  # exit code of a run that was stopped and saved
 
 
 class Reporter(Listener):
@@ -106,9 +106,9 @@ def work(job: Job, answers: IO[str]) -> int:
     # A shell that starts a study in the background has them ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    Thread(target=stop_with_input, daemon=True).start()
-    answer: Callable[..., None] = lambda **values: answer_with(answers, **values)  # noqa: E731
+    answer: Callable[..., None] = partial(answer_with, answers)
     try:
+        Thread(target=stop_with_input, daemon=True).start()
         train_or_resume_run(job, Reporter(answer))
     except KeyboardInterrupt:
         return STOPPED
