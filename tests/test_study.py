@@ -295,11 +295,13 @@ def test_a_killed_study_goes_on_bit_for_bit(place: PooledPlace, tmp_path: Path) 
     study.kill()
     assert study.wait() == -signal.SIGKILL
     assert not (folder / "n_step=3-seed=4").exists()
+    (checkpoints.parent / "mark").touch()  # gone if the run starts over
     again = At(10**9, lambda: None)
     result = studied(folder, seeds=[4], view=again, settings=LONG)
     assert again.begun == ["n_step=1-seed=4", "n_step=3-seed=4"]
     assert [run.state for run in result.runs] == ["finished", "finished"]
     assert result.runs[0].steps_before > 0
+    assert (checkpoints.parent / "mark").exists()
     for n_step in (1, 3):
         alone = by_hand(tmp_path / f"{n_step}", LONG, n_step=n_step, seed=4)
         assert differences(folder / f"n_step={n_step}-seed=4", alone) == []
@@ -309,12 +311,14 @@ def test_a_killed_process_is_replaced_and_its_run_resumed(place: PooledPlace, tm
     def kill() -> None:
         process = place.started[-1]
         assert isinstance(process, Pooled)
+        (tmp_path / "study" / "n_step=3-seed=4" / "mark").touch()
         os.killpg(process.process.popen.pid, signal.SIGKILL)
 
     view = At(500, kill)
     result = studied(tmp_path / "study", {"n_step": [3]}, [4], view=view, settings=LONG)
     assert view.then is None
     assert view.begun == ["n_step=3-seed=4"] * 2
+    assert (tmp_path / "study" / "n_step=3-seed=4" / "mark").exists()
     assert [run.state for run in result.runs] == ["finished"]
     alone = by_hand(tmp_path / "run", LONG, n_step=3, seed=4)
     assert differences(tmp_path / "study" / "n_step=3-seed=4", alone) == []
