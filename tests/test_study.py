@@ -18,7 +18,7 @@ from nexus.cli.study_view import study_lines
 from nexus.core.errors import ConfigError, RunError, result_of
 from nexus.studies.crew import StudyProgress, StudyRun, StudyView
 from nexus.studies.plan import plan_of, planned_runs, run_name, seeds_from
-from nexus.studies.processes import Ended, Job, LocalProcess, RunProcess
+from nexus.studies.processes import Ended, LocalProcess, RunJob, RunProcess
 from nexus.studies.studying import StudyResult, asked_of, carried_out
 from nexus.training.files import read_json
 from nexus.training.run_folder import locked
@@ -60,7 +60,7 @@ class Pooled:
     def is_usable(self) -> bool:
         return self.process.is_usable
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: RunJob) -> None:
         self.process.begin(job)
 
     def poll(self) -> Ended | None:

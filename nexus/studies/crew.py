@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nexus.studies.plan import PlannedRun
-from nexus.studies.processes import Ended, Job, Place, RunProcess
+from nexus.studies.processes import Ended, RunJob, RunPlace, RunProcess
 from nexus.studies.study_folder import RunState, state_of_run
 from nexus.training.signals import StopRequest
 
@@ -111,7 +111,7 @@ class Crew:
         env: str,
         runs: Sequence[StudyRun],
         jobs: int,
-        place: Place,
+        place: RunPlace,
         view: StudyView,
         on_end: Callable[[StudyRun], None],
     ) -> None:
@@ -159,7 +159,7 @@ class Crew:
             process = self.idle.pop() if self.idle else self.place.process()
             self.busy.append((process, run))
             planned = run.planned
-            process.begin(Job(self.env, planned.preset, planned.config.to_mapping(), str(run.folder.absolute())))
+            process.begin(RunJob(self.env, planned.preset, planned.config.to_mapping(), str(run.folder.absolute())))
             if not run.restarts:
                 run.steps_before = run.steps
             run.state, run.begun_at = "running", time.perf_counter()

@@ -32,7 +32,7 @@ MOST_SEEDS = 100_000
 MOST_RUNS_PLANNED = 10_000
 UNSAFE = re.compile(r"[^A-Za-z0-9.+_-]+")  # in the name of a folder
 LONGEST_IN_NAME = 24  # characters of a value in a run's name
-DIGITS = 6  # of a checksum, where a value had to be changed for a name
+NAME_DIGITS = 6  # of a checksum, where a value had to be changed for a name
 SEED_RANGE = re.compile(r"(\d+)-(\d+)")
 
 
@@ -266,7 +266,7 @@ def safe(value: Any) -> str:
     """Return a value for the name of a folder; with a checksum if it had to be changed, so that names differ."""
     text = said_value(value).replace(" ", "_")
     short = UNSAFE.sub("_", text).strip("_")[:LONGEST_IN_NAME]
-    return text if short == text else f"{short}+{hashlib.sha256(text.encode()).hexdigest()[:DIGITS]}"
+    return text if short == text else f"{short}+{hashlib.sha256(text.encode()).hexdigest()[:NAME_DIGITS]}"
 
 
 def seeds_from(given: Any) -> tuple[int, ...]:

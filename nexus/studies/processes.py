@@ -1,4 +1,4 @@
-"""Where runs run: a `Place` starts them. Here it is this machine, with a process for each run in progress.
+"""Where runs run: a `RunPlace` starts them. Here it is this machine, with a process for each run in progress.
 
 A process gets its runs through its standard input, a line of JSON each, and answers with lines on its standard
 output. The end of its input, which is also what it sees if this process is killed, means to save the run and stop.
@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO, Any, Protocol
 
-__all__ = ["FORKS", "STOPPED", "Ended", "Job", "LocalProcess", "Place", "RunProcess", "ThisMachine"]
+__all__ = ["FORKS", "STOPPED", "Ended", "LocalProcess", "RunJob", "RunPlace", "RunProcess", "ThisMachine"]
 
 FORKS = sys.platform == "linux"  # a run is then a fork of a process that has imported everything already
 STOPPED = 130  # exit code of a run that was stopped and saved
@@ -29,7 +29,7 @@ LINGER = 2.0  # seconds to wait for the last words of a process that has ended
 
 
 @dataclass(frozen=True)
-class Job:
+class RunJob:
     """A run to train, or to resume if its folder has it already.
 
     Args:
@@ -60,7 +60,7 @@ class RunProcess(Protocol):
     def steps(self) -> int:
         """Steps of the present run."""
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: RunJob) -> None:
         """Begin a run."""
 
     def poll(self) -> Ended | None:
@@ -77,7 +77,7 @@ class RunProcess(Protocol):
         """Wait for the end of the process, or end it at once."""
 
 
-class Place(Protocol):
+class RunPlace(Protocol):
     """Where runs run."""
 
     def process(self) -> RunProcess:
@@ -123,7 +123,7 @@ class LocalProcess:
                     if isinstance(answer, dict):
                         self.answers.put(answer)
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: RunJob) -> None:
         """Begin a run."""
         self.steps, self.error = 0, None
         self.read_to = self.stderr.seek(0, os.SEEK_END)

@@ -16,7 +16,7 @@ from nexus.parts import Parts
 from nexus.pitfalls.running import usable_cores
 from nexus.studies.crew import Crew, StudyRun, StudyView
 from nexus.studies.plan import StudyPlan, plan_of, planned_runs, said_with_setting, setting_label
-from nexus.studies.processes import Place, ThisMachine
+from nexus.studies.processes import RunPlace, ThisMachine
 from nexus.studies.study_folder import (
     STUDY_FILE,
     read_failures,
@@ -136,7 +136,7 @@ def carried_out(
     jobs: int | None,
     retry_failed: bool,
     view: StudyView,
-    place: Place | None = None,
+    place: RunPlace | None = None,
 ) -> StudyResult:
     """Do the work of `study`, and return the result even if a signal stopped it.
 
@@ -155,7 +155,7 @@ def carried_out(
     require_study_folder(where)
     there = read_plan(where)
     plan = asked if there is None else there.with_more(asked, str(where))
-    require_usable(plan, where)
+    require_usable_settings(plan, where)
     with ExitStack() as stack:
         try:
             where.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,7 @@ def runs_of(plan: StudyPlan, folder: Path, retry_failed: bool = False) -> list[S
     return runs
 
 
-def require_usable(plan: StudyPlan, folder: Path) -> None:
+def require_usable_settings(plan: StudyPlan, folder: Path) -> None:
     """Build the parts of a run for each combination of settings that is still to run, so that none fails at once.
 
     Raises:

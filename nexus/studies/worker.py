@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from nexus import api
 from nexus.core.errors import NexusError
 from nexus.listener import Listener, Plan
-from nexus.studies.processes import FORKS, STOPPED, Job
+from nexus.studies.processes import FORKS, STOPPED, RunJob
 from nexus.training.checkpoint_writer import Checkpoints
 from nexus.training.config import TrainConfig
 from nexus.training.logs import EpisodeTracker
@@ -36,7 +36,7 @@ SECONDS_BETWEEN_STEPS = 0.5  # between two answers with the steps
 PATIENCE = 120.0  # seconds for the process of a study that was killed to save the run and end
 
 
-class Reporter(Listener):
+class StepReporter(Listener):
     """Answers with the steps of a run, twice a second."""
 
     def __init__(self, answer: Callable[..., None]) -> None:
@@ -65,10 +65,10 @@ def main_of_worker() -> None:
     os.dup2(2, 1)
     preload()
     while True:
-        line = read_line(0)
+        line = read_one_line(0)
         if not line:
             return
-        job = Job(**json.loads(line))
+        job = RunJob(**json.loads(line))
         if not FORKS:
             code = work(job, answers)
             answer_with(answers, ended=code)
@@ -90,7 +90,7 @@ def preload() -> None:
     import torch._dynamo  # noqa: F401
 
 
-def read_line(handle: int) -> bytes:
+def read_one_line(handle: int) -> bytes:
     """Read a line without reading ahead: what follows is for the next reader."""
     line = bytearray()
     while not line.endswith(b"\n"):
@@ -101,7 +101,7 @@ def read_line(handle: int) -> bytes:
     return bytes(line)
 
 
-def work(job: Job, answers: IO[str]) -> int:
+def work(job: RunJob, answers: IO[str]) -> int:
     """Train or resume a run; return its exit code."""
     # A shell that starts a study in the background has them ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -109,7 +109,7 @@ def work(job: Job, answers: IO[str]) -> int:
     answer: Callable[..., None] = partial(answer_with, answers)
     try:
         Thread(target=stop_with_input, daemon=True).start()
-        train_or_resume_run(job, Reporter(answer))
+        train_or_resume_run(job, StepReporter(answer))
     except KeyboardInterrupt:
         return STOPPED
     except NexusError as error:
@@ -128,7 +128,7 @@ def stop_with_input() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def train_or_resume_run(job: Job, listener: Listener) -> None:
+def train_or_resume_run(job: RunJob, listener: Listener) -> None:
     """Train a run, or continue it exactly where it was; one that can't continue starts over."""
     folder = Path(job.run_dir)
     wait_for_others(folder)
