@@ -17,6 +17,7 @@ __all__ = [
     "Listeners",
     "ReplayBuffer",
     "Settings",
+    "StudyResult",
     "TrainResult",
     "__version__",
     "check",
@@ -31,6 +32,7 @@ __all__ = [
     "register_algorithm",
     "report",
     "resume",
+    "study",
     "tracker",
     "train",
 ]
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from nexus.models.rl.dqn.rainbow import make_agent, register_algorithm
     from nexus.planning import plan
     from nexus.reporting import report
+    from nexus.studies import StudyResult, study
     from nexus.tracking import tracker
 
 HOMES = {
@@ -66,12 +69,14 @@ HOMES = {
     "register_algorithm": "nexus.models.rl.dqn.rainbow",
     "report": "nexus.reporting",
     "resume": "nexus.api",
+    "study": "nexus.studies",
     "tracker": "nexus.tracking",
     "train": "nexus.api",
     "Listener": "nexus.listener",
     "Listeners": "nexus.listener",
     "ReplayBuffer": "nexus.data.replay_buffer",
     "Settings": "nexus.core.checked",
+    "StudyResult": "nexus.studies",
     "TrainResult": "nexus.listener",
     "DQNAgent": "nexus.models.rl.dqn",
     "DQNLoss": "nexus.models.rl.dqn.dqn",

@@ -32,6 +32,7 @@ from nexus.cli.replay import ReplayCommand
 from nexus.cli.report import ReportCommand
 from nexus.cli.resume import ResumeCommand
 from nexus.cli.setting_flags import FLAG_ALIASES
+from nexus.cli.study import StudyCommand
 from nexus.cli.train import TrainCommand
 from nexus.cli.verify import VerifyCommand
 from nexus.cli.watch import WatchCommand
@@ -48,6 +49,9 @@ BLANKS: Sequence[tuple[str, str]] = (
     ("runs/NAME", "RUN"),
     ("RUN...", "RUN"),
     ("train ENV", "train CartPole-v1"),
+    ("study ENV", "study CartPole-v1"),
+    ("studies/NAME", "STUDY"),
+    ("--seeds 12", "--seeds 2"),
     ("check ENV", "check CartPole-v1"),
     ("plan ENV", "plan CartPole-v1"),
     ("train GAME", "train pong"),
@@ -72,6 +76,9 @@ SHORT: Mapping[str, str] = {
     "nexus train pong": PQN,
     "nexus train breakout": GAME,
     "nexus train seaquest": GAME,
+    "nexus study": "--seeds=1 --jobs=2 --total-steps=300 --learning-starts=64 --eval-every=none --eval-episodes=1 "
+    "--target-return=none --eval-max-steps=200",
+    "nexus study --folder": "--jobs=2",  # with the settings that the study has
     "nexus check": "",
     "nexus plan": "--probe-seconds=0.5",
     "nexus plan pong": f"{PQN} --probe-seconds=2",
@@ -97,6 +104,11 @@ FILES: Mapping[str, Mapping[str, str]] = {
         "from gymnasium.envs.classic_control import CartPoleEnv\n"
         'gym.register("MyEnv-v0", entry_point=CartPoleEnv, max_episode_steps=100)\n'
         "def Shaped(env): return gym.wrappers.TransformReward(env, lambda reward: reward - 0.5)\n",
+    },
+    "my_study.json": {
+        "my_study.json": next(
+            code for kind, code in FENCED.findall((ROOT / "docs" / "studies.md").read_text("utf-8")) if kind == "json"
+        )
     },
     "stages.json": {
         "stages.json": next(
@@ -172,6 +184,7 @@ REPLACED: Mapping[tuple[str, int], Sequence[tuple[str, str]]] = {
     ),
     ("your_environment.md", 2): (("from my_envs import Corridor\n", ""),),
     ("curriculum.md", 1): (("total_steps=10_000)", "total_steps=1_100, eval_episodes=2)"),),
+    ("studies.md", 0): (("total_steps=2_000", "total_steps=300, learning_starts=64, eval_episodes=2"),),
     ("own_parts.md", 1): (('algorithm="rainbow")', 'algorithm="rainbow"' + BRIEFLY),),
     ("own_parts.md", 3): (("dueling=True)", "dueling=True" + BRIEFLY),),
     ("own_parts.md", 5): (("schedule=warmup)", "schedule=warmup" + BRIEFLY),),
@@ -264,6 +277,8 @@ def test_a_command_works_as_printed(command: str, stopped: Path, empty: Path, mo
         for path, text in files.items() if name in command else ():
             (empty / path).parent.mkdir(exist_ok=True)
             (empty / path).write_text(text)
+    if "STUDY" in command:
+        main(["study", "CartPole-v1", "--vary=n_step=1,3", "--folder=studies/mine", *shlex.split(SHORT["nexus study"])])
     if any(game in command for game in ("pong", "breakout", "seaquest")):
         pytest.importorskip("ale_py")
     if "minigrid" in command:
@@ -273,7 +288,7 @@ def test_a_command_works_as_printed(command: str, stopped: Path, empty: Path, mo
     if "dashboard" in command:  # it would serve until Ctrl-C
         monkeypatch.setattr(pytest.importorskip("uvicorn").Server, "run", ended_at_once)
     first = max((begin for begin in SHORT if command.startswith(begin)), key=len)
-    program, *words = shlex.split(command.replace("RUN", "runs/mine"))
+    program, *words = shlex.split(command.replace("RUN", "runs/mine").replace("STUDY", "studies/mine"))
     assert program == "nexus"
     own = {word for word in words if word.startswith("--")} - {"--total-steps"}  # of which the last one counts
     short = [word for word in shlex.split(SHORT[first]) if word.partition("=")[0] not in own]
@@ -342,6 +357,7 @@ def test_lines_are_found() -> None:
 def test_every_flag_is_one() -> None:
     kinds: list[Any] = [
         TrainCommand,
+        StudyCommand,
         CheckCommand,
         PlanCommand,
         ResumeCommand,

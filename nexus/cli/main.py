@@ -17,6 +17,7 @@ INTERRUPTED, TERMINATED = 130, 143  # the exit codes of shells for Ctrl-C and SI
 
 VERBS = {
     "train": ("nexus.cli.train", "train an agent:        nexus train CartPole-v1"),
+    "study": ("nexus.cli.study", "seeds and settings:    nexus study CartPole-v1 --vary n_step=1,3"),
     "check": ("nexus.cli.check", "check an environment:  nexus check my_envs:MyEnv-v0"),
     "plan": ("nexus.cli.plan", "estimate a run:        nexus plan CartPole-v1"),
     "resume": ("nexus.cli.resume", "continue a run:        nexus resume runs/NAME"),
@@ -40,8 +41,8 @@ USAGE = "usage: nexus VERB ...\n\n" + "\n".join(f"  {verb:<10} {text}" for verb,
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0; 1 if `check` found a fault or `doctor` raised an alarm; 2 for errors a user can fix; 3 if training diverged; 130
-    for Ctrl-C; 143 for SIGTERM.
+    0; 1 if `check` found a fault, `doctor` raised an alarm or a run of a `study` failed; 2 for errors a user can fix; 3
+    if training diverged; 130 for Ctrl-C; 143 for SIGTERM.
     """
     try:
         with printable(), path_kept():

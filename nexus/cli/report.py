@@ -19,7 +19,7 @@ class ReportCommand:
     """
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
-    """Folders of runs."""
+    """Folders of runs, or folders of such folders, as of a study."""
     out: str = "report.html"
     """The file to write. A report that is there already is overwritten."""
     force: bool = False

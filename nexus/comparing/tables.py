@@ -14,7 +14,14 @@ from nexus.comparing.measures import MeasuredGroups
 from nexus.comparing.resampling import Statistic
 from nexus.core.figures import figures
 
-__all__ = ["comparison_text", "interval_said", "needed_said", "time_said", "value_said_signed"]
+__all__ = [
+    "comparison_text",
+    "interval_said",
+    "needed_said",
+    "short_comparison_text",
+    "time_said",
+    "value_said_signed",
+]
 
 COLUMNS_OF_TEXT = 80
 INDENT_OF_NOTES = 2
@@ -35,6 +42,20 @@ def comparison_text(comparison: Comparison) -> str:
     if comparison.notes:
         console.print()
         print_sentences(console, comparison.notes)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def short_comparison_text(comparison: Comparison) -> str:
+    """Return the table of the main score in each environment, and what can be concluded."""
+    out = StringIO()
+    console = Console(file=out, width=COLUMNS_OF_TEXT, highlight=False, color_system=None, emoji=False)
+    for env in comparison.envs:
+        console.print(Text(f"{env.env}: {env.measures[env.main].about}\n"))
+        print_measure(console, env.measures[env.main])
+        for said in (env.remarks, env.conclusions):
+            if said:
+                console.print()
+                print_sentences(console, said)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from nexus.comparing.reading_runs import MOST_LEVELS, search
 from nexus.core.errors import ConfigError, RunError
 from nexus.listener import TrainResult
 from nexus.reporting.film import film_of_run
@@ -37,7 +38,7 @@ def report(
     it says why.
 
     Args:
-        runs: folders of runs, or results of `nexus.train`; one or several.
+        runs: folders of runs, folders of such folders, as of a study, or results of `nexus.train`; one or several.
         out: the file to write.
         force: whether to overwrite a file that is not such a page.
         film: whether to play the episode; it takes seconds, and runs the code of the environment.
@@ -58,11 +59,20 @@ def report(
     if film_seed < 0:
         raise ConfigError(f"film_seed = {film_seed}: needs a whole number from 0")
     folders = [run.run_dir if isinstance(run, TrainResult) else Path(run) for run in several]
-    read = read_several(folders, notice)
+    read = read_several(runs_in(folders), notice)
     text = page_of(read, extras_for_page(read[0], film, film_seed) if len(read) == 1 else NO_EXTRAS)
     # Names of folders may contain bytes that are not text.
     write_whole(path, text.encode("utf-8", errors="replace"))
     return path
+
+
+def runs_in(folders: Sequence[Path]) -> list[Path]:
+    """Return folders with each one that is no run, but has runs in it, such as a study, replaced by those."""
+    found: list[Path] = []
+    for folder in folders:
+        inside = list(search(folder, MOST_LEVELS)) if folder.is_dir() else []
+        found += inside or [folder]
+    return found
 
 
 def extras_for_page(run: RunContents, film: bool, seed: int) -> Extras:
