@@ -56,6 +56,10 @@ class Problem:
     env_kwargs: Settings = field(default_factory=dict)
 
 
+PICTURE = (
+    "![Deep sea: episodes until a greedy one finds the treasure, by size and arm](images/deep_sea.png)\n\n"
+    "*Each seed a dot, a cross where 10,000 episodes were not enough; the lines join medians.*"
+)
 PLAIN: Settings = {}
 OFTEN: Settings = {"preset": "plain", "double": True, "num_envs": 4, "batch_size": 128, "learning_rate": 1e-3}
 
@@ -178,12 +182,14 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
 
 
-def draw(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the episodes that deep sea took against its size, for each arm: every seed, and a line through medians."""
+def draw(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Draw the episodes that deep sea took against its size, for each arm; return whether there were any."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 3.6))
     seas = [row for row in rows if row["problem"].startswith("deep-sea-") and "error" not in row]
+    if not seas:
+        return False
+    figure, axes = plt.subplots(figsize=(6.4, 3.6))
     for place, arm in enumerate(dict.fromkeys(row["arm"] for row in seas)):
         sizes = sorted({int(row["problem"].rsplit("-", 1)[1]) for row in seas if row["arm"] == arm})
         of_size = {
@@ -198,6 +204,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set(yscale="log", xlabel="N", ylabel="episodes to the first greedy treasure", xticks=[10, 20, 30])
     axes.legend(frameon=False)
     save(figure, "deep_sea")
+    return True
 
 
 def section() -> str:
@@ -205,7 +212,7 @@ def section() -> str:
     found = load(NAME)
     if found is None:
         return ""
-    draw(found["rows"])
+    drawn = draw(found["rows"])
     cells = []
     for problem, arm in dict.fromkeys((row["problem"], row["arm"]) for row in found["rows"]):
         rows = [row for row in found["rows"] if (row["problem"], row["arm"]) == (problem, arm) and "error" not in row]
@@ -227,8 +234,7 @@ def section() -> str:
             "treasure, 10,000 at most. Scores are interquartile means over seeds with a bootstrap interval. What each "
             "part is for, and what failed: [sparse rewards](sparse_rewards.md).",
             table(head, cells),
-            "![Deep sea: episodes until a greedy one finds the treasure, by size and arm](images/deep_sea.png)\n\n"
-            "*Each seed a dot, a cross where 10,000 episodes were not enough; the lines join medians.*",
+            *([PICTURE] if drawn else []),
             provenance(found),
         ]
     )
