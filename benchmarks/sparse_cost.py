@@ -45,8 +45,10 @@ def rates() -> list[dict[str, Any]]:
         for name, ((env, env_kwargs), own, _) in ARMS.items():
             settings = {**own, "env_kwargs": env_kwargs, "total_steps": FILLED, "learning_starts": FILLED - 400}
             filled[name] = parts = Parts(env, TrainConfig.from_mapping(settings), stack)
-            agent = parts.agent
-            for _ in train(parts.stream, agent.policy, agent.learner, parts.replay, parts.config, parts.counters):
+            agent, under_way = parts.agent, parts.under_way
+            for _ in train(
+                parts.stream, agent.policy, agent.learner, parts.replay, parts.config, parts.counters, under_way
+            ):
                 pass
         seconds: dict[str, list[float]] = {name: [] for name in ARMS}
         for _ in range(ROUNDS):
