@@ -76,6 +76,7 @@ SHORT: Mapping[str, str] = {
     "nexus train pong": PQN,
     "nexus train breakout": GAME,
     "nexus train seaquest": GAME,
+    "nexus resume RUN --total-steps": "--total-steps=900",
     "nexus study": "--seeds=1 --jobs=2 --total-steps=300 --learning-starts=64 --eval-every=none --eval-episodes=1 "
     "--target-return=none --eval-max-steps=200",
     "nexus study --folder": "--jobs=2",  # with the settings that the study has
@@ -95,7 +96,7 @@ SHORT: Mapping[str, str] = {
         "",
     ),
 }
-SLOW = ("pong", "breakout", "seaquest", "Acrobot", "LunarLander")  # seconds each
+SLOW = ("pong", "breakout", "seaquest", "Acrobot", "LunarLander", "--vary")  # many seconds each
 # Files that a command presupposes.
 FILES: Mapping[str, Mapping[str, str]] = {
     "my_package": {
