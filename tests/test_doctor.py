@@ -845,3 +845,19 @@ def test_returns_are_read_from_the_episodes_of_a_run_without_a_doctor(tmp_path: 
     for made in found.values():
         assert made.last("doctor/random_return") == pytest.approx(5.0, abs=1.0)
         assert made.last("doctor/recent_return") > 9.0
+
+
+def test_the_history_of_a_long_log_without_a_doctor_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,000 lines every ninth, the last one among them, and the beginning."""
+    looked_at: list[int] = []
+
+    def judged(chart: Chart) -> Any:
+        looked_at.append(chart.step)
+        return diagnosis_of(Chart(chart.config))
+
+    monkeypatch.setattr("nexus.doctor.diagnosis.diagnosis_of", judged)
+    chart = Chart(TrainConfig(total_steps=1_000_000))
+    for step in range(1_000, 1_001_000, 1_000):
+        chart.add(step, {"doctor/q_abs_max": 1.0})
+    first_alarms(chart)
+    assert looked_at == [0, *range(1_000, 1_001_000, 9_000)]

@@ -18,6 +18,7 @@ from nexus.doctor.values import VALUE_CHECKS
 
 __all__ = ["ALL_CHECKS", "CAUSES_FIRST", "Diagnosis", "diagnosis_of", "first_alarms"]
 
+MOST_LOOKED_AT = 120  # examinations, four times those of a run: without a doctor each log line would be one
 ALL_CHECKS: Mapping[str, Check] = {
     check.name: check
     for checks in (
@@ -94,9 +95,14 @@ class Diagnosis:
 
 
 def first_alarms(chart: Chart) -> dict[str, int]:
-    """Return the names of all checks that alarmed at any examination of a run, and the step of the first time."""
+    """Return the names of all checks that alarmed at any examination of a run, and the step of the first time.
+
+    Of very many examinations only some are looked at, evenly spread.
+    """
     first: dict[str, int] = {}
-    for step in (0, *chart.examined):
+    examined = chart.examined
+    every = -(-len(examined) // MOST_LOOKED_AT) or 1
+    for step in (0, *examined[::-1][::every][::-1]):  # the last one is among them
         for symptom in diagnosis_of(chart.until(step)).alarms:
             first.setdefault(symptom.check, step)
     return first
