@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.learning_sections import interval_of_iqm
 from benchmarks.page import load, provenance, save, table
 from benchmarks.record import record, rows_of
 from benchmarks.untuned import setting
-from nexus.core.types import Floats
+from nexus.training.statistics import interquartile_mean
 
 NAME = "sparse_rewards"
 Settings = Mapping[str, Any]
@@ -167,21 +168,6 @@ def run(problem: str, arm: str, seed: int, more: Settings) -> dict[str, Any]:
     return {**row, "s": round(time.perf_counter() - started, 1)}
 
 
-def interquartile_mean(values: Sequence[float] | Floats) -> float:
-    """Return the mean of the middle half, whose ends count as far as they lie in it."""
-    ordered, n = np.sort(values), len(values)
-    cut = n / 4
-    weights = np.clip(np.minimum(np.arange(1, n + 1) - cut, n - cut - np.arange(n)), 0, 1)
-    return float(np.average(ordered, weights=weights))
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the interquartile mean over seeds."""
-    rng = np.random.default_rng(0)
-    means = [interquartile_mean(rng.choice(values, len(values))) for _ in range(2_000)]
-    return float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
-
-
 def draw(rows: Sequence[Mapping[str, Any]]) -> bool:
     """Draw the episodes that deep sea took against its size, for each arm; return whether there were any."""
     import matplotlib.pyplot as plt
@@ -219,7 +205,7 @@ def section() -> str:
         given = PROBLEMS[problem]
         name = "episodes" if given.reaches is not None else "mean" if given.success is None else "success"
         values = [float(row[name]) for row in rows]
-        low, high = interval(values)
+        low, high = interval_of_iqm(np.array(values))
         solved = f"{sum(row['solved'] for row in rows)} of {len(rows)}" if given.reaches is not None else ""
         each = " ".join(f"{value:.4g}" for value in values)
         cells.append(

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +17,6 @@ from nexus.core.types import Array, Ints
 
 if TYPE_CHECKING:
     from nexus.cli.notes import Notes
-    from nexus.envs.factory import EnvSpec
     from nexus.inspection.row_origin import RowOrigin
     from nexus.inspection.rows import Condition, ReplayRows
     from nexus.inspection.transition import TransitionTerms
@@ -167,13 +165,13 @@ def write_frame(path: str, rows: "ReplayRows", number: int, origin: "RowOrigin |
         EnvError: the environment isn't reproducible.
     """
     from nexus.api import env_of_run
-    from nexus.inspection.row_origin import frame_of_row, image_in
+    from nexus.inspection.row_origin import frame_of_row, image_in, renders_images
 
     why = "its episode is not kept"
     frame: Array | None = None
     if origin is not None:
         spec = env_of_run(rows.run, listener=notes)
-        if "rgb_array" in modes_of(spec):
+        if renders_images(spec):
             frame = frame_of_row(rows, number, origin, spec)
         why = "its environment renders no images"
     if frame is None:
@@ -184,14 +182,6 @@ def write_frame(path: str, rows: "ReplayRows", number: int, origin: "RowOrigin |
         raise ConfigError(f"frame = {path!r}: row {number} can't be drawn: {why}, and its state is not an image")
     load("PIL.Image", "video").fromarray(frame).save(path)
     print(f"\nFrame: {path}")
-
-
-def modes_of(spec: "EnvSpec") -> list[str]:
-    """Return the render modes of an environment."""
-    from nexus.envs.factory import make_env
-
-    with closing(make_env(spec)) as env:
-        return list(env.metadata.get("render_modes") or [])
 
 
 def origin_text(origin: "RowOrigin") -> str:

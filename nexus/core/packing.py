@@ -85,6 +85,10 @@ class Layout:
             for part, where in zip(self.parts, self.slices, strict=True)
         ]
 
+    def observation(self, state: Array) -> Any:
+        """Return a state `[N]` as the environment's observation has it: its parts in mappings and tuples."""
+        return nested(dict(zip([part.path for part in self.parts], self.unpack(state), strict=True)))
+
     def __str__(self) -> str:
         return ", ".join(map(str, self.parts))
 

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from nexus.core.digests import Keys, digest
 from nexus.core.errors import ConfigError, one_line
 from nexus.core.importable import import_object, is_import_name
-from nexus.core.packing import Layout, nested
+from nexus.core.packing import Layout
 from nexus.core.types import Array
 from nexus.envs.packing import packed_in
 
@@ -91,11 +91,9 @@ def own_keys(function: Callable[[Any], Hashable], name: str, layout: Layout | No
     """
     found = []
     for state in states:
-        parts = state
-        if layout is not None:
-            parts = nested(dict(zip([part.path for part in layout.parts], layout.unpack(state), strict=True)))
+        seen = state if layout is None else layout.observation(state)
         try:
-            key = function(parts)
+            key = function(seen)
         except Exception as error:  # foreign code
             raise ConfigError(f"bonus_states {name!r}: {one_line(error)}") from error
         found.append(digest(repr(plain_key(key, name)).encode()))

@@ -13,7 +13,6 @@ from gymnasium import spaces
 
 from nexus.core.errors import ConfigError, one_line
 from nexus.core.importable import import_object
-from nexus.core.packing import nested
 from nexus.core.types import Array, Flags
 from nexus.envs.packing import packed_in
 from nexus.envs.stream import Step
@@ -70,9 +69,7 @@ class Potential:
 
     def _seen(self, state: Array) -> Any:
         """Return a state as the function gets it: a packed one in its parts."""
-        if self.layout is None:
-            return state
-        return nested(dict(zip([part.path for part in self.layout.parts], self.layout.unpack(state), strict=True)))
+        return state if self.layout is None else self.layout.observation(state)
 
     def _number(self, state: Array) -> float:
         try:

@@ -1,6 +1,7 @@
 """Where a stored transition is from: which episode and step of the training, and what was to be seen there."""
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -17,7 +18,7 @@ from nexus.inspection.training_episode import TrainingEpisode, played_again, tra
 from nexus.models.torsos import image_form
 from nexus.training.kept_episodes import KeptEpisode, kept_episodes
 
-__all__ = ["RowOrigin", "frame_of_row", "image_in", "origin_of_row", "place_in_order"]
+__all__ = ["RowOrigin", "frame_of_row", "image_in", "origin_of_row", "place_in_order", "renders_images"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,12 @@ def origin_of_row(rows: ReplayRows, number: int) -> RowOrigin | None:
     before = int(np.searchsorted(ends[env], time, side="right"))
     episode_number = numbers[env][before] if before < len(numbers[env]) else None
     return RowOrigin(env, time - ended[env][before], episode_number)
+
+
+def renders_images(spec: EnvSpec) -> bool:
+    """True if an environment can be rendered as arrays."""
+    with closing(make_env(spec)) as env:
+        return "rgb_array" in (env.metadata.get("render_modes") or [])
 
 
 def frame_of_row(rows: ReplayRows, number: int, origin: RowOrigin, spec: EnvSpec) -> Array:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +14,9 @@ from nexus.core.errors import EnvError, NexusError, one_line
 from nexus.core.importable import names_in
 from nexus.core.installation import nexus_command
 from nexus.core.types import Array, Floats, Ints
-from nexus.envs.factory import EnvSpec, make_env
+from nexus.envs.factory import EnvSpec
 from nexus.inspection.histograms import binned
-from nexus.inspection.row_origin import frame_of_row, origin_of_row
+from nexus.inspection.row_origin import frame_of_row, origin_of_row, renders_images
 from nexus.inspection.rows import ReplayRows
 from nexus.inspection.saved_replay import saved_replay, saved_size
 from nexus.inspection.telling import transition_in_words
@@ -288,6 +287,11 @@ class Reader:
             return []
         return urls
 
+    @cached_property
+    def renders(self) -> bool:
+        """Whether the environment renders images; asked once, since it has to be made for that."""
+        return self.spec is not None and renders_images(self.spec)
+
     def rendered(self, number: int) -> Array | None:
         """Return what the environment renders at a transition of a kept episode; None, with a remark, if it can't."""
         if self.spec is None or not self.rows.config.keep_episodes:
@@ -296,19 +300,13 @@ class Reader:
             if time.monotonic() > self.until:
                 raise EnvError("playing the episodes of all of these transitions again would take too long")
             origin = origin_of_row(self.rows, number)
-            if origin is None or not renders_images(self.spec):
+            if origin is None or not self.renders:
                 return None
             return np.asarray(frame_of_row(self.rows, number, origin, self.spec))
         except Exception as error:  # the environment's code can raise anything
             self.spec = None
             self.remarks.append(f"The other transitions are not drawn: {one_line(error)}.")
             return None
-
-
-def renders_images(spec: EnvSpec) -> bool:
-    """True if an environment can be rendered as arrays."""
-    with closing(make_env(spec)) as env:
-        return "rgb_array" in (env.metadata.get("render_modes") or [])
 
 
 def histogram_of(title: str, values: Array) -> Histogram:
