@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from nexus.core.config import AgentConfig
 from nexus.core.state import State, arrays_of, below, part, restore_tensors
 from nexus.core.types import Array, Steps
+from nexus.models.curiosity.inputs import InputStatistics
 from nexus.models.curiosity.unit import ErrorUnit
-from nexus.models.normalization import ObservationStatistics
 from nexus.models.rl.dqn.own_parts import OwnNetwork
 from nexus.models.states import PackedStates, PlainStates
 
@@ -73,9 +73,7 @@ class IntrinsicCuriosity:
         torso, features = states.torso(settings)
         self.models = OwnNetwork(Models(torso, features, action_dim).to(device), learning_rate)
         self.unit = ErrorUnit()
-        self.observed = ObservationStatistics(states.numbers, states.normalized) if states.normalized else None
-        if self.observed is not None:
-            self.observed.feed([self.models.network])
+        self.inputs = InputStatistics(states, [self.models.network])
 
     @property
     def nbytes(self) -> int:
@@ -84,8 +82,7 @@ class IntrinsicCuriosity:
 
     def enter(self, steps: Steps) -> None:
         """Let the statistics of observations follow the next states."""
-        if self.observed is not None:
-            self.observed.follow(steps.next_states.numpy(force=True))
+        self.inputs.follow(steps)
 
     def of(self, steps: Steps) -> Array:
         """Return the bonus `[K]` of steps."""
@@ -106,9 +103,8 @@ class IntrinsicCuriosity:
 
     def get_state(self, size: int) -> State:
         """Return the models, the moments, the unit and the statistics of observations."""
-        observed = {} if self.observed is None else below("observed", self.observed.get_state())
         tensors = arrays_of(below("models", self.models.tensors))
-        return {**tensors, **below("unit", self.unit.get_state()), **observed}
+        return {**tensors, **below("unit", self.unit.get_state()), **self.inputs.get_state()}
 
     def set_state(self, state: State, size: int) -> None:
         """Restore what `get_state` returned.
@@ -118,5 +114,4 @@ class IntrinsicCuriosity:
         """
         restore_tensors(below("models", self.models.tensors), state)
         self.unit.set_state(part(state, "unit"))
-        if self.observed is not None:
-            self.observed.set_state(part(state, "observed"))
+        self.inputs.set_state(state)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from nexus.core.config import AgentConfig
 from nexus.core.state import State, arrays_of, below, part, restore_tensors
 from nexus.core.types import Array, Steps
+from nexus.models.curiosity.inputs import InputStatistics
 from nexus.models.curiosity.unit import ErrorUnit
-from nexus.models.normalization import ObservationStatistics
 from nexus.models.rl.dqn.own_parts import OwnNetwork
 from nexus.models.states import PackedStates, PlainStates
 
@@ -53,9 +53,7 @@ class RandomNetworkDistillation:
         head = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, FEATURES))
         self.predictor = OwnNetwork(nn.Sequential(torso, head).to(device), learning_rate)
         self.unit = ErrorUnit()
-        self.observed = ObservationStatistics(states.numbers, states.normalized) if states.normalized else None
-        if self.observed is not None:
-            self.observed.feed([self.target, self.predictor.network])
+        self.inputs = InputStatistics(states, [self.target, self.predictor.network])
 
     @property
     def nbytes(self) -> int:
@@ -64,8 +62,7 @@ class RandomNetworkDistillation:
 
     def enter(self, steps: Steps) -> None:
         """Let the statistics of observations follow the next states."""
-        if self.observed is not None:
-            self.observed.follow(steps.next_states.numpy(force=True))
+        self.inputs.follow(steps)
 
     def of(self, steps: Steps) -> Array:
         """Return the bonus `[K]` of steps."""
@@ -93,8 +90,7 @@ class RandomNetworkDistillation:
 
     def get_state(self, size: int) -> State:
         """Return both networks, the moments, the unit and the statistics of observations."""
-        observed = {} if self.observed is None else below("observed", self.observed.get_state())
-        return {**arrays_of(self._tensors), **below("unit", self.unit.get_state()), **observed}
+        return {**arrays_of(self._tensors), **below("unit", self.unit.get_state()), **self.inputs.get_state()}
 
     def set_state(self, state: State, size: int) -> None:
         """Restore what `get_state` returned.
@@ -104,5 +100,4 @@ class RandomNetworkDistillation:
         """
         restore_tensors(self._tensors, state)
         self.unit.set_state(part(state, "unit"))
-        if self.observed is not None:
-            self.observed.set_state(part(state, "observed"))
+        self.inputs.set_state(state)
